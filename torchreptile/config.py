@@ -1,0 +1,252 @@
+"""Every setting of a run, as frozen dataclasses: checked at the door, to and from JSON.
+
+The field docstrings are the command line's ``--help``. The defaults are the published Omniglot 5-way
+settings (Reptile paper, appendix A).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_type_hints
+
+from torchreptile.errors import ConfigError
+
+AlgorithmName = Literal["reptile", "foml"]
+InnerOptimizer = Literal["adam", "sgd"]
+InnerStatePolicy = Literal["share", "carry", "reset"]
+Execution = Literal["auto", "loop", "grouped", "compiled"]
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
+def _at_least(minimum: float, **values: float) -> None:
+    for name, value in values.items():
+        _require(math.isfinite(value) and value >= minimum, f"{name} is {value}; it must be at least {minimum}")
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        _require(math.isfinite(value) and value > 0, f"{name} is {value}; it must be greater than 0")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What a task is made of."""
+
+    dataset: str = "omniglot"
+    """Data set: omniglot (downloaded on first use) or glyphs (generated)."""
+    split: str = ""
+    """How classes are divided: omniglot has reptile, vinyals and background-evaluation, glyphs has seed.
+    Empty: the data set's first."""
+    split_seed: int = 0
+    """Seed of the shuffle that divides the classes; apart from --seed, so that seeds compare on one split."""
+    way: int = 5
+    """Classes in a task."""
+    shots: int = 1
+    """Labelled (support) images per class in evaluation."""
+    train_shots: int = 10
+    """Images per class in a training task; 0 means as many as --shots."""
+
+    def __post_init__(self) -> None:
+        _at_least(2, way=self.way)
+        _at_least(1, shots=self.shots)
+        _at_least(0, train_shots=self.train_shots)
+
+    @property
+    def images_per_class(self) -> int:
+        """Images per class in a training task, the 0 of ``train_shots`` resolved."""
+        return self.train_shots or self.shots
+
+
+@dataclass(frozen=True)
+class InnerConfig:
+    """How the network is trained on one task."""
+
+    inner_optimizer: InnerOptimizer = "adam"
+    """adam (beta1 = 0, beta2 = 0.999, eps = 1e-8) or plain sgd."""
+    inner_lr: float = 1e-3
+    """Learning rate of the inner optimiser."""
+    inner_batch: int = 10
+    """Images in an inner mini-batch."""
+    inner_steps: int = 5
+    """Inner steps per task in training."""
+    replacement: bool = False
+    """Draw each inner mini-batch independently instead of cycling through the task's images."""
+    inner_state: InnerStatePolicy = "share"
+    """Adam's second moment: share (every task of a meta-batch starts from the same one, averaged afterwards),
+    carry (task after task, as the original code; slow), reset (afresh for every task; another algorithm)."""
+
+    def __post_init__(self) -> None:
+        _positive(inner_lr=self.inner_lr)
+        _at_least(1, inner_batch=self.inner_batch, inner_steps=self.inner_steps)
+
+
+@dataclass(frozen=True)
+class OuterConfig:
+    """How the initialisation is moved."""
+
+    algorithm: AlgorithmName = "reptile"
+    """reptile, or foml (first-order MAML: the last inner step's change alone)."""
+    foml_tail: int = 0
+    """foml: images per class kept apart for the last inner step; 0 means a shared tail."""
+    outer_steps: int = 100_000
+    """Outer (meta) steps."""
+    meta_batch: int = 5
+    """Tasks per outer step."""
+    outer_step_size: float = 1.0
+    """Outer step size at the start."""
+    outer_step_size_final: float = 0.0
+    """Outer step size at the end; annealed linearly in between."""
+    max_minutes: float = 0.0
+    """Stop after this many minutes of training; annealing then follows the time, so that the step size still
+    ends at its final value. 0 means no limit."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, outer_steps=self.outer_steps, meta_batch=self.meta_batch)
+        _at_least(
+            0,
+            foml_tail=self.foml_tail,
+            max_minutes=self.max_minutes,
+            outer_step_size=self.outer_step_size,
+            outer_step_size_final=self.outer_step_size_final,
+        )
+
+    def step_size_at(self, done: float) -> float:
+        """The outer step size when the share ``done`` (0 to 1) of the training is done."""
+        return (1 - done) * self.outer_step_size + done * self.outer_step_size_final
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How accuracy is measured."""
+
+    eval_steps: int = 50
+    """Inner steps on the support set of an evaluation episode."""
+    eval_batch: int = 5
+    """Images in an inner mini-batch of an evaluation episode."""
+    eval_episodes: int = 10_000
+    """Episodes of a final evaluation."""
+    queries: int = 1
+    """Query images per class in an evaluation episode."""
+    transductive: bool = False
+    """Select the best checkpoint by transductive accuracy. Both accuracies are always measured and shown."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, eval_batch=self.eval_batch, queries=self.queries, eval_steps=self.eval_steps)
+        _at_least(2, eval_episodes=self.eval_episodes)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How the run is carried out; nothing here changes what is learned, but for the seed and rounding."""
+
+    seed: int = 0
+    """Seed of initialisation, tasks and mini-batches."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N. auto takes a GPU if there is one."""
+    execution: Execution = "auto"
+    """How a meta-batch of tasks is computed: auto, loop, grouped or compiled. auto chooses by device."""
+    monitor_every: int = 0
+    """Outer steps between measurements of accuracy on training and validation classes; 0 means 20 per run."""
+    monitor_episodes: int = 100
+    """Episodes of each such measurement."""
+    save_minutes: float = 1.0
+    """Minutes between checkpoints."""
+
+    def __post_init__(self) -> None:
+        _at_least(0, monitor_every=self.monitor_every, save_minutes=self.save_minutes, seed=self.seed)
+        _at_least(2, monitor_episodes=self.monitor_episodes)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of one run."""
+
+    task: TaskConfig = field(default_factory=TaskConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    outer: OuterConfig = field(default_factory=OuterConfig)
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        images = self.task.way * self.task.images_per_class
+        batch, tail = self.inner.inner_batch, self.outer.foml_tail
+        if tail:
+            _require(self.outer.algorithm == "foml", f"foml_tail is {tail}, but algorithm is {self.outer.algorithm}")
+            _require(
+                tail < self.task.images_per_class,
+                f"foml_tail is {tail}; it must be smaller than train_shots ({self.task.images_per_class})",
+            )
+            _require(self.inner.inner_steps > 1, "foml_tail needs inner_steps of at least 2")
+            images -= self.task.way * tail
+        if self.inner.replacement:
+            _require(
+                batch <= images,
+                f"inner_batch is {batch}; with replacement it must be at most the {images} images of a task",
+            )
+
+    @property
+    def monitor_every(self) -> int:
+        """Outer steps between two measurements, the 0 of the setting resolved."""
+        return self.run.monitor_every or max(1, self.outer.outer_steps // 20)
+
+    def replace(self, **changes: Any) -> Config:
+        """A copy with these settings changed, named as on the command line: ``config.replace(way=20)``.
+
+        Raises:
+            ConfigError: an unknown name, or a value that cannot work.
+        """
+        groups = {group.name: getattr(self, group.name) for group in dataclasses.fields(self)}
+        for name, value in changes.items():
+            owner = next((g for g, part in groups.items() if name in {f.name for f in dataclasses.fields(part)}), None)
+            if owner is None:
+                raise ConfigError(f"unknown setting {name}; the settings are {', '.join(setting_names())}")
+            groups[owner] = dataclasses.replace(groups[owner], **{name: value})
+        return Config(**groups)
+
+    def to_json(self) -> str:
+        """The settings as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """Settings written by :meth:`to_json`; every name and type is checked.
+
+        Raises:
+            ConfigError: the text is not such JSON.
+        """
+        try:
+            groups = json.loads(text)
+            known = get_type_hints(cls)
+            if not isinstance(groups, dict) or set(groups) != set(known):
+                raise ConfigError(f"settings must have exactly the groups {', '.join(known)}")
+            return cls(**{name: _group_from_json(kind, groups[name]) for name, kind in known.items()})
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"settings are not JSON: {error}") from error
+
+
+def setting_names() -> list[str]:
+    """The names of all settings, in the order of their groups."""
+    return [field.name for group in get_type_hints(Config).values() for field in dataclasses.fields(group)]
+
+
+def _group_from_json(kind: Any, values: Any) -> Any:
+    hints = get_type_hints(kind)
+    if not isinstance(values, dict) or set(values) - set(hints):
+        unknown = sorted(set(values) - set(hints)) if isinstance(values, dict) else values
+        raise ConfigError(f"unknown settings in {kind.__name__}: {unknown}")
+    for name, value in values.items():
+        choices = get_args(hints[name])
+        if choices:
+            _require(value in choices, f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+            continue
+        numeric = hints[name] is float and type(value) is int
+        fits = numeric or type(value) is hints[name]
+        _require(fits, f"{name} is {value!r}; it must be of type {hints[name].__name__}")
+    return kind(**values)

@@ -1,0 +1,103 @@
+"""Episodes: the one type every algorithm sees, and the sampler that draws them by index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchreptile.data.store import ImageStore
+from torchreptile.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Episodes:
+    """T few-shot tasks, each with its labelled support set and its query set.
+
+    Attributes:
+        support_x: (T, way * shots, C, H, W) float, each pixel from 0 to 1.
+        support_y: (T, way * shots) int64, labels 0 to way - 1.
+        query_x: (T, way * queries, C, H, W) float.
+        query_y: (T, way * queries) int64.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+    def __len__(self) -> int:
+        """The number of tasks T."""
+        return len(self.support_x)
+
+    def __getitem__(self, tasks: slice) -> Episodes:
+        """These tasks alone."""
+        return Episodes(self.support_x[tasks], self.support_y[tasks], self.query_x[tasks], self.query_y[tasks])
+
+
+class EpisodeSampler:
+    """Draws tasks from a store: ``way`` classes without repetition, then images without repetition."""
+
+    def __init__(
+        self, store: ImageStore, way: int, shots: int, queries: int, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Check once that every task that can be drawn has enough classes and images.
+
+        Args:
+            store: where classes and images come from; episodes live on its device.
+            way: classes per task.
+            shots: support images per class.
+            queries: query images per class, none of them in the support set; 0 for no query set.
+            dtype: of the images in the episodes.
+
+        Raises:
+            DataError: too few classes, or a class with too few images, named with its count.
+        """
+        if way > len(store):
+            raise DataError(f"{store.name} has {len(store)} classes here, too few for {way}-way tasks")
+        smallest = int(store.class_sizes.min())
+        if smallest < shots + queries:
+            name = store.class_names[int(store.class_sizes.argmin())]
+            raise DataError(
+                f"class {name} of {store.name} has {smallest} images; "
+                f"{shots} shots + {queries} queries need {shots + queries}"
+            )
+        self.store, self.way, self.shots, self.queries, self.dtype = store, way, shots, queries, dtype
+        self._starts = store.class_starts
+        # Images beyond a class's size must never be drawn: their random keys are pushed below all others.
+        columns = torch.arange(int(store.class_sizes.max()), device=store.images.device)
+        beyond = columns >= store.class_sizes[:, None]
+        self._beyond = beyond if bool(beyond.any()) else None
+        self._columns = len(columns)
+
+    def sample(self, tasks: int, generator: torch.Generator) -> Episodes:
+        """Draw ``tasks`` independent tasks.
+
+        Args:
+            tasks: how many.
+            generator: the source of all randomness, on the store's device.
+        """
+        device = self.store.images.device
+        keys = torch.rand(tasks, len(self.store), generator=generator, device=device)
+        classes = keys.topk(self.way, dim=1).indices  # (T, way): the largest keys are a random subset in random order
+        keys = torch.rand(tasks, self.way, self._columns, generator=generator, device=device)
+        if self._beyond is not None:
+            keys = keys.masked_fill(self._beyond[classes], -1.0)
+        within = keys.topk(self.shots + self.queries, dim=2).indices  # (T, way, shots + queries)
+        images = self._starts[classes][:, :, None] + within
+        return Episodes(
+            self._pixels(images[:, :, : self.shots]),
+            self._labels(tasks, self.shots),
+            self._pixels(images[:, :, self.shots :]),
+            self._labels(tasks, self.queries),
+        )
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        """(T, way, S) image indices -> (T, way * S, C, H, W), each pixel from 0 to 1."""
+        picked = self.store.images[images.flatten(1)]
+        return picked.to(self.dtype).div_(255)
+
+    def _labels(self, tasks: int, per_class: int) -> Tensor:
+        labels = torch.arange(self.way, device=self.store.images.device).repeat_interleave(per_class)
+        return labels.expand(tasks, -1)

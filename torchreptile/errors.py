@@ -1,0 +1,23 @@
+"""The exceptions this library raises on purpose.
+
+Every message is one line that names the thing, the value found and what would work; the command line
+prints it and exits with code 2.
+"""
+
+from __future__ import annotations
+
+
+class TorchReptileError(Exception):
+    """Base class: catch this to catch everything the library raises on purpose."""
+
+
+class ConfigError(TorchReptileError, ValueError):
+    """A setting, or a combination of settings, that cannot work."""
+
+
+class DataError(TorchReptileError):
+    """A data set that is missing, incomplete, damaged or too small for the task asked of it."""
+
+
+class RunError(TorchReptileError):
+    """A run folder, checkpoint or weights file that is missing, foreign, damaged or already in use."""

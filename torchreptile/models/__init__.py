@@ -1,0 +1,4 @@
+"""Networks."""
+
+from torchreptile.models.conv4 import Conv4 as Conv4
+from torchreptile.models.conv4 import for_images as for_images

@@ -1,0 +1,317 @@
+"""Meta-training: sample, learn, move the initialisation, measure, save."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from torchreptile import __version__
+from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
+from torchreptile.checkpoint import Checkpoint, RunFolder, load_checkpoint, save_checkpoint
+from torchreptile.config import Config
+from torchreptile.data import Splits, load_splits
+from torchreptile.episodes import EpisodeSampler
+from torchreptile.errors import ConfigError, RunError
+from torchreptile.evaluation import Result, measure
+from torchreptile.inner import Params
+from torchreptile.metrics import MetricsLog
+from torchreptile.models import for_images
+
+MONITOR_SEED = 1_000_003  # apart from training's seeds; the same episodes at every measurement
+
+
+class Observer(Protocol):
+    """Whoever wants to follow a training: see :class:`torchreptile.progress.LiveLine`."""
+
+    def started(self, folder: Path, config: Config, step: int) -> None:
+        """Training begins, at outer step ``step``."""
+
+    def stepped(self, step: int, done: float, seconds: float) -> None:
+        """An outer step is over; ``done`` is the share of the training, from 0 to 1."""
+
+    def measured(self, step: int, loss: float, measured: dict[str, Result]) -> None:
+        """Accuracy was measured on the named classes."""
+
+    def finished(self, folder: Path, step: int, interrupted: bool) -> None:
+        """Training ended, or was told to stop."""
+
+
+class Silent:
+    """An observer that shows nothing."""
+
+    def started(self, folder: Path, config: Config, step: int) -> None:
+        """Nothing."""
+
+    def stepped(self, step: int, done: float, seconds: float) -> None:
+        """Nothing."""
+
+    def measured(self, step: int, loss: float, measured: dict[str, Result]) -> None:
+        """Nothing."""
+
+    def finished(self, folder: Path, step: int, interrupted: bool) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A training that has ended, or was told to stop.
+
+    Attributes:
+        folder: where its files are.
+        state: what was learned.
+        step: outer steps done.
+        interrupted: True if a signal ended it; it can be resumed.
+        measured: the last accuracies, by split.
+    """
+
+    folder: Path
+    state: MetaState
+    step: int
+    interrupted: bool
+    measured: dict[str, Result]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device is {name}; it must be auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device is {name}, but this machine has {torch.cuda.device_count()} GPUs that torch sees")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device is {name}; it must be auto, cpu, cuda or cuda:N")
+    return device
+
+
+def initial_params(config: Config, image_shape: tuple[int, int, int]) -> Params:
+    """Freshly drawn weights for the network that fits the images: same seed, same weights."""
+    module = for_images(image_shape, config.task.way)
+    module.initialise(torch.Generator().manual_seed(config.run.seed))
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers of a run depend on besides its settings."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "command": sys.argv,
+        "torchreptile": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }
+
+
+def outer_update(params: Params, gradient: Params, step_size: float) -> Params:
+    """phi <- phi - step size * meta-gradient."""
+    names = list(params)
+    moved = torch._foreach_add(
+        [params[name] for name in names], [gradient[name] for name in names], alpha=-step_size
+    )
+    return dict(zip(names, moved, strict=True))
+
+
+def train(config: Config, out: Path | str, observer: Observer | None = None, tensorboard: bool = False) -> Run:
+    """Meta-train from the beginning.
+
+    Args:
+        config: all settings.
+        out: a folder that does not exist yet, or is empty.
+        observer: is told how it goes.
+        tensorboard: also log for TensorBoard, into the run folder.
+
+    Raises:
+        ConfigError, DataError, RunError: settings, data or folder cannot be used.
+    """
+    splits = load_splits(config.task.dataset, config.task.split, config.task.split_seed)
+    device = choose_device(config.run.device)
+    trainer = _Trainer(config, splits, RunFolder(Path(out)), device, observer or Silent())
+    trainer.folder.create(config, environment())
+    params = {name: p.to(device) for name, p in initial_params(config, splits.train.image_shape).items()}
+    generator = torch.Generator(device).manual_seed(config.run.seed)
+    start = Checkpoint(
+        config,
+        trainer.algorithm.initial_state(params),
+        step=0,
+        seconds=0.0,
+        generator=generator.get_state(),
+        metrics_bytes=0,
+        losses=(0.0, 0),
+        best=-1.0,
+        data=splits.train.fingerprint,
+    )
+    save_checkpoint(start, trainer.folder.last)  # from here on, a killed run can be resumed
+    return trainer.run(start, tensorboard)
+
+
+def resume(out: Path | str, observer: Observer | None = None, tensorboard: bool = False) -> Run:
+    """Go on with a run that was stopped, exactly as if it had not been.
+
+    Raises:
+        RunError: no such run, or it was trained on other images.
+    """
+    folder = RunFolder(Path(out))
+    config = folder.config()
+    device = choose_device(config.run.device)
+    checkpoint = load_checkpoint(folder.last, device)
+    config = checkpoint.config
+    splits = load_splits(config.task.dataset, config.task.split, config.task.split_seed)
+    if checkpoint.data != splits.train.fingerprint:
+        raise RunError(f"{out} was trained on other images than {config.task.dataset} holds now; it cannot go on")
+    return _Trainer(config, splits, folder, device, observer or Silent()).run(checkpoint, tensorboard)
+
+
+class _Trainer:
+    """One training: the settings, the data, the algorithm, and the loop."""
+
+    def __init__(
+        self, config: Config, splits: Splits, folder: RunFolder, device: torch.device, observer: Observer
+    ) -> None:
+        self.config, self.folder, self.device, self.observer = config, folder, device, observer
+        self.data = splits.train.fingerprint
+        train_store = splits.train.to(device)
+        module = for_images(train_store.image_shape, config.task.way).to(device)
+        self.algorithm: Algorithm = build_algorithm(module, config, device)
+        self.sampler = self.algorithm.sampler(train_store)
+        task, queries = config.task, config.evaluation.queries
+        self.monitored = {"train": EpisodeSampler(train_store, task.way, task.shots, queries)}
+        if splits.val is not None:
+            self.monitored["val"] = EpisodeSampler(splits.val.to(device), task.way, task.shots, queries)
+
+    def run(self, start: Checkpoint, tensorboard: bool) -> Run:
+        """Train from ``start`` to the end, or until told to stop."""
+        outer, every = self.config.outer, self.config.monitor_every
+        generator = torch.Generator(self.device)
+        generator.set_state(start.generator)
+        now, measured = start, dict[str, Result]()
+        loss_sum = torch.tensor(start.losses[0], dtype=torch.float64, device=self.device)
+        loss_count = start.losses[1]
+        logs = self.folder.path / "tensorboard" if tensorboard else None
+        with MetricsLog(self.folder.metrics_file, start.metrics_bytes, logs) as log, _stop_on_signals() as stop:
+            self.observer.started(self.folder.path, self.config, start.step)
+            clock = saved_at = time.monotonic()
+
+            def snapshot() -> Checkpoint:
+                return replace(
+                    now,
+                    seconds=start.seconds + time.monotonic() - clock,
+                    generator=generator.get_state(),
+                    metrics_bytes=log.sync(),
+                    losses=(float(loss_sum), loss_count),
+                )
+
+            while not stop() and (done := self._done(now.step, start.seconds + time.monotonic() - clock)) < 1:
+                state, loss = self._outer_step(now.state, outer.step_size_at(done), generator)
+                loss_sum += loss
+                loss_count += 1
+                now = replace(now, state=state, step=now.step + 1)
+                seconds = start.seconds + time.monotonic() - clock
+                ended = self._done(now.step, seconds) >= 1
+                if now.step % every == 0 or ended:
+                    measured = self._measure(state)
+                    mean_loss = float(loss_sum) / loss_count
+                    loss_sum.zero_()
+                    loss_count = 0
+                    log.write(_line(now.step, mean_loss, outer.step_size_at(done), seconds, measured))
+                    self.observer.measured(now.step, mean_loss, measured)
+                    now = self._keep_best(now, measured, snapshot)
+                self.observer.stepped(now.step, self._done(now.step, seconds), seconds - start.seconds)
+                if time.monotonic() - saved_at >= 60 * self.config.run.save_minutes:
+                    save_checkpoint(snapshot(), self.folder.last)
+                    saved_at = time.monotonic()
+            interrupted = self._done(now.step, start.seconds + time.monotonic() - clock) < 1
+            save_checkpoint(snapshot(), self.folder.last)
+            self.observer.finished(self.folder.path, now.step, interrupted)
+        return Run(self.folder.path, now.state, now.step, interrupted, measured)
+
+    def _done(self, step: int, seconds: float) -> float:
+        """The share of the training that is over, from 0 to 1: by steps, or by time where that is further."""
+        outer = self.config.outer
+        by_time = seconds / (60 * outer.max_minutes) if outer.max_minutes else 0.0
+        return min(1.0, max(step / outer.outer_steps, by_time))
+
+    def _outer_step(self, state: MetaState, step_size: float, generator: torch.Generator) -> tuple[MetaState, Tensor]:
+        episodes = self.sampler.sample(self.config.outer.meta_batch, generator)
+        learned = self.algorithm.meta_gradient(state, episodes, generator)
+        return MetaState(outer_update(state.params, learned.gradient, step_size), learned.inner), learned.loss
+
+    def _measure(self, state: MetaState) -> dict[str, Result]:
+        """Accuracy on training and validation classes; never on test classes."""
+        episodes = self.config.run.monitor_episodes
+        return {
+            split: measure(self.algorithm, state, sampler, episodes, MONITOR_SEED)
+            for split, sampler in self.monitored.items()
+        }
+
+    def _keep_best(
+        self, now: Checkpoint, measured: dict[str, Result], snapshot: Callable[[], Checkpoint]
+    ) -> Checkpoint:
+        """Save best.pt if validation accuracy has risen. Without validation classes there is no best."""
+        if "val" not in measured:
+            return now
+        accuracy = measured["val"].selected(self.config.evaluation.transductive).mean
+        if accuracy <= now.best:
+            return now
+        save_checkpoint(replace(snapshot(), best=accuracy), self.folder.best)
+        return replace(now, best=accuracy)
+
+
+def _line(
+    step: int, loss: float, step_size: float, seconds: float, measured: dict[str, Result]
+) -> dict[str, float | int | str]:
+    """One line of metrics.jsonl; accuracies from 0 to 1, time in seconds."""
+    line: dict[str, float | int | str] = {
+        "step": step,
+        "loss": loss,
+        "outer_step_size": step_size,
+        "seconds": round(seconds, 3),
+    }
+    for split, result in measured.items():
+        for mode in ("transductive", "non_transductive"):
+            accuracy = getattr(result, mode)
+            line[f"{split}_{mode}"] = accuracy.mean
+            line[f"{split}_{mode}_ci95"] = accuracy.ci95
+    return line
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a wish to stop after the current outer step; a second one stops at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread, where Python takes no signal handlers
+        before = {}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
