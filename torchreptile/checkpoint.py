@@ -7,9 +7,7 @@ classes), eval-*.json and what ``reptile report`` draws.
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import torch
 from torchreptile.algorithms import MetaState
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError, RunError
+from torchreptile.files import replacing, write_text
 from torchreptile.inner import InnerState
 
 FORMAT = "torchreptile-checkpoint-1"
@@ -67,14 +66,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "best": checkpoint.best,
         "data": checkpoint.data,
     }
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp", delete=False) as file:
-        try:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        finally:
-            Path(file.name).unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -111,13 +104,6 @@ def _from_content(content: dict[str, Any]) -> Checkpoint:
         best=float(content["best"]),
         data=str(content["data"]),
     )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a small text file atomically."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
 
 
 class RunFolder:

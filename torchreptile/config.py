@@ -41,9 +41,9 @@ class TaskConfig:
 
     dataset: str = "omniglot"
     """Data set: omniglot (downloaded on first use) or glyphs (generated)."""
-    split: str = ""
-    """How classes are divided: omniglot has reptile, vinyals and background-evaluation, glyphs has seed.
-    Empty: the data set's first."""
+    split_scheme: str = "default"
+    """How classes are divided: omniglot has reptile (the default), vinyals and background-evaluation; glyphs has
+    seed."""
     split_seed: int = 0
     """Seed of the shuffle that divides the classes; apart from --seed, so that seeds compare on one split."""
     way: int = 5

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms import Algorithm, MetaState
+from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
+from torchreptile.config import Config
+from torchreptile.data import ImageStore, load_splits
+from torchreptile.device import choose_device
+from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
+from torchreptile.errors import DataError, RunError
+from torchreptile.files import write_text
+from torchreptile.learned import Learned, load_learned
+from torchreptile.models import for_images
+from torchreptile.presets import published
+
+Split = Literal["train", "val", "test"]
+MODES = ("transductive", "non_transductive")
 
 # Episodes drawn at a time. A constant, because the size of a draw decides which random numbers it gets:
 # the first 1,000 of 10,000 episodes are the same as 1,000 episodes with the same seed.
@@ -82,3 +99,129 @@ def measure(
         on_progress(min(done + EPISODES_PER_DRAW, episodes))
     over = {mode: Accuracy.over(torch.cat(hits)[:episodes]) for mode, hits in correct.items()}
     return Result(**over)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A measured result with everything that must stand beside it.
+
+    Attributes:
+        source: which weights.
+        step: outer steps they were trained for.
+        split: train, val or test.
+        config: the settings of this evaluation (task and evaluation part) and of the training.
+        result: the accuracies.
+        seed: of episodes and mini-batches.
+        seconds: wall time.
+        environment: command, versions, hardware.
+    """
+
+    source: str
+    step: int
+    split: str
+    config: Config
+    result: Result
+    seed: int
+    seconds: float
+    environment: dict[str, Any]
+
+    @property
+    def file_name(self) -> str:
+        """Where a run folder keeps it; a repetition with the same settings replaces it."""
+        task = self.config.task
+        return f"eval-{task.dataset}-{self.split}-{task.shots}shot-{task.way}way.json"
+
+    def published(self, mode: str) -> float | None:
+        """The published accuracy in percent, for test classes where one was published."""
+        task = self.config.task
+        if self.split != "test":
+            return None
+        cell = published(
+            self.config.outer.algorithm, task.dataset, task.way, task.shots, transductive=mode == "transductive"
+        )
+        return cell.accuracy if cell else None
+
+    def to_json(self) -> str:
+        """Everything, as indented JSON; accuracies from 0 to 1, published ones in percent."""
+        content = dataclasses.asdict(self)
+        content["published_percent"] = {mode: self.published(mode) for mode in MODES}
+        return json.dumps(content, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Evaluation:
+        """What :meth:`to_json` wrote.
+
+        Raises:
+            RunError: it is something else.
+        """
+        try:
+            content = json.loads(text)
+            content.pop("published_percent")
+            content["config"] = Config.from_json(json.dumps(content["config"]))
+            content["result"] = Result(**{mode: Accuracy(**content["result"][mode]) for mode in MODES})
+            return cls(**content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"not an evaluation: {error}") from error
+
+
+def evaluate(
+    source: str | Path | Learned,
+    split: Split = "test",
+    *,
+    dataset: str | None = None,
+    shots: int | None = None,
+    episodes: int | None = None,
+    eval_steps: int | None = None,
+    eval_batch: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Measure a run or shipped weights on classes of one split; a run folder keeps the result as eval-*.json.
+
+    Args:
+        source: run folder, name of shipped weights, or what :func:`load_learned` gave.
+        split: which classes; the division into splits is the training's own, so test classes stay unseen.
+        dataset: another data set than the one trained on, with its default division.
+        shots, episodes, eval_steps, eval_batch: instead of the training's settings.
+        seed: of episodes and mini-batches.
+        device: auto, cpu, cuda or cuda:N.
+        on_progress: called with the episodes done and their total.
+
+    Raises:
+        RunError, ConfigError, DataError: weights, settings or data cannot be used.
+    """
+    where = choose_device(device)
+    learned = source if isinstance(source, Learned) else load_learned(source, where)
+    wanted = {"shots": shots, "eval_episodes": episodes, "eval_steps": eval_steps, "eval_batch": eval_batch}
+    changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    if dataset is not None and dataset != learned.config.task.dataset:
+        changes |= {"dataset": dataset, "split_scheme": "default", "split_seed": 0}
+    config = learned.config.replace(**changes)
+    store = split_store(config, split).to(where)
+    algorithm = build_algorithm(for_images(store.image_shape, config.task.way), config, where)
+    sampler = EpisodeSampler(store, config.task.way, config.task.shots, config.evaluation.queries)
+    total = config.evaluation.eval_episodes
+    start = time.monotonic()
+    result = measure(algorithm, learned.state, sampler, total, seed, lambda done: on_progress(done, total))
+    seconds = time.monotonic() - start
+    evaluation = Evaluation(
+        learned.name, learned.step, split, config, result, seed, round(seconds, 3), environment()
+    )
+    if learned.folder is not None:
+        write_text(learned.folder / evaluation.file_name, evaluation.to_json() + "\n")
+    return evaluation
+
+
+def split_store(config: Config, split: Split) -> ImageStore:
+    """The images of one split.
+
+    Raises:
+        DataError: the division has no such split.
+    """
+    splits = load_splits(config.task.dataset, config.task.split_scheme, config.task.split_seed)
+    store: ImageStore | None = getattr(splits, split)
+    if store is None:
+        scheme = config.task.split_scheme
+        raise DataError(f"{config.task.dataset} divided by {scheme} has no {split} classes; take train or test")
+    return store

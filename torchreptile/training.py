@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import platform
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from torchreptile import __version__
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.checkpoint import Checkpoint, RunFolder, load_checkpoint, save_checkpoint
 from torchreptile.config import Config
 from torchreptile.data import Splits, load_splits
+from torchreptile.device import choose_device
+from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
-from torchreptile.errors import ConfigError, RunError
+from torchreptile.errors import RunError
 from torchreptile.evaluation import Result, measure
 from torchreptile.inner import Params
 from torchreptile.metrics import MetricsLog
@@ -82,45 +81,11 @@ class Run:
     measured: dict[str, Result]
 
 
-def choose_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names.
-
-    Raises:
-        ConfigError: it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device is {name}; it must be auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device is {name}, but this machine has {torch.cuda.device_count()} GPUs that torch sees")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device is {name}; it must be auto, cpu, cuda or cuda:N")
-    return device
-
-
 def initial_params(config: Config, image_shape: tuple[int, int, int]) -> Params:
     """Freshly drawn weights for the network that fits the images: same seed, same weights."""
     module = for_images(image_shape, config.task.way)
     module.initialise(torch.Generator().manual_seed(config.run.seed))
     return {name: p.detach().clone() for name, p in module.named_parameters()}
-
-
-def environment() -> dict[str, Any]:
-    """What the numbers of a run depend on besides its settings."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "command": sys.argv,
-        "torchreptile": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
-    }
 
 
 def outer_update(params: Params, gradient: Params, step_size: float) -> Params:
@@ -144,7 +109,7 @@ def train(config: Config, out: Path | str, observer: Observer | None = None, ten
     Raises:
         ConfigError, DataError, RunError: settings, data or folder cannot be used.
     """
-    splits = load_splits(config.task.dataset, config.task.split, config.task.split_seed)
+    splits = load_splits(config.task.dataset, config.task.split_scheme, config.task.split_seed)
     device = choose_device(config.run.device)
     trainer = _Trainer(config, splits, RunFolder(Path(out)), device, observer or Silent())
     trainer.folder.create(config, environment())
@@ -176,7 +141,7 @@ def resume(out: Path | str, observer: Observer | None = None, tensorboard: bool 
     device = choose_device(config.run.device)
     checkpoint = load_checkpoint(folder.last, device)
     config = checkpoint.config
-    splits = load_splits(config.task.dataset, config.task.split, config.task.split_seed)
+    splits = load_splits(config.task.dataset, config.task.split_scheme, config.task.split_seed)
     if checkpoint.data != splits.train.fingerprint:
         raise RunError(f"{out} was trained on other images than {config.task.dataset} holds now; it cannot go on")
     return _Trainer(config, splits, folder, device, observer or Silent()).run(checkpoint, tensorboard)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pooch
+from safetensors import SafetensorError
 
 from torchreptile.data.store import ImageStore
 from torchreptile.errors import DataError
@@ -32,12 +34,11 @@ def prepared(file_name: str, prepare: Callable[[], ImageStore]) -> ImageStore:
     """
     path = cache_dir() / file_name
     if path.is_file():
-        try:
+        with suppress(DataError):
             return ImageStore.load(path)
-        except DataError:
-            path.unlink(missing_ok=True)
+    store = prepare()
     try:
-        prepare().save(path)
-    except OSError as error:
+        store.save(path)
+    except (OSError, SafetensorError) as error:
         raise DataError(f"cannot write {path} ({error}); set TORCHREPTILE_CACHE to a folder that can") from error
     return ImageStore.load(path)

@@ -25,7 +25,7 @@ from PIL import Image
 
 from torchreptile.data.cache import cache_dir, prepared
 from torchreptile.data.download import RemoteFile, fetch
-from torchreptile.data.splits import Splits, check_scheme, shuffled_classes
+from torchreptile.data.splits import Splits, resolve_scheme, shuffled_classes
 from torchreptile.data.store import ImageStore
 from torchreptile.errors import DataError
 
@@ -214,7 +214,7 @@ def split(store: ImageStore, scheme: str, seed: int) -> Splits:
         ConfigError: an unknown scheme.
         DataError: the store is not all of Omniglot.
     """
-    check_scheme("omniglot", scheme)
+    scheme = resolve_scheme("omniglot", scheme)
     if len(store) != CHARACTERS:
         raise DataError(f"{store.name}: {len(store)} classes, but an Omniglot split needs all {CHARACTERS}")
     if scheme == "reptile":

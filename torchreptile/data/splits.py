@@ -13,7 +13,7 @@ SPLIT_SCHEMES: dict[str, tuple[str, ...]] = {
     "omniglot": ("reptile", "vinyals", "background-evaluation"),
     "glyphs": ("seed",),
 }
-"""The schemes of every data set; the first one is its default."""
+"""The schemes of every data set; the first one is what ``default`` means."""
 
 GLYPHS_VAL, GLYPHS_TEST = 100, 300
 
@@ -40,7 +40,7 @@ def load_splits(dataset: str, scheme: str, seed: int) -> Splits:
         ConfigError: an unknown data set, or a scheme that this data set does not have.
         DataError: the data are missing, damaged or cannot be downloaded.
     """
-    check_scheme(dataset, scheme)
+    scheme = resolve_scheme(dataset, scheme)
     if dataset == "omniglot":
         from torchreptile.data import omniglot
 
@@ -50,18 +50,20 @@ def load_splits(dataset: str, scheme: str, seed: int) -> Splits:
     return _split_glyphs(glyphs.load(), seed)
 
 
-def check_scheme(dataset: str, scheme: str) -> None:
-    """Refuse a data set that does not exist and a scheme that it does not have.
+def resolve_scheme(dataset: str, scheme: str) -> str:
+    """The scheme that ``default`` stands for; any other name as it is.
 
     Raises:
-        ConfigError: naming the value and the valid ones.
+        ConfigError: a data set that does not exist, or a scheme that it does not have.
     """
     if dataset not in SPLIT_SCHEMES:
         raise ConfigError(f"dataset {dataset!r} is unknown; choose one of {', '.join(SPLIT_SCHEMES)}")
-    if scheme not in SPLIT_SCHEMES[dataset]:
-        raise ConfigError(
-            f"split scheme {scheme!r} does not exist for {dataset}; choose one of {', '.join(SPLIT_SCHEMES[dataset])}"
-        )
+    schemes = SPLIT_SCHEMES[dataset]
+    if scheme == "default":
+        return schemes[0]
+    if scheme not in schemes:
+        raise ConfigError(f"split scheme {scheme!r} does not exist for {dataset}; choose one of {', '.join(schemes)}")
+    return scheme
 
 
 def shuffled_classes(store: ImageStore, seed: int) -> torch.Tensor:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from torchreptile.errors import DataError
+from torchreptile.files import replacing
 
 FORMAT = "torchreptile-images-1"
 
@@ -79,6 +78,8 @@ class ImageStore:
     def select(self, classes: Sequence[int] | Tensor) -> ImageStore:
         """A store of these classes alone, in this order."""
         chosen = torch.as_tensor(classes, dtype=torch.int64).cpu()
+        if not len(chosen):
+            raise DataError(f"{self.name}: no classes to select")
         starts, sizes = self.class_starts, self.class_sizes
         rows = torch.cat([torch.arange(int(starts[c]), int(starts[c] + sizes[c])) for c in chosen.tolist()])
         return replace(
@@ -105,17 +106,12 @@ class ImageStore:
     def save(self, path: Path) -> None:
         """Write the store to one safetensors file, atomically: other processes see all of it or nothing."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
-        os.close(handle)
-        try:
+        with replacing(path) as temporary:
             save_file(
                 {"images": self.images.contiguous(), "class_sizes": self.class_sizes},
                 temporary,
                 metadata={"format": FORMAT, "name": self.name, "class_names": json.dumps(self.class_names)},
             )
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> ImageStore:

@@ -1,0 +1,113 @@
+"""What a training left behind, by the path of its run folder or by the name of shipped weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from torchreptile.algorithms import MetaState
+from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.config import Config
+from torchreptile.errors import ConfigError, RunError
+from torchreptile.files import replacing, write_text
+from torchreptile.inner import InnerState
+
+FORMAT = "torchreptile-weights-1"
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """Meta-learned weights with the settings they were learned under.
+
+    Attributes:
+        name: the run folder's or the weights' name, for people.
+        config: settings of the training.
+        state: phi and the inner optimiser's state.
+        step: outer steps done.
+        folder: the run folder, None for weights.
+    """
+
+    name: str
+    config: Config
+    state: MetaState
+    step: int
+    folder: Path | None
+
+
+def shipped_weights() -> list[str]:
+    """Names of the weights inside the package."""
+    folder = resources.files("torchreptile").joinpath("weights")
+    return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
+
+
+def load_learned(source: str | Path, device: torch.device | str = "cpu") -> Learned:
+    """Load ``source``: a run folder (its best checkpoint if it has one, else its last), a weights file, or the
+    name of shipped weights. A folder of the same name goes before shipped weights.
+
+    Raises:
+        RunError: there is no such thing, or it cannot be read.
+    """
+    path = Path(source)
+    if path.is_dir():
+        folder = RunFolder(path)
+        folder.config()  # says clearly when this is no run folder
+        checkpoint = load_checkpoint(folder.best if folder.best.is_file() else folder.last, device)
+        return Learned(path.name, checkpoint.config, checkpoint.state, checkpoint.step, path)
+    if path.suffix == ".safetensors" and path.is_file():
+        return _load_weights(path, device)
+    if str(source) in shipped_weights():
+        with resources.as_file(resources.files("torchreptile").joinpath("weights", f"{source}.safetensors")) as file:
+            return _load_weights(file, device)
+    known = ", ".join(shipped_weights()) or "none"
+    raise RunError(f"{source}: neither a run folder nor shipped weights (there are: {known})")
+
+
+def save_weights(learned: Learned, path: Path, card: dict[str, Any]) -> None:
+    """Write ``path`` (.safetensors: parameters and the second moment) and its card beside it (.json: settings
+    and whatever ``card`` says of data, results and licence).
+    """
+    inner = learned.state.inner
+    tensors = {f"params.{name}": p.cpu().contiguous() for name, p in learned.state.params.items()}
+    tensors |= {f"inner.v.{name}": v.cpu().contiguous() for name, v in inner.v.items()}
+    tensors["inner.steps"] = inner.steps.cpu()
+    content = {"format": FORMAT, "name": path.stem, "outer_steps_done": learned.step, **card}
+    content["config"] = json.loads(learned.config.to_json())
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": FORMAT})
+    write_text(path.with_suffix(".json"), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def weights_card(path: Path) -> dict[str, Any]:
+    """The card of a weights file.
+
+    Raises:
+        RunError: it is missing or not a card.
+    """
+    try:
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path.with_suffix('.json')}: no readable card beside the weights ({error})") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise RunError(f"{path.with_suffix('.json')}: not a card of this version ({FORMAT})")
+    return card
+
+
+def _load_weights(path: Path, device: torch.device | str) -> Learned:
+    card = weights_card(path)
+    try:
+        config = Config.from_json(json.dumps(card["config"]))
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        params = {name.removeprefix("params."): t for name, t in tensors.items() if name.startswith("params.")}
+        v = {name.removeprefix("inner.v."): t for name, t in tensors.items() if name.startswith("inner.v.")}
+        state = MetaState(params, InnerState(v, tensors["inner.steps"]))
+        return Learned(path.stem, config, state, int(card["outer_steps_done"]), None)
+    except (OSError, SafetensorError, KeyError, ConfigError) as error:
+        raise RunError(f"{path}: not readable weights ({error})") from error
