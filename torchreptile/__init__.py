@@ -37,7 +37,7 @@ _HOMES = {
     "resume": "torchreptile.training",
     "train": "torchreptile.training",
 }
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ class TorchReptileError(Exception):
     """Base class: catch this to catch everything the library raises on purpose."""
 
 
-class ConfigError(TorchReptileError, ValueError):
+class ConfigError(TorchReptileError):
     """A setting, or a combination of settings, that cannot work."""
 
 

@@ -205,9 +205,7 @@ def evaluate(
     start = time.monotonic()
     result = measure(algorithm, learned.state, sampler, total, seed, lambda done: on_progress(done, total))
     seconds = time.monotonic() - start
-    evaluation = Evaluation(
-        learned.name, learned.step, split, config, result, seed, round(seconds, 3), environment()
-    )
+    evaluation = Evaluation(learned.name, learned.step, split, config, result, seed, round(seconds, 3), environment())
     if learned.folder is not None:
         write_text(learned.folder / evaluation.file_name, evaluation.to_json() + "\n")
     return evaluation

@@ -116,7 +116,7 @@ class InnerLoop:
             losses.append(self._step(params, state.v, correction, x, y))
         return torch.stack(losses).mean(0)
 
-    def _loss_and_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
+    def loss_and_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
         """(T,) mean cross-entropy of each task, and its gradient: one task never touches another's."""
 
         def total(params: Params) -> tuple[Tensor, Tensor]:
@@ -129,7 +129,7 @@ class InnerLoop:
 
     def _adam_step(self, params: Params, v: Params, correction: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Adam with beta1 = 0: the step is the gradient over the root of its running mean square."""
-        losses, gradient = self._loss_and_gradient(params, x, y)
+        losses, gradient = self.loss_and_gradient(params, x, y)
         rate = self.settings.inner_lr
         for name, g in gradient.items():
             v[name].mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
@@ -137,7 +137,7 @@ class InnerLoop:
         return losses
 
     def _sgd_step(self, params: Params, v: Params, correction: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        losses, gradient = self._loss_and_gradient(params, x, y)
+        losses, gradient = self.loss_and_gradient(params, x, y)
         for name, g in gradient.items():
             params[name].sub_(g, alpha=self.settings.inner_lr)
         return losses

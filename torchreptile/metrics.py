@@ -26,7 +26,7 @@ class MetricsLog:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise ConfigError("TensorBoard is not installed; pip install 'torchreptile[tensorboard]'") from error
-            self._writer = SummaryWriter(str(tensorboard))  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(tensorboard))
         self._file = path.open("ab")
         self._file.truncate(keep_bytes)
 

@@ -54,9 +54,7 @@ PUBLISHED: dict[tuple[str, str, int, int, bool], Published] = {
 }
 
 FIVE_WAY = Config()
-TWENTY_WAY = Config().replace(
-    way=20, inner_lr=5e-4, inner_batch=20, inner_steps=10, outer_steps=200_000, eval_batch=10
-)
+TWENTY_WAY = Config().replace(way=20, inner_lr=5e-4, inner_batch=20, inner_steps=10, outer_steps=200_000, eval_batch=10)
 # Generated characters carry no published numbers: the settings are Omniglot's.
 GLYPHS = {"dataset": "glyphs"}
 

@@ -91,9 +91,7 @@ def initial_params(config: Config, image_shape: tuple[int, int, int]) -> Params:
 def outer_update(params: Params, gradient: Params, step_size: float) -> Params:
     """phi <- phi - step size * meta-gradient."""
     names = list(params)
-    moved = torch._foreach_add(
-        [params[name] for name in names], [gradient[name] for name in names], alpha=-step_size
-    )
+    moved = torch._foreach_add([params[name] for name in names], [gradient[name] for name in names], alpha=-step_size)
     return dict(zip(names, moved, strict=True))
 
 

@@ -38,9 +38,7 @@ class Conv4(nn.Module):
     predicted for an image depends on the other images in its batch: evaluation says how they are chosen.
     """
 
-    def __init__(
-        self, channels: int, size: int, way: int, hidden: int, downsample: Literal["stride", "pool"]
-    ) -> None:
+    def __init__(self, channels: int, size: int, way: int, hidden: int, downsample: Literal["stride", "pool"]) -> None:
         """Build the network with all weights zero; call :meth:`initialise` to draw them.
 
         Args:
@@ -120,7 +118,8 @@ class Conv4(nn.Module):
             y = y * params[f"norms.{block}.weight"].unsqueeze(1) + params[f"norms.{block}.bias"].unsqueeze(1)
             x = F.relu(y).view(tasks, batch, side, side, -1)
             if self.stride == 1:
-                x = self._pool(x.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).unflatten(0, (tasks, batch))
+                pooled = self._pool(x.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+                x = pooled.reshape(tasks, batch, *pooled.shape[1:])
         return _heads(params, x.permute(0, 1, 4, 2, 3).flatten(2))
 
     def _pool(self, x: Tensor) -> Tensor:

@@ -1,0 +1,37 @@
+"""What every test shares: one thread, an import path to the tests' own modules, and a small data set."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ["OMP_NUM_THREADS"] = "1"  # of subprocesses; more threads only make such small work slower
+torch.set_num_threads(1)
+
+from tests.easy import easy_splits, easy_store  # noqa: E402
+from torchreptile.data import ImageStore, Splits  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def store() -> ImageStore:
+    """Thirty easy classes of 20 images."""
+    return easy_store()
+
+
+@pytest.fixture(scope="session")
+def splits() -> Splits:
+    """Easy training, validation and test classes."""
+    return easy_splits()
+
+
+@pytest.fixture
+def easy_data(monkeypatch: pytest.MonkeyPatch, splits: Splits) -> Splits:
+    """Training and evaluation get the easy classes, whatever data set they ask for."""
+    for module in ("training", "evaluation"):
+        monkeypatch.setattr(f"torchreptile.{module}.load_splits", lambda dataset, scheme, seed: splits)
+    return splits

@@ -1,0 +1,66 @@
+"""Small, easy data sets made on the spot, and what several test files need to hold both sides together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from torchreptile.config import Config
+from torchreptile.data import ImageStore, Splits
+from torchreptile.inner import Params
+from torchreptile.training import initial_params
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def easy_store(
+    classes: int = 30, images: int = 20, seed: int = 0, shape: tuple[int, int, int] = (1, 28, 28)
+) -> ImageStore:
+    """Noisy copies of one coarse random pattern per class: 4 x 4 pixel blocks of grey and strong pixel noise."""
+    generator = torch.Generator().manual_seed(seed)
+    channels, height, width = shape
+    coarse = torch.rand(classes, channels, height // 4, width // 4, generator=generator)
+    prototypes = coarse.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3).repeat_interleave(images, dim=0)
+    noise = 0.35 * torch.randn(prototypes.shape, generator=generator)
+    return ImageStore(
+        images=((prototypes + noise).clamp(0, 1) * 255).to(torch.uint8),
+        class_sizes=torch.full((classes,), images),
+        class_names=tuple(f"pattern{i:02d}" for i in range(classes)),
+        name=f"easy{seed}",
+    )
+
+
+def easy_splits(with_val: bool = True) -> Splits:
+    """Thirty training classes; others for validation and test."""
+    return Splits(
+        train=easy_store(30, seed=0), val=easy_store(10, seed=1) if with_val else None, test=easy_store(15, seed=2)
+    )
+
+
+def small_config(**changes: object) -> Config:
+    """Settings for runs of a second: 3-way, few images, few steps, on the CPU."""
+    config = Config().replace(
+        way=3, train_shots=4, inner_batch=5, inner_steps=3, outer_steps=6, meta_batch=3,
+        eval_steps=4, eval_batch=3, eval_episodes=20, monitor_every=2, monitor_episodes=20,
+        device="cpu", execution="grouped",
+    )  # fmt: skip
+    return config.replace(**changes)
+
+
+def double_params(config: Config, shape: tuple[int, int, int] = (1, 28, 28)) -> Params:
+    """The package's initial weights in float64, with biases and BatchNorm moved off 0 and 1 so that errors show."""
+    generator = torch.Generator().manual_seed(99)
+    params = {name: p.double() for name, p in initial_params(config, shape).items()}
+    for p in params.values():
+        if p.ndim == 1:
+            p += 0.1 * torch.randn(p.shape, generator=generator, dtype=torch.float64)
+    return params
+
+
+def drawn_orders(tasks: int, passes: int, images: int, generator: torch.Generator) -> list[list[list[int]]]:
+    """The shuffles that the package draws from ``generator``: per task, per pass, the order of its images.
+
+    The one place where the tests lean on the package: on which random numbers it takes, not on what it does with them.
+    """
+    return torch.rand(tasks, passes, images, generator=generator).argsort(dim=2).tolist()

@@ -1,0 +1,139 @@
+"""Outer steps of Reptile, batched over tasks, against the one-task-at-a-time reference with torch.optim."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests.easy import double_params, drawn_orders, easy_store, small_config
+from tests.reference import OmniglotNet, ReferenceLearner, annealed, cycling_batches, replacement_batches
+from torchreptile.algorithms import MetaState, build_algorithm
+from torchreptile.config import Config
+from torchreptile.data import ImageStore
+from torchreptile.episodes import Episodes
+from torchreptile.models import for_images
+from torchreptile.training import outer_update
+
+CPU = torch.device("cpu")
+OUTER_STEPS = 3
+
+
+def run_both(config: Config, store: ImageStore) -> tuple[MetaState, ReferenceLearner, list[tuple[float, float]]]:
+    """Some outer steps by the package and by the reference, with the same draws; both losses of every step."""
+    algorithm = build_algorithm(for_images(store.image_shape, config.task.way), config, CPU)
+    state = algorithm.initial_state(double_params(config))
+    net = OmniglotNet(config.task.way).double()
+    net.load_state_dict(state.params)
+    inner = config.inner
+    reference = ReferenceLearner(net, inner.inner_optimizer, inner.inner_lr, inner.inner_state)
+    sampler = algorithm.sampler(store)
+    sampler.dtype = torch.float64
+    ours, theirs = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    losses = []
+    for step in range(OUTER_STEPS):
+        size = config.outer.step_size_at(step / OUTER_STEPS)
+        episodes = sampler.sample(config.outer.meta_batch, ours)
+        learned = algorithm.meta_gradient(state, episodes, ours)
+        state = MetaState(outer_update(state.params, learned.gradient, size), learned.inner)
+
+        episodes = sampler.sample(config.outer.meta_batch, theirs)
+        tasks = reference_batches(config, episodes, theirs)
+        size = annealed(config.outer.outer_step_size, config.outer.outer_step_size_final, step, OUTER_STEPS)
+        losses.append((float(learned.loss), reference.outer_step(tasks, size)))
+    return state, reference, losses
+
+
+def reference_batches(
+    config: Config, episodes: Episodes, generator: torch.Generator
+) -> list[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Every task's mini-batches, by the reference's stream over the package's shuffles."""
+    inner, (tasks, images) = config.inner, episodes.support_y.shape
+    passes = inner.inner_steps if inner.replacement else math.ceil(inner.inner_steps * inner.inner_batch / images)
+    if inner.inner_state == "carry":  # the package draws for one task at a time here
+        orders = [drawn_orders(1, passes, images, generator)[0] for _ in range(tasks)]
+    else:
+        orders = drawn_orders(tasks, passes, images, generator)
+    stream = replacement_batches if inner.replacement else cycling_batches
+    cut = []
+    for task in range(tasks):
+        x, y = episodes.support_x[task], episodes.support_y[task]
+        indices = list(stream(orders[task], inner.inner_batch))[: inner.inner_steps]
+        assert len(indices) == inner.inner_steps
+        cut.append([(x[batch], y[batch]) for batch in indices])
+    return cut
+
+
+@pytest.mark.parametrize("execution", ["loop", "grouped"])
+@pytest.mark.parametrize("replacement", [False, True])
+def test_sgd_gives_the_reference_weights(execution: str, replacement: bool) -> None:
+    # 12 images in batches of 5: the third batch crosses the border of a pass.
+    config = small_config(inner_optimizer="sgd", inner_lr=0.1, execution=execution, replacement=replacement)
+    state, reference, losses = run_both(config, easy_store(10))
+    for name, expected in reference.weights().items():
+        torch.testing.assert_close(state.params[name], expected, rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+    for ours, theirs in losses:
+        assert ours == pytest.approx(theirs, abs=1e-10)
+
+
+@pytest.mark.parametrize("policy", ["share", "carry", "reset"])
+@pytest.mark.parametrize("execution", ["loop", "grouped"])
+def test_adam_gives_the_reference_logits_losses_and_second_moment(policy: str, execution: str) -> None:
+    # Raw weights are not compared: a convolution's bias before BatchNorm has a gradient of rounding noise,
+    # which Adam blows up to a step; BatchNorm then takes it out again.
+    config = small_config(inner_state=policy, execution=execution)
+    state, reference, losses = run_both(config, easy_store(10))
+    for ours, theirs in losses:
+        assert ours == pytest.approx(theirs, abs=1e-6)
+    images = easy_store(3, 4, seed=7).images.double() / 255
+    stacked = {name: p[None] for name, p in state.params.items()}
+    logits = for_images((1, 28, 28), 3).forward_grouped(stacked, images[None])[0]
+    with torch.no_grad():
+        torch.testing.assert_close(logits, reference.net(images), rtol=0, atol=1e-6)
+    carried = {name: reference.optimizer.state[p] for name, p in reference.net.named_parameters()}
+    if policy == "reset":  # the reference's optimiser holds the last task's moments, the package carries none
+        assert int(state.inner.steps) == 0
+        assert all(not v.any() for v in state.inner.v.values())
+        return
+    done = OUTER_STEPS * config.inner.inner_steps * (config.outer.meta_batch if policy == "carry" else 1)
+    assert int(state.inner.steps) == done
+    for name, v in state.inner.v.items():
+        assert int(carried[name]["step"]) == done
+        torch.testing.assert_close(v, carried[name]["exp_avg_sq"], rtol=1e-5, atol=1e-12)
+
+
+def test_the_three_policies_are_three_algorithms() -> None:
+    """Were they one, the comparisons above could not tell a policy that is ignored."""
+    losses = {}
+    for policy in ("share", "carry", "reset"):
+        losses[policy] = run_both(small_config(inner_state=policy), easy_store(10))[2][-1][0]
+    assert abs(losses["share"] - losses["reset"]) > 1e-3
+    assert abs(losses["share"] - losses["carry"]) > 1e-3
+    assert abs(losses["carry"] - losses["reset"]) > 1e-3
+
+
+def test_batched_tasks_are_the_mean_of_single_tasks() -> None:
+    """The meta-gradient of a meta-batch is the mean of its tasks' own, and the state is left as it was."""
+    config = small_config(inner_optimizer="sgd", inner_lr=0.1, inner_batch=12, inner_steps=1)
+    algorithm = build_algorithm(for_images((1, 28, 28), 3), config, CPU)
+    state = algorithm.initial_state(double_params(config))
+    before = {name: p.clone() for name, p in state.params.items()}
+    sampler = algorithm.sampler(easy_store(10))
+    sampler.dtype = torch.float64
+    episodes = sampler.sample(4, torch.Generator().manual_seed(0))
+    # One batch that holds the whole task: order does not matter, so neither do the draws.
+    together = algorithm.meta_gradient(state, episodes, torch.Generator().manual_seed(1))
+    alone = [algorithm.meta_gradient(state, episodes[t : t + 1], torch.Generator().manual_seed(t)) for t in range(4)]
+    for name, gradient in together.gradient.items():
+        expected = torch.stack([part.gradient[name] for part in alone]).mean(0)
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-10)
+        assert torch.equal(state.params[name], before[name])
+    assert max(float(g.abs().max()) for g in together.gradient.values()) > 1e-3
+
+
+def test_outer_update_moves_towards_the_tasks() -> None:
+    """The gradient is phi minus the mean of phi_task: a full step of 1 lands on the mean, half a step half-way."""
+    phi, mean = torch.tensor([1.0, 2.0]), torch.tensor([3.0, -2.0])
+    assert torch.equal(outer_update({"w": phi}, {"w": phi - mean}, 1.0)["w"], mean)
+    assert torch.equal(outer_update({"w": phi}, {"w": phi - mean}, 0.5)["w"], torch.tensor([2.0, 0.0]))

@@ -1,0 +1,210 @@
+"""The command ``reptile``: commands as dataclasses, whose field docstrings are the help. No logic lives here.
+
+torch and everything that needs it are imported inside the functions that do the work, so that ``--help``
+answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
+
+from torchreptile.config import Config
+from torchreptile.errors import ConfigError, TorchReptileError
+from torchreptile.presets import PRESETS, preset
+
+# The flags of the original code, so that the published commands can be pasted.
+ORIGINAL_FLAGS: dict[str, tuple[str, ...]] = {
+    "--classes": ("--way",),
+    "--learning-rate": ("--inner-lr",),
+    "--inner-iters": ("--inner-steps",),
+    "--meta-step": ("--outer-step-size",),
+    "--meta-step-final": ("--outer-step-size-final",),
+    "--meta-batch-size": ("--meta-batch",),
+    "--meta-iters": ("--outer-steps",),
+    "--eval-iters": ("--eval-steps",),
+    "--eval-samples": ("--eval-episodes",),
+    "--eval-interval": ("--monitor-every",),
+    "--checkpoint": ("--out",),
+    "--sgd": ("--inner-optimizer", "sgd"),
+    "--foml": ("--algorithm", "foml"),
+}
+
+
+@dataclass(frozen=True)
+class Train:
+    """Meta-train. Start from a preset (see ``reptile presets``) or from the published Omniglot 5-way settings, and
+    change what you like. The original code's flags are understood too (--meta-iters, --inner-iters, --classes,
+    --learning-rate, --meta-step, --eval-iters, --eval-samples, --checkpoint, --sgd, --foml, --pretrained ...).
+    """
+
+    preset: Annotated[Positional[str], arg(metavar="PRESET")] = ""
+    """A named group of settings; see ``reptile presets``."""
+    config: Config = field(default_factory=Config)
+    out: Path | None = None
+    """Run folder to make; it must not exist. By default under runs/."""
+    resume: Path | None = None
+    """Go on with this run, exactly as if it had not been stopped."""
+    pretrained: bool = False
+    """Do not train: evaluate the run folder named by --out (the original code's flag)."""
+    dry_run: bool = False
+    """Show what would be done, and do nothing."""
+    tensorboard: bool = False
+    """Log for TensorBoard as well, into the run folder."""
+
+    def run(self) -> int:
+        """Train, resume, or show."""
+        from torchreptile import commands
+
+        if self.resume is not None:
+            if self.config != (preset(self.preset) if self.preset else Config()) or self.out is not None:
+                raise ConfigError(f"--resume {self.resume} goes on with the run's own settings; give no others")
+            return commands.resume(self.resume, self.tensorboard)
+        if self.pretrained:
+            if self.out is None:
+                raise ConfigError("--pretrained needs --out RUN (or --checkpoint RUN): the run to evaluate")
+            evaluation = self.config.evaluation
+            wanted = Evaluate(self.out, episodes=evaluation.eval_episodes, shots=self.config.task.shots)
+            return wanted.run()
+        out = self.out or _free_folder(self.preset or f"{self.config.task.dataset}-{self.config.outer.algorithm}")
+        if self.dry_run:
+            return commands.describe(self.config, out)
+        return commands.train(self.config, out, self.tensorboard)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure accuracy, transductive and not, with 95% confidence intervals, beside the published numbers."""
+
+    source: Annotated[Positional[Path], arg(metavar="RUN|WEIGHTS")]
+    """A run folder, or the name of shipped weights such as omniglot-5way."""
+    split: Literal["train", "val", "test"] = "test"
+    """Which classes to measure on."""
+    episodes: int | None = None
+    """How many episodes; by default the training's --eval-episodes (10,000 as published)."""
+    shots: int | None = None
+    """Support images per class; by default the training's."""
+    dataset: str | None = None
+    """Another data set than the one trained on."""
+    eval_steps: int | None = None
+    """Inner steps per episode; by default the training's."""
+    eval_batch: int | None = None
+    """Images in an inner mini-batch; by default the training's."""
+    seed: int = 0
+    """Seed of episodes and mini-batches."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        """Measure and print."""
+        from torchreptile import commands
+
+        return commands.evaluate(
+            self.source,
+            self.json,
+            split=self.split,
+            episodes=self.episodes,
+            shots=self.shots,
+            dataset=self.dataset,
+            eval_steps=self.eval_steps,
+            eval_batch=self.eval_batch,
+            seed=self.seed,
+            device=self.device,
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write curves.png and a one-file report.html into a run folder."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """The run folder."""
+
+    def run(self) -> int:
+        """Draw, and say where."""
+        from torchreptile import commands
+
+        return commands.report(self.run_folder)
+
+
+@dataclass(frozen=True)
+class Presets:
+    """List the presets with what was published for them, and the shipped weights."""
+
+    def run(self) -> int:
+        """Print the list."""
+        from torchreptile import commands
+
+        return commands.presets()
+
+
+def _free_folder(name: str) -> Path:
+    """runs/NAME, or runs/NAME-2 ... where that is taken."""
+    folder, number = Path("runs") / name, 1
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / f"{name}-{number}"
+    return folder
+
+
+def translate(arguments: Sequence[str]) -> list[str]:
+    """Write the original code's flags as ours; ``--name=value`` keeps its value."""
+    translated: list[str] = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        ours = ORIGINAL_FLAGS.get(name.replace("_", "-"), (name,))
+        translated += [*ours[:-1], ours[-1] + equals + value]
+    return translated
+
+
+def parse(arguments: Sequence[str]) -> Train | Evaluate | Report | Presets:
+    """The command that ``arguments`` (without the program's name) ask for; exits with 2 if they make none."""
+    words = translate(arguments) if arguments[:1] == ["train"] else list(arguments)
+    # A preset's settings are the defaults of the other flags, so it has to be known before the flags are read.
+    guess = next((word for word in words if word in PRESETS), "")
+    command = _parse(words, guess)
+    if isinstance(command, Train) and command.preset != guess:
+        command = _parse(words, command.preset)
+    return command
+
+
+def _parse(words: list[str], preset_name: str) -> Train | Evaluate | Report | Presets:
+    start = Train(config=preset(preset_name)) if preset_name else Train()
+    kinds = (
+        Annotated[Train, subcommand("train", default=start)]
+        | Annotated[Evaluate, subcommand("evaluate")]
+        | Annotated[Report, subcommand("report")]
+        | Annotated[Presets, subcommand("presets")]
+    )
+    command: Train | Evaluate | Report | Presets = tyro.cli(
+        kinds,
+        prog="reptile",
+        description="Few-shot meta-learning: the Reptile paper's experiments, and your own.",
+        args=words,
+        config=(OmitArgPrefixes, CascadeSubcommandArgs, FlagCreatePairsOff),
+    )
+    return command
+
+
+def main() -> None:
+    """Entry point: 0 for success, 2 for what was asked wrongly, 130 for a training stopped by a signal."""
+    try:
+        code = parse(sys.argv[1:]).run()
+    except TorchReptileError as error:
+        print(f"reptile: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:  # the reader, such as `head`, went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

@@ -1,0 +1,131 @@
+"""What a person sees while the computer works: one live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from torchreptile.config import Config
+from torchreptile.evaluation import Result
+
+PLAIN_SECONDS = 60.0  # between plain lines, where no measurement makes one
+
+
+def duration(seconds: float) -> str:
+    """For people: ``1:02:03``, ``2:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[numbers]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+@final
+class LiveLine:
+    """Follows a training: step, loss, accuracy with its interval, ms per outer step, time left."""
+
+    def __init__(self, console: Console) -> None:
+        """Lines go to ``console``."""
+        self._console, self._bar = console, _bar(console)
+        self._task: TaskID | None = None
+        self._accuracy = ""
+        self._first_step, self._first_done, self._shown = 0, -1.0, 0.0
+        self._total = 0
+        self._name = "val"
+
+    def started(self, folder: Path, config: Config, step: int) -> None:
+        """Say where the run is kept and open the live line."""
+        self._first_step, self._total = step, config.outer.outer_steps
+        self._shown = time.monotonic()
+        resumed = f", going on from outer step {step:,}" if step else ""
+        self._console.print(f"run folder {folder}{resumed}", highlight=False)
+        self._bar.start()
+        self._task = self._bar.add_task("training", total=1.0, numbers="")
+
+    def stepped(self, step: int, done: float, seconds: float) -> None:
+        """Move the live line; off a terminal, print a line now and then."""
+        if self._first_done < 0:
+            self._first_done = done
+            return
+        now = time.monotonic()
+        interval = 0.25 if self._console.is_terminal else PLAIN_SECONDS
+        if now - self._shown < interval:
+            return
+        self._shown = now
+        numbers = self._numbers(step, done, seconds)
+        if self._console.is_terminal and self._task is not None:
+            self._bar.update(self._task, completed=done, numbers=numbers)
+        else:
+            self._console.print(numbers, highlight=False, soft_wrap=True)
+
+    def _numbers(self, step: int, done: float, seconds: float) -> str:
+        steps, share = step - self._first_step, done - self._first_done
+        left = duration(seconds * (1 - done) / share) if share > 0 else "?"
+        pace = f"{1000 * seconds / max(steps, 1):.1f} ms/step"
+        return f"step {step:,}/{self._total:,}  {self._accuracy}{pace}  {left} left"
+
+    def measured(self, step: int, loss: float, measured: dict[str, Result]) -> None:
+        """Print a line that stays."""
+        name = "val" if "val" in measured else "train"
+        result = measured[name]
+        self._accuracy = f"loss {loss:.3f}  {name} {result.transductive} transductive  "
+        self._console.print(
+            f"step {step:>7,}  loss {loss:.3f}  {name} classes: {result.transductive} transductive, "
+            f"{result.non_transductive} not",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def finished(self, folder: Path, step: int, interrupted: bool) -> None:
+        """Close the live line and say what can be done next."""
+        self._bar.stop()
+        if interrupted:
+            self._console.print(
+                f"stopped at outer step {step:,}, saved; go on with: reptile train --resume {folder}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        else:
+            self._console.print(
+                f"finished after {step:,} outer steps; next: reptile evaluate {folder}, reptile report {folder}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+@final
+class EpisodeBar:
+    """A progress bar over evaluation episodes, on a terminal only."""
+
+    def __init__(self, console: Console) -> None:
+        """Shown on ``console`` while used as a context manager."""
+        self._bar = _bar(console)
+        self._task = self._bar.add_task("evaluating", numbers="")
+        self._start = time.monotonic()
+
+    def __enter__(self) -> EpisodeBar:
+        """Start to show."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Clear the bar."""
+        self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """``done`` of ``total`` episodes are measured."""
+        left = (time.monotonic() - self._start) * (total - done) / done
+        self._bar.update(self._task, total=total, completed=done, numbers=f"{done:,}/{total:,}  {duration(left)} left")
