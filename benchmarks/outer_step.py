@@ -53,7 +53,7 @@ def main(settings: Settings) -> None:
     pixels = torch.randint(0, 256, (1200 * 20, 1, 28, 28), dtype=torch.uint8, generator=generator)
     names = tuple(map(str, range(1200)))
     store = ImageStore(pixels, torch.full((1200,), 20), names, "random")  # the pixels' values do not change the time
-    algorithm = build_algorithm(for_images(store.image_shape, config.task.way), config, device)
+    algorithm = build_algorithm(for_images(store.image_shape, config.task.way), config, device, task_steps=0)
     assert isinstance(algorithm, Reptile)
     sampler = algorithm.sampler(store)
     state = algorithm.initial_state(initial_params(config, store.image_shape))

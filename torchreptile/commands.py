@@ -95,15 +95,15 @@ def report(run: Path) -> int:
 def presets() -> int:
     """List presets and shipped weights."""
     table = Table()
-    for heading in ("preset", "what", "published", "published, transductive"):
-        table.add_column(heading)
+    for heading in ("preset", "published", "published, transductive"):
+        table.add_column(heading, no_wrap=True)
     for entry in PRESETS.values():
         task, algorithm = entry.config.task, entry.config.outer.algorithm
         cells = [
             published(algorithm, task.dataset, task.way, task.shots, transductive) for transductive in (False, True)
         ]
         shown = [f"{cell.accuracy:.2f}% ± {cell.margin:.2f}" if cell else "-" for cell in cells]
-        table.add_row(entry.name, entry.about, *shown)
+        table.add_row(entry.name, *shown)
     console = Console()
     console.print(table)
     console.print(f"shipped weights: {', '.join(shipped_weights()) or 'none'}", highlight=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.config import Config
@@ -20,7 +20,7 @@ from torchreptile.data import ImageStore, load_splits
 from torchreptile.device import choose_device
 from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
-from torchreptile.errors import DataError, RunError
+from torchreptile.errors import ConfigError, DataError, RunError
 from torchreptile.files import write_text
 from torchreptile.learned import Learned, load_learned
 from torchreptile.models import for_images
@@ -199,9 +199,12 @@ def evaluate(
         changes |= {"dataset": dataset, "split_scheme": "default", "split_seed": 0}
     config = learned.config.replace(**changes)
     store = split_store(config, split).to(where)
-    algorithm = build_algorithm(for_images(store.image_shape, config.task.way), config, where)
+    module = for_images(store.image_shape, config.task.way)
+    _check_fit(learned, module, config)
+    evaluated = config.evaluation
+    algorithm = build_algorithm(module, config, where, evaluated.eval_episodes * evaluated.eval_steps)
     sampler = EpisodeSampler(store, config.task.way, config.task.shots, config.evaluation.queries)
-    total = config.evaluation.eval_episodes
+    total = evaluated.eval_episodes
     start = time.monotonic()
     result = measure(algorithm, learned.state, sampler, total, seed, lambda done: on_progress(done, total))
     seconds = time.monotonic() - start
@@ -209,6 +212,16 @@ def evaluate(
     if learned.folder is not None:
         write_text(learned.folder / evaluation.file_name, evaluation.to_json() + "\n")
     return evaluation
+
+
+def _check_fit(learned: Learned, module: nn.Module, config: Config) -> None:
+    """Refuse weights whose shapes are not those of the network for these images."""
+    needed = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    if {name: tuple(p.shape) for name, p in learned.state.params.items()} != needed:
+        raise ConfigError(
+            f"{learned.name} was trained on {learned.config.task.dataset}, whose images are of another size; "
+            f"it cannot be evaluated on {config.task.dataset}"
+        )
 
 
 def split_store(config: Config, split: Split) -> ImageStore:

@@ -28,11 +28,10 @@ class Published:
 
 @dataclass(frozen=True)
 class Preset:
-    """A named set of settings and what was published for it."""
+    """A named set of settings: algorithm Reptile, data set, shots and way as the name says."""
 
     name: str
     config: Config
-    about: str
 
 
 REPTILE_SOURCE = "Nichol et al. 2018, table 2"
@@ -61,14 +60,14 @@ GLYPHS = {"dataset": "glyphs"}
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
-        Preset("omniglot-1shot-5way", FIVE_WAY, "Reptile, Omniglot, 5-way 1-shot"),
-        Preset("omniglot-5shot-5way", FIVE_WAY.replace(shots=5), "Reptile, Omniglot, 5-way 5-shot"),
-        Preset("omniglot-1shot-20way", TWENTY_WAY, "Reptile, Omniglot, 20-way 1-shot"),
-        Preset("omniglot-5shot-20way", TWENTY_WAY.replace(shots=5), "Reptile, Omniglot, 20-way 5-shot"),
-        Preset("glyphs-1shot-5way", FIVE_WAY.replace(**GLYPHS), "generated characters, 5-way 1-shot"),
-        Preset("glyphs-5shot-5way", FIVE_WAY.replace(shots=5, **GLYPHS), "generated characters, 5-way 5-shot"),
-        Preset("glyphs-1shot-20way", TWENTY_WAY.replace(**GLYPHS), "generated characters, 20-way 1-shot"),
-        Preset("glyphs-5shot-20way", TWENTY_WAY.replace(shots=5, **GLYPHS), "generated characters, 20-way 5-shot"),
+        Preset("omniglot-1shot-5way", FIVE_WAY),
+        Preset("omniglot-5shot-5way", FIVE_WAY.replace(shots=5)),
+        Preset("omniglot-1shot-20way", TWENTY_WAY),
+        Preset("omniglot-5shot-20way", TWENTY_WAY.replace(shots=5)),
+        Preset("glyphs-1shot-5way", FIVE_WAY.replace(**GLYPHS)),
+        Preset("glyphs-5shot-5way", FIVE_WAY.replace(shots=5, **GLYPHS)),
+        Preset("glyphs-1shot-20way", TWENTY_WAY.replace(**GLYPHS)),
+        Preset("glyphs-5shot-20way", TWENTY_WAY.replace(shots=5, **GLYPHS)),
     )
 }
 

@@ -27,6 +27,7 @@ from torchreptile.inner import Params
 from torchreptile.metrics import MetricsLog
 from torchreptile.models import for_images
 
+SECONDS_PER_TASK_STEP = 0.003  # on two CPU cores; a guess, for choosing the execution of a run limited by time
 MONITOR_SEED = 1_000_003  # apart from training's seeds; the same episodes at every measurement
 
 
@@ -155,7 +156,7 @@ class _Trainer:
         self.data = splits.train.fingerprint
         train_store = splits.train.to(device)
         module = for_images(train_store.image_shape, config.task.way).to(device)
-        self.algorithm: Algorithm = build_algorithm(module, config, device)
+        self.algorithm: Algorithm = build_algorithm(module, config, device, self._task_steps())
         self.sampler = self.algorithm.sampler(train_store)
         task, queries = config.task, config.evaluation.queries
         self.monitored = {"train": EpisodeSampler(train_store, task.way, task.shots, queries)}
@@ -207,6 +208,12 @@ class _Trainer:
             save_checkpoint(snapshot(), self.folder.last)
             self.observer.finished(self.folder.path, now.step, interrupted)
         return Run(self.folder.path, now.state, now.step, interrupted, measured)
+
+    def _task_steps(self) -> float:
+        """About how many inner steps of one task this training will do."""
+        outer, by_time = self.config.outer, 60 * self.config.outer.max_minutes / SECONDS_PER_TASK_STEP
+        by_steps = outer.outer_steps * outer.meta_batch * self.config.inner.inner_steps
+        return min(by_steps, by_time) if outer.max_minutes else by_steps
 
     def _done(self, step: int, seconds: float) -> float:
         """The share of the training that is over, from 0 to 1: by steps, or by time where that is further."""

@@ -12,10 +12,13 @@ from torchreptile.algorithms.base import Predictions as Predictions
 from torchreptile.algorithms.foml import FirstOrderMAML as FirstOrderMAML
 from torchreptile.algorithms.reptile import Reptile as Reptile
 from torchreptile.config import Config
+from torchreptile.inner import choose_execution
 
 ALGORITHMS: dict[str, type[Reptile]] = {"reptile": Reptile, "foml": FirstOrderMAML}
 
 
-def build_algorithm(module: nn.Module, config: Config, device: torch.device) -> Algorithm:
-    """The algorithm that ``config`` names, for ``module``'s form of network."""
-    return ALGORITHMS[config.outer.algorithm](module, config, device)
+def build_algorithm(module: nn.Module, config: Config, device: torch.device, task_steps: float = 0) -> Algorithm:
+    """The algorithm that ``config`` names, for ``module``'s form of network and about so many inner
+    steps, which decides whether compiling pays."""
+    execution = choose_execution(config.run.execution, module, device, task_steps)
+    return ALGORITHMS[config.outer.algorithm](module, config, execution)

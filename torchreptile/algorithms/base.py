@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchreptile.config import Config
 from torchreptile.data.store import ImageStore
 from torchreptile.episodes import Episodes, EpisodeSampler
-from torchreptile.inner import InnerLoop, InnerState, Params, choose_execution, stack
+from torchreptile.inner import InnerLoop, InnerState, Params, stack, stacked_forward
 from torchreptile.minibatches import minibatches
 
 
@@ -79,13 +79,15 @@ class Algorithm(ABC):
 class GradientBased(Algorithm):
     """Algorithms that adapt by training the network itself on the support set."""
 
-    def __init__(self, module: nn.Module, config: Config, device: torch.device) -> None:
-        """``module`` gives the network's form alone: its own weights are never used."""
+    def __init__(self, module: nn.Module, config: Config, execution: str) -> None:
+        """``module`` gives the network's form alone: its own weights are never used.
+
+        ``execution`` is loop, grouped or compiled (see :func:`torchreptile.inner.choose_execution`).
+        """
         self.module, self.config = module, config
-        execution = choose_execution(config.run.execution, module, device)
         self.inner_loop = InnerLoop(module, config.inner, execution)
-        # Compiling pays over a training's millions of steps of one shape, not over an evaluation's.
-        self.evaluation_loop = InnerLoop(module, config.inner, "grouped" if execution == "compiled" else execution)
+        # A single forward pass gains nothing from the compiler.
+        self._forward = stacked_forward(module, "grouped" if execution == "compiled" else execution)
 
     def initial_state(self, params: Params) -> MetaState:
         """Phi as given, the inner optimiser fresh."""
@@ -99,17 +101,16 @@ class GradientBased(Algorithm):
         batch = min(settings.eval_batch, images) if self.config.inner.replacement else settings.eval_batch
         drawn = minibatches(tasks, images, batch, settings.eval_steps, self.config.inner.replacement, generator)
         params, inner = stack(state.params, tasks), self._stacked_inner(state.inner, tasks)
-        self.evaluation_loop.run(params, inner, take_batches(episodes.support_x, episodes.support_y, drawn))
+        self.inner_loop.run(params, inner, take_batches(episodes.support_x, episodes.support_y, drawn))
         return self._predict_with(params, episodes)
 
     @torch.no_grad()
     def _predict_with(self, params: Params, episodes: Episodes) -> Predictions:
-        forward = self.evaluation_loop.forward
-        together = forward(params, episodes.query_x).argmax(-1)
+        together = self._forward(params, episodes.query_x).argmax(-1)
         alone = []
         for query in episodes.query_x.unbind(1):
             batch = torch.cat([episodes.support_x, query.unsqueeze(1)], dim=1)
-            alone.append(forward(params, batch)[:, -1].argmax(-1))
+            alone.append(self._forward(params, batch)[:, -1].argmax(-1))
         return Predictions(transductive=together, non_transductive=torch.stack(alone, dim=1))
 
     def _stacked_inner(self, inner: InnerState, tasks: int) -> InnerState:

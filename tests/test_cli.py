@@ -1,0 +1,131 @@
+"""The command line: what is typed against the settings it must mean, and what must be refused how."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchreptile import cli, commands
+from torchreptile.config import Config
+from torchreptile.presets import PRESETS, preset
+
+# The original README's command for Omniglot 20-way 1-shot, transductive, word for word behind the script's name.
+PASTED = (
+    "--shots 1 --classes 20 --inner-batch 20 --inner-iters 10 --meta-step 1 --meta-batch 5 --meta-iters 200000 "
+    "--eval-batch 10 --eval-iters 50 --learning-rate 0.0005 --meta-step-final 0 --train-shots 10 "
+    "--checkpoint ckpt_o120 --transductive"
+)
+
+
+def parsed_train(words: str) -> cli.Train:
+    command = cli.parse(["train", *words.split()])
+    assert isinstance(command, cli.Train)
+    return command
+
+
+def test_published_command_pastes_in_and_means_the_preset() -> None:
+    command = parsed_train(PASTED)
+    assert command.config == preset("omniglot-1shot-20way").replace(transductive=True)
+    assert command.out == Path("ckpt_o120")
+
+
+def test_switches_of_the_original() -> None:
+    command = parsed_train("--sgd --foml --foml-tail 5 --replacement --seed 7 --meta-step=0.25 --eval-samples 30")
+    wanted = Config().replace(
+        inner_optimizer="sgd",
+        algorithm="foml",
+        foml_tail=5,
+        replacement=True,
+        seed=7,
+        outer_step_size=0.25,
+        eval_episodes=30,
+    )
+    assert command.config == wanted
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_gives_its_settings_and_overrides_change_them(name: str) -> None:
+    assert parsed_train(name).config == preset(name)
+    assert parsed_train(f"--seed 3 {name} --outer-steps 11").config == preset(name).replace(seed=3, outer_steps=11)
+
+
+def test_a_folder_named_like_a_preset_is_not_the_preset() -> None:
+    command = parsed_train("--out glyphs-1shot-20way")
+    assert command.config == Config()
+    assert command.out == Path("glyphs-1shot-20way")
+
+
+def run_reptile(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "torchreptile", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["train", "--way", "1"], "way is 1; it must be at least 2"),
+        (["train", "omniglot"], "unknown preset omniglot"),
+        (["train", "--foml-tail", "2"], "algorithm is reptile"),
+        (["train", "--dataset", "imagenet"], "imagenet"),
+        (["train", "glyphs-1shot-5way", "--device", "tpu"], "device is tpu"),
+        (["train", "--resume", "nowhere"], "nowhere is not a run folder"),
+        (["train", "--resume", "nowhere", "--seed", "3"], "give no others"),
+        (["train", "--pretrained"], "--pretrained needs --out"),
+        (["evaluate", "nothing-here"], "neither a run folder nor shipped weights"),
+        (["report", "nothing-here"], "nothing-here"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    words: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_reptile(*words)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+def test_unknown_flag_exits_with_2_and_suggests() -> None:
+    done = run_reptile("train", "--inner-stepz", "3")
+    assert done.returncode == 2
+    assert "--inner-steps" in done.stderr + done.stdout
+
+
+def test_help_does_not_import_torch() -> None:
+    code = (
+        "import sys, contextlib\nfrom torchreptile import cli\nsys.argv = ['reptile', 'train', '--help']\n"
+        "with contextlib.suppress(SystemExit):\n    cli.main()\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--outer-steps" in done.stdout
+
+
+def test_default_folder_never_collides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    assert cli._free_folder("mine") == Path("runs/mine-2")
+
+
+def test_dry_run_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = parsed_train("glyphs-1shot-5way --dry-run --out somewhere")
+    assert command.run() == 0
+    text = capsys.readouterr().out
+    assert "2,500,000 task-steps" in text
+    assert json.loads(text[: text.index("\ndata:")])["task"]["dataset"] == "glyphs"
+    assert not (tmp_path / "somewhere").exists()
+
+
+def test_presets_lists_every_preset_with_published_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.presets() == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in PRESETS)
+    assert "97.68" in text

@@ -1,0 +1,157 @@
+"""Learning curves: accuracy of both modes on training and validation classes, and the inner loss."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torchreptile.config import Config
+from torchreptile.evaluation import MODES
+from torchreptile.presets import published
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 160
+MARKED_UP_TO = 40
+"""Up to so many measurements, each gets a marker; beyond, markers would run together."""
+
+
+@dataclass(frozen=True)
+class _Ink:
+    paper: str
+    text: str
+    faint: str
+    train: str
+    val: str
+
+
+# Okabe and Ito's blue and orange, which colour-blind readers tell apart; markers differ as well.
+LIGHT = _Ink(paper="#ffffff", text="#1f2328", faint="#d5d9de", train="#0072b2", val="#d55e00")
+DARK = _Ink(paper="#171a1f", text="#e6e8eb", faint="#3a4048", train="#56b4e9", val="#f0a03c")
+NAMES = {"train": "training classes", "val": "validation classes"}
+MARKERS = {"train": "o", "val": "s"}
+
+
+def draw_curves(config: Config, metrics: Sequence[dict[str, Any]], *, dark: bool = False) -> bytes:
+    """The learning curves of a run.
+
+    Args:
+        config: the run's settings; they decide which published accuracy is drawn beside.
+        metrics: the lines of metrics.jsonl; there may be none yet.
+        dark: light ink on dark paper.
+
+    Returns:
+        A PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ink = DARK if dark else LIGHT
+    figure = Figure(figsize=(8, 8.4 if metrics else 2.4), dpi=DPI, facecolor=ink.paper, layout="constrained")
+    FigureCanvasAgg(figure)
+    if metrics:
+        _fill(figure, config, metrics, ink)
+    else:
+        figure.text(0.5, 0.5, "no measurements yet", color=ink.text, fontsize=16, ha="center", va="center")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", facecolor=ink.paper)
+    return picture.getvalue()
+
+
+def _fill(figure: Figure, config: Config, metrics: Sequence[dict[str, Any]], ink: _Ink) -> None:
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1, 0.75])
+    for mode, axis in zip(MODES, axes[:2], strict=True):
+        _accuracy(axis, config, metrics, mode, ink)
+    # The same scale for both modes, so that their difference can be seen.
+    low, high = zip(*(axis.get_ylim() for axis in axes[:2]), strict=True)
+    for axis in axes[:2]:
+        axis.set_ylim(min(low), min(max(high), 101))
+    loss = axes[2]
+    loss.plot(*_series(metrics, "loss"), color=ink.text, linewidth=_width(metrics), **_marker(metrics, "o"))
+    loss.set_ylabel("mean inner loss")
+    loss.set_title("Training loss inside the tasks", loc="left", fontsize=12, color=ink.text)
+    loss.set_xlabel("outer step")
+    loss.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
+    loss.xaxis.get_major_locator().set_params(integer=True)
+    loss.set_xlim(left=0, right=1.03 * max(line["step"] for line in metrics))
+    highest = max((value for value in _series(metrics, "loss")[1] if math.isfinite(value)), default=1.0)
+    loss.set_ylim(0, 1.1 * highest or 1.0)
+    for axis in axes:
+        _style(axis, ink)
+    # Above the axes, where no curve can run into it.
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=11, labelcolor=ink.text
+    )
+
+
+def _accuracy(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mode: str, ink: _Ink) -> None:
+    """One mode's accuracy, in percent."""
+    for split, color in (("train", ink.train), ("val", ink.val)):
+        key = f"{split}_{mode}"
+        steps, means = _series(metrics, key, 100)
+        if not steps:
+            continue
+        _, margins = _series(metrics, f"{key}_ci95", 100)
+        axis.plot(
+            steps, means, color=color, linewidth=_width(metrics), label=NAMES[split], **_marker(metrics, MARKERS[split])
+        )
+        low = [mean - margin for mean, margin in zip(means, margins, strict=True)]
+        high = [mean + margin for mean, margin in zip(means, margins, strict=True)]
+        label = f"95% CI, {NAMES[split].partition(' ')[0]}"
+        if len(steps) > 1:
+            axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0, label=label)
+        else:  # a band of no width cannot be seen
+            axis.errorbar(steps, means, yerr=margins, color=color, capsize=5, linestyle="none", label=label)
+    task = config.task
+    cell = published(config.outer.algorithm, task.dataset, task.way, task.shots, mode == "transductive")
+    if cell is not None:
+        axis.axhline(cell.accuracy, color=ink.text, linestyle=(0, (5, 3)), linewidth=1.3)
+        axis.text(
+            1.01,
+            cell.accuracy,
+            f"published\n{cell.accuracy:.2f}%\n(test classes)",
+            transform=axis.get_yaxis_transform(),
+            color=ink.text,
+            fontsize=10,
+            va="center",
+        )
+    said = {
+        "transductive": "Transductive accuracy (queries of an episode share a batch)",
+        "non_transductive": "Non-transductive accuracy (each query alone)",
+    }
+    axis.set_title(said[mode], loc="left", fontsize=12, color=ink.text)
+    axis.set_ylabel("accuracy (%)")
+
+
+def _series(metrics: Sequence[dict[str, Any]], key: str, times: float = 1) -> tuple[list[int], list[float]]:
+    """The outer steps at which ``key`` was measured, and its values."""
+    lines = [line for line in metrics if key in line]
+    return [line["step"] for line in lines], [times * line[key] for line in lines]
+
+
+def _marker(metrics: Sequence[dict[str, Any]], marker: str) -> dict[str, Any]:
+    return {"marker": marker if len(metrics) <= MARKED_UP_TO else "", "markersize": 4.5}
+
+
+def _width(metrics: Sequence[dict[str, Any]]) -> float:
+    """Of a line: thinner where many measurements make it jagged."""
+    return 1.8 if len(metrics) <= 10 * MARKED_UP_TO else 1.0
+
+
+def _style(axis: Axes, ink: _Ink) -> None:
+    axis.set_facecolor(ink.paper)
+    axis.grid(color=ink.faint, linewidth=0.7)
+    axis.set_axisbelow(True)
+    axis.tick_params(colors=ink.text, labelsize=10.5, length=0)
+    for text in (axis.xaxis.label, axis.yaxis.label):
+        text.set_color(ink.text)
+        text.set_fontsize(11)
+    for name, spine in axis.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(ink.faint)

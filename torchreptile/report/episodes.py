@@ -1,0 +1,97 @@
+"""A few episodes to look at, with the learner's answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchreptile.algorithms import build_algorithm
+from torchreptile.data import ImageStore
+from torchreptile.episodes import Episodes, EpisodeSampler
+from torchreptile.learned import Learned
+from torchreptile.models import for_images
+from torchreptile.report.drawing import by_class
+
+SAMPLE_SEED = 2_000_003  # apart from the seeds of training, monitoring and evaluation
+SHOWN = 4
+SEARCHED = 100
+
+
+@dataclass(frozen=True, eq=False)
+class ShownEpisode:
+    """One episode with its answers.
+
+    Attributes:
+        episode: a single task, (1, ...).
+        predicted: (1, way * queries) int64.
+        class_names: the way classes' names, in the order of the labels.
+        sought: True if it was not simply the next one drawn, but looked for because of a wrong prediction.
+    """
+
+    episode: Episodes
+    predicted: Tensor
+    class_names: tuple[str, ...]
+    sought: bool
+
+
+def sample_episodes(learned: Learned, store: ImageStore) -> list[ShownEpisode]:
+    """Draw a few episodes and let ``learned`` answer them, in the mode its settings select.
+
+    They are the first ones drawn. If all of their predictions are right, the last gives way to the first
+    episode with a wrong one, if there is any among the first hundred.
+
+    Args:
+        learned: weights, on the processor, and settings.
+        store: the classes to draw from.
+
+    Raises:
+        DataError: too few classes or images.
+    """
+    # On the processor and by its own choice of execution: the pictures do not depend on the machine's GPU.
+    config, here = learned.config.replace(execution="auto", device="cpu"), torch.device("cpu")
+    sampler = EpisodeSampler(store, config.task.way, config.task.shots, config.evaluation.queries)
+    algorithm = build_algorithm(for_images(store.image_shape, config.task.way), config, here)
+    generator = torch.Generator().manual_seed(SAMPLE_SEED)
+    shown: list[ShownEpisode] = []
+    names = _Names(store)
+    for _ in range(0, SEARCHED, SHOWN):
+        drawn = sampler.sample(SHOWN, generator)
+        answers = algorithm.predict(learned.state, drawn, generator)
+        predicted = answers.transductive if config.evaluation.transductive else answers.non_transductive
+        wrong = (predicted != drawn.query_y).any(1)
+        if not shown:
+            shown = [_shown(drawn, predicted, task, names, sought=False) for task in range(SHOWN)]
+        elif bool(wrong.any()):
+            shown[-1] = _shown(drawn, predicted, int(wrong.int().argmax()), names, sought=True)
+        if bool(wrong.any()):
+            break
+    return shown
+
+
+def _shown(drawn: Episodes, predicted: Tensor, task: int, names: _Names, sought: bool) -> ShownEpisode:
+    episode = drawn[slice(task, task + 1)]
+    way = int(episode.support_y.max()) + 1
+    images = torch.cat([by_class(episode.support_x[0], way), by_class(episode.query_x[0], way)], dim=1)
+    found = tuple(names.of(class_images) for class_images in images)
+    return ShownEpisode(episode, predicted[task : task + 1], found, sought)
+
+
+class _Names:
+    """Finds out which class images are of, as an episode does not name its classes."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self.store = store
+        self.owners = torch.repeat_interleave(torch.arange(len(store)), store.class_sizes)  # (N,)
+        # Comparing sums first leaves few images to compare pixel by pixel.
+        self.sums = store.images.sum((1, 2, 3), dtype=torch.int64)
+
+    def of(self, images: Tensor) -> str:
+        """The name of the class that holds all of ``images``, (n, C, H, W), each pixel from 0 to 1."""
+        candidates = set(range(len(self.store)))
+        for image in images.mul(255).round().to(torch.uint8):
+            alike = (self.sums == image.sum(dtype=torch.int64)).nonzero()[:, 0]
+            same = alike[(self.store.images[alike] == image).flatten(1).all(1)]
+            candidates &= set(self.owners[same].tolist())
+        return self.store.class_names[min(candidates)]

@@ -1,0 +1,288 @@
+"""``reptile report RUN``: read a run folder, and write curves.png and report.html into it."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import shlex
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.config import Config
+from torchreptile.data import ImageStore
+from torchreptile.errors import DataError, RunError
+from torchreptile.evaluation import MODES, Evaluation, Split, split_store
+from torchreptile.files import replacing, write_text
+from torchreptile.learned import Learned, load_learned
+from torchreptile.presets import PRESETS, Preset, published
+from torchreptile.report.curves import draw_curves
+from torchreptile.report.drawing import draw_episode, letter
+from torchreptile.report.episodes import ShownEpisode, sample_episodes
+
+SPLITS = {"test": "test", "val": "validation", "train": "training"}
+"""The splits in the order of the table, and what their classes are called."""
+MODE_WORDS = {
+    "transductive": ("transductive", "all queries of an episode share one batch and its statistics"),
+    "non_transductive": ("non-transductive", "each query alone with the support set"),
+}
+ALGORITHM_WORDS = {"reptile": "Reptile", "foml": "first-order MAML"}
+GROUP_WORDS = {
+    "task": "Task",
+    "inner": "Inner loop",
+    "outer": "Outer loop",
+    "evaluation": "Evaluation",
+    "run": "Run",
+}
+
+
+LISTED = 5
+"""So many wrong predictions are listed under an episode; more are left to its picture."""
+
+
+def report(run: str | Path) -> list[Path]:
+    """Write ``curves.png`` and ``report.html`` into a run folder; the run may still be in training.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        The two files.
+
+    Raises:
+        RunError: this is no run folder, or one of its files is missing or damaged.
+    """
+    folder = RunFolder(Path(run))
+    config, environment, metrics = folder.config(), _environment(folder), _metrics(folder)
+    evaluations = _evaluations(folder)
+    curves = draw_curves(config, metrics)
+    learned = load_learned(folder.path)
+    page = _render(
+        name=folder.path.resolve().name,
+        about=_about(config),
+        progress=_progress(folder, config, metrics),
+        evaluations=[_evaluation_rows(evaluation, config) for evaluation in evaluations],
+        evaluate_command=shlex.join(["reptile", "evaluate", str(run)]),
+        curves=_Picture(curves, draw_curves(config, metrics, dark=True), "Learning curves of the run"),
+        measured=len(metrics),
+        monitor_episodes=config.run.monitor_episodes,
+        episodes=_episodes(learned, evaluations),
+        preset=_preset(config),
+        settings=_settings(config),
+        environment={name: _words(value) for name, value in environment.items()},
+        mode_words=MODE_WORDS,
+        task=config.task,
+    )
+    files = [folder.path / "curves.png", folder.path / "report.html"]
+    try:
+        with replacing(files[0]) as temporary:
+            temporary.write_bytes(curves)
+        write_text(files[1], page)
+    except OSError as error:
+        raise RunError(f"{folder.path}: the report cannot be written ({error.strerror})") from error
+    return files
+
+
+class _Picture:
+    """A picture in two versions, as data URIs."""
+
+    def __init__(self, light: bytes, dark: bytes, said: str) -> None:
+        self.light, self.dark = (f"data:image/png;base64,{base64.b64encode(p).decode()}" for p in (light, dark))
+        self.said = said
+        self.width, self.height = (int.from_bytes(light[at : at + 4], "big") for at in (16, 20))  # PNG's header
+
+
+def _render(**values: Any) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    template = resources.files("torchreptile.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
+    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return engine.from_string(template).render(values)
+
+
+def _environment(folder: RunFolder) -> dict[str, Any]:
+    try:
+        content = json.loads(folder.env_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder.env_file}: missing or damaged ({error})") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{folder.env_file}: damaged, it holds no JSON object")
+    return content
+
+
+def _metrics(folder: RunFolder) -> list[dict[str, Any]]:
+    try:
+        lines = folder.metrics()
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder.metrics_file}: missing or damaged ({error})") from error
+    for number, line in enumerate(lines, 1):
+        if not isinstance(line, dict) or type(line.get("step")) is not int or "loss" not in line:
+            raise RunError(f"{folder.metrics_file}: line {number} is damaged, it has no step and loss")
+    return lines
+
+
+def _evaluations(folder: RunFolder) -> list[Evaluation]:
+    """Every eval-*.json: test classes first, then by the file's name."""
+    found = []
+    for file in sorted(folder.path.glob("eval-*.json")):
+        try:
+            evaluation = Evaluation.from_json(file.read_text(encoding="utf-8"))
+        except (OSError, RunError, ValueError) as error:
+            raise RunError(f"{file}: damaged ({error}); measure again with reptile evaluate") from error
+        if not _sound(evaluation):
+            raise RunError(f"{file}: damaged, not an evaluation; measure again with reptile evaluate")
+        found.append(evaluation)
+    return sorted(found, key=lambda evaluation: list(SPLITS).index(evaluation.split))
+
+
+def _sound(evaluation: Evaluation) -> bool:
+    """Whether the values are of the types they should be, which reading alone does not check."""
+    accuracies = [getattr(evaluation.result, mode) for mode in MODES]
+    numbers = [evaluation.seed, evaluation.step, evaluation.seconds]
+    numbers += [value for accuracy in accuracies for value in dataclasses.astuple(accuracy)]
+    return (
+        evaluation.split in list(SPLITS)
+        and isinstance(evaluation.environment, dict)
+        and all(type(number) in (int, float) for number in numbers)
+    )
+
+
+def _about(config: Config) -> str:
+    task, algorithm = config.task, config.outer.algorithm
+    return (
+        f"A {task.way}-way {task.shots}-shot learner, meta-trained with "
+        f"{ALGORITHM_WORDS.get(algorithm, algorithm)} on {task.dataset}"
+    )
+
+
+def _progress(folder: RunFolder, config: Config, metrics: list[dict[str, Any]]) -> str:
+    """How far the training is: the checkpoint knows, unless the metrics already know more."""
+    step = max([load_checkpoint(folder.last).step, *(line["step"] for line in metrics)])
+    total, limit = config.outer.outer_steps, config.outer.max_minutes
+    if limit:
+        return f"{step:,} outer steps done, of at most {total:,} in {limit:g} minutes"
+    return f"{step:,} of {total:,} outer steps done"
+
+
+@dataclass(frozen=True)
+class _ModeRow:
+    """One accuracy of an evaluation, as words."""
+
+    mode: str
+    explained: str
+    accuracy: str
+    published: str
+    source: str
+    difference: str
+
+
+def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
+    """An evaluation as the page shows it."""
+    task, environment = evaluation.config.task, evaluation.environment
+    rows = []
+    for mode in MODES:
+        accuracy = evaluation.result.selected(mode == "transductive")
+        cell = published(evaluation.config.outer.algorithm, task.dataset, task.way, task.shots, mode == "transductive")
+        if cell is None or evaluation.published(mode) is None:
+            beside = ("none", "", "")
+        else:
+            difference = f"{100 * accuracy.mean - cell.accuracy:+.2f}".replace("-", "−")
+            beside = (f"{cell.accuracy:.2f}% ± {cell.margin:.2f}", cell.source, difference)
+        rows.append(_ModeRow(*MODE_WORDS[mode], str(accuracy), *beside))
+    hardware = environment.get("gpu") or environment.get("processor") or environment.get("machine")
+    versions = [f"{name} {environment[name]}" for name in ("torchreptile", "torch") if name in environment]
+    return {
+        "dataset": task.dataset,
+        "elsewhere": task.dataset != trained.task.dataset,
+        "trained_on": trained.task.dataset,
+        "split": SPLITS[evaluation.split],
+        "task": f"{task.way}-way {task.shots}-shot",
+        "episodes": f"{evaluation.result.transductive.episodes:,}",
+        "rows": rows,
+        "made": [
+            f"seed {evaluation.seed}",
+            f"{evaluation.step:,} outer steps",
+            f"{evaluation.config.evaluation.eval_steps} inner steps",
+            f"{evaluation.seconds:,.1f} s",
+            *versions,
+            *([_words(hardware)] if hardware else []),
+        ],
+        "command": _words(environment.get("command")),
+    }
+
+
+def _episodes(learned: Learned, evaluations: list[Evaluation]) -> dict[str, Any]:
+    """The sampled episodes, or why there are none."""
+    try:
+        split, store = _classes_to_show(learned.config, evaluations)
+        shown = sample_episodes(learned, store)
+    except DataError as error:
+        return {"problem": str(error), "shown": []}
+    drawn = [_episode(number, shown_episode) for number, shown_episode in enumerate(shown, 1)]
+    return {
+        "problem": "",
+        "split": SPLITS[split],
+        "mode": MODE_WORDS["transductive" if learned.config.evaluation.transductive else "non_transductive"][0],
+        "step": f"{learned.step:,}",
+        "shown": drawn,
+        "width": max(208, *(episode["picture"].width // 2 for episode in drawn)),
+    }
+
+
+def _classes_to_show(config: Config, evaluations: list[Evaluation]) -> tuple[Split, ImageStore]:
+    """Validation classes; without them training classes, as test classes are for the final measurement alone,
+    unless that has been made."""
+    try:
+        return "val", split_store(config, "val")
+    except DataError:  # there are none
+        tested = any(e.split == "test" and e.config.task.dataset == config.task.dataset for e in evaluations)
+        split: Split = "test" if tested else "train"
+        return split, split_store(config, split)
+
+
+def _episode(number: int, shown: ShownEpisode) -> dict[str, Any]:
+    truth, answers = shown.episode.query_y[0].tolist(), shown.predicted[0].tolist()
+    wrong = [f"{letter(t)} taken for {letter(a)}" for t, a in zip(truth, answers, strict=True) if t != a]
+    count = f"{len(truth) - len(wrong)} of {len(truth)} queries right"
+    said = f"{count}: {', '.join(wrong)}" if wrong else count
+    light, dark = (draw_episode(shown.episode, shown.predicted, dark=dark) for dark in (False, True))
+    return {
+        "number": number,
+        "picture": _Picture(light, dark, f"Episode {number}: {said}"),
+        "said": said if len(wrong) <= LISTED else count,
+        "sought": shown.sought,
+        "classes": [(letter(label), name) for label, name in enumerate(shown.class_names)],
+    }
+
+
+def _preset(config: Config) -> Preset | None:
+    """The preset of the same data set, way and shots."""
+    task = config.task
+    same = (p for p in PRESETS.values() if (p.config.task.dataset, p.config.task.way) == (task.dataset, task.way))
+    return next((p for p in same if p.config.task.shots == task.shots), None)
+
+
+def _settings(config: Config) -> list[dict[str, Any]]:
+    """All settings by group; beside each that differs from the preset, the preset's value."""
+    preset = _preset(config)
+    groups = []
+    for name, title in GROUP_WORDS.items():
+        own = dataclasses.asdict(getattr(config, name))
+        usual = dataclasses.asdict(getattr(preset.config, name)) if preset else own
+        rows = [(key, _words(value), value != usual[key], _words(usual[key])) for key, value in own.items()]
+        groups.append({"title": title, "rows": rows})
+    return groups
+
+
+def _words(value: Any) -> str:
+    """A JSON value for people."""
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return shlex.join(str(part) for part in value)
+    return f"{value:,}" if type(value) is int else str(value)
