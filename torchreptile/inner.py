@@ -6,9 +6,9 @@ T parameter sets in one tensor, and a second moment that outlives the task it wa
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -75,11 +75,23 @@ def choose_execution(execution: str, module: nn.Module, device: torch.device, ta
     """
     batched = isinstance(module, Conv4)
     if execution == "auto":
-        worth_compiling = task_steps >= COMPILE_FROM and device.type == "cpu" and shutil.which("g++") is not None
-        return ("compiled" if worth_compiling else "grouped") if batched else "loop"
+        if not batched:
+            return "loop"
+        worth_compiling = task_steps >= COMPILE_FROM and device.type == "cpu"
+        return "compiled" if worth_compiling and _compiler_works() else "grouped"
     if execution != "loop" and not batched:
         raise ConfigError(f"execution {execution} needs a built-in network; {type(module).__name__} runs with loop")
     return execution
+
+
+@cache
+def _compiler_works() -> bool:
+    """Whether torch.compile finds a working C++ compiler: asked by compiling next to nothing."""
+    try:
+        torch.compile(torch.neg)(torch.ones(1))
+    except (RuntimeError, OSError):  # no compiler, no Python headers, no room for its files
+        return False
+    return True
 
 
 def stacked_forward(module: nn.Module, execution: str) -> StackedForward:
