@@ -16,7 +16,7 @@ from torchreptile import __version__
 def environment() -> dict[str, Any]:
     """Command, versions, processor, threads and GPU, ready for JSON."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]]),
         "torchreptile": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -43,7 +43,7 @@ class Learned:
 
 def shipped_weights() -> list[str]:
     """Names of the weights inside the package."""
-    folder = resources.files("torchreptile").joinpath("weights")
+    folder = resources.files("torchreptile.weights")
     return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
 
 
@@ -63,7 +63,7 @@ def load_learned(source: str | Path, device: torch.device | str = "cpu") -> Lear
     if path.suffix == ".safetensors" and path.is_file():
         return _load_weights(path, device)
     if str(source) in shipped_weights():
-        with resources.as_file(resources.files("torchreptile").joinpath("weights", f"{source}.safetensors")) as file:
+        with resources.as_file(resources.files("torchreptile.weights").joinpath(f"{source}.safetensors")) as file:
             return _load_weights(file, device)
     known = ", ".join(shipped_weights()) or "none"
     raise RunError(f"{source}: neither a run folder nor shipped weights (there are: {known})")
