@@ -25,13 +25,14 @@ def store() -> ImageStore:
 
 @pytest.fixture(scope="session")
 def splits() -> Splits:
-    """Easy training, validation and test classes."""
+    """Easy training, validation and test classes of tiny images."""
     return easy_splits()
 
 
 @pytest.fixture
 def easy_data(monkeypatch: pytest.MonkeyPatch, splits: Splits) -> Splits:
-    """Training and evaluation get the easy classes, whatever data set they ask for."""
+    """Training and evaluation get the easy classes, whatever data set they ask for, a few episodes at a time."""
     for module in ("training", "evaluation"):
         monkeypatch.setattr(f"torchreptile.{module}.load_splits", lambda dataset, scheme, seed: splits)
+    monkeypatch.setattr("torchreptile.evaluation.EPISODES_PER_DRAW", 4)
     return splits

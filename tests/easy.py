@@ -15,34 +15,40 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def easy_store(
-    classes: int = 30, images: int = 20, seed: int = 0, shape: tuple[int, int, int] = (1, 28, 28)
+    classes: int = 30, images: int = 20, seed: int = 0, shape: tuple[int, int, int] = (1, 28, 28), noise: float = 0.35
 ) -> ImageStore:
-    """Noisy copies of one coarse random pattern per class: 4 x 4 pixel blocks of grey and strong pixel noise."""
+    """Noisy copies of one coarse random pattern per class: square blocks of grey, pixels shaken by ``noise``.
+
+    The blocks' side is a seventh of the image's, so 28 x 28 images have 7 x 7 blocks.
+    """
     generator = torch.Generator().manual_seed(seed)
-    channels, height, width = shape
-    coarse = torch.rand(classes, channels, height // 4, width // 4, generator=generator)
-    prototypes = coarse.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3).repeat_interleave(images, dim=0)
-    noise = 0.35 * torch.randn(prototypes.shape, generator=generator)
+    channels, height, _ = shape
+    block = height // 7
+    coarse = torch.rand(classes, channels, 7, 7, generator=generator)
+    prototypes = coarse.repeat_interleave(block, dim=2).repeat_interleave(block, dim=3).repeat_interleave(images, dim=0)
+    shaken = prototypes + noise * torch.randn(prototypes.shape, generator=generator)
     return ImageStore(
-        images=((prototypes + noise).clamp(0, 1) * 255).to(torch.uint8),
+        images=(shaken.clamp(0, 1) * 255).to(torch.uint8),
         class_sizes=torch.full((classes,), images),
         class_names=tuple(f"pattern{i:02d}" for i in range(classes)),
         name=f"easy{seed}",
     )
 
 
-def easy_splits(with_val: bool = True) -> Splits:
+TINY = (1, 7, 7)  # an outer step on such images takes a tenth of one on 28 x 28
+
+
+def easy_splits(with_val: bool = True, shape: tuple[int, int, int] = TINY) -> Splits:
     """Thirty training classes; others for validation and test."""
-    return Splits(
-        train=easy_store(30, seed=0), val=easy_store(10, seed=1) if with_val else None, test=easy_store(15, seed=2)
-    )
+    train, val, test = (easy_store(classes, 20, seed, shape) for seed, classes in enumerate((30, 10, 15)))
+    return Splits(train, val if with_val else None, test)
 
 
 def small_config(**changes: object) -> Config:
     """Settings for runs of a second: 3-way, few images, few steps, on the CPU."""
     config = Config().replace(
         way=3, train_shots=4, inner_batch=5, inner_steps=3, outer_steps=6, meta_batch=3,
-        eval_steps=4, eval_batch=3, eval_episodes=20, monitor_every=2, monitor_episodes=20,
+        eval_steps=4, eval_batch=3, eval_episodes=20, monitor_every=2, monitor_episodes=4,
         device="cpu", execution="grouped",
     )  # fmt: skip
     return config.replace(**changes)
@@ -64,3 +70,8 @@ def drawn_orders(tasks: int, passes: int, images: int, generator: torch.Generato
     The one place where the tests lean on the package: on which random numbers it takes, not on what it does with them.
     """
     return torch.rand(tasks, passes, images, generator=generator).argsort(dim=2).tolist()
+
+
+def killable_config(outer_steps: int) -> Config:
+    """A run that saves after every outer step and measures often: something is being written at most moments."""
+    return small_config(outer_steps=outer_steps, save_minutes=0.0, monitor_every=4, eval_steps=1)

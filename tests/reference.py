@@ -140,7 +140,7 @@ class ReferenceLearner:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     def adapted_logits(self, batches: list[Batch], support: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Adapt a copy to one evaluation episode; logits of its queries, transductive and not."""

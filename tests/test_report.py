@@ -245,7 +245,7 @@ def test_episode_pictures(shape: tuple[int, int, int], way: int, shots: int, que
     """Right and wrong answers give different pictures of one size."""
     labels = [torch.arange(way).repeat_interleave(n).expand(1, -1) for n in (shots, queries)]
     images = [torch.full((1, way * n, *shape), 0.5) for n in (shots, queries)]
-    episodes = Episodes(images[0], labels[0], images[1], labels[1])
+    episodes = Episodes(images[0], labels[0], images[1], labels[1], classes=torch.zeros(1, way, dtype=torch.int64))
     right = draw_episode(episodes, labels[1])
     wrong = draw_episode(episodes, (labels[1] + 1) % way, dark=True)
     with Image.open(io.BytesIO(right)) as one, Image.open(io.BytesIO(wrong)) as other:

@@ -2,67 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
-from tests.easy import double_params, drawn_orders, easy_store, small_config
-from tests.reference import OmniglotNet, ReferenceLearner, annealed, cycling_batches, replacement_batches
-from torchreptile.algorithms import MetaState, build_algorithm
-from torchreptile.config import Config
-from torchreptile.data import ImageStore
-from torchreptile.episodes import Episodes
+from tests.easy import double_params, easy_store, small_config
+from tests.sidebyside import run_both
+from torchreptile.algorithms import build_algorithm
 from torchreptile.models import for_images
 from torchreptile.training import outer_update
-
-CPU = torch.device("cpu")
-OUTER_STEPS = 3
-
-
-def run_both(config: Config, store: ImageStore) -> tuple[MetaState, ReferenceLearner, list[tuple[float, float]]]:
-    """Some outer steps by the package and by the reference, with the same draws; both losses of every step."""
-    algorithm = build_algorithm(for_images(store.image_shape, config.task.way), config, CPU)
-    state = algorithm.initial_state(double_params(config))
-    net = OmniglotNet(config.task.way).double()
-    net.load_state_dict(state.params)
-    inner = config.inner
-    reference = ReferenceLearner(net, inner.inner_optimizer, inner.inner_lr, inner.inner_state)
-    sampler = algorithm.sampler(store)
-    sampler.dtype = torch.float64
-    ours, theirs = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
-    losses = []
-    for step in range(OUTER_STEPS):
-        size = config.outer.step_size_at(step / OUTER_STEPS)
-        episodes = sampler.sample(config.outer.meta_batch, ours)
-        learned = algorithm.meta_gradient(state, episodes, ours)
-        state = MetaState(outer_update(state.params, learned.gradient, size), learned.inner)
-
-        episodes = sampler.sample(config.outer.meta_batch, theirs)
-        tasks = reference_batches(config, episodes, theirs)
-        size = annealed(config.outer.outer_step_size, config.outer.outer_step_size_final, step, OUTER_STEPS)
-        losses.append((float(learned.loss), reference.outer_step(tasks, size)))
-    return state, reference, losses
-
-
-def reference_batches(
-    config: Config, episodes: Episodes, generator: torch.Generator
-) -> list[list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Every task's mini-batches, by the reference's stream over the package's shuffles."""
-    inner, (tasks, images) = config.inner, episodes.support_y.shape
-    passes = inner.inner_steps if inner.replacement else math.ceil(inner.inner_steps * inner.inner_batch / images)
-    if inner.inner_state == "carry":  # the package draws for one task at a time here
-        orders = [drawn_orders(1, passes, images, generator)[0] for _ in range(tasks)]
-    else:
-        orders = drawn_orders(tasks, passes, images, generator)
-    stream = replacement_batches if inner.replacement else cycling_batches
-    cut = []
-    for task in range(tasks):
-        x, y = episodes.support_x[task], episodes.support_y[task]
-        indices = list(stream(orders[task], inner.inner_batch))[: inner.inner_steps]
-        assert len(indices) == inner.inner_steps
-        cut.append([(x[batch], y[batch]) for batch in indices])
-    return cut
 
 
 @pytest.mark.parametrize("execution", ["loop", "grouped"])
@@ -70,10 +17,10 @@ def reference_batches(
 def test_sgd_gives_the_reference_weights(execution: str, replacement: bool) -> None:
     # 12 images in batches of 5: the third batch crosses the border of a pass.
     config = small_config(inner_optimizer="sgd", inner_lr=0.1, execution=execution, replacement=replacement)
-    state, reference, losses = run_both(config, easy_store(10))
-    for name, expected in reference.weights().items():
-        torch.testing.assert_close(state.params[name], expected, rtol=0, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
-    for ours, theirs in losses:
+    both = run_both(config, easy_store(10))
+    for name, expected in both.reference.weights().items():
+        torch.testing.assert_close(both.state.params[name], expected, rtol=0, atol=1e-10)
+    for ours, theirs in both.losses:
         assert ours == pytest.approx(theirs, abs=1e-10)
 
 
@@ -83,9 +30,10 @@ def test_adam_gives_the_reference_logits_losses_and_second_moment(policy: str, e
     # Raw weights are not compared: a convolution's bias before BatchNorm has a gradient of rounding noise,
     # which Adam blows up to a step; BatchNorm then takes it out again.
     config = small_config(inner_state=policy, execution=execution)
-    state, reference, losses = run_both(config, easy_store(10))
-    for ours, theirs in losses:
+    both = run_both(config, easy_store(10))
+    for ours, theirs in both.losses:
         assert ours == pytest.approx(theirs, abs=1e-6)
+    state, reference = both.state, both.reference
     images = easy_store(3, 4, seed=7).images.double() / 255
     stacked = {name: p[None] for name, p in state.params.items()}
     logits = for_images((1, 28, 28), 3).forward_grouped(stacked, images[None])[0]
@@ -96,7 +44,7 @@ def test_adam_gives_the_reference_logits_losses_and_second_moment(policy: str, e
         assert int(state.inner.steps) == 0
         assert all(not v.any() for v in state.inner.v.values())
         return
-    done = OUTER_STEPS * config.inner.inner_steps * (config.outer.meta_batch if policy == "carry" else 1)
+    done = 3 * config.inner.inner_steps * (config.outer.meta_batch if policy == "carry" else 1)
     assert int(state.inner.steps) == done
     for name, v in state.inner.v.items():
         assert int(carried[name]["step"]) == done
@@ -107,7 +55,7 @@ def test_the_three_policies_are_three_algorithms() -> None:
     """Were they one, the comparisons above could not tell a policy that is ignored."""
     losses = {}
     for policy in ("share", "carry", "reset"):
-        losses[policy] = run_both(small_config(inner_state=policy), easy_store(10))[2][-1][0]
+        losses[policy] = run_both(small_config(inner_state=policy, meta_batch=2), easy_store(10)).losses[-1][0]
     assert abs(losses["share"] - losses["reset"]) > 1e-3
     assert abs(losses["share"] - losses["carry"]) > 1e-3
     assert abs(losses["carry"] - losses["reset"]) > 1e-3
@@ -116,7 +64,7 @@ def test_the_three_policies_are_three_algorithms() -> None:
 def test_batched_tasks_are_the_mean_of_single_tasks() -> None:
     """The meta-gradient of a meta-batch is the mean of its tasks' own, and the state is left as it was."""
     config = small_config(inner_optimizer="sgd", inner_lr=0.1, inner_batch=12, inner_steps=1)
-    algorithm = build_algorithm(for_images((1, 28, 28), 3), config, CPU)
+    algorithm = build_algorithm(for_images((1, 28, 28), 3), config, torch.device("cpu"))
     state = algorithm.initial_state(double_params(config))
     before = {name: p.clone() for name, p in state.params.items()}
     sampler = algorithm.sampler(easy_store(10))

@@ -82,13 +82,14 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
         raise RunError(f"{path}: there is no such checkpoint") from error
     except pickle.UnpicklingError as error:
         raise RunError(f"{path}: refused, it holds more than tensors and plain values") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise RunError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunError(f"{path}: not a checkpoint of this version ({FORMAT})")
     try:
         return _from_content(content)
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise RunError(f"{path}: the checkpoint is incomplete ({error})") from error
 
 

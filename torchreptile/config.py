@@ -25,6 +25,21 @@ def _require(holds: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether ``value`` is of the type: whole numbers pass as floats, True and False as nothing but bool."""
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _check_types(settings: Any) -> None:
+    """Refuse values that are not of their field's type, or not among its choices."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value, choices = getattr(settings, name), get_args(kind)
+        if choices:
+            _require(value in choices, f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+        else:
+            _require(_fits(value, kind), f"{name} is {value!r}; it must be of type {kind.__name__}")
+
+
 def _at_least(minimum: float, **values: float) -> None:
     for name, value in values.items():
         _require(math.isfinite(value) and value >= minimum, f"{name} is {value}; it must be at least {minimum}")
@@ -54,6 +69,7 @@ class TaskConfig:
     """Images per class in a training task; 0 means as many as --shots."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _at_least(2, way=self.way)
         _at_least(1, shots=self.shots)
         _at_least(0, train_shots=self.train_shots)
@@ -83,6 +99,7 @@ class InnerConfig:
     carry (task after task, as the original code; slow), reset (afresh for every task; another algorithm)."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _positive(inner_lr=self.inner_lr)
         _at_least(1, inner_batch=self.inner_batch, inner_steps=self.inner_steps)
 
@@ -108,6 +125,7 @@ class OuterConfig:
     ends at its final value. 0 means no limit."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _at_least(1, outer_steps=self.outer_steps, meta_batch=self.meta_batch)
         _at_least(
             0,
@@ -138,6 +156,7 @@ class EvalConfig:
     """Select the best checkpoint by transductive accuracy. Both accuracies are always measured and shown."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _at_least(1, eval_batch=self.eval_batch, queries=self.queries, eval_steps=self.eval_steps)
         _at_least(2, eval_episodes=self.eval_episodes)
 
@@ -160,6 +179,7 @@ class RunConfig:
     """Minutes between checkpoints."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _at_least(0, monitor_every=self.monitor_every, save_minutes=self.save_minutes, seed=self.seed)
         _at_least(2, monitor_episodes=self.monitor_episodes)
 
@@ -237,16 +257,8 @@ def setting_names() -> list[str]:
 
 
 def _group_from_json(kind: Any, values: Any) -> Any:
-    hints = get_type_hints(kind)
-    if not isinstance(values, dict) or set(values) - set(hints):
-        unknown = sorted(set(values) - set(hints)) if isinstance(values, dict) else values
-        raise ConfigError(f"unknown settings in {kind.__name__}: {unknown}")
-    for name, value in values.items():
-        choices = get_args(hints[name])
-        if choices:
-            _require(value in choices, f"{name} is {value!r}; it must be one of {', '.join(choices)}")
-            continue
-        numeric = hints[name] is float and type(value) is int
-        fits = numeric or type(value) is hints[name]
-        _require(fits, f"{name} is {value!r}; it must be of type {hints[name].__name__}")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{kind.__name__} is {values!r}; it must be an object of settings")
+    unknown = sorted(set(values) - set(get_type_hints(kind)))
+    _require(not unknown, f"unknown settings in {kind.__name__}: {', '.join(unknown)}")
     return kind(**values)

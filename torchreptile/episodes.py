@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -20,12 +20,14 @@ class Episodes:
         support_y: (T, way * shots) int64, labels 0 to way - 1.
         query_x: (T, way * queries, C, H, W) float.
         query_y: (T, way * queries) int64.
+        classes: (T, way) int64, which class of the store each label stands for.
     """
 
     support_x: Tensor
     support_y: Tensor
     query_x: Tensor
     query_y: Tensor
+    classes: Tensor
 
     def __len__(self) -> int:
         """The number of tasks T."""
@@ -33,7 +35,7 @@ class Episodes:
 
     def __getitem__(self, tasks: slice) -> Episodes:
         """These tasks alone."""
-        return Episodes(self.support_x[tasks], self.support_y[tasks], self.query_x[tasks], self.query_y[tasks])
+        return Episodes(*(getattr(self, field.name)[tasks] for field in fields(self)))
 
 
 class EpisodeSampler:
@@ -91,6 +93,7 @@ class EpisodeSampler:
             self._labels(tasks, self.shots),
             self._pixels(images[:, :, self.shots :]),
             self._labels(tasks, self.queries),
+            classes,
         )
 
     def _pixels(self, images: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ class Evaluation:
             content["config"] = Config.from_json(json.dumps(content["config"]))
             content["result"] = Result(**{mode: Accuracy(**content["result"][mode]) for mode in MODES})
             return cls(**content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
             raise RunError(f"not an evaluation: {error}") from error
 
 
@@ -192,7 +192,7 @@ def evaluate(
         RunError, ConfigError, DataError: weights, settings or data cannot be used.
     """
     where = choose_device(device)
-    learned = source if isinstance(source, Learned) else load_learned(source, where)
+    learned = source.to(where) if isinstance(source, Learned) else load_learned(source, where)
     wanted = {"shots": shots, "eval_episodes": episodes, "eval_steps": eval_steps, "eval_batch": eval_batch}
     changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     if dataset is not None and dataset != learned.config.task.dataset:

@@ -128,7 +128,7 @@ class InnerLoop:
             batches: of images (T, B, C, H, W) and labels (T, B).
 
         Returns:
-            (T,) each task's cross-entropy, averaged over its steps.
+            (steps, T) each task's cross-entropy at each step.
         """
         losses = []
         for x, y in batches:
@@ -136,7 +136,7 @@ class InnerLoop:
             state.steps.add_(1)
             correction = (1 - BETA2**state.steps).sqrt()
             losses.append(self._step(params, state.v, correction, x, y))
-        return torch.stack(losses).mean(0)
+        return torch.stack(losses)
 
     def loss_and_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
         """(T,) mean cross-entropy of each task, and its gradient: one task never touches another's."""

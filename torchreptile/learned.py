@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,13 @@ class Learned:
     state: MetaState
     step: int
     folder: Path | None
+
+    def to(self, device: torch.device | str) -> Learned:
+        """The same with its tensors on ``device``."""
+        inner = self.state.inner
+        params = {name: p.to(device) for name, p in self.state.params.items()}
+        moved = InnerState({name: v.to(device) for name, v in inner.v.items()}, inner.steps.to(device))
+        return replace(self, state=MetaState(params, moved))
 
 
 def shipped_weights() -> list[str]:

@@ -28,7 +28,9 @@ class MetricsLog:
                 raise ConfigError("TensorBoard is not installed; pip install 'torchreptile[tensorboard]'") from error
             self._writer = SummaryWriter(str(tensorboard))
         self._file = path.open("ab")
-        self._file.truncate(keep_bytes)
+        # Not beyond the end, which would fill up with zeros; and the position must follow for sync() to tell it.
+        self._file.truncate(min(keep_bytes, self._file.tell()))
+        self._file.seek(0, os.SEEK_END)
 
     def write(self, values: dict[str, float | int | str]) -> None:
         """Append one line, and hand it to the operating system at once."""

@@ -12,7 +12,6 @@ from types import FrameType
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.checkpoint import Checkpoint, RunFolder, load_checkpoint, save_checkpoint
@@ -123,7 +122,7 @@ def train(config: Config, out: Path | str, observer: Observer | None = None, ten
         metrics_bytes=0,
         losses=(0.0, 0),
         best=-1.0,
-        data=splits.train.fingerprint,
+        data=trainer.data,
     )
     save_checkpoint(start, trainer.folder.last)  # from here on, a killed run can be resumed
     return trainer.run(start, tensorboard)
@@ -136,7 +135,7 @@ def resume(out: Path | str, observer: Observer | None = None, tensorboard: bool 
         RunError: no such run, or it was trained on other images.
     """
     folder = RunFolder(Path(out))
-    config = folder.config()
+    config = folder.config()  # of the folder, for the device and to say clearly when this is no run
     device = choose_device(config.run.device)
     checkpoint = load_checkpoint(folder.last, device)
     config = checkpoint.config
@@ -165,49 +164,25 @@ class _Trainer:
 
     def run(self, start: Checkpoint, tensorboard: bool) -> Run:
         """Train from ``start`` to the end, or until told to stop."""
-        outer, every = self.config.outer, self.config.monitor_every
-        generator = torch.Generator(self.device)
-        generator.set_state(start.generator)
-        now, measured = start, dict[str, Result]()
-        loss_sum = torch.tensor(start.losses[0], dtype=torch.float64, device=self.device)
-        loss_count = start.losses[1]
         logs = self.folder.path / "tensorboard" if tensorboard else None
         with MetricsLog(self.folder.metrics_file, start.metrics_bytes, logs) as log, _stop_on_signals() as stop:
+            sitting = _Sitting(self, start, log)
             self.observer.started(self.folder.path, self.config, start.step)
-            clock = saved_at = time.monotonic()
-
-            def snapshot() -> Checkpoint:
-                return replace(
-                    now,
-                    seconds=start.seconds + time.monotonic() - clock,
-                    generator=generator.get_state(),
-                    metrics_bytes=log.sync(),
-                    losses=(float(loss_sum), loss_count),
-                )
-
-            while not stop() and (done := self._done(now.step, start.seconds + time.monotonic() - clock)) < 1:
-                state, loss = self._outer_step(now.state, outer.step_size_at(done), generator)
-                loss_sum += loss
-                loss_count += 1
-                now = replace(now, state=state, step=now.step + 1)
-                seconds = start.seconds + time.monotonic() - clock
-                ended = self._done(now.step, seconds) >= 1
-                if now.step % every == 0 or ended:
-                    measured = self._measure(state)
-                    mean_loss = float(loss_sum) / loss_count
-                    loss_sum.zero_()
-                    loss_count = 0
-                    log.write(_line(now.step, mean_loss, outer.step_size_at(done), seconds, measured))
-                    self.observer.measured(now.step, mean_loss, measured)
-                    now = self._keep_best(now, measured, snapshot)
-                self.observer.stepped(now.step, self._done(now.step, seconds), seconds - start.seconds)
+            saved_at = time.monotonic()
+            while not stop() and sitting.done() < 1:
+                sitting.outer_step()
+                if sitting.step % self.config.monitor_every == 0:
+                    sitting.measure()
+                self.observer.stepped(sitting.step, sitting.done(), sitting.seconds() - start.seconds)
                 if time.monotonic() - saved_at >= 60 * self.config.run.save_minutes:
-                    save_checkpoint(snapshot(), self.folder.last)
+                    save_checkpoint(sitting.checkpoint(), self.folder.last)
                     saved_at = time.monotonic()
-            interrupted = self._done(now.step, start.seconds + time.monotonic() - clock) < 1
-            save_checkpoint(snapshot(), self.folder.last)
-            self.observer.finished(self.folder.path, now.step, interrupted)
-        return Run(self.folder.path, now.state, now.step, interrupted, measured)
+            interrupted = sitting.done() < 1
+            if not interrupted and sitting.unmeasured:
+                sitting.measure()
+            save_checkpoint(sitting.checkpoint(), self.folder.last)
+            self.observer.finished(self.folder.path, sitting.step, interrupted)
+        return Run(self.folder.path, sitting.state, sitting.step, interrupted, sitting.measured)
 
     def _task_steps(self) -> float:
         """About how many inner steps of one task this training will do."""
@@ -215,36 +190,73 @@ class _Trainer:
         by_steps = outer.outer_steps * outer.meta_batch * self.config.inner.inner_steps
         return min(by_steps, by_time) if outer.max_minutes else by_steps
 
-    def _done(self, step: int, seconds: float) -> float:
+
+class _Sitting:
+    """What changes while one process trains: the state, the generator, the clock, the losses since the last line."""
+
+    def __init__(self, trainer: _Trainer, start: Checkpoint, log: MetricsLog) -> None:
+        self._trainer, self._start, self._log = trainer, start, log
+        self.state, self.step, self._best = start.state, start.step, start.best
+        self.measured: dict[str, Result] = {}
+        self._generator = torch.Generator(trainer.device)
+        self._generator.set_state(start.generator)
+        # Summed on the device: reading a number after every step would make the host wait for it.
+        self._loss_sum = torch.tensor(start.losses[0], dtype=torch.float64, device=trainer.device)
+        self.unmeasured = start.losses[1]  # outer steps since the last measurement
+        self._step_size = 0.0
+        self._clock = time.monotonic()
+
+    def seconds(self) -> float:
+        """Of training so far, over all sittings."""
+        return self._start.seconds + time.monotonic() - self._clock
+
+    def done(self) -> float:
         """The share of the training that is over, from 0 to 1: by steps, or by time where that is further."""
-        outer = self.config.outer
-        by_time = seconds / (60 * outer.max_minutes) if outer.max_minutes else 0.0
-        return min(1.0, max(step / outer.outer_steps, by_time))
+        outer = self._trainer.config.outer
+        by_time = self.seconds() / (60 * outer.max_minutes) if outer.max_minutes else 0.0
+        return min(1.0, max(self.step / outer.outer_steps, by_time))
 
-    def _outer_step(self, state: MetaState, step_size: float, generator: torch.Generator) -> tuple[MetaState, Tensor]:
-        episodes = self.sampler.sample(self.config.outer.meta_batch, generator)
-        learned = self.algorithm.meta_gradient(state, episodes, generator)
-        return MetaState(outer_update(state.params, learned.gradient, step_size), learned.inner), learned.loss
+    def outer_step(self) -> None:
+        """Draw a meta-batch, learn from it, move phi."""
+        trainer, outer = self._trainer, self._trainer.config.outer
+        self._step_size = outer.step_size_at(self.done())
+        episodes = trainer.sampler.sample(outer.meta_batch, self._generator)
+        learned = trainer.algorithm.meta_gradient(self.state, episodes, self._generator)
+        self.state = MetaState(outer_update(self.state.params, learned.gradient, self._step_size), learned.inner)
+        self._loss_sum += learned.loss
+        self.unmeasured += 1
+        self.step += 1
 
-    def _measure(self, state: MetaState) -> dict[str, Result]:
-        """Accuracy on training and validation classes; never on test classes."""
-        episodes = self.config.run.monitor_episodes
-        return {
-            split: measure(self.algorithm, state, sampler, episodes, MONITOR_SEED)
-            for split, sampler in self.monitored.items()
+    def measure(self) -> None:
+        """Accuracy on training and validation classes, never on test classes: logged, shown, the best one kept."""
+        trainer, run = self._trainer, self._trainer.config.run
+        self.measured = {
+            split: measure(trainer.algorithm, self.state, sampler, run.monitor_episodes, MONITOR_SEED)
+            for split, sampler in trainer.monitored.items()
         }
+        loss = float(self._loss_sum) / max(self.unmeasured, 1)
+        self._loss_sum.zero_()
+        self.unmeasured = 0
+        self._log.write(_line(self.step, loss, self._step_size, self.seconds(), self.measured))
+        trainer.observer.measured(self.step, loss, self.measured)
+        if "val" in self.measured:  # without validation classes nothing may choose a best checkpoint
+            accuracy = self.measured["val"].selected(trainer.config.evaluation.transductive).mean
+            if accuracy > self._best:
+                self._best = accuracy
+                save_checkpoint(self.checkpoint(), trainer.folder.best)
 
-    def _keep_best(
-        self, now: Checkpoint, measured: dict[str, Result], snapshot: Callable[[], Checkpoint]
-    ) -> Checkpoint:
-        """Save best.pt if validation accuracy has risen. Without validation classes there is no best."""
-        if "val" not in measured:
-            return now
-        accuracy = measured["val"].selected(self.config.evaluation.transductive).mean
-        if accuracy <= now.best:
-            return now
-        save_checkpoint(replace(snapshot(), best=accuracy), self.folder.best)
-        return replace(now, best=accuracy)
+    def checkpoint(self) -> Checkpoint:
+        """Everything needed to go on from here; the metrics that belong to it are on disk when it returns."""
+        return replace(
+            self._start,
+            state=self.state,
+            step=self.step,
+            seconds=self.seconds(),
+            generator=self._generator.get_state(),
+            metrics_bytes=self._log.sync(),
+            losses=(float(self._loss_sum), self.unmeasured),
+            best=self._best,
+        )
 
 
 def _line(

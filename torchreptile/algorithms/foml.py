@@ -38,4 +38,4 @@ class FirstOrderMAML(Reptile):
         losses = [self.inner_loop.run(params, inner, body)] if body else []
         before_last = {name: p.clone() for name, p in params.items()}
         losses.append(self.inner_loop.run(params, inner, [tail]))
-        return before_last, torch.stack(losses).mean()
+        return before_last, torch.cat(losses).mean()

@@ -50,7 +50,7 @@ def draw_episode(episodes: Episodes, predicted: Tensor, task: int = 0, *, dark: 
         A PNG file, twice as wide as it should be shown.
     """
     way = int(episodes.support_y[task].max()) + 1
-    support, query = (by_class(images[task], way) for images in (episodes.support_x, episodes.query_x))
+    support, query = (_by_class(images[task], way) for images in (episodes.support_x, episodes.query_x))
     sheet = _Sheet(way, support.shape[1], query.shape[1], support.shape[-2:], DARK if dark else LIGHT)
     for label, answers in enumerate(predicted[task].view(way, -1).tolist()):
         sheet.name(label)
@@ -61,7 +61,7 @@ def draw_episode(episodes: Episodes, predicted: Tensor, task: int = 0, *, dark: 
     return sheet.png()
 
 
-def by_class(images: Tensor, way: int) -> Tensor:
+def _by_class(images: Tensor, way: int) -> Tensor:
     """(way * n, C, H, W) -> (way, n, C, H, W)."""
     return images.view(way, -1, *images.shape[1:])
 

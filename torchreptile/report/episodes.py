@@ -12,7 +12,6 @@ from torchreptile.data import ImageStore
 from torchreptile.episodes import Episodes, EpisodeSampler
 from torchreptile.learned import Learned
 from torchreptile.models import for_images
-from torchreptile.report.drawing import by_class
 
 SAMPLE_SEED = 2_000_003  # apart from the seeds of training, monitoring and evaluation
 SHOWN = 4
@@ -55,43 +54,20 @@ def sample_episodes(learned: Learned, store: ImageStore) -> list[ShownEpisode]:
     algorithm = build_algorithm(for_images(store.image_shape, config.task.way), config, here)
     generator = torch.Generator().manual_seed(SAMPLE_SEED)
     shown: list[ShownEpisode] = []
-    names = _Names(store)
     for _ in range(0, SEARCHED, SHOWN):
         drawn = sampler.sample(SHOWN, generator)
         answers = algorithm.predict(learned.state, drawn, generator)
         predicted = answers.transductive if config.evaluation.transductive else answers.non_transductive
         wrong = (predicted != drawn.query_y).any(1)
         if not shown:
-            shown = [_shown(drawn, predicted, task, names, sought=False) for task in range(SHOWN)]
+            shown = [_shown(drawn, predicted, task, store, sought=False) for task in range(SHOWN)]
         elif bool(wrong.any()):
-            shown[-1] = _shown(drawn, predicted, int(wrong.int().argmax()), names, sought=True)
+            shown[-1] = _shown(drawn, predicted, int(wrong.int().argmax()), store, sought=True)
         if bool(wrong.any()):
             break
     return shown
 
 
-def _shown(drawn: Episodes, predicted: Tensor, task: int, names: _Names, sought: bool) -> ShownEpisode:
-    episode = drawn[slice(task, task + 1)]
-    way = int(episode.support_y.max()) + 1
-    images = torch.cat([by_class(episode.support_x[0], way), by_class(episode.query_x[0], way)], dim=1)
-    found = tuple(names.of(class_images) for class_images in images)
-    return ShownEpisode(episode, predicted[task : task + 1], found, sought)
-
-
-class _Names:
-    """Finds out which class images are of, as an episode does not name its classes."""
-
-    def __init__(self, store: ImageStore) -> None:
-        self.store = store
-        self.owners = torch.repeat_interleave(torch.arange(len(store)), store.class_sizes)  # (N,)
-        # Comparing sums first leaves few images to compare pixel by pixel.
-        self.sums = store.images.sum((1, 2, 3), dtype=torch.int64)
-
-    def of(self, images: Tensor) -> str:
-        """The name of the class that holds all of ``images``, (n, C, H, W), each pixel from 0 to 1."""
-        candidates = set(range(len(self.store)))
-        for image in images.mul(255).round().to(torch.uint8):
-            alike = (self.sums == image.sum(dtype=torch.int64)).nonzero()[:, 0]
-            same = alike[(self.store.images[alike] == image).flatten(1).all(1)]
-            candidates &= set(self.owners[same].tolist())
-        return self.store.class_names[min(candidates)]
+def _shown(drawn: Episodes, predicted: Tensor, task: int, store: ImageStore, sought: bool) -> ShownEpisode:
+    names = tuple(store.class_names[c] for c in drawn.classes[task].tolist())
+    return ShownEpisode(drawn[task : task + 1], predicted[task : task + 1], names, sought)

@@ -1,0 +1,47 @@
+"""Stopping runs, and comparing what two of them left behind."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.training import Silent
+
+
+class OnStep(Silent):
+    """Calls a function after every outer step."""
+
+    def __init__(self, act: Callable[[int], object]) -> None:
+        self.act = act
+
+    def stepped(self, step: int, done: float, seconds: float) -> None:
+        self.act(step)
+
+
+def stop_at(step: int) -> OnStep:
+    return OnStep(lambda now: signal.raise_signal(signal.SIGTERM) if now == step else None)
+
+
+def metrics_without_time(folder: Path) -> list[dict[str, Any]]:
+    lines = RunFolder(folder).metrics()
+    assert all("seconds" in line for line in lines)
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Equal bit by bit, but for the time it took: weights, second moment, generator, metrics, last and best."""
+    for name in ("last.pt", "best.pt"):
+        a, b = load_checkpoint(one / name), load_checkpoint(other / name)
+        assert (a.step, a.best, a.losses, a.data) == (b.step, b.best, b.losses, b.data)
+        assert torch.equal(a.generator, b.generator)
+        assert torch.equal(a.state.inner.steps, b.state.inner.steps)
+        assert a.state.params.keys() == b.state.params.keys()
+        for key in a.state.params:
+            assert torch.equal(a.state.params[key], b.state.params[key]), f"{name}: {key}"
+            assert torch.equal(a.state.inner.v[key], b.state.inner.v[key]), f"{name}: v of {key}"
+    assert metrics_without_time(one) == metrics_without_time(other)

@@ -1,0 +1,92 @@
+"""The package and the reference, set the same task with the same random draws."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from tests.easy import double_params, drawn_orders
+from tests.reference import Batch, OmniglotNet, ReferenceLearner, annealed, cycling_batches, replacement_batches
+from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
+from torchreptile.config import Config
+from torchreptile.data import ImageStore
+from torchreptile.episodes import Episodes
+from torchreptile.models import for_images
+from torchreptile.training import outer_update
+
+
+@dataclass
+class SideBySide:
+    """Where both stand after some outer steps, in float64."""
+
+    algorithm: Algorithm
+    state: MetaState
+    reference: ReferenceLearner
+    losses: list[tuple[float, float]]
+    """The package's and the reference's training loss of every outer step."""
+
+
+def reference_for(config: Config, state: MetaState) -> ReferenceLearner:
+    """A reference learner with the package's phi and a fresh optimiser."""
+    net = OmniglotNet(config.task.way).double()
+    net.load_state_dict(state.params)
+    return ReferenceLearner(net, config.inner.inner_optimizer, config.inner.inner_lr, config.inner.inner_state)
+
+
+def run_both(config: Config, store: ImageStore, outer_steps: int = 3) -> SideBySide:
+    """Some outer steps by the package and by the reference."""
+    algorithm = build_algorithm(for_images(store.image_shape, config.task.way), config, torch.device("cpu"))
+    state = algorithm.initial_state(double_params(config))
+    reference = reference_for(config, state)
+    sampler = algorithm.sampler(store)
+    sampler.dtype = torch.float64
+    outer, losses = config.outer, []
+    ours, theirs = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    for step in range(outer_steps):
+        episodes = sampler.sample(outer.meta_batch, ours)
+        learned = algorithm.meta_gradient(state, episodes, ours)
+        size = outer.step_size_at(step / outer_steps)
+        state = MetaState(outer_update(state.params, learned.gradient, size), learned.inner)
+
+        episodes = sampler.sample(outer.meta_batch, theirs)
+        tasks = training_batches(config, episodes, theirs)
+        size = annealed(outer.outer_step_size, outer.outer_step_size_final, step, outer_steps)
+        loss = reference.outer_step(tasks, size, last_step_only=outer.algorithm == "foml")
+        losses.append((float(learned.loss), loss))
+    return SideBySide(algorithm, state, reference, losses)
+
+
+def training_batches(config: Config, episodes: Episodes, generator: torch.Generator) -> list[list[Batch]]:
+    """Every task's mini-batches, cut by the reference; a separate tail is the last batch, whole."""
+    inner, tail = config.inner, config.outer.foml_tail
+    steps = inner.inner_steps - 1 if tail else inner.inner_steps
+    one_by_one = inner.inner_state == "carry"
+    batches = cut(episodes, inner.inner_batch, steps, inner.replacement, generator, one_by_one)
+    if tail:
+        for task, own in enumerate(batches):
+            own.append((episodes.query_x[task], episodes.query_y[task]))
+    return batches
+
+
+def cut(
+    episodes: Episodes, batch: int, steps: int, replacement: bool, generator: torch.Generator, one_by_one: bool = False
+) -> list[list[Batch]]:
+    """The reference's stream of mini-batches over the package's shuffles of every support set.
+
+    ``one_by_one``: the package draws for a task at a time, as the carry policy does.
+    """
+    tasks, images = episodes.support_y.shape
+    passes = steps if replacement else math.ceil(steps * batch / images)
+    if one_by_one:
+        orders = [drawn_orders(1, passes, images, generator)[0] for _ in range(tasks)]
+    else:
+        orders = drawn_orders(tasks, passes, images, generator)
+    stream = replacement_batches if replacement else cycling_batches
+    result = []
+    for x, y, order in zip(episodes.support_x, episodes.support_y, orders, strict=True):
+        indices = list(stream(order, batch))[:steps]
+        assert len(indices) == steps
+        result.append([(x[chosen], y[chosen]) for chosen in indices])
+    return result

@@ -1,0 +1,143 @@
+"""Runs stopped by a signal, killed, or told to stop: going on must equal never having stopped, bit by bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.easy import REPOSITORY, TINY, easy_store, killable_config, small_config
+from tests.runs import assert_same_run, metrics_without_time, stop_at
+from torchreptile.checkpoint import load_checkpoint
+from torchreptile.data import Splits
+from torchreptile.errors import RunError
+from torchreptile.training import _stop_on_signals, resume, train
+
+
+@pytest.mark.parametrize("algorithm", ["reptile", "foml"])
+@pytest.mark.parametrize("stop", [3, 4])  # between two measurements and at one
+def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, easy_data: Splits, algorithm: str, stop: int) -> None:
+    config = small_config(algorithm=algorithm)
+    whole = train(config, tmp_path / "whole")
+    assert (whole.step, whole.interrupted) == (6, False)
+    part = train(config, tmp_path / "parts", stop_at(stop))
+    assert (part.step, part.interrupted) == (stop, True)
+    assert load_checkpoint(tmp_path / "parts" / "last.pt").step == stop  # saved on stopping, not only every minute
+    done = resume(tmp_path / "parts")
+    assert (done.step, done.interrupted) == (6, False)
+    assert done.measured == whole.measured
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, easy_data: Splits) -> None:
+    train(small_config(outer_steps=2), tmp_path / "run")
+    before = metrics_without_time(tmp_path / "run")
+    state = load_checkpoint(tmp_path / "run" / "last.pt").state
+    again = resume(tmp_path / "run")
+    assert (again.step, again.interrupted) == (2, False)
+    assert metrics_without_time(tmp_path / "run") == before
+    assert all(torch.equal(p, state.params[name]) for name, p in again.state.params.items())
+
+
+def test_a_line_after_the_last_checkpoint_is_written_again_not_twice(tmp_path: Path, easy_data: Splits) -> None:
+    """A kill between a metrics line and the next checkpoint leaves a line too many, perhaps half of one."""
+    train(small_config(), tmp_path / "whole")
+    train(small_config(), tmp_path / "run", stop_at(3))
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "loss": 9.9, "seconds": 1.0}\n{"step": 6, "lo')
+    resume(tmp_path / "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_stopped_again_before_the_next_line(tmp_path: Path, easy_data: Splits) -> None:
+    """As above, but the second sitting is stopped before it has written a line of its own."""
+    config = small_config(outer_steps=8, monitor_every=4)
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "run", stop_at(5))
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "loss": 9.9, "seconds": 1.0}\n')
+    resume(tmp_path / "run", stop_at(6))
+    resume(tmp_path / "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_other_images_are_refused_on_resuming(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(small_config(), tmp_path / "run", stop_at(2))
+    monkeypatch.setattr(
+        "torchreptile.training.load_splits", lambda *_: replace(easy_data, train=easy_store(30, 20, 5, TINY))
+    )
+    with pytest.raises(RunError, match="was trained on other images"):
+        resume(tmp_path / "run")
+    with pytest.raises(RunError, match="is not a run folder"):
+        resume(tmp_path / "nowhere")
+
+
+def test_the_first_signal_asks_and_the_second_stops() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with _stop_on_signals() as asked:
+        assert not asked()
+        signal.raise_signal(signal.SIGTERM)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def run_and_hit(command: str, folder: Path, steps: int, number: signal.Signals, after: float) -> int:
+    """Train in a process of its own, send it a signal some seconds after training began; its exit status."""
+    process = subprocess.Popen(
+        [sys.executable, REPOSITORY / "tests" / "train_easy.py", command, folder, str(steps)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        time.sleep(after)
+        process.send_signal(number)
+        return process.wait()
+
+
+KILLED_STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchreptile.training.load_splits", lambda *_: splits)
+        patch.setattr("torchreptile.evaluation.EPISODES_PER_DRAW", 4)
+        train(killable_config(KILLED_STEPS), folder)
+    return folder
+
+
+def test_sigterm_saves_and_the_run_goes_on(tmp_path: Path, easy_data: Splits, uninterrupted: Path) -> None:
+    assert run_and_hit("train", tmp_path / "run", KILLED_STEPS, signal.SIGTERM, after=0.3) == 0
+    assert 0 < load_checkpoint(tmp_path / "run" / "last.pt").step < KILLED_STEPS
+    resume(tmp_path / "run")
+    assert_same_run(uninterrupted, tmp_path / "run")
+
+
+def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path, easy_data: Splits, uninterrupted: Path) -> None:
+    """TORCHREPTILE_KILLS=30 tries harder. A run that is all done is begun anew, so that every kill hits a live one."""
+    rng, run = random.Random(), tmp_path / "run0"
+    for kill in range(int(os.environ.get("TORCHREPTILE_KILLS", "3"))):
+        if run.exists() and load_checkpoint(run / "last.pt").step > 0.7 * KILLED_STEPS:
+            resume(run)
+            assert_same_run(uninterrupted, run)
+            run = tmp_path / f"run{kill}"
+        command = "resume" if run.exists() else "train"
+        status = run_and_hit(command, run, KILLED_STEPS, signal.SIGKILL, after=rng.uniform(0, 0.6))
+        assert status in (-signal.SIGKILL, 0)
+    resume(run)
+    assert_same_run(uninterrupted, run)

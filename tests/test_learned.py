@@ -1,0 +1,133 @@
+"""What a training left behind: from its run folder, from a weights file and its card, and the refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.easy import small_config
+from torchreptile.algorithms import MetaState
+from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.data import Splits
+from torchreptile.errors import RunError
+from torchreptile.inner import InnerState
+from torchreptile.learned import Learned, load_learned, save_weights, shipped_weights, weights_card
+from torchreptile.training import train
+
+
+def some_learned(optimizer: str = "adam") -> Learned:
+    generator = torch.Generator().manual_seed(0)
+    # A kernel whose memory is not in the order of its axes, as the inner loop leaves them.
+    params = {"a.weight": torch.randn(2, 3, 4, 5, generator=generator).permute(3, 2, 0, 1), "a.bias": torch.randn(4)}
+    state = InnerState.fresh(params, optimizer)
+    for v in state.v.values():
+        v.uniform_(generator=generator)
+    state.steps.fill_(12_345)
+    return Learned("mine", small_config(inner_optimizer=optimizer), MetaState(params, state), 678, None)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "some-weights.safetensors"
+    save_weights(some_learned(), path, {"licence": "MIT", "note": "Größe"})
+    return path
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_weights_round_trip(tmp_path: Path, optimizer: str) -> None:
+    path, written = tmp_path / "w.safetensors", some_learned(optimizer)
+    save_weights(written, path, {})
+    read = load_learned(path)
+    assert (read.name, read.step, read.config, read.folder) == ("w", 678, written.config, None)
+    assert read.state.params.keys() == written.state.params.keys()
+    assert all(torch.equal(p, written.state.params[name]) for name, p in read.state.params.items())
+    assert read.state.inner.v.keys() == written.state.inner.v.keys()
+    assert all(torch.equal(v, written.state.inner.v[name]) for name, v in read.state.inner.v.items())
+    assert torch.equal(read.state.inner.steps, written.state.inner.steps)
+    assert read.state.inner.steps.dtype == torch.float64
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["w.json", "w.safetensors"]
+
+
+def test_the_card_says_what_it_was_told(weights: Path) -> None:
+    card = weights_card(weights)
+    assert (card["name"], card["outer_steps_done"], card["licence"]) == ("some-weights", 678, "MIT")
+    assert "Größe" in weights.with_suffix(".json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("damage", ["none", "empty", "truncated", "noise", "card gone", "card damaged", "card foreign"])
+def test_damaged_weights_are_named(weights: Path, damage: str) -> None:
+    card = weights.with_suffix(".json")
+    if damage == "none":
+        assert load_learned(weights).step == 678  # the same file, undamaged
+        return
+    if damage == "empty":
+        weights.write_bytes(b"")
+    elif damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-10])
+    elif damage == "noise":
+        weights.write_bytes(bytes(range(256)) * 4)
+    elif damage == "card gone":
+        card.unlink()
+    elif damage == "card damaged":
+        card.write_text(card.read_text()[:50])
+    elif damage == "card foreign":
+        card.write_text('{"format": "other"}')
+    with pytest.raises(RunError, match=r"some-weights\.(safetensors|json): "):
+        load_learned(weights)
+
+
+@pytest.mark.parametrize("key", ["config", "outer_steps_done"])
+def test_an_incomplete_card_is_named(weights: Path, key: str) -> None:
+    card = json.loads(weights.with_suffix(".json").read_text())
+    del card[key]
+    weights.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(RunError, match=rf"some-weights\.safetensors: not readable weights .*{key}"):
+        load_learned(weights)
+
+
+def test_a_missing_tensor_is_named(weights: Path) -> None:
+    tensors = load_file(weights)
+    del tensors["inner.steps"]
+    save_file(tensors, weights)
+    with pytest.raises(RunError, match=r"some-weights\.safetensors: .*inner\.steps"):
+        load_learned(weights)
+
+
+@pytest.mark.parametrize("name", ["nothing-like-this", "nothing.safetensors", ""])
+def test_an_unknown_name_lists_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError):
+        load_learned(name)
+    if name:
+        with pytest.raises(RunError, match=f"{name}: neither a run folder nor shipped weights .there are: "):
+            load_learned(name)
+
+
+def test_a_run_gives_its_best_else_its_last(tmp_path: Path, easy_data: Splits) -> None:
+    train(small_config(outer_steps=4, monitor_every=1), tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    for file in (folder.best, folder.last):
+        expected, learned = load_checkpoint(file), load_learned(tmp_path / "run")
+        assert (learned.step, learned.name, learned.folder) == (expected.step, "run", tmp_path / "run")
+        for name, p in expected.state.params.items():
+            assert torch.equal(learned.state.params[name], p)
+        file.unlink()
+    with pytest.raises(RunError, match="there is no such checkpoint"):
+        load_learned(tmp_path / "run")
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a run folder"):
+        load_learned(tmp_path)
+
+
+def test_all_shipped_weights_load() -> None:
+    for name in shipped_weights():
+        learned = load_learned(name)
+        assert learned.name == name
+        assert learned.step > 0
+        assert all(bool(p.isfinite().all()) for p in learned.state.params.values())

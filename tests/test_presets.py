@@ -1,0 +1,65 @@
+"""The presets against the published table, written down here a second time from the paper."""
+
+from __future__ import annotations
+
+import pytest
+
+from torchreptile.errors import ConfigError
+from torchreptile.presets import PRESETS, preset, published
+
+# name: inner lr, inner batch, inner steps, train shots, outer steps, eval batch, shots, way (appendix A, tables 3-4)
+SETTINGS = {
+    "omniglot-1shot-5way": (1e-3, 10, 5, 10, 100_000, 5, 1, 5),
+    "omniglot-5shot-5way": (1e-3, 10, 5, 10, 100_000, 5, 5, 5),
+    "omniglot-1shot-20way": (5e-4, 20, 10, 10, 200_000, 10, 1, 20),
+    "omniglot-5shot-20way": (5e-4, 20, 10, 10, 200_000, 10, 5, 20),
+}
+# algorithm, way, shots: transductive and non-transductive percent on Omniglot
+ACCURACIES = {
+    ("reptile", 5, 1): (97.68, 95.39),
+    ("reptile", 5, 5): (99.48, 98.90),
+    ("reptile", 20, 1): (89.43, 88.14),
+    ("reptile", 20, 5): (97.12, 96.65),
+    ("foml", 5, 1): (98.3, None),
+    ("foml", 5, 5): (99.2, None),
+    ("foml", 20, 1): (89.4, None),
+    ("foml", 20, 5): (97.9, None),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_are_the_published_ones(name: str) -> None:
+    for found, dataset in ((name, "omniglot"), (name.replace("omniglot", "glyphs"), "glyphs")):
+        c = preset(found)
+        i, t, e = c.inner, c.task, c.evaluation
+        settings = (i.inner_lr, i.inner_batch, i.inner_steps, t.train_shots, c.outer.outer_steps, e.eval_batch)
+        assert (*settings, t.shots, t.way) == SETTINGS[name]
+        assert (t.dataset, c.outer.algorithm, i.inner_optimizer, i.replacement) == (dataset, "reptile", "adam", False)
+        assert (c.outer.outer_step_size, c.outer.outer_step_size_final, c.outer.meta_batch) == (1.0, 0.0, 5)
+        assert (e.eval_steps, e.eval_episodes, e.queries) == (50, 10_000, 1)
+
+
+@pytest.mark.parametrize("cell", ACCURACIES)
+def test_published_accuracies(cell: tuple[str, int, int]) -> None:
+    algorithm, way, shots = cell
+    for transductive, expected in zip((True, False), ACCURACIES[cell], strict=True):
+        found = published(algorithm, "omniglot", way, shots, transductive)
+        assert (found.accuracy if found else None) == expected
+
+
+def test_nothing_was_published_for_generated_characters() -> None:
+    for way in (5, 20):
+        assert published("reptile", "glyphs", way, 1, True) is None
+
+
+def test_every_preset_is_named_by_its_key() -> None:
+    assert len(PRESETS) >= 8
+    for name, found in PRESETS.items():
+        assert found.name == name
+        assert preset(name) == found.config
+        assert f"{found.config.task.shots}shot-{found.config.task.way}way" in name
+
+
+def test_an_unknown_preset_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(ConfigError, match="unknown preset omniglot; the presets are omniglot-1shot-5way, "):
+        preset("omniglot")

@@ -1,0 +1,35 @@
+"""Train on the easy classes in a process of its own, to be killed by a test.
+
+python tests/train_easy.py {train,resume} FOLDER OUTER_STEPS
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+torch.set_num_threads(1)
+
+from tests.easy import easy_splits, killable_config  # noqa: E402
+from torchreptile import evaluation, training  # noqa: E402
+from torchreptile.config import Config  # noqa: E402
+
+
+class Announcer(training.Silent):
+    """Says when training has begun, so that the killer need not guess."""
+
+    def started(self, folder: Path, config: Config, step: int) -> None:
+        print("started", flush=True)
+
+
+if __name__ == "__main__":
+    training.load_splits = lambda dataset, scheme, seed: easy_splits()
+    evaluation.EPISODES_PER_DRAW = 4
+    command, folder, outer_steps = sys.argv[1:]
+    if command == "train":
+        training.train(killable_config(int(outer_steps)), folder, Announcer())
+    else:
+        training.resume(folder, Announcer())
