@@ -154,7 +154,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved: Path, monkeyp
         raise OSError("no space left on device")
 
     monkeypatch.setattr("torchreptile.checkpoint.torch.save", fails_half_way)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(RunError, match=r"last\.pt: cannot be saved \(no space left"):
         save_checkpoint(some_checkpoint(8), saved)
     assert os.listdir(saved.parent) == ["last.pt"]
     assert_same(load_checkpoint(saved), some_checkpoint(7))
@@ -169,10 +169,11 @@ def test_saving_again_replaces(saved: Path) -> None:
 def test_run_folder_create_and_read(tmp_path: Path) -> None:
     config = small_config(way=4)
     folder = RunFolder(tmp_path / "deep" / "run")
-    folder.create(config, {"torch": "x"})
+    with folder.locked(make=True):
+        folder.create(config, {"torch": "x"})
     assert folder.config() == config
     assert folder.metrics() == []
-    assert sorted(os.listdir(folder.path)) == ["config.json", "env.json", "metrics.jsonl"]
+    assert sorted(os.listdir(folder.path)) == [".lock", "config.json", "env.json", "metrics.jsonl"]
 
 
 def test_an_existing_run_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -181,8 +182,8 @@ def test_an_existing_run_is_refused_and_left_alone(tmp_path: Path) -> None:
         RunFolder(tmp_path).create(small_config(), {})
     with pytest.raises(RunError, match="precious exists"):
         RunFolder(tmp_path / "precious").create(small_config(), {})
-    with pytest.raises(RunError, match="cannot be written"):
-        RunFolder(tmp_path / "precious" / "run").create(small_config(), {})
+    with pytest.raises(RunError, match="cannot be used"), RunFolder(tmp_path / "precious" / "run").locked(make=True):
+        pass
     assert os.listdir(tmp_path) == ["precious"]
 
 

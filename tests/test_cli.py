@@ -11,6 +11,7 @@ import pytest
 
 from torchreptile import cli, commands
 from torchreptile.config import Config
+from torchreptile.errors import ConfigError
 from torchreptile.presets import PRESETS, preset
 
 # The original README's command for Omniglot 20-way 1-shot, transductive, word for word behind the script's name.
@@ -34,7 +35,9 @@ def test_published_command_pastes_in_and_means_the_preset() -> None:
 
 
 def test_switches_of_the_original() -> None:
-    command = parsed_train("--sgd --foml --foml-tail 5 --replacement --seed 7 --meta-step=0.25 --eval-samples 30")
+    command = parsed_train(
+        "--sgd --foml --foml-tail 5 --replacement --seed 7 --outer-step-size=0.25 --eval-episodes 30"
+    )
     wanted = Config().replace(
         inner_optimizer="sgd",
         algorithm="foml",
@@ -129,3 +132,27 @@ def test_presets_lists_every_preset_with_published_numbers(capsys: pytest.Captur
     text = capsys.readouterr().out
     assert all(name in text for name in PRESETS)
     assert "97.68" in text
+
+
+def test_what_a_published_command_leaves_out_is_what_the_original_assumes() -> None:
+    """The original README's 5-shot commands name no shots: its default is 5."""
+    command = parsed_train("--inner-batch 10 --inner-iters 5 --meta-step 1 --meta-iters 100000 --train-shots 10")
+    assert (command.config.task.shots, command.config.outer.meta_batch) == (5, 1)
+    assert parsed_train("--foml --sgd").config == Config().replace(algorithm="foml", inner_optimizer="sgd")
+    assert parsed_train("omniglot-1shot-5way --meta-iters 9").config == preset("omniglot-1shot-5way").replace(
+        outer_steps=9
+    )
+
+
+def test_pretrained_evaluates_with_what_was_pasted() -> None:
+    command = parsed_train(PASTED + " --pretrained --seed 4")
+    wanted = cli.Evaluate(
+        Path("ckpt_o120"), episodes=10_000, shots=1, way=20, eval_steps=50, eval_batch=10, seed=4, device="auto"
+    )
+    assert command._evaluation() == wanted
+
+
+@pytest.mark.parametrize("words", ["--resume nowhere", "--pretrained --out nowhere"])
+def test_dry_run_goes_with_new_trainings_alone(words: str) -> None:
+    with pytest.raises(ConfigError, match="--dry-run"):
+        parsed_train(f"{words} --dry-run").run()

@@ -167,7 +167,12 @@ def test_evaluate_takes_other_settings(run: Path) -> None:
     result = evaluate(run, "train", shots=3, episodes=6, eval_steps=1, eval_batch=7, device="cpu")
     task, settings = result.config.task, result.config.evaluation
     assert (task.shots, settings.eval_episodes, settings.eval_steps, settings.eval_batch) == (3, 6, 1, 7)
-    assert result.file_name == "eval-omniglot-train-3shot-3way.json"
+    assert result.file_name.startswith("eval-omniglot-train-3shot-3way-")
+    other = evaluate(run, "train", shots=3, episodes=6, eval_steps=1, eval_batch=7, device="cpu", seed=1)
+    assert other.file_name != result.file_name  # neither takes the other's place
+    assert len(list(run.glob("eval-*"))) == 2
+    for file in run.glob("eval-*"):
+        file.unlink()
     assert load_learned(run).config.task.shots == 1  # the run's own settings stay
 
 

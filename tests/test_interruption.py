@@ -16,7 +16,7 @@ import torch
 
 from tests.easy import REPOSITORY, TINY, easy_store, killable_config, small_config
 from tests.runs import assert_same_run, metrics_without_time, stop_at
-from torchreptile.checkpoint import load_checkpoint
+from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.data import Splits
 from torchreptile.errors import RunError
 from torchreptile.training import _stop_on_signals, resume, train
@@ -141,3 +141,42 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path, easy_data: Split
         assert status in (-signal.SIGKILL, 0)
     resume(run)
     assert_same_run(uninterrupted, run)
+
+
+def test_killed_before_its_first_checkpoint_a_run_begins_again(tmp_path: Path, easy_data: Splits) -> None:
+    """The settings alone are enough: the beginning depends on nothing else."""
+    config = small_config(outer_steps=3)
+    train(config, tmp_path / "whole")
+    for name, files in (("a", ["config.json"]), ("b", ["config.json", "env.json"])):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in files:
+            (folder / file).write_bytes((tmp_path / "whole" / file).read_bytes())
+        (folder / ".last.pt-1-beef.tmp").write_bytes(b"half")
+        assert resume(folder).step == 3
+        assert_same_run(folder, tmp_path / "whole")
+        assert not list(folder.glob(".*.tmp"))
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / ".config.json-1-beef.tmp").write_bytes(b"half")
+    assert train(config, tmp_path / "c").step == 3
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path: Path, easy_data: Splits) -> None:
+    run = train(small_config(outer_steps=2), tmp_path / "run")
+    with RunFolder(run.folder).locked(), pytest.raises(RunError, match="is in use"):
+        resume(run.folder)
+
+
+def test_a_training_that_diverges_says_so(tmp_path: Path, easy_data: Splits) -> None:
+    with pytest.raises(RunError, match="diverged"):
+        train(small_config(outer_steps=3, inner_lr=1e30, monitor_every=1), tmp_path / "run")
+
+
+def test_edited_settings_are_refused(tmp_path: Path, easy_data: Splits) -> None:
+    run = train(small_config(outer_steps=2), tmp_path / "run")
+    settings = run.folder / "config.json"
+    settings.write_text(settings.read_text().replace('"outer_steps": 2', '"outer_steps": 5'))
+    with pytest.raises(RunError, match="settings of a run cannot change"):
+        resume(run.folder)
+    settings.unlink()  # then the checkpoint's settings hold
+    assert resume(run.folder).step == 2

@@ -163,6 +163,7 @@ def no_checkpoint(run: Path) -> str:
 
 def no_settings(run: Path) -> str:
     (run / "config.json").unlink()
+    (run / "last.pt").unlink()
     return "not a run folder"
 
 

@@ -7,17 +7,20 @@ classes), eval-*.json and what ``reptile report`` draws.
 from __future__ import annotations
 
 import json
+import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from torchreptile.algorithms import MetaState
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError, RunError
-from torchreptile.files import replacing, write_text
+from torchreptile.files import is_temporary, replacing, write_text
 from torchreptile.inner import InnerState
 
 FORMAT = "torchreptile-checkpoint-1"
@@ -66,8 +69,12 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "best": checkpoint.best,
         "data": checkpoint.data,
     }
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    try:
+        with replacing(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{path}: cannot be saved ({reason}); what was saved before is untouched") from error
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -94,9 +101,15 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
 
 
 def _from_content(content: dict[str, Any]) -> Checkpoint:
+    params, inner = content["params"], content["inner"]
+    for tensors in (params, inner["v"]):
+        if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+            raise TypeError("something else stands where tensors should be")
+    if not 0 <= content["step"] < float("inf") or content["metrics_bytes"] < 0:
+        raise ValueError(f"step {content['step']}, metrics_bytes {content['metrics_bytes']}")
     return Checkpoint(
         config=Config.from_json(content["config"]),
-        state=MetaState(content["params"], InnerState(content["inner"]["v"], content["inner"]["steps"])),
+        state=MetaState(params, InnerState(inner["v"], inner["steps"])),
         step=int(content["step"]),
         seconds=float(content["seconds"]),
         generator=content["generator"].cpu(),
@@ -105,6 +118,14 @@ def _from_content(content: dict[str, Any]) -> Checkpoint:
         best=float(content["best"]),
         data=str(content["data"]),
     )
+
+
+def _lock(file: IO[str]) -> None:
+    """Take an exclusive lock without waiting, where the system offers one; OSError if it is taken."""
+    if os.name == "posix":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class RunFolder:
@@ -116,17 +137,57 @@ class RunFolder:
         self.config_file, self.env_file = path / "config.json", path / "env.json"
         self.metrics_file = path / "metrics.jsonl"
         self.last, self.best = path / "last.pt", path / "best.pt"
+        self._lock_file = path / ".lock"
 
-    def create(self, config: Config, environment: dict[str, Any]) -> None:
-        """Make the folder and write what the run is.
+    @contextmanager
+    def locked(self, make: bool = False) -> Iterator[None]:
+        """Keep every other process from training in this folder; the lock ends with the process, even if killed.
+
+        Also removes what killed processes left half-written.
+
+        Args:
+            make: make the folder if it is not there.
+
+        Raises:
+            RunError: another process trains here, or the folder cannot be used.
+        """
+        try:
+            if make:
+                self.path.mkdir(parents=True, exist_ok=True)
+            lock = self._lock_file.open("w")
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be used as a run folder ({error.strerror})") from error
+        with lock:
+            try:
+                _lock(lock)
+            except OSError as error:
+                raise RunError(f"{self.path} is in use: another process trains in it") from error
+            for file in self.path.iterdir():
+                if is_temporary(file):
+                    file.unlink()
+            yield
+
+    def require_free(self) -> None:
+        """Refuse a folder that holds anything but what this class puts there before a run begins.
 
         Raises:
             RunError: something is there already.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        taken = self.path.exists() and (
+            not self.path.is_dir()
+            or any(file != self._lock_file and not is_temporary(file) for file in self.path.iterdir())
+        )
+        if taken:
             raise RunError(f"{self.path} exists; name another folder with --out, or go on with --resume {self.path}")
+
+    def create(self, config: Config, environment: dict[str, Any]) -> None:
+        """Write what the run is into the locked, empty folder.
+
+        Raises:
+            RunError: something is there already, or it cannot be written.
+        """
+        self.require_free()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.config_file, config.to_json() + "\n")
             write_text(self.env_file, json.dumps(environment, indent=2) + "\n")
             self.metrics_file.touch()
@@ -134,17 +195,20 @@ class RunFolder:
             raise RunError(f"{self.path}: cannot be written ({error.strerror}); name another folder") from error
 
     def config(self) -> Config:
-        """The settings of the run.
+        """The settings of the run, from config.json; should that be gone, from the last checkpoint.
 
         Raises:
-            RunError: this is not a run folder.
+            RunError: this is not a run folder, or config.json is damaged.
         """
         try:
-            return Config.from_json(self.config_file.read_text())
+            return Config.from_json(self.config_file.read_text(encoding="utf-8"))
         except OSError as error:
+            if self.last.is_file():
+                return load_checkpoint(self.last).config
             raise RunError(f"{self.path} is not a run folder: it has no readable config.json") from error
         except (ConfigError, UnicodeDecodeError) as error:
-            raise RunError(f"{self.config_file}: {error}") from error
+            restore = "; delete it to go by last.pt's settings" if self.last.is_file() else ""
+            raise RunError(f"{self.config_file}: {error}{restore}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line cut short by a kill is left out."""

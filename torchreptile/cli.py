@@ -1,4 +1,4 @@
-"""The command ``reptile``: commands as dataclasses, whose field docstrings are the help. No logic lives here.
+"""The command ``reptile``: commands as dataclasses, whose field docstrings are the help. What they do is elsewhere.
 
 torch and everything that needs it are imported inside the functions that do the work, so that ``--help``
 answers at once.
@@ -38,6 +38,21 @@ ORIGINAL_FLAGS: dict[str, tuple[str, ...]] = {
 }
 
 
+# What the original code assumes where its command does not say; published commands rely on some of it (--shots 5).
+ORIGINAL_DEFAULTS = Config().replace(
+    shots=5,
+    train_shots=0,
+    inner_batch=5,
+    inner_steps=20,
+    outer_steps=400_000,
+    meta_batch=1,
+    outer_step_size=0.1,
+    outer_step_size_final=0.1,
+)
+# Switches that people also add to our own commands do not make one of the original's.
+CONVENIENT = {"--sgd", "--foml", "--checkpoint"}
+
+
 @dataclass(frozen=True)
 class Train:
     """Meta-train. Start from a preset (see ``reptile presets``) or from the published Omniglot 5-way settings, and
@@ -63,20 +78,36 @@ class Train:
         """Train, resume, or show."""
         from torchreptile import commands
 
+        if self.dry_run and (self.resume is not None or self.pretrained):
+            raise ConfigError(
+                "--dry-run shows what a new training would do; it goes with neither --resume nor --pretrained"
+            )
         if self.resume is not None:
             if self.config != (preset(self.preset) if self.preset else Config()) or self.out is not None:
                 raise ConfigError(f"--resume {self.resume} goes on with the run's own settings; give no others")
             return commands.resume(self.resume, self.tensorboard)
         if self.pretrained:
-            if self.out is None:
-                raise ConfigError("--pretrained needs --out RUN (or --checkpoint RUN): the run to evaluate")
-            evaluation = self.config.evaluation
-            wanted = Evaluate(self.out, episodes=evaluation.eval_episodes, shots=self.config.task.shots)
-            return wanted.run()
+            return self._evaluation().run()
         out = self.out or _free_folder(self.preset or f"{self.config.task.dataset}-{self.config.outer.algorithm}")
         if self.dry_run:
             return commands.describe(self.config, out)
         return commands.train(self.config, out, self.tensorboard)
+
+    def _evaluation(self) -> Evaluate:
+        """What --pretrained asks for."""
+        if self.out is None:
+            raise ConfigError("--pretrained needs --out RUN (or --checkpoint RUN): the run to evaluate")
+        task, evaluation, run = self.config.task, self.config.evaluation, self.config.run
+        return Evaluate(
+            self.out,
+            episodes=evaluation.eval_episodes,
+            shots=task.shots,
+            way=task.way,
+            eval_steps=evaluation.eval_steps,
+            eval_batch=evaluation.eval_batch,
+            seed=run.seed,
+            device=run.device,
+        )
 
 
 @dataclass(frozen=True)
@@ -91,6 +122,10 @@ class Evaluate:
     """How many episodes; by default the training's --eval-episodes (10,000 as published)."""
     shots: int | None = None
     """Support images per class; by default the training's."""
+    way: int | None = None
+    """Classes per episode; must be the training's."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Of a run folder: the last checkpoint, as published, or the one with the best validation accuracy."""
     dataset: str | None = None
     """Another data set than the one trained on."""
     eval_steps: int | None = None
@@ -114,6 +149,8 @@ class Evaluate:
             split=self.split,
             episodes=self.episodes,
             shots=self.shots,
+            way=self.way,
+            checkpoint=self.checkpoint,
             dataset=self.dataset,
             eval_steps=self.eval_steps,
             eval_batch=self.eval_batch,
@@ -168,17 +205,20 @@ def translate(arguments: Sequence[str]) -> list[str]:
 
 def parse(arguments: Sequence[str]) -> Train | Evaluate | Report | Presets:
     """The command that ``arguments`` (without the program's name) ask for; exits with 2 if they make none."""
-    words = translate(arguments) if arguments[:1] == ["train"] else list(arguments)
+    words, pasted = list(arguments), False
+    if words[:1] == ["train"]:
+        pasted = any(word.partition("=")[0] in set(ORIGINAL_FLAGS) - CONVENIENT for word in words)
+        words = translate(words)
     # A preset's settings are the defaults of the other flags, so it has to be known before the flags are read.
     guess = next((word for word in words if word in PRESETS), "")
-    command = _parse(words, guess)
+    command = _parse(words, guess, pasted)
     if isinstance(command, Train) and command.preset != guess:
-        command = _parse(words, command.preset)
+        command = _parse(words, command.preset, pasted)
     return command
 
 
-def _parse(words: list[str], preset_name: str) -> Train | Evaluate | Report | Presets:
-    start = Train(config=preset(preset_name)) if preset_name else Train()
+def _parse(words: list[str], preset_name: str, pasted: bool) -> Train | Evaluate | Report | Presets:
+    start = Train(config=preset(preset_name) if preset_name else ORIGINAL_DEFAULTS if pasted else Config())
     kinds = (
         Annotated[Train, subcommand("train", default=start)]
         | Annotated[Evaluate, subcommand("evaluate")]
@@ -200,11 +240,21 @@ def main() -> None:
     try:
         code = parse(sys.argv[1:]).run()
     except TorchReptileError as error:
-        print(f"reptile: {error}", file=sys.stderr)
-        code = 2
+        code = _refused(str(error))
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # the reader, such as `head`, went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except (OSError, MemoryError) as error:  # a full disk, a name too long, a sector gone: nothing to add to it
+        code = _refused(str(error) or type(error).__name__)
+    except RuntimeError as error:
+        if "allocate" not in str(error) and "out of memory" not in str(error):
+            raise
+        code = _refused("not enough memory for these settings; try fewer tasks, smaller batches or fewer steps")
     sys.exit(code)
+
+
+def _refused(reason: str) -> int:
+    print(f"reptile: {' '.join(reason.split())}", file=sys.stderr)
+    return 2

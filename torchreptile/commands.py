@@ -66,7 +66,8 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """A table of both accuracies beside the published ones."""
     config, task = evaluation.config, evaluation.config.task
     console.print(
-        f"{evaluation.source}: {task.way}-way {task.shots}-shot, {evaluation.split} classes of {task.dataset}, "
+        f"{evaluation.source}: {task.way}-way {task.shots}-shot, {evaluation.split} classes of {task.dataset} "
+        f"(split scheme {task.split_scheme}), weights trained on {evaluation.trained_on}, "
         f"{config.evaluation.eval_episodes:,} episodes, {config.evaluation.eval_steps} inner steps, "
         f"seed {evaluation.seed}, after {evaluation.step:,} outer steps",
         highlight=False,
@@ -77,8 +78,8 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     table.add_column("accuracy, 95% CI", justify="right")
     table.add_column("published", justify="right")
     for mode in MODES:
-        number = evaluation.published(mode)
-        shown = f"{number:.2f}%" if number is not None else "-"
+        cell = evaluation.published(mode)
+        shown = f"{cell.accuracy:.2f}% ± {cell.margin:.2f}" if cell else "-"
         table.add_row(mode.replace("_", "-"), str(getattr(evaluation.result, mode)), shown)
     console.print(table)
 

@@ -17,6 +17,7 @@ from torchreptile.errors import ConfigError
 AlgorithmName = Literal["reptile", "foml"]
 InnerOptimizer = Literal["adam", "sgd"]
 InnerStatePolicy = Literal["share", "carry", "reset"]
+LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
 Execution = Literal["auto", "loop", "grouped", "compiled"]
 
 
@@ -43,6 +44,11 @@ def _check_types(settings: Any) -> None:
 def _at_least(minimum: float, **values: float) -> None:
     for name, value in values.items():
         _require(math.isfinite(value) and value >= minimum, f"{name} is {value}; it must be at least {minimum}")
+
+
+def _at_most(maximum: int, **values: int) -> None:
+    for name, value in values.items():
+        _require(value <= maximum, f"{name} is {value}; it must be at most {maximum}")
 
 
 def _positive(**values: float) -> None:
@@ -72,7 +78,8 @@ class TaskConfig:
         _check_types(self)
         _at_least(2, way=self.way)
         _at_least(1, shots=self.shots)
-        _at_least(0, train_shots=self.train_shots)
+        _at_least(0, train_shots=self.train_shots, split_seed=self.split_seed)
+        _at_most(LARGEST_SEED, split_seed=self.split_seed)
 
     @property
     def images_per_class(self) -> int:
@@ -181,6 +188,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         _check_types(self)
         _at_least(0, monitor_every=self.monitor_every, save_minutes=self.save_minutes, seed=self.seed)
+        _at_most(LARGEST_SEED, seed=self.seed)
         _at_least(2, monitor_episodes=self.monitor_episodes)
 
 
@@ -247,7 +255,7 @@ class Config:
             if not isinstance(groups, dict) or set(groups) != set(known):
                 raise ConfigError(f"settings must have exactly the groups {', '.join(known)}")
             return cls(**{name: _group_from_json(kind, groups[name]) for name, kind in known.items()})
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ConfigError(f"settings are not JSON: {error}") from error
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
-from torchreptile.config import Config
+from torchreptile.config import LARGEST_SEED, Config
 from torchreptile.data import ImageStore, load_splits
 from torchreptile.device import choose_device
 from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, DataError, RunError
 from torchreptile.files import write_text
-from torchreptile.learned import Learned, load_learned
+from torchreptile.learned import Kept, Learned, load_learned
 from torchreptile.models import for_images
-from torchreptile.presets import published
+from torchreptile.presets import Published, published
 
 Split = Literal["train", "val", "test"]
 MODES = ("transductive", "non_transductive")
@@ -90,7 +92,7 @@ def measure(
         on_progress: called with the number of episodes done.
     """
     generator = torch.Generator(sampler.store.images.device).manual_seed(seed)
-    correct: dict[str, list[Tensor]] = {"transductive": [], "non_transductive": []}
+    correct: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
     for done in range(0, episodes, EPISODES_PER_DRAW):
         batch = sampler.sample(EPISODES_PER_DRAW, generator)
         predictions = algorithm.predict(state, batch, generator)
@@ -108,6 +110,7 @@ class Evaluation:
     Attributes:
         source: which weights.
         step: outer steps they were trained for.
+        trained_on: the data set they were trained on; published numbers were trained on the one they are measured on.
         split: train, val or test.
         config: the settings of this evaluation (task and evaluation part) and of the training.
         result: the accuracies.
@@ -118,6 +121,7 @@ class Evaluation:
 
     source: str
     step: int
+    trained_on: str
     split: str
     config: Config
     result: Result
@@ -127,24 +131,25 @@ class Evaluation:
 
     @property
     def file_name(self) -> str:
-        """Where a run folder keeps it; a repetition with the same settings replaces it."""
+        """Where a run folder keeps it; only a repetition with the same settings, seed and weights replaces it."""
         task = self.config.task
-        return f"eval-{task.dataset}-{self.split}-{task.shots}shot-{task.way}way.json"
+        same = hashlib.sha256(f"{self.config.to_json()} {self.seed} {self.step}".encode()).hexdigest()[:8]
+        return f"eval-{task.dataset}-{self.split}-{task.shots}shot-{task.way}way-{same}.json"
 
-    def published(self, mode: str) -> float | None:
-        """The published accuracy in percent, for test classes where one was published."""
+    def published(self, mode: str) -> Published | None:
+        """What was published for this cell, for test classes."""
         task = self.config.task
         if self.split != "test":
             return None
-        cell = published(
-            self.config.outer.algorithm, task.dataset, task.way, task.shots, transductive=mode == "transductive"
-        )
-        return cell.accuracy if cell else None
+        algorithm = self.config.outer.algorithm
+        return published(algorithm, task.dataset, task.way, task.shots, transductive=mode == "transductive")
 
     def to_json(self) -> str:
         """Everything, as indented JSON; accuracies from 0 to 1, published ones in percent."""
         content = dataclasses.asdict(self)
-        content["published_percent"] = {mode: self.published(mode) for mode in MODES}
+        content["published_percent"] = {
+            mode: cell.accuracy if (cell := self.published(mode)) else None for mode in MODES
+        }
         return json.dumps(content, indent=2)
 
     @classmethod
@@ -170,11 +175,13 @@ def evaluate(
     *,
     dataset: str | None = None,
     shots: int | None = None,
+    way: int | None = None,
     episodes: int | None = None,
     eval_steps: int | None = None,
     eval_batch: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    checkpoint: Kept = "last",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Measure a run or shipped weights on classes of one split; a run folder keeps the result as eval-*.json.
@@ -183,17 +190,21 @@ def evaluate(
         source: run folder, name of shipped weights, or what :func:`load_learned` gave.
         split: which classes; the division into splits is the training's own, so test classes stay unseen.
         dataset: another data set than the one trained on, with its default division.
-        shots, episodes, eval_steps, eval_batch: instead of the training's settings.
+        shots, way, episodes, eval_steps, eval_batch: instead of the training's settings; another way than the
+            weights have outputs is refused.
         seed: of episodes and mini-batches.
         device: auto, cpu, cuda or cuda:N.
+        checkpoint: of a run folder, the last one or the one with the best validation accuracy.
         on_progress: called with the episodes done and their total.
 
     Raises:
         RunError, ConfigError, DataError: weights, settings or data cannot be used.
     """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ConfigError(f"seed is {seed}; it must be from 0 to {LARGEST_SEED}")
     where = choose_device(device)
-    learned = source.to(where) if isinstance(source, Learned) else load_learned(source, where)
-    wanted = {"shots": shots, "eval_episodes": episodes, "eval_steps": eval_steps, "eval_batch": eval_batch}
+    learned = source.to(where) if isinstance(source, Learned) else load_learned(source, where, checkpoint)
+    wanted = {"shots": shots, "way": way, "eval_episodes": episodes, "eval_steps": eval_steps, "eval_batch": eval_batch}
     changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     if dataset is not None and dataset != learned.config.task.dataset:
         changes |= {"dataset": dataset, "split_scheme": "default", "split_seed": 0}
@@ -208,9 +219,25 @@ def evaluate(
     start = time.monotonic()
     result = measure(algorithm, learned.state, sampler, total, seed, lambda done: on_progress(done, total))
     seconds = time.monotonic() - start
-    evaluation = Evaluation(learned.name, learned.step, split, config, result, seed, round(seconds, 3), environment())
+    evaluation = Evaluation(
+        learned.name,
+        learned.step,
+        learned.config.task.dataset,
+        split,
+        config,
+        result,
+        seed,
+        round(seconds, 3),
+        environment(),
+    )
     if learned.folder is not None:
-        write_text(learned.folder / evaluation.file_name, evaluation.to_json() + "\n")
+        file = learned.folder / evaluation.file_name
+        try:
+            write_text(file, evaluation.to_json() + "\n")
+        except OSError as error:  # a result that took long to measure must not be lost with its file
+            warnings.warn(
+                f"{file} was not written ({error.strerror}); the result is returned all the same", stacklevel=2
+            )
     return evaluation
 
 
@@ -218,9 +245,10 @@ def _check_fit(learned: Learned, module: nn.Module, config: Config) -> None:
     """Refuse weights whose shapes are not those of the network for these images."""
     needed = {name: tuple(p.shape) for name, p in module.named_parameters()}
     if {name: tuple(p.shape) for name, p in learned.state.params.items()} != needed:
+        trained = learned.config.task
         raise ConfigError(
-            f"{learned.name} was trained on {learned.config.task.dataset}, whose images are of another size; "
-            f"it cannot be evaluated on {config.task.dataset}"
+            f"{learned.name} was trained for {trained.way}-way tasks on images of {trained.dataset}; "
+            f"it does not fit {config.task.way}-way tasks on {config.task.dataset}"
         )
 
 

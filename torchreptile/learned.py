@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,7 @@ from torchreptile.files import replacing, write_text
 from torchreptile.inner import InnerState
 
 FORMAT = "torchreptile-weights-1"
+Kept = Literal["last", "best"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +55,13 @@ def shipped_weights() -> list[str]:
     return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
 
 
-def load_learned(source: str | Path, device: torch.device | str = "cpu") -> Learned:
-    """Load ``source``: a run folder (its best checkpoint if it has one, else its last), a weights file, or the
-    name of shipped weights. A folder of the same name goes before shipped weights.
+def load_learned(source: str | Path, device: torch.device | str = "cpu", checkpoint: Kept = "last") -> Learned:
+    """Load a run folder, a weights file, or shipped weights by name. A folder of that name goes before weights.
+
+    Args:
+        source: path or name.
+        device: where the tensors go.
+        checkpoint: of a run folder, the last one (as published) or the one with the best validation accuracy.
 
     Raises:
         RunError: there is no such thing, or it cannot be read.
@@ -65,8 +70,10 @@ def load_learned(source: str | Path, device: torch.device | str = "cpu") -> Lear
     if path.is_dir():
         folder = RunFolder(path)
         folder.config()  # says clearly when this is no run folder
-        checkpoint = load_checkpoint(folder.best if folder.best.is_file() else folder.last, device)
-        return Learned(path.name, checkpoint.config, checkpoint.state, checkpoint.step, path)
+        if checkpoint == "best" and not folder.best.is_file():
+            raise RunError(f"{path} has no best.pt: it has no validation classes, or measured none yet; take the last")
+        kept = load_checkpoint(folder.best if checkpoint == "best" else folder.last, device)
+        return Learned(path.name, kept.config, kept.state, kept.step, path)
     if path.suffix == ".safetensors" and path.is_file():
         return _load_weights(path, device)
     if str(source) in shipped_weights():
@@ -116,5 +123,5 @@ def _load_weights(path: Path, device: torch.device | str) -> Learned:
         v = {name.removeprefix("inner.v."): t for name, t in tensors.items() if name.startswith("inner.v.")}
         state = MetaState(params, InnerState(v, tensors["inner.steps"]))
         return Learned(path.stem, config, state, int(card["outer_steps_done"]), None)
-    except (OSError, SafetensorError, KeyError, ConfigError) as error:
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, ConfigError) as error:
         raise RunError(f"{path}: not readable weights ({error})") from error

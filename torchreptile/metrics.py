@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,22 +12,26 @@ from typing import Any
 from torchreptile.errors import ConfigError
 
 
+def require_tensorboard() -> None:
+    """Ask before anything is written.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise ConfigError("TensorBoard is not installed; pip install 'torchreptile[tensorboard]'")
+
+
 class MetricsLog:
     """Appends one JSON object per line; can be cut back to what a checkpoint knows of."""
 
-    def __init__(self, path: Path, keep_bytes: int, tensorboard: Path | None = None) -> None:
-        """Open ``path``, cut to its first ``keep_bytes`` bytes.
-
-        Raises:
-            ConfigError: TensorBoard is asked for and not installed.
-        """
+    def __init__(self, path: Path, keep_bytes: int, tensorboard: Path | None = None, from_step: int = 0) -> None:
+        """Open ``path``, cut to its first ``keep_bytes`` bytes; TensorBoard's log is cut to before ``from_step``."""
         self._writer: Any = None
         if tensorboard is not None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ConfigError("TensorBoard is not installed; pip install 'torchreptile[tensorboard]'") from error
-            self._writer = SummaryWriter(str(tensorboard))
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(tensorboard), purge_step=from_step)
         self._file = path.open("ab")
         # Not beyond the end, which would fill up with zeros; and the position must follow for sync() to tell it.
         self._file.truncate(min(keep_bytes, self._file.tell()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import final
@@ -42,13 +43,13 @@ class LiveLine:
         self._console, self._bar = console, _bar(console)
         self._task: TaskID | None = None
         self._accuracy = ""
-        self._first_step, self._first_done, self._shown = 0, -1.0, 0.0
-        self._total = 0
-        self._name = "val"
+        self._first: tuple[int, float, float] | None = None  # step, share done and seconds of the first step seen
+        self._total, self._shown = "", 0.0
 
     def started(self, folder: Path, config: Config, step: int) -> None:
         """Say where the run is kept and open the live line."""
-        self._first_step, self._total = step, config.outer.outer_steps
+        limit = config.outer.max_minutes
+        self._total = f"in {limit:g} min" if limit else f"of {config.outer.outer_steps:,}"
         self._shown = time.monotonic()
         resumed = f", going on from outer step {step:,}" if step else ""
         self._console.print(f"run folder {folder}{resumed}", highlight=False)
@@ -57,25 +58,25 @@ class LiveLine:
 
     def stepped(self, step: int, done: float, seconds: float) -> None:
         """Move the live line; off a terminal, print a line now and then."""
-        if self._first_done < 0:
-            self._first_done = done
+        if self._first is None:  # the first step compiles and warms up; the pace is that of the steps after it
+            self._first = (step, done, seconds)
             return
         now = time.monotonic()
         interval = 0.25 if self._console.is_terminal else PLAIN_SECONDS
         if now - self._shown < interval:
             return
         self._shown = now
-        numbers = self._numbers(step, done, seconds)
+        first_step, first_done, first_seconds = self._first
+        numbers = self._numbers(step, step - first_step, done, done - first_done, seconds - first_seconds)
         if self._console.is_terminal and self._task is not None:
             self._bar.update(self._task, completed=done, numbers=numbers)
         else:
             self._console.print(numbers, highlight=False, soft_wrap=True)
 
-    def _numbers(self, step: int, done: float, seconds: float) -> str:
-        steps, share = step - self._first_step, done - self._first_done
+    def _numbers(self, step: int, steps: int, done: float, share: float, seconds: float) -> str:
+        """``steps`` and ``share`` of the training took ``seconds``."""
         left = duration(seconds * (1 - done) / share) if share > 0 else "?"
-        pace = f"{1000 * seconds / max(steps, 1):.1f} ms/step"
-        return f"step {step:,}/{self._total:,}  {self._accuracy}{pace}  {left} left"
+        return f"step {step:,} {self._total}  {self._accuracy}{1000 * seconds / steps:.1f} ms/step  {left} left"
 
     def measured(self, step: int, loss: float, measured: dict[str, Result]) -> None:
         """Print a line that stays."""
@@ -94,16 +95,21 @@ class LiveLine:
         self._bar.stop()
         if interrupted:
             self._console.print(
-                f"stopped at outer step {step:,}, saved; go on with: reptile train --resume {folder}",
+                f"stopped at outer step {step:,}, saved; go on with: reptile train --resume {shlex.quote(str(folder))}",
                 highlight=False,
                 soft_wrap=True,
             )
         else:
+            name = shlex.quote(str(folder))
             self._console.print(
-                f"finished after {step:,} outer steps; next: reptile evaluate {folder}, reptile report {folder}",
+                f"finished after {step:,} outer steps; next: reptile evaluate {name}, reptile report {name}",
                 highlight=False,
                 soft_wrap=True,
             )
+
+    def failed(self) -> None:
+        """Close the live line."""
+        self._bar.stop()
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,14 +17,14 @@ import torch
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.checkpoint import Checkpoint, RunFolder, load_checkpoint, save_checkpoint
 from torchreptile.config import Config
-from torchreptile.data import Splits, load_splits
+from torchreptile.data import load_splits
 from torchreptile.device import choose_device
 from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import RunError
-from torchreptile.evaluation import Result, measure
+from torchreptile.evaluation import MODES, Result, measure
 from torchreptile.inner import Params
-from torchreptile.metrics import MetricsLog
+from torchreptile.metrics import MetricsLog, require_tensorboard
 from torchreptile.models import for_images
 
 SECONDS_PER_TASK_STEP = 0.003  # on two CPU cores; a guess, for choosing the execution of a run limited by time
@@ -45,6 +46,9 @@ class Observer(Protocol):
     def finished(self, folder: Path, step: int, interrupted: bool) -> None:
         """Training ended, or was told to stop."""
 
+    def failed(self) -> None:
+        """Training ends with an exception."""
+
 
 class Silent:
     """An observer that shows nothing."""
@@ -59,6 +63,9 @@ class Silent:
         """Nothing."""
 
     def finished(self, folder: Path, step: int, interrupted: bool) -> None:
+        """Nothing."""
+
+    def failed(self) -> None:
         """Nothing."""
 
 
@@ -88,6 +95,11 @@ def initial_params(config: Config, image_shape: tuple[int, int, int]) -> Params:
     return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
+def shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    """Names and shapes."""
+    return {name: tuple(p.shape) for name, p in params.items()}
+
+
 def outer_update(params: Params, gradient: Params, step_size: float) -> Params:
     """phi <- phi - step size * meta-gradient."""
     names = list(params)
@@ -107,25 +119,14 @@ def train(config: Config, out: Path | str, observer: Observer | None = None, ten
     Raises:
         ConfigError, DataError, RunError: settings, data or folder cannot be used.
     """
-    splits = load_splits(config.task.dataset, config.task.split_scheme, config.task.split_seed)
-    device = choose_device(config.run.device)
-    trainer = _Trainer(config, splits, RunFolder(Path(out)), device, observer or Silent())
-    trainer.folder.create(config, environment())
-    params = {name: p.to(device) for name, p in initial_params(config, splits.train.image_shape).items()}
-    generator = torch.Generator(device).manual_seed(config.run.seed)
-    start = Checkpoint(
-        config,
-        trainer.algorithm.initial_state(params),
-        step=0,
-        seconds=0.0,
-        generator=generator.get_state(),
-        metrics_bytes=0,
-        losses=(0.0, 0),
-        best=-1.0,
-        data=trainer.data,
-    )
-    save_checkpoint(start, trainer.folder.last)  # from here on, a killed run can be resumed
-    return trainer.run(start, tensorboard)
+    folder = RunFolder(Path(out))
+    folder.require_free()  # before the data are loaded, and before anything is written
+    trainer = _Trainer(config, folder, observer or Silent(), tensorboard)
+    with folder.locked(make=True):
+        folder.create(config, environment())
+        start = trainer.beginning()
+        save_checkpoint(start, folder.last)
+        return trainer.run(start)
 
 
 def resume(out: Path | str, observer: Observer | None = None, tensorboard: bool = False) -> Run:
@@ -135,54 +136,87 @@ def resume(out: Path | str, observer: Observer | None = None, tensorboard: bool 
         RunError: no such run, or it was trained on other images.
     """
     folder = RunFolder(Path(out))
-    config = folder.config()  # of the folder, for the device and to say clearly when this is no run
-    device = choose_device(config.run.device)
-    checkpoint = load_checkpoint(folder.last, device)
-    config = checkpoint.config
-    splits = load_splits(config.task.dataset, config.task.split_scheme, config.task.split_seed)
-    if checkpoint.data != splits.train.fingerprint:
-        raise RunError(f"{out} was trained on other images than {config.task.dataset} holds now; it cannot go on")
-    return _Trainer(config, splits, folder, device, observer or Silent()).run(checkpoint, tensorboard)
+    config = folder.config()
+    with folder.locked():
+        trainer = _Trainer(config, folder, observer or Silent(), tensorboard)
+        if not folder.last.is_file():  # killed before its first checkpoint
+            return trainer.run(trainer.beginning())
+        checkpoint = load_checkpoint(folder.last, trainer.device)
+        if checkpoint.config != config:
+            raise RunError(f"{folder.config_file} is not what {out} was trained with; settings of a run cannot change")
+        if shapes(checkpoint.state.params) != shapes(trainer.beginning().state.params):
+            raise RunError(f"{folder.last}: its weights are not those of this network; the file is damaged")
+        if checkpoint.data != trainer.data:
+            raise RunError(f"{out} was trained on other images than {config.task.dataset} holds now; it cannot go on")
+        return trainer.run(checkpoint)
 
 
 class _Trainer:
     """One training: the settings, the data, the algorithm, and the loop."""
 
-    def __init__(
-        self, config: Config, splits: Splits, folder: RunFolder, device: torch.device, observer: Observer
-    ) -> None:
-        self.config, self.folder, self.device, self.observer = config, folder, device, observer
+    def __init__(self, config: Config, folder: RunFolder, observer: Observer, tensorboard: bool) -> None:
+        if tensorboard:
+            require_tensorboard()
+        self.config, self.folder, self.observer = config, folder, observer
+        self.device = choose_device(config.run.device)
+        self.logs = folder.path / "tensorboard" if tensorboard else None
+        splits = load_splits(config.task.dataset, config.task.split_scheme, config.task.split_seed)
         self.data = splits.train.fingerprint
-        train_store = splits.train.to(device)
-        module = for_images(train_store.image_shape, config.task.way).to(device)
-        self.algorithm: Algorithm = build_algorithm(module, config, device, self._task_steps())
+        train_store = splits.train.to(self.device)
+        self.image_shape = train_store.image_shape
+        module = for_images(self.image_shape, config.task.way).to(self.device)
+        self.algorithm: Algorithm = build_algorithm(module, config, self.device, self._task_steps())
         self.sampler = self.algorithm.sampler(train_store)
         task, queries = config.task, config.evaluation.queries
         self.monitored = {"train": EpisodeSampler(train_store, task.way, task.shots, queries)}
         if splits.val is not None:
-            self.monitored["val"] = EpisodeSampler(splits.val.to(device), task.way, task.shots, queries)
+            self.monitored["val"] = EpisodeSampler(splits.val.to(self.device), task.way, task.shots, queries)
 
-    def run(self, start: Checkpoint, tensorboard: bool) -> Run:
+    def beginning(self) -> Checkpoint:
+        """The state before the first outer step: same seed, same state."""
+        params = {name: p.to(self.device) for name, p in initial_params(self.config, self.image_shape).items()}
+        return Checkpoint(
+            self.config,
+            self.algorithm.initial_state(params),
+            step=0,
+            seconds=0.0,
+            generator=torch.Generator(self.device).manual_seed(self.config.run.seed).get_state(),
+            metrics_bytes=0,
+            losses=(0.0, 0),
+            best=-1.0,
+            data=self.data,
+        )
+
+    def run(self, start: Checkpoint) -> Run:
         """Train from ``start`` to the end, or until told to stop."""
-        logs = self.folder.path / "tensorboard" if tensorboard else None
-        with MetricsLog(self.folder.metrics_file, start.metrics_bytes, logs) as log, _stop_on_signals() as stop:
+        log_file = MetricsLog(self.folder.metrics_file, start.metrics_bytes, self.logs, start.step + 1)
+        with log_file as log, _stop_on_signals() as stop:
             sitting = _Sitting(self, start, log)
             self.observer.started(self.folder.path, self.config, start.step)
-            saved_at = time.monotonic()
-            while not stop() and sitting.done() < 1:
-                sitting.outer_step()
-                if sitting.step % self.config.monitor_every == 0:
-                    sitting.measure()
-                self.observer.stepped(sitting.step, sitting.done(), sitting.seconds() - start.seconds)
-                if time.monotonic() - saved_at >= 60 * self.config.run.save_minutes:
-                    save_checkpoint(sitting.checkpoint(), self.folder.last)
-                    saved_at = time.monotonic()
-            interrupted = sitting.done() < 1
-            if not interrupted and sitting.unmeasured:
-                sitting.measure()
-            save_checkpoint(sitting.checkpoint(), self.folder.last)
+            try:
+                interrupted = self._until_done(sitting, stop)
+            except BaseException:
+                self.observer.failed()
+                raise
             self.observer.finished(self.folder.path, sitting.step, interrupted)
         return Run(self.folder.path, sitting.state, sitting.step, interrupted, sitting.measured)
+
+    def _until_done(self, sitting: _Sitting, stop: Callable[[], bool]) -> bool:
+        """The loop; True if it was told to stop before the end."""
+        saved_at, before = time.monotonic(), sitting.seconds()
+        while not stop() and sitting.done() < 1:
+            sitting.outer_step()
+            if sitting.step % self.config.monitor_every == 0:
+                sitting.measure()
+            self.observer.stepped(sitting.step, sitting.done(), sitting.seconds() - before)
+            if time.monotonic() - saved_at >= 60 * self.config.run.save_minutes:
+                save_checkpoint(sitting.checkpoint(), self.folder.last)
+                saved_at = time.monotonic()
+        interrupted = sitting.done() < 1
+        if not interrupted and sitting.unmeasured:
+            sitting.measure()
+        save_checkpoint(sitting.checkpoint(), self.folder.last)
+        return interrupted
 
     def _task_steps(self) -> float:
         """About how many inner steps of one task this training will do."""
@@ -199,7 +233,12 @@ class _Sitting:
         self.state, self.step, self._best = start.state, start.step, start.best
         self.measured: dict[str, Result] = {}
         self._generator = torch.Generator(trainer.device)
-        self._generator.set_state(start.generator)
+        try:
+            self._generator.set_state(start.generator)
+        except (RuntimeError, TypeError) as error:  # their sizes differ
+            raise RunError(
+                f"{trainer.folder.path} was trained on another kind of device than {trainer.device}; resume it there"
+            ) from error
         # Summed on the device: reading a number after every step would make the host wait for it.
         self._loss_sum = torch.tensor(start.losses[0], dtype=torch.float64, device=trainer.device)
         self.unmeasured = start.losses[1]  # outer steps since the last measurement
@@ -235,6 +274,11 @@ class _Sitting:
             for split, sampler in trainer.monitored.items()
         }
         loss = float(self._loss_sum) / max(self.unmeasured, 1)
+        if not math.isfinite(loss):
+            raise RunError(
+                f"{trainer.folder.path}: training diverged before outer step {self.step} (the loss is {loss}); "
+                f"start again with a smaller --inner-lr than {trainer.config.inner.inner_lr}"
+            )
         self._loss_sum.zero_()
         self.unmeasured = 0
         self._log.write(_line(self.step, loss, self._step_size, self.seconds(), self.measured))
@@ -270,7 +314,7 @@ def _line(
         "seconds": round(seconds, 3),
     }
     for split, result in measured.items():
-        for mode in ("transductive", "non_transductive"):
+        for mode in MODES:
             accuracy = getattr(result, mode)
             line[f"{split}_{mode}"] = accuracy.mean
             line[f"{split}_{mode}_ci95"] = accuracy.ci95

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from torchreptile.data.cache import cache_dir, prepared
+from torchreptile.data.cache import prepared
 from torchreptile.data.download import RemoteFile, fetch
 from torchreptile.data.splits import Splits, resolve_scheme, shuffled_classes
 from torchreptile.data.store import ImageStore
@@ -110,12 +110,7 @@ def load() -> ImageStore:
     Raises:
         DataError: the data cannot be found, downloaded or prepared, or are not Omniglot.
     """
-    expected = official()
-    store = prepared(CACHE_FILE, lambda: prepare(expected))
-    if store.fingerprint != expected.fingerprint:  # safetensors guards the cache's frame, not its pixels
-        (cache_dir() / CACHE_FILE).unlink(missing_ok=True)
-        store = prepared(CACHE_FILE, lambda: prepare(expected))
-    return store
+    return prepared(CACHE_FILE, lambda: prepare(official()))
 
 
 def prepare(expected: Expected) -> ImageStore:

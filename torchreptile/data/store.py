@@ -110,12 +110,17 @@ class ImageStore:
             save_file(
                 {"images": self.images.contiguous(), "class_sizes": self.class_sizes},
                 temporary,
-                metadata={"format": FORMAT, "name": self.name, "class_names": json.dumps(self.class_names)},
+                metadata={
+                    "format": FORMAT,
+                    "name": self.name,
+                    "class_names": json.dumps(self.class_names),
+                    "fingerprint": self.fingerprint,
+                },
             )
 
     @classmethod
     def load(cls, path: Path) -> ImageStore:
-        """Read a store written by :meth:`save`; the images stay on disk (memory-mapped) until touched.
+        """Read a store written by :meth:`save` and check its fingerprint; the images stay memory-mapped.
 
         Raises:
             DataError: the file is missing, damaged or of another format.
@@ -125,11 +130,14 @@ class ImageStore:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
                     raise DataError(f"{path}: not an image store of this version; delete it to have it made again")
-                return cls(
+                store = cls(
                     images=file.get_tensor("images"),
                     class_sizes=file.get_tensor("class_sizes"),
                     class_names=tuple(json.loads(metadata["class_names"])),
                     name=metadata["name"],
                 )
+                if store.fingerprint != metadata["fingerprint"]:  # safetensors guards the frame, not the pixels
+                    raise DataError(f"{path}: its pixels have changed since it was written; delete it")
+                return store
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise DataError(f"{path}: unreadable image store ({error}); delete it to have it made again") from error

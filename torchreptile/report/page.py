@@ -18,7 +18,7 @@ from torchreptile.errors import DataError, RunError
 from torchreptile.evaluation import MODES, Evaluation, Split, split_store
 from torchreptile.files import replacing, write_text
 from torchreptile.learned import Learned, load_learned
-from torchreptile.presets import PRESETS, Preset, published
+from torchreptile.presets import PRESETS, Preset
 from torchreptile.report.curves import draw_curves
 from torchreptile.report.drawing import draw_episode, letter
 from torchreptile.report.episodes import ShownEpisode, sample_episodes
@@ -185,8 +185,8 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
     rows = []
     for mode in MODES:
         accuracy = evaluation.result.selected(mode == "transductive")
-        cell = published(evaluation.config.outer.algorithm, task.dataset, task.way, task.shots, mode == "transductive")
-        if cell is None or evaluation.published(mode) is None:
+        cell = evaluation.published(mode)
+        if cell is None:
             beside = ("none", "", "")
         else:
             difference = f"{100 * accuracy.mean - cell.accuracy:+.2f}".replace("-", "−")
