@@ -1,0 +1,22 @@
+"""Draw docs/images/episodes.png: ``python docs/images/episodes.py RUN`` for a run on generated characters."""
+
+import io
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from torchreptile.evaluation import split_store
+from torchreptile.learned import load_learned
+from torchreptile.report import draw_episode, sample_episodes
+
+GAP = 24  # pixels between episodes
+
+learned = load_learned(sys.argv[1])
+shown = sample_episodes(learned, split_store(learned.config, "test"))[:3]
+pictures = [Image.open(io.BytesIO(draw_episode(each.episode, each.predicted))) for each in shown]
+width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
+sheet = Image.new("RGB", (width, pictures[0].height), "white")
+for number, picture in enumerate(pictures):
+    sheet.paste(picture, (number * (picture.width + GAP), 0))
+sheet.quantize(32).save(Path(__file__).with_suffix(".png"))
