@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.config import LARGEST_SEED, Config
 from torchreptile.data import ImageStore, load_splits
+from torchreptile.data.splits import resolve_scheme
 from torchreptile.device import choose_device
 from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
@@ -209,6 +210,7 @@ def evaluate(
     if dataset is not None and dataset != learned.config.task.dataset:
         changes |= {"dataset": dataset, "split_scheme": "default", "split_seed": 0}
     config = learned.config.replace(**changes)
+    config = config.replace(split_scheme=resolve_scheme(config.task.dataset, config.task.split_scheme))
     store = split_store(config, split).to(where)
     module = for_images(store.image_shape, config.task.way)
     _check_fit(learned, module, config)
