@@ -25,6 +25,7 @@ from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, DataError, RunError
 from torchreptile.files import write_text
+from torchreptile.inner import shapes
 from torchreptile.learned import Kept, Learned, load_learned
 from torchreptile.models import for_images
 from torchreptile.presets import Published, published
@@ -245,8 +246,7 @@ def evaluate(
 
 def _check_fit(learned: Learned, module: nn.Module, config: Config) -> None:
     """Refuse weights whose shapes are not those of the network for these images."""
-    needed = {name: tuple(p.shape) for name, p in module.named_parameters()}
-    if {name: tuple(p.shape) for name, p in learned.state.params.items()} != needed:
+    if shapes(learned.state.params) != shapes(dict(module.named_parameters())):
         trained = learned.config.task
         raise ConfigError(
             f"{learned.name} was trained for {trained.way}-way tasks on images of {trained.dataset}; "

@@ -18,8 +18,8 @@ from torch.func import functional_call
 from torchreptile.config import InnerConfig
 from torchreptile.errors import ConfigError
 from torchreptile.models.conv4 import Conv4
+from torchreptile.models.conv4 import Params as Params
 
-Params = dict[str, Tensor]
 StackedForward = Callable[[Params, Tensor], Tensor]
 """(parameters with a leading axis of T, (T, B, C, H, W)) -> logits (T, B, way)."""
 
@@ -46,6 +46,11 @@ class InnerState:
         """The state before the first step."""
         v = {name: torch.zeros_like(p) for name, p in params.items()} if optimizer == "adam" else {}
         return cls(v, torch.zeros((), dtype=torch.float64, device=next(iter(params.values())).device))
+
+
+def shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    """Names and shapes: equal exactly when weights fit a network."""
+    return {name: tuple(p.shape) for name, p in params.items()}
 
 
 def stack(params: Params, tasks: int) -> Params:

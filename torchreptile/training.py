@@ -23,7 +23,7 @@ from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import RunError
 from torchreptile.evaluation import MODES, Result, measure
-from torchreptile.inner import Params
+from torchreptile.inner import Params, shapes
 from torchreptile.metrics import MetricsLog, require_tensorboard
 from torchreptile.models import for_images
 
@@ -95,11 +95,6 @@ def initial_params(config: Config, image_shape: tuple[int, int, int]) -> Params:
     return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
-def shapes(params: Params) -> dict[str, tuple[int, ...]]:
-    """Names and shapes."""
-    return {name: tuple(p.shape) for name, p in params.items()}
-
-
 def outer_update(params: Params, gradient: Params, step_size: float) -> Params:
     """phi <- phi - step size * meta-gradient."""
     names = list(params)
@@ -144,7 +139,7 @@ def resume(out: Path | str, observer: Observer | None = None, tensorboard: bool 
         checkpoint = load_checkpoint(folder.last, trainer.device)
         if checkpoint.config != config:
             raise RunError(f"{folder.config_file} is not what {out} was trained with; settings of a run cannot change")
-        if shapes(checkpoint.state.params) != shapes(trainer.beginning().state.params):
+        if shapes(checkpoint.state.params) != trainer.shapes:
             raise RunError(f"{folder.last}: its weights are not those of this network; the file is damaged")
         if checkpoint.data != trainer.data:
             raise RunError(f"{out} was trained on other images than {config.task.dataset} holds now; it cannot go on")
@@ -165,6 +160,7 @@ class _Trainer:
         train_store = splits.train.to(self.device)
         self.image_shape = train_store.image_shape
         module = for_images(self.image_shape, config.task.way).to(self.device)
+        self.shapes = shapes(dict(module.named_parameters()))
         self.algorithm: Algorithm = build_algorithm(module, config, self.device, self._task_steps())
         self.sampler = self.algorithm.sampler(train_store)
         task, queries = config.task, config.evaluation.queries
@@ -269,16 +265,16 @@ class _Sitting:
     def measure(self) -> None:
         """Accuracy on training and validation classes, never on test classes: logged, shown, the best one kept."""
         trainer, run = self._trainer, self._trainer.config.run
-        self.measured = {
-            split: measure(trainer.algorithm, self.state, sampler, run.monitor_episodes, MONITOR_SEED)
-            for split, sampler in trainer.monitored.items()
-        }
         loss = float(self._loss_sum) / max(self.unmeasured, 1)
         if not math.isfinite(loss):
             raise RunError(
                 f"{trainer.folder.path}: training diverged before outer step {self.step} (the loss is {loss}); "
                 f"start again with a smaller --inner-lr than {trainer.config.inner.inner_lr}"
             )
+        self.measured = {
+            split: measure(trainer.algorithm, self.state, sampler, run.monitor_episodes, MONITOR_SEED)
+            for split, sampler in trainer.monitored.items()
+        }
         self._loss_sum.zero_()
         self.unmeasured = 0
         self._log.write(_line(self.step, loss, self._step_size, self.seconds(), self.measured))
