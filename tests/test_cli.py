@@ -34,6 +34,11 @@ def test_published_command_pastes_in_and_means_the_preset() -> None:
     assert command.out == Path("ckpt_o120")
 
 
+def test_flags_of_the_original_written_with_underscores_bring_its_defaults_too() -> None:
+    assert parsed_train("--meta_iters 7").config == parsed_train("--meta-iters 7").config
+    assert parsed_train("--meta_iters 7").config == cli.ORIGINAL_DEFAULTS.replace(outer_steps=7)
+
+
 def test_switches_of_the_original() -> None:
     command = parsed_train(
         "--sgd --foml --foml-tail 5 --replacement --seed 7 --outer-step-size=0.25 --eval-episodes 30"
@@ -156,3 +161,13 @@ def test_pretrained_evaluates_with_what_was_pasted() -> None:
 def test_dry_run_goes_with_new_trainings_alone(words: str) -> None:
     with pytest.raises(ConfigError, match="--dry-run"):
         parsed_train(f"{words} --dry-run").run()
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    piped = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m torchreptile presets | head -1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (piped.returncode, piped.stderr) == (0, "")

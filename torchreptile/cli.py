@@ -193,12 +193,17 @@ def _free_folder(name: str) -> Path:
     return folder
 
 
+def _dashed(flag: str) -> str:
+    """The original code's flags with dashes, as argparse lets people write them with underscores."""
+    return flag.replace("_", "-")
+
+
 def translate(arguments: Sequence[str]) -> list[str]:
     """Write the original code's flags as ours; ``--name=value`` keeps its value."""
     translated: list[str] = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        ours = ORIGINAL_FLAGS.get(name.replace("_", "-"), (name,))
+        ours = ORIGINAL_FLAGS.get(_dashed(name), (name,))
         translated += [*ours[:-1], ours[-1] + equals + value]
     return translated
 
@@ -207,7 +212,7 @@ def parse(arguments: Sequence[str]) -> Train | Evaluate | Report | Presets:
     """The command that ``arguments`` (without the program's name) ask for; exits with 2 if they make none."""
     words, pasted = list(arguments), False
     if words[:1] == ["train"]:
-        pasted = any(word.partition("=")[0] in set(ORIGINAL_FLAGS) - CONVENIENT for word in words)
+        pasted = any(_dashed(word.partition("=")[0]) in set(ORIGINAL_FLAGS) - CONVENIENT for word in words)
         words = translate(words)
     # A preset's settings are the defaults of the other flags, so it has to be known before the flags are read.
     guess = next((word for word in words if word in PRESETS), "")

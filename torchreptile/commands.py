@@ -22,6 +22,14 @@ from torchreptile.training import train as train_run
 STOPPED = 130
 
 
+class _Output(Console):
+    """Standard output; a reader that goes away, such as ``head``, is no error."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the entry point; rich would exit with 1."""
+        raise BrokenPipeError
+
+
 def train(config: Config, out: Path, tensorboard: bool) -> int:
     """Meta-train with a live line."""
     return _exit_code(train_run(config, out, LiveLine(Console(stderr=True)), tensorboard))
@@ -58,7 +66,7 @@ def evaluate(source: Path, as_json: bool, **settings: Any) -> int:
     if as_json:
         print(evaluation.to_json())
     else:
-        print_evaluation(evaluation, Console())
+        print_evaluation(evaluation, _Output())
     return 0
 
 
@@ -105,7 +113,7 @@ def presets() -> int:
         ]
         shown = [f"{cell.accuracy:.2f}% ± {cell.margin:.2f}" if cell else "-" for cell in cells]
         table.add_row(entry.name, *shown)
-    console = Console()
+    console = _Output()
     console.print(table)
     console.print(f"shipped weights: {', '.join(shipped_weights()) or 'none'}", highlight=False)
     return 0
