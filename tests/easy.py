@@ -9,7 +9,7 @@ import torch
 from torchreptile.config import Config
 from torchreptile.data import ImageStore, Splits
 from torchreptile.inner import Params
-from torchreptile.training import initial_params
+from torchreptile.models import for_images, initial_params
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -57,7 +57,9 @@ def small_config(**changes: object) -> Config:
 def double_params(config: Config, shape: tuple[int, int, int] = (1, 28, 28)) -> Params:
     """The package's initial weights in float64, with biases and BatchNorm moved off 0 and 1 so that errors show."""
     generator = torch.Generator().manual_seed(99)
-    params = {name: p.double() for name, p in initial_params(config, shape).items()}
+    params = {
+        name: p.double() for name, p in initial_params(for_images, shape, config.task.way, config.run.seed).items()
+    }
     for p in params.values():
         if p.ndim == 1:
             p += 0.1 * torch.randn(p.shape, generator=generator, dtype=torch.float64)

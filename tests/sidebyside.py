@@ -13,8 +13,7 @@ from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.config import Config
 from torchreptile.data import ImageStore
 from torchreptile.episodes import Episodes
-from torchreptile.models import for_images
-from torchreptile.training import outer_update
+from torchreptile.outer import outer_update
 
 
 @dataclass
@@ -37,7 +36,7 @@ def reference_for(config: Config, state: MetaState) -> ReferenceLearner:
 
 def run_both(config: Config, store: ImageStore, outer_steps: int = 3) -> SideBySide:
     """Some outer steps by the package and by the reference."""
-    algorithm = build_algorithm(for_images(store.image_shape, config.task.way), config, torch.device("cpu"))
+    algorithm = build_algorithm(config, store.image_shape, torch.device("cpu"))
     state = algorithm.initial_state(double_params(config))
     reference = reference_for(config, state)
     sampler = algorithm.sampler(store)

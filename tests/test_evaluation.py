@@ -20,17 +20,17 @@ from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, DataError, RunError
 from torchreptile.evaluation import Accuracy, Evaluation, evaluate, measure
 from torchreptile.learned import load_learned
-from torchreptile.models import for_images
-from torchreptile.training import initial_params, train
+from torchreptile.models import for_images, initial_params
+from torchreptile.training import train
 
 
 def algorithm_for(config: Config, shape: tuple[int, int, int] = (1, 28, 28)) -> Algorithm:
-    return build_algorithm(for_images(shape, config.task.way), config, torch.device("cpu"))
+    return build_algorithm(config, shape, torch.device("cpu"))
 
 
 def tiny_start(config: Config) -> tuple[Algorithm, MetaState]:
     algorithm = algorithm_for(config, TINY)
-    return algorithm, algorithm.initial_state(initial_params(config, TINY))
+    return algorithm, algorithm.initial_state(initial_params(for_images, TINY, config.task.way, config.run.seed))
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -132,8 +132,8 @@ def test_the_first_episodes_of_a_longer_measurement_are_the_same(episodes: int) 
 def test_progress_is_told() -> None:
     algorithm, state = tiny_start(small_config(eval_steps=1))
     told: list[int] = []
-    measure(algorithm, state, EpisodeSampler(easy_store(12, shape=TINY), 3, 1, 1), 50, 0, told.append)
-    assert told == [20, 40, 50]
+    measure(algorithm, state, EpisodeSampler(easy_store(12, shape=TINY), 3, 1, 1), 250, 0, told.append)
+    assert told == [100, 200, 250]
 
 
 def test_accuracy_over() -> None:

@@ -58,7 +58,7 @@ def test_the_gradient_is_the_query_gradient_at_the_adapted_weights() -> None:
     config = small_config(
         algorithm="foml", foml_tail=2, inner_optimizer="sgd", inner_lr=0.1, inner_steps=2, inner_batch=6, meta_batch=1
     )
-    algorithm = build_algorithm(for_images((1, 28, 28), 3), config, torch.device("cpu"))
+    algorithm = build_algorithm(config, (1, 28, 28), torch.device("cpu"))
     state = algorithm.initial_state(double_params(config))
     sampler = algorithm.sampler(easy_store(10))
     assert (sampler.shots, sampler.queries) == (2, 2)

@@ -12,8 +12,8 @@ from torch import nn
 from tests.easy import double_params, easy_store, small_config
 from tests.reference import MiniImageNetNet, OmniglotNet, ReferenceLearner
 from torchreptile.config import Config, InnerConfig
-from torchreptile.errors import ConfigError
-from torchreptile.inner import COMPILE_FROM, InnerLoop, InnerState, Params, choose_execution, stack
+from torchreptile.execution import choose_execution, stack
+from torchreptile.inner import InnerLoop, InnerState, Params
 from torchreptile.models import for_images
 
 TASKS, STEPS = 2, 3
@@ -29,12 +29,16 @@ def drawn_batches(shape: tuple[int, int, int], dtype: torch.dtype = torch.float6
     return list(zip(images, labels, strict=True))
 
 
+def loop_for(module: nn.Module, settings: InnerConfig, execution: str) -> InnerLoop:
+    return InnerLoop(settings, choose_execution(execution, module, (1, 28, 28), torch.device("cpu")))
+
+
 def start(config: Config, params: Params) -> tuple[Params, InnerState]:
     fresh = InnerState.fresh(params, config.inner.inner_optimizer)
     return stack(params, TASKS), InnerState(stack(fresh.v, TASKS), fresh.steps)
 
 
-@pytest.mark.parametrize("execution", ["loop", "grouped"])
+@pytest.mark.parametrize("execution", ["loop", "grouped", "matmul", "vmap"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_logits_and_losses_equal_the_reference(network: str, optimizer: str, execution: str) -> None:
@@ -43,7 +47,7 @@ def test_logits_and_losses_equal_the_reference(network: str, optimizer: str, exe
     phi = double_params(config, shape)
     params, state = start(config, phi)
     module = for_images(shape, way=3)
-    loop = InnerLoop(module, config.inner, execution)
+    loop = loop_for(module, config.inner, execution)
     batches = drawn_batches(shape)
     losses = loop.run(params, state, batches)
     probe = torch.rand(TASKS, 3, *shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
@@ -63,11 +67,11 @@ def test_logits_and_losses_equal_the_reference(network: str, optimizer: str, exe
                 torch.testing.assert_close(params[name][task], p.detach(), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("execution", ["loop", "grouped"])
+@pytest.mark.parametrize("execution", ["loop", "grouped", "matmul", "vmap"])
 def test_a_carried_second_moment_goes_on_as_in_one_long_run(execution: str) -> None:
     """Two runs of the loop with the state handed over are one run of twice as many steps."""
     config = small_config()
-    loop = InnerLoop(for_images((1, 28, 28), way=3), config.inner, execution)
+    loop = loop_for(for_images((1, 28, 28), way=3), config.inner, execution)
     batches = drawn_batches((1, 28, 28))
     results = []
     for pieces in ([batches], [batches[:1], batches[1:]]):
@@ -94,7 +98,7 @@ def test_the_first_adam_step_of_a_fresh_state_is_the_sign_of_the_gradient() -> N
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x[:, :2] * self.w
 
-    loop = InnerLoop(Line(), InnerConfig(inner_lr=0.01), "loop")
+    loop = loop_for(Line(), InnerConfig(inner_lr=0.01), "loop")
     loop.run(params, state, [(torch.tensor([[[1.0, 1e-3]]]), torch.tensor([[0]]))])
     torch.testing.assert_close(params["w"], torch.tensor([[1.01, 0.99]]), rtol=0, atol=1e-6)
 
@@ -102,7 +106,7 @@ def test_the_first_adam_step_of_a_fresh_state_is_the_sign_of_the_gradient() -> N
 def test_tasks_do_not_touch_each_other() -> None:
     """Other images for task 1 leave task 0's weights as they were."""
     config = small_config(inner_optimizer="sgd", inner_lr=0.1)
-    loop = InnerLoop(for_images((1, 28, 28), way=3), config.inner, "grouped")
+    loop = loop_for(for_images((1, 28, 28), way=3), config.inner, "grouped")
     batches = drawn_batches((1, 28, 28))
     first, state = start(config, double_params(config))
     loop.run(first, state, batches)
@@ -136,7 +140,7 @@ def test_compiled_gives_the_losses_of_grouped(optimizer: str) -> None:
     losses, moments = {}, {}
     for execution in ("grouped", "compiled"):
         params, state = start(config, phi)
-        loop = InnerLoop(for_images((1, 28, 28), way=3), config.inner, execution)
+        loop = loop_for(for_images((1, 28, 28), way=3), config.inner, execution)
         losses[execution] = torch.stack([loop.run(params, state, [batch]) for batch in batches])
         assert int(state.steps) == STEPS
         moments[execution] = state.v
@@ -146,19 +150,6 @@ def test_compiled_gives_the_losses_of_grouped(optimizer: str) -> None:
         if not name.startswith("convs") or name.endswith("weight"):
             expected = moments["grouped"][name]
             torch.testing.assert_close(moments["compiled"][name], expected, rtol=0.02, atol=float(expected.max()) / 100)
-
-
-def test_choose_execution(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu, own, module = torch.device("cpu"), nn.Linear(2, 2), for_images((1, 28, 28), way=3)
-    long = float(COMPILE_FROM)
-    for works in (True, False):
-        monkeypatch.setattr("torchreptile.inner._compiler_works", lambda works=works: works)
-        assert choose_execution("auto", own, cpu, long) == "loop"
-        assert choose_execution("auto", module, cpu, long - 1) == "grouped"
-        assert choose_execution("auto", module, cpu, long) == ("compiled" if works else "grouped")
-        assert choose_execution("loop", module, cpu, long) == "loop"
-    with pytest.raises(ConfigError, match="grouped needs a built-in network; Linear runs with loop"):
-        choose_execution("grouped", own, cpu, long)
 
 
 def test_easy_images_are_not_blank() -> None:

@@ -9,7 +9,7 @@ from tests.easy import double_params, easy_store, small_config
 from tests.sidebyside import run_both
 from torchreptile.algorithms import build_algorithm
 from torchreptile.models import for_images
-from torchreptile.training import outer_update
+from torchreptile.outer import outer_update
 
 
 @pytest.mark.parametrize("execution", ["loop", "grouped"])
@@ -64,7 +64,7 @@ def test_the_three_policies_are_three_algorithms() -> None:
 def test_batched_tasks_are_the_mean_of_single_tasks() -> None:
     """The meta-gradient of a meta-batch is the mean of its tasks' own, and the state is left as it was."""
     config = small_config(inner_optimizer="sgd", inner_lr=0.1, inner_batch=12, inner_steps=1)
-    algorithm = build_algorithm(for_images((1, 28, 28), 3), config, torch.device("cpu"))
+    algorithm = build_algorithm(config, (1, 28, 28), torch.device("cpu"))
     state = algorithm.initial_state(double_params(config))
     before = {name: p.clone() for name, p in state.params.items()}
     sampler = algorithm.sampler(easy_store(10))

@@ -16,12 +16,13 @@ torch.set_num_threads(1)
 from tests.easy import easy_splits, killable_config  # noqa: E402
 from torchreptile import evaluation, training  # noqa: E402
 from torchreptile.config import Config  # noqa: E402
+from torchreptile.execution import Execution  # noqa: E402
 
 
 class Announcer(training.Silent):
     """Says when training has begun, so that the killer need not guess."""
 
-    def started(self, folder: Path, config: Config, step: int) -> None:
+    def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
         print("started", flush=True)
 
 

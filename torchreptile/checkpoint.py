@@ -6,6 +6,7 @@ classes), eval-*.json and what ``reptile report`` draws.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -55,8 +56,25 @@ class Checkpoint:
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write ``checkpoint`` so that ``path`` is, at every moment, the old file or the new one."""
+    content = _content(checkpoint)
+    try:
+        with replacing(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{path}: cannot be saved ({reason}); what was saved before is untouched") from error
+
+
+def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
+    """What :func:`save_checkpoint` writes, for another process to read."""
+    file = io.BytesIO()
+    torch.save(_content(checkpoint), file)
+    return file.getvalue()
+
+
+def _content(checkpoint: Checkpoint) -> dict[str, Any]:
     inner = checkpoint.state.inner
-    content = {
+    return {
         "format": FORMAT,
         "config": checkpoint.config.to_json(),
         "params": {name: p.cpu() for name, p in checkpoint.state.params.items()},
@@ -69,22 +87,17 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "best": checkpoint.best,
         "data": checkpoint.data,
     }
-    try:
-        with replacing(path) as temporary:
-            torch.save(content, temporary)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{path}: cannot be saved ({reason}); what was saved before is untouched") from error
 
 
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
+def load_checkpoint(source: Path | IO[bytes], device: torch.device | str = "cpu") -> Checkpoint:
     """Read a checkpoint; only tensors and plain values are admitted, never code.
 
     Raises:
         RunError: the file is missing, damaged, foreign, or holds anything else.
     """
+    path = source if isinstance(source, Path) else "the checkpoint"
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(source, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"{path}: there is no such checkpoint") from error
     except pickle.UnpicklingError as error:

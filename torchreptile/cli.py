@@ -16,9 +16,10 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
 
-from torchreptile.config import Config
+from torchreptile.config import Config, ExecutionName, Precision
 from torchreptile.errors import ConfigError, TorchReptileError
 from torchreptile.presets import PRESETS, preset
+from torchreptile.workers import launch, started_by_launcher
 
 # The flags of the original code, so that the published commands can be pasted.
 ORIGINAL_FLAGS: dict[str, tuple[str, ...]] = {
@@ -73,9 +74,14 @@ class Train:
     """Show what would be done, and do nothing."""
     tensorboard: bool = False
     """Log for TensorBoard as well, into the run folder."""
+    workers: int = 1
+    """Processes on this machine that share the tasks of every meta-batch; one per core is fastest on a CPU. On
+    several machines or GPUs: torchrun -m torchreptile train ..."""
 
     def run(self) -> int:
         """Train, resume, or show."""
+        if self.workers != 1 and not self.dry_run and not started_by_launcher():
+            return launch(_at_least_one(self.workers), sys.argv[1:])
         from torchreptile import commands
 
         if self.dry_run and (self.resume is not None or self.pretrained):
@@ -107,6 +113,9 @@ class Train:
             eval_batch=evaluation.eval_batch,
             seed=run.seed,
             device=run.device,
+            execution=run.execution,
+            precision=run.precision,
+            task_chunk=run.task_chunk,
         )
 
 
@@ -136,11 +145,21 @@ class Evaluate:
     """Seed of episodes and mini-batches."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    execution: ExecutionName = "auto"
+    """How episodes are computed: see reptile train --help."""
+    precision: Precision = "fp32"
+    """fp32, tf32 or bf16."""
+    task_chunk: int = 0
+    """Episodes computed at a time, to bound memory; 0 takes as many as fit."""
+    workers: int = 1
+    """Processes on this machine that share the episodes; one per core is fastest on a CPU."""
     json: bool = False
     """Print JSON instead of a table."""
 
     def run(self) -> int:
         """Measure and print."""
+        if self.workers != 1 and not started_by_launcher():
+            return launch(_at_least_one(self.workers), sys.argv[1:])
         from torchreptile import commands
 
         return commands.evaluate(
@@ -156,6 +175,9 @@ class Evaluate:
             eval_batch=self.eval_batch,
             seed=self.seed,
             device=self.device,
+            execution=self.execution,
+            precision=self.precision,
+            task_chunk=self.task_chunk,
         )
 
 
@@ -174,6 +196,51 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Bench:
+    """Measure how fast this machine meta-trains: every execution beside the loop that people write by hand."""
+
+    network: Literal["omniglot", "mini-imagenet"] = "omniglot"
+    """Which of the paper's two networks, on random images of its size."""
+    way: int = 5
+    """Classes in a task."""
+    train_shots: int = 10
+    """Images per class in a task."""
+    meta_batch: int = 5
+    """Tasks per outer step."""
+    inner_batch: int = 10
+    """Images in an inner mini-batch."""
+    inner_steps: int = 5
+    """Inner steps per task."""
+    executions: tuple[str, ...] = ("naive", "loop", "grouped", "matmul", "vmap", "compiled")
+    """What to compare; naive is deepcopy and torch.optim.Adam, task after task."""
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    """Precisions of each; naive runs in fp32 alone."""
+    rounds: int = 20
+    """Outer steps of each; medians count."""
+    memory: bool = True
+    """Also measure peak memory, each in a process of its own."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N. On a GPU each runs eagerly and as a CUDA graph."""
+    out: Path = Path("bench")
+    """Folder for NETWORK.json and NETWORK.png."""
+
+    def run(self) -> int:
+        """Measure, print and draw."""
+        from torchreptile import commands
+
+        work = Config().replace(
+            way=self.way,
+            train_shots=self.train_shots,
+            meta_batch=self.meta_batch,
+            inner_batch=self.inner_batch,
+            inner_steps=self.inner_steps,
+        )
+        return commands.bench(
+            work, self.network, self.executions, self.precisions, self.rounds, self.memory, self.device, self.out
+        )
+
+
+@dataclass(frozen=True)
 class Presets:
     """List the presets with what was published for them, and the shipped weights."""
 
@@ -184,6 +251,12 @@ class Presets:
         return commands.presets()
 
 
+def _at_least_one(workers: int) -> int:
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}; it must be at least 1")
+    return workers
+
+
 def _free_folder(name: str) -> Path:
     """runs/NAME, or runs/NAME-2 ... where that is taken."""
     folder, number = Path("runs") / name, 1
@@ -191,6 +264,9 @@ def _free_folder(name: str) -> Path:
         number += 1
         folder = Path("runs") / f"{name}-{number}"
     return folder
+
+
+Command = Train | Evaluate | Report | Bench | Presets
 
 
 def _dashed(flag: str) -> str:
@@ -208,7 +284,7 @@ def translate(arguments: Sequence[str]) -> list[str]:
     return translated
 
 
-def parse(arguments: Sequence[str]) -> Train | Evaluate | Report | Presets:
+def parse(arguments: Sequence[str]) -> Command:
     """The command that ``arguments`` (without the program's name) ask for; exits with 2 if they make none."""
     words, pasted = list(arguments), False
     if words[:1] == ["train"]:
@@ -222,15 +298,16 @@ def parse(arguments: Sequence[str]) -> Train | Evaluate | Report | Presets:
     return command
 
 
-def _parse(words: list[str], preset_name: str, pasted: bool) -> Train | Evaluate | Report | Presets:
+def _parse(words: list[str], preset_name: str, pasted: bool) -> Command:
     start = Train(config=preset(preset_name) if preset_name else ORIGINAL_DEFAULTS if pasted else Config())
     kinds = (
         Annotated[Train, subcommand("train", default=start)]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Report, subcommand("report")]
+        | Annotated[Bench, subcommand("bench")]
         | Annotated[Presets, subcommand("presets")]
     )
-    command: Train | Evaluate | Report | Presets = tyro.cli(
+    command: Command = tyro.cli(
         kinds,
         prog="reptile",
         description="Few-shot meta-learning: the Reptile paper's experiments, and your own.",

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from torchreptile.config import Config
 from torchreptile.data import load_splits
+from torchreptile.device import choose_device
+from torchreptile.errors import ConfigError
 from torchreptile.evaluation import MODES, Evaluation
 from torchreptile.evaluation import evaluate as measure
+from torchreptile.files import replacing, write_text
 from torchreptile.learned import shipped_weights
 from torchreptile.presets import PRESETS, published
 from torchreptile.progress import EpisodeBar, LiveLine
 from torchreptile.training import Run
 from torchreptile.training import resume as resume_run
 from torchreptile.training import train as train_run
+from torchreptile.workers import is_first
+
+if TYPE_CHECKING:
+    from torchreptile.bench import Bench
 
 STOPPED = 130
 
@@ -63,6 +71,8 @@ def evaluate(source: Path, as_json: bool, **settings: Any) -> int:
     """Measure, and print a table or JSON."""
     with EpisodeBar(Console(stderr=True)) as bar:
         evaluation = measure(source, on_progress=bar.update, **settings)
+    if not is_first():
+        return 0
     if as_json:
         print(evaluation.to_json())
     else:
@@ -99,6 +109,77 @@ def report(run: Path) -> int:
     for path in write_report(run):
         print(path)
     return 0
+
+
+def bench(
+    work: Config,
+    network: str,
+    executions: Sequence[str],
+    precisions: Sequence[str],
+    rounds: int,
+    memory: bool,
+    device: str,
+    out: Path,
+) -> int:
+    """Measure, print a table, write JSON and a picture."""
+    from torchreptile import bench as benching
+    from torchreptile.report.speed import draw_bench
+
+    unknown = sorted(set(executions) - {benching.NAIVE, *benching.EXECUTIONS})
+    if unknown:
+        known = ", ".join([benching.NAIVE, *benching.EXECUTIONS])
+        raise ConfigError(f"unknown execution {', '.join(unknown)}; there are {known}")
+    where = choose_device(device)
+    graphs = (False, True) if where.type == "cuda" else (False,)
+    candidates = [benching.Candidate(benching.NAIVE)] if benching.NAIVE in executions else []
+    candidates += [
+        benching.Candidate(execution, precision, graph)
+        for execution in executions
+        for precision in precisions
+        for graph in graphs
+        if execution != benching.NAIVE
+    ]
+    with Console(stderr=True).status("benchmarking") as status:
+        result = benching.bench(
+            work, benching.SHAPES[network], candidates, where, rounds, memory, lambda what: status.update(what)
+        )
+    print_bench(result, _Output())
+    picture, numbers = out / f"{network}.png", out / f"{network}.json"
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(numbers, result.to_json() + "\n")
+    with replacing(picture) as temporary:
+        temporary.write_bytes(draw_bench(result))
+    print(f"{numbers}\n{picture}")
+    return 0
+
+
+def print_bench(result: Bench, console: Console) -> None:
+    """A table of all timings, fastest first."""
+    outer, inner, env = result.config.outer, result.config.inner, result.environment
+    console.print(
+        f"{outer.meta_batch} tasks x {inner.inner_steps} inner steps of {inner.inner_batch} images "
+        f"{result.image_shape}, {result.rounds} rounds, {env['gpu'] or env['processor']}, {env['threads']} threads, "
+        f"torch {env['torch']}; matrix products reach {result.peak_gflops:,.0f} GFLOP/s in fp32",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table()
+    table.add_column("execution", no_wrap=True)
+    for heading in ("ms/outer step", "ms/task-step", "images/s", "share of peak", "vs naive", "peak MiB"):
+        table.add_column(heading, justify="right")
+    for timing in result.timings:
+        table.add_row(
+            str(timing.candidate),
+            f"{timing.outer_step_ms:.1f}",
+            f"{timing.task_step_ms:.2f}",
+            f"{timing.images_per_second:,.0f}",
+            f"{100 * timing.peak_share:.0f}%",
+            f"{timing.speedup:.2f}x" if timing.speedup else "-",
+            f"{timing.peak_mib:,.0f}" if timing.peak_mib is not None else "-",
+        )
+    console.print(table)
+    for name, reason in result.refused.items():
+        console.print(f"{name} cannot run here: {reason}", highlight=False, soft_wrap=True)
 
 
 def presets() -> int:

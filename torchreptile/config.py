@@ -18,7 +18,8 @@ AlgorithmName = Literal["reptile", "foml"]
 InnerOptimizer = Literal["adam", "sgd"]
 InnerStatePolicy = Literal["share", "carry", "reset"]
 LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
-Execution = Literal["auto", "loop", "grouped", "compiled"]
+ExecutionName = Literal["auto", "loop", "grouped", "matmul", "vmap", "compiled"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 def _require(holds: bool, message: str) -> None:
@@ -176,8 +177,13 @@ class RunConfig:
     """Seed of initialisation, tasks and mini-batches."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N. auto takes a GPU if there is one."""
-    execution: Execution = "auto"
-    """How a meta-batch of tasks is computed: auto, loop, grouped or compiled. auto chooses by device."""
+    execution: ExecutionName = "auto"
+    """How a meta-batch of tasks is computed; all ways give the same numbers up to rounding. auto chooses by device,
+    map size, network and amount of work, and says why."""
+    precision: Precision = "fp32"
+    """fp32; tf32 and bf16 round what goes into matrix products (weights and optimiser state stay in fp32)."""
+    task_chunk: int = 0
+    """Tasks computed at a time, to bound memory; 0 takes as many as fit."""
     monitor_every: int = 0
     """Outer steps between measurements of accuracy on training and validation classes; 0 means 20 per run."""
     monitor_episodes: int = 100
@@ -188,6 +194,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         _check_types(self)
         _at_least(0, monitor_every=self.monitor_every, save_minutes=self.save_minutes, seed=self.seed)
+        _at_least(0, task_chunk=self.task_chunk)
         _at_most(LARGEST_SEED, seed=self.seed)
         _at_least(2, monitor_episodes=self.monitor_episodes)
 

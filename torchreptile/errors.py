@@ -21,3 +21,7 @@ class DataError(TorchReptileError):
 
 class RunError(TorchReptileError):
     """A run folder, checkpoint or weights file that is missing, foreign, damaged or already in use."""
+
+
+class LostProcessError(RunError):
+    """Another process of a run that several train together has gone; the run can be resumed."""

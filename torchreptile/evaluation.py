@@ -10,32 +10,36 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.config import LARGEST_SEED, Config
 from torchreptile.data import ImageStore, load_splits
 from torchreptile.data.splits import resolve_scheme
-from torchreptile.device import choose_device
+from torchreptile.device import choose_device, precision_of
 from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, DataError, RunError
 from torchreptile.files import write_text
 from torchreptile.inner import shapes
 from torchreptile.learned import Kept, Learned, load_learned
-from torchreptile.models import for_images
+from torchreptile.models import Network, for_images
 from torchreptile.presets import Published, published
+from torchreptile.processes import joined
+from torchreptile.recording import Recording
 
 Split = Literal["train", "val", "test"]
 MODES = ("transductive", "non_transductive")
 
 # Episodes drawn at a time. A constant, because the size of a draw decides which random numbers it gets:
 # the first 1,000 of 10,000 episodes are the same as 1,000 episodes with the same seed.
-EPISODES_PER_DRAW = 20
+EPISODES_PER_DRAW = 100
+RECORD_FROM = 5  # draws from which a GPU repays recording one
 
 
 @dataclass(frozen=True)
@@ -94,15 +98,28 @@ def measure(
         on_progress: called with the number of episodes done.
     """
     generator = torch.Generator(sampler.store.images.device).manual_seed(seed)
-    correct: dict[str, list[Tensor]] = {mode: [] for mode in MODES}
-    for done in range(0, episodes, EPISODES_PER_DRAW):
-        batch = sampler.sample(EPISODES_PER_DRAW, generator)
-        predictions = algorithm.predict(state, batch, generator)
-        for mode, hits in correct.items():
-            hits.append((getattr(predictions, mode) == batch.query_y).double().mean(1))
-        on_progress(min(done + EPISODES_PER_DRAW, episodes))
-    over = {mode: Accuracy.over(torch.cat(hits)[:episodes]) for mode, hits in correct.items()}
-    return Result(**over)
+
+    def hits(tasks: int) -> Tensor:
+        """(2, tasks) share of right answers, in the order of MODES."""
+        drawn = sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
+        predictions = algorithm.predict(state, drawn, generator)
+        right = [getattr(predictions, mode) == drawn.query_y for mode in MODES]
+        return torch.stack(right).double().mean(2)
+
+    whole_draws = episodes // EPISODES_PER_DRAW
+    on_gpu, draws = generator.device.type == "cuda", algorithm.execution.draws
+    record = on_gpu and not draws and whole_draws >= RECORD_FROM
+    draw: Callable[[], Tensor] = partial(hits, EPISODES_PER_DRAW)
+    if record:
+        draw = Recording(draw, generator)
+    accuracies: list[Tensor] = []
+    for done in range(1, whole_draws + 1):
+        accuracies.append(draw().to("cpu", copy=True))
+        on_progress(done * EPISODES_PER_DRAW)
+    if rest := episodes % EPISODES_PER_DRAW:
+        accuracies.append(hits(rest).cpu())
+        on_progress(episodes)
+    return Result(*(Accuracy.over(per_episode) for per_episode in torch.cat(accuracies, dim=1)))
 
 
 @dataclass(frozen=True)
@@ -185,8 +202,14 @@ def evaluate(
     device: str = "auto",
     checkpoint: Kept = "last",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    network: Network = for_images,
+    execution: str = "auto",
+    precision: str = "fp32",
+    task_chunk: int = 0,
 ) -> Evaluation:
     """Measure a run or shipped weights on classes of one split; a run folder keeps the result as eval-*.json.
+
+    Under torchrun every process calls this alike; they share the episodes, and rank 0 writes.
 
     Args:
         source: run folder, name of shipped weights, or what :func:`load_learned` gave.
@@ -198,6 +221,8 @@ def evaluate(
         device: auto, cpu, cuda or cuda:N.
         checkpoint: of a run folder, the last one or the one with the best validation accuracy.
         on_progress: called with the episodes done and their total.
+        network: what the weights belong to, if not the paper's network.
+        execution, precision, task_chunk: how to compute; the numbers change by rounding alone.
 
     Raises:
         RunError, ConfigError, DataError: weights, settings or data cannot be used.
@@ -208,19 +233,20 @@ def evaluate(
     learned = source.to(where) if isinstance(source, Learned) else load_learned(source, where, checkpoint)
     wanted = {"shots": shots, "way": way, "eval_episodes": episodes, "eval_steps": eval_steps, "eval_batch": eval_batch}
     changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    changes |= {"execution": execution, "precision": precision, "task_chunk": task_chunk}
     if dataset is not None and dataset != learned.config.task.dataset:
         changes |= {"dataset": dataset, "split_scheme": "default", "split_seed": 0}
     config = learned.config.replace(**changes)
     config = config.replace(split_scheme=resolve_scheme(config.task.dataset, config.task.split_scheme))
     store = split_store(config, split).to(where)
-    module = for_images(store.image_shape, config.task.way)
-    _check_fit(learned, module, config)
     evaluated = config.evaluation
-    algorithm = build_algorithm(module, config, where, evaluated.eval_episodes * evaluated.eval_steps)
-    sampler = EpisodeSampler(store, config.task.way, config.task.shots, config.evaluation.queries)
-    total = evaluated.eval_episodes
-    start = time.monotonic()
-    result = measure(algorithm, learned.state, sampler, total, seed, lambda done: on_progress(done, total))
+    sampler = EpisodeSampler(store, config.task.way, config.task.shots, evaluated.queries)
+    total, work = evaluated.eval_episodes, evaluated.eval_episodes * evaluated.eval_steps
+    with joined() as processes, precision_of(where, precision):
+        algorithm = build_algorithm(config, store.image_shape, where, work, processes, network)
+        _check_fit(learned, algorithm, config)
+        start = time.monotonic()
+        result = measure(algorithm, learned.state, sampler, total, seed, lambda done: on_progress(done, total))
     seconds = time.monotonic() - start
     evaluation = Evaluation(
         learned.name,
@@ -233,7 +259,7 @@ def evaluate(
         round(seconds, 3),
         environment(),
     )
-    if learned.folder is not None:
+    if learned.folder is not None and processes.rank == 0:
         file = learned.folder / evaluation.file_name
         try:
             write_text(file, evaluation.to_json() + "\n")
@@ -244,9 +270,9 @@ def evaluate(
     return evaluation
 
 
-def _check_fit(learned: Learned, module: nn.Module, config: Config) -> None:
+def _check_fit(learned: Learned, algorithm: Algorithm, config: Config) -> None:
     """Refuse weights whose shapes are not those of the network for these images."""
-    if shapes(learned.state.params) != shapes(dict(module.named_parameters())):
+    if shapes(learned.state.params) != algorithm.shapes:
         trained = learned.config.task
         raise ConfigError(
             f"{learned.name} was trained for {trained.way}-way tasks on images of {trained.dataset}; "

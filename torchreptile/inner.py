@@ -1,30 +1,23 @@
 """The inner loop: SGD or Adam on T stacked copies of the network, one per task, advanced side by side.
 
-The optimiser is written out on plain tensors because a meta-learner needs what torch.optim does not offer:
-T parameter sets in one tensor, and a second moment that outlives the task it was gathered on.
+The optimiser works on plain tensors because a meta-learner needs what torch.optim does not offer: T
+parameter sets in one tensor, and a second moment that outlives the task it was gathered on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from torchreptile.config import InnerConfig
-from torchreptile.errors import ConfigError
-from torchreptile.models.conv4 import Conv4
+from torchreptile.execution import Execution, stack
 from torchreptile.models.conv4 import Params as Params
 
-StackedForward = Callable[[Params, Tensor], Tensor]
-"""(parameters with a leading axis of T, (T, B, C, H, W)) -> logits (T, B, way)."""
-
-# Compiling takes from 10 seconds to a minute once per machine and saves about 2 ms per task-step on two cores.
-COMPILE_FROM = 100_000
 BETA2 = 0.999
 EPS = 1e-8
 
@@ -53,76 +46,21 @@ def shapes(params: Params) -> dict[str, tuple[int, ...]]:
     return {name: tuple(p.shape) for name, p in params.items()}
 
 
-def stack(params: Params, tasks: int) -> Params:
-    """T independent copies of every tensor: (...) -> (T, ...)."""
-    return {name: _copies(p, tasks) for name, p in params.items()}
-
-
-def _copies(p: Tensor, tasks: int) -> Tensor:
-    if p.ndim != 4:
-        return p.expand(tasks, *p.shape).clone(memory_format=torch.contiguous_format)
-    # Kernels (O, I, h, w) lie in memory as h, w, I, O: patches then meet them in a matrix product without a copy.
-    flipped = p.permute(2, 3, 1, 0)
-    return flipped.expand(tasks, *flipped.shape).clone(memory_format=torch.contiguous_format).permute(0, 4, 3, 1, 2)
-
-
-def choose_execution(execution: str, module: nn.Module, device: torch.device, task_steps: float) -> str:
-    """Resolve ``auto``: on a CPU compiled for long work, else grouped; the loop for networks of one's own.
-
-    Args:
-        execution: auto, or a choice that is returned as it is.
-        module: the network.
-        device: where it will run.
-        task_steps: how many inner steps of one task there are to do.
-
-    Raises:
-        ConfigError: the module has no such form.
-    """
-    batched = isinstance(module, Conv4)
-    if execution == "auto":
-        if not batched:
-            return "loop"
-        worth_compiling = task_steps >= COMPILE_FROM and device.type == "cpu"
-        return "compiled" if worth_compiling and _compiler_works() else "grouped"
-    if execution != "loop" and not batched:
-        raise ConfigError(f"execution {execution} needs a built-in network; {type(module).__name__} runs with loop")
-    return execution
-
-
-@cache
-def _compiler_works() -> bool:
-    """Whether torch.compile finds a working C++ compiler: asked by compiling next to nothing."""
-    try:
-        torch.compile(torch.neg)(torch.ones(1))
-    except (RuntimeError, OSError):  # no compiler, no Python headers, no room for its files
-        return False
-    return True
-
-
-def stacked_forward(module: nn.Module, execution: str) -> StackedForward:
-    """The function that runs T copies of ``module``: see :data:`StackedForward`."""
-    if isinstance(module, Conv4) and execution == "grouped":
-        return module.forward_grouped
-    if isinstance(module, Conv4) and execution == "compiled":
-        return module.forward_matmul
-
-    def one_by_one(params: Params, x: Tensor) -> Tensor:
-        copies = ({name: p[task] for name, p in params.items()} for task in range(len(x)))
-        return torch.stack([functional_call(module, copy, (images,)) for copy, images in zip(copies, x, strict=True)])
-
-    return one_by_one
-
-
 class InnerLoop:
     """Trains T copies of a network, each on its own task."""
 
-    def __init__(self, module: nn.Module, settings: InnerConfig, execution: str) -> None:
-        """``execution``: loop, grouped or compiled (see :func:`choose_execution`)."""
-        self.settings = settings
-        self.forward = stacked_forward(module, execution)
-        self._step = self._adam_step if settings.inner_optimizer == "adam" else self._sgd_step
-        if execution == "compiled":
+    def __init__(self, settings: InnerConfig, execution: Execution, precision: str = "fp32") -> None:
+        """``precision``: fp32, tf32 or bf16; parameters and optimiser state are kept as they are given."""
+        self.settings, self.execution, self._precision = settings, execution, precision
+        step = self._adam_written_out if execution.compiled else self._adam_fused
+        self._step = step if settings.inner_optimizer == "adam" else self._sgd
+        if execution.compiled:
             self._step = torch.compile(self._step, dynamic=False)
+
+    def stacked(self, params: Params, state: InnerState, tasks: int) -> tuple[Params, InnerState]:
+        """T independent copies of parameters and optimiser state, as :meth:`run` wants them."""
+        order = self.execution.kernel_order
+        return stack(params, tasks, order), InnerState(stack(state.v, tasks, order), state.steps.clone())
 
     def run(self, params: Params, state: InnerState, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         """Take one inner step per mini-batch, changing ``params`` and ``state`` in place.
@@ -137,34 +75,65 @@ class InnerLoop:
         """
         losses = []
         for x, y in batches:
-            # Counted here because the compiler (torch 2.13) loses in-place changes of a 0-dimensional CPU tensor.
+            # Counted out here because the compiler (torch 2.13) loses in-place changes of a 0-dimensional CPU tensor.
             state.steps.add_(1)
-            correction = (1 - BETA2**state.steps).sqrt()
-            losses.append(self._step(params, state.v, correction, x, y))
+            losses.append(self._step(params, state.v, state.steps, x, y))
         return torch.stack(losses)
+
+    def forward(self, params: Params, x: Tensor) -> Tensor:
+        """(T, B, C, H, W) -> logits (T, B, way), in the precision of this loop."""
+        with self._cast(x):
+            return self.execution.forward(params, x)
 
     def loss_and_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
         """(T,) mean cross-entropy of each task, and its gradient: one task never touches another's."""
+        if self.execution.loss_and_gradient is not None:
+            with self._cast(x):
+                return self.execution.loss_and_gradient(params, x, y)
 
         def total(params: Params) -> tuple[Tensor, Tensor]:
             logits = self.forward(params, x)
+            logits = logits.to(params[next(iter(params))].dtype)
             losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
             return losses.sum(), losses
 
         gradient, losses = torch.func.grad(total, has_aux=True)(params)
         return losses, gradient
 
-    def _adam_step(self, params: Params, v: Params, correction: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def _cast(self, x: Tensor) -> AbstractContextManager[object]:
+        if self._precision != "bf16":
+            return nullcontext()
+        return torch.autocast(x.device.type, dtype=torch.bfloat16)
+
+    def _adam_fused(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Adam with beta1 = 0: the step is the gradient over the root of its running mean square."""
         losses, gradient = self.loss_and_gradient(params, x, y)
-        rate = self.settings.inner_lr
-        for name, g in gradient.items():
-            v[name].mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
-            params[name].addcdiv_(g, v[name].sqrt().div_(correction).add_(EPS), value=-rate)
+        names = list(params)
+        g = [_laid_out_like(params[name], gradient[name]) for name in names]
+        # With beta1 = 0 the first moment is the gradient itself, so one tensor serves as both.
+        torch._fused_adam_(
+            [params[name] for name in names], g, g, [v[name] for name in names], [], [steps.float()] * len(names),
+            lr=self.settings.inner_lr, beta1=0.0, beta2=BETA2, weight_decay=0.0, eps=EPS,
+            amsgrad=False, maximize=False,
+        )  # fmt: skip
         return losses
 
-    def _sgd_step(self, params: Params, v: Params, correction: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def _adam_written_out(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """The same for the compiler, which fuses each line with the gradient it reads."""
+        losses, gradient = self.loss_and_gradient(params, x, y)
+        correction = (1 - BETA2**steps).sqrt()
+        for name, g in gradient.items():
+            v[name].mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
+            params[name].addcdiv_(g, v[name].sqrt().div_(correction).add_(EPS), value=-self.settings.inner_lr)
+        return losses
+
+    def _sgd(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
         losses, gradient = self.loss_and_gradient(params, x, y)
         for name, g in gradient.items():
             params[name].sub_(g, alpha=self.settings.inner_lr)
         return losses
+
+
+def _laid_out_like(p: Tensor, g: Tensor) -> Tensor:
+    """``g`` with the strides of ``p``: the fused optimiser walks through memory and never looks at them."""
+    return g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)

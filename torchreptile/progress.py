@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from torchreptile.config import Config
 from torchreptile.evaluation import Result
+from torchreptile.execution import Execution
 
 PLAIN_SECONDS = 60.0  # between plain lines, where no measurement makes one
 
@@ -46,13 +47,14 @@ class LiveLine:
         self._first: tuple[int, float, float] | None = None  # step, share done and seconds of the first step seen
         self._total, self._shown = "", 0.0
 
-    def started(self, folder: Path, config: Config, step: int) -> None:
-        """Say where the run is kept and open the live line."""
+    def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
+        """Say where the run is kept and how it is computed, and open the live line."""
         limit = config.outer.max_minutes
         self._total = f"in {limit:g} min" if limit else f"of {config.outer.outer_steps:,}"
         self._shown = time.monotonic()
         resumed = f", going on from outer step {step:,}" if step else ""
-        self._console.print(f"run folder {folder}{resumed}", highlight=False)
+        self._console.print(f"run folder {folder}{resumed}", highlight=False, soft_wrap=True)
+        self._console.print(f"execution {execution.name}: {execution.reason}", highlight=False, soft_wrap=True)
         self._bar.start()
         self._task = self._bar.add_task("training", total=1.0, numbers="")
 

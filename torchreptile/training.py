@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -14,18 +15,22 @@ from typing import Protocol
 
 import torch
 
-from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
-from torchreptile.checkpoint import Checkpoint, RunFolder, load_checkpoint, save_checkpoint
+from torchreptile.algorithms import MetaState, build_algorithm
+from torchreptile.checkpoint import Checkpoint, RunFolder, checkpoint_bytes, load_checkpoint, save_checkpoint
 from torchreptile.config import Config
 from torchreptile.data import load_splits
-from torchreptile.device import choose_device
+from torchreptile.device import choose_device, precision_of
 from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
-from torchreptile.errors import RunError
+from torchreptile.errors import ConfigError, LostProcessError, RunError
 from torchreptile.evaluation import MODES, Result, measure
-from torchreptile.inner import Params, shapes
+from torchreptile.execution import Execution
+from torchreptile.inner import shapes
 from torchreptile.metrics import MetricsLog, require_tensorboard
-from torchreptile.models import for_images
+from torchreptile.models import Network, for_images, initial_params
+from torchreptile.outer import OuterStep
+from torchreptile.processes import Processes, joined
+from torchreptile.workers import restarted_by_launcher
 
 SECONDS_PER_TASK_STEP = 0.003  # on two CPU cores; a guess, for choosing the execution of a run limited by time
 MONITOR_SEED = 1_000_003  # apart from training's seeds; the same episodes at every measurement
@@ -34,8 +39,8 @@ MONITOR_SEED = 1_000_003  # apart from training's seeds; the same episodes at ev
 class Observer(Protocol):
     """Whoever wants to follow a training: see :class:`torchreptile.progress.LiveLine`."""
 
-    def started(self, folder: Path, config: Config, step: int) -> None:
-        """Training begins, at outer step ``step``."""
+    def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
+        """Training begins, at outer step ``step``, computed as ``execution`` says."""
 
     def stepped(self, step: int, done: float, seconds: float) -> None:
         """An outer step is over; ``done`` is the share of the training, from 0 to 1."""
@@ -53,7 +58,7 @@ class Observer(Protocol):
 class Silent:
     """An observer that shows nothing."""
 
-    def started(self, folder: Path, config: Config, step: int) -> None:
+    def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
         """Nothing."""
 
     def stepped(self, step: int, done: float, seconds: float) -> None:
@@ -88,130 +93,187 @@ class Run:
     measured: dict[str, Result]
 
 
-def initial_params(config: Config, image_shape: tuple[int, int, int]) -> Params:
-    """Freshly drawn weights for the network that fits the images: same seed, same weights."""
-    module = for_images(image_shape, config.task.way)
-    module.initialise(torch.Generator().manual_seed(config.run.seed))
-    return {name: p.detach().clone() for name, p in module.named_parameters()}
-
-
-def outer_update(params: Params, gradient: Params, step_size: float) -> Params:
-    """phi <- phi - step size * meta-gradient."""
-    names = list(params)
-    moved = torch._foreach_add([params[name] for name in names], [gradient[name] for name in names], alpha=-step_size)
-    return dict(zip(names, moved, strict=True))
-
-
-def train(config: Config, out: Path | str, observer: Observer | None = None, tensorboard: bool = False) -> Run:
+def train(
+    config: Config,
+    out: Path | str,
+    observer: Observer | None = None,
+    tensorboard: bool = False,
+    network: Network = for_images,
+) -> Run:
     """Meta-train from the beginning.
+
+    Under torchrun every process calls this alike; they share the tasks and rank 0 writes. A process that
+    torchrun started again goes on with the run.
 
     Args:
         config: all settings.
         out: a folder that does not exist yet, or is empty.
         observer: is told how it goes.
         tensorboard: also log for TensorBoard, into the run folder.
+        network: makes the module to train, from image shape and way; by default the paper's network.
 
     Raises:
         ConfigError, DataError, RunError: settings, data or folder cannot be used.
     """
-    folder = RunFolder(Path(out))
-    folder.require_free()  # before the data are loaded, and before anything is written
-    trainer = _Trainer(config, folder, observer or Silent(), tensorboard)
-    with folder.locked(make=True):
-        folder.create(config, environment())
-        start = trainer.beginning()
-        save_checkpoint(start, folder.last)
-        return trainer.run(start)
+    with joined() as processes:
+        folder, first = RunFolder(Path(out)), processes.rank == 0
+        if restarted_by_launcher() and processes.agree(first and folder.config_file.is_file(), 0.0)[0]:
+            return _resume(folder, processes, observer, tensorboard, network)
+        if first:
+            folder.require_free()  # before the data are loaded, and before anything is written
+        trainer = _Trainer(config, folder, observer, tensorboard, processes, network)
+        if not first:
+            return trainer.run(trainer.beginning())
+        with folder.locked(make=True):
+            folder.create(config, environment())
+            start = trainer.beginning()
+            save_checkpoint(start, folder.last)
+            return trainer.run(start)
 
 
-def resume(out: Path | str, observer: Observer | None = None, tensorboard: bool = False) -> Run:
+def resume(
+    out: Path | str, observer: Observer | None = None, tensorboard: bool = False, network: Network = for_images
+) -> Run:
     """Go on with a run that was stopped, exactly as if it had not been.
 
+    Args:
+        out: its folder; of several processes, rank 0 alone needs to have it.
+        observer, tensorboard, network: as for :func:`train`.
+
     Raises:
-        RunError: no such run, or it was trained on other images.
+        RunError: no such run, or it was trained on other images, or with another network.
     """
-    folder = RunFolder(Path(out))
+    with joined() as processes:
+        return _resume(RunFolder(Path(out)), processes, observer, tensorboard, network)
+
+
+def _resume(
+    folder: RunFolder, processes: Processes, observer: Observer | None, tensorboard: bool, network: Network
+) -> Run:
+    if processes.rank > 0:
+        content = processes.from_first(b"")
+        config = Config.from_json(content.decode())
+        trainer = _Trainer(config, folder, observer, tensorboard, processes, network)
+        return trainer.run(trainer.from_first(b""))
     config = folder.config()
+    processes.from_first(config.to_json().encode())
     with folder.locked():
-        trainer = _Trainer(config, folder, observer or Silent(), tensorboard)
-        if not folder.last.is_file():  # killed before its first checkpoint
-            return trainer.run(trainer.beginning())
-        checkpoint = load_checkpoint(folder.last, trainer.device)
-        if checkpoint.config != config:
-            raise RunError(f"{folder.config_file} is not what {out} was trained with; settings of a run cannot change")
-        if shapes(checkpoint.state.params) != trainer.shapes:
-            raise RunError(f"{folder.last}: its weights are not those of this network; the file is damaged")
-        if checkpoint.data != trainer.data:
-            raise RunError(f"{out} was trained on other images than {config.task.dataset} holds now; it cannot go on")
-        return trainer.run(checkpoint)
+        trainer = _Trainer(config, folder, observer, tensorboard, processes, network)
+        # Without a checkpoint it was killed before its first.
+        start = trainer.last() if folder.last.is_file() else trainer.beginning()
+        return trainer.run(trainer.from_first(checkpoint_bytes(start)))
 
 
 class _Trainer:
     """One training: the settings, the data, the algorithm, and the loop."""
 
-    def __init__(self, config: Config, folder: RunFolder, observer: Observer, tensorboard: bool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        observer: Observer | None,
+        tensorboard: bool,
+        processes: Processes,
+        network: Network,
+    ) -> None:
         if tensorboard:
             require_tensorboard()
-        self.config, self.folder, self.observer = config, folder, observer
+        if processes.size > config.outer.meta_batch:
+            raise ConfigError(
+                f"meta_batch is {config.outer.meta_batch}; that is too few tasks for {processes.size} processes"
+            )
+        self.config, self.folder, self.processes, self.network = config, folder, processes, network
+        self.observer = observer if observer is not None and processes.rank == 0 else Silent()
         self.device = choose_device(config.run.device)
         self.logs = folder.path / "tensorboard" if tensorboard else None
         splits = load_splits(config.task.dataset, config.task.split_scheme, config.task.split_seed)
         self.data = splits.train.fingerprint
-        train_store = splits.train.to(self.device)
-        self.image_shape = train_store.image_shape
-        module = for_images(self.image_shape, config.task.way).to(self.device)
-        self.shapes = shapes(dict(module.named_parameters()))
-        self.algorithm: Algorithm = build_algorithm(module, config, self.device, self._task_steps())
-        self.sampler = self.algorithm.sampler(train_store)
+        self.store = splits.train.to(self.device)
+        self.algorithm = build_algorithm(
+            config, self.store.image_shape, self.device, self._task_steps(), processes, network
+        )
+        self.sampler = self.algorithm.sampler(self.store)
         task, queries = config.task, config.evaluation.queries
-        self.monitored = {"train": EpisodeSampler(train_store, task.way, task.shots, queries)}
+        self.monitored = {"train": EpisodeSampler(self.store, task.way, task.shots, queries)}
         if splits.val is not None:
             self.monitored["val"] = EpisodeSampler(splits.val.to(self.device), task.way, task.shots, queries)
 
     def beginning(self) -> Checkpoint:
         """The state before the first outer step: same seed, same state."""
-        params = {name: p.to(self.device) for name, p in initial_params(self.config, self.image_shape).items()}
+        seed = self.config.run.seed
+        fresh = initial_params(self.network, self.store.image_shape, self.config.task.way, seed)
         return Checkpoint(
             self.config,
-            self.algorithm.initial_state(params),
+            self.algorithm.initial_state({name: p.to(self.device) for name, p in fresh.items()}),
             step=0,
             seconds=0.0,
-            generator=torch.Generator(self.device).manual_seed(self.config.run.seed).get_state(),
+            generator=torch.Generator(self.device).manual_seed(seed).get_state(),
             metrics_bytes=0,
             losses=(0.0, 0),
             best=-1.0,
             data=self.data,
         )
 
+    def last(self) -> Checkpoint:
+        """The state that the run folder holds.
+
+        Raises:
+            RunError: it does not fit the run's settings, network or images.
+        """
+        path, folder = self.folder.path, self.folder
+        checkpoint = load_checkpoint(folder.last, self.device)
+        if checkpoint.config != self.config:
+            raise RunError(f"{folder.config_file} is not what {path} was trained with; settings of a run cannot change")
+        if shapes(checkpoint.state.params) != self.algorithm.shapes:
+            raise RunError(
+                f"{folder.last}: its weights are not those of this network; it was trained with another, or is damaged"
+            )
+        if checkpoint.data != self.data:
+            dataset = self.config.task.dataset
+            raise RunError(f"{path} was trained on other images than {dataset} holds now; it cannot go on")
+        return checkpoint
+
+    def from_first(self, content: bytes) -> Checkpoint:
+        """The checkpoint that rank 0 gives as bytes."""
+        return load_checkpoint(io.BytesIO(self.processes.from_first(content)), self.device)
+
     def run(self, start: Checkpoint) -> Run:
         """Train from ``start`` to the end, or until told to stop."""
-        log_file = MetricsLog(self.folder.metrics_file, start.metrics_bytes, self.logs, start.step + 1)
-        with log_file as log, _stop_on_signals() as stop:
+        with _stop_on_signals() as stop, precision_of(self.device, self.config.run.precision), self._log(start) as log:
             sitting = _Sitting(self, start, log)
-            self.observer.started(self.folder.path, self.config, start.step)
+            self.observer.started(self.folder.path, self.config, start.step, self.algorithm.execution)
             try:
                 interrupted = self._until_done(sitting, stop)
+            except LostProcessError as error:
+                self.observer.failed()
+                raise LostProcessError(f"{error}; go on with --resume {self.folder.path}") from error
             except BaseException:
                 self.observer.failed()
                 raise
             self.observer.finished(self.folder.path, sitting.step, interrupted)
         return Run(self.folder.path, sitting.state, sitting.step, interrupted, sitting.measured)
 
+    def _log(self, start: Checkpoint) -> AbstractContextManager[MetricsLog | None]:
+        """The metrics file, cut back to what ``start`` knows of; rank 0 alone has one."""
+        if self.processes.rank > 0:
+            return nullcontext()
+        return MetricsLog(self.folder.metrics_file, start.metrics_bytes, self.logs, start.step + 1)
+
     def _until_done(self, sitting: _Sitting, stop: Callable[[], bool]) -> bool:
         """The loop; True if it was told to stop before the end."""
-        saved_at, before = time.monotonic(), sitting.seconds()
-        while not stop() and sitting.done() < 1:
+        saved_at, before = time.monotonic(), sitting.seconds
+        while not sitting.agree(stop()) and sitting.done() < 1:
             sitting.outer_step()
             if sitting.step % self.config.monitor_every == 0:
                 sitting.measure()
-            self.observer.stepped(sitting.step, sitting.done(), sitting.seconds() - before)
+            self.observer.stepped(sitting.step, sitting.done(), sitting.clock() - before)
             if time.monotonic() - saved_at >= 60 * self.config.run.save_minutes:
-                save_checkpoint(sitting.checkpoint(), self.folder.last)
+                sitting.save()
                 saved_at = time.monotonic()
         interrupted = sitting.done() < 1
         if not interrupted and sitting.unmeasured:
             sitting.measure()
-        save_checkpoint(sitting.checkpoint(), self.folder.last)
+        sitting.save()
         return interrupted
 
     def _task_steps(self) -> float:
@@ -224,7 +286,7 @@ class _Trainer:
 class _Sitting:
     """What changes while one process trains: the state, the generator, the clock, the losses since the last line."""
 
-    def __init__(self, trainer: _Trainer, start: Checkpoint, log: MetricsLog) -> None:
+    def __init__(self, trainer: _Trainer, start: Checkpoint, log: MetricsLog | None) -> None:
         self._trainer, self._start, self._log = trainer, start, log
         self.state, self.step, self._best = start.state, start.step, start.best
         self.measured: dict[str, Result] = {}
@@ -235,30 +297,40 @@ class _Sitting:
             raise RunError(
                 f"{trainer.folder.path} was trained on another kind of device than {trainer.device}; resume it there"
             ) from error
+        self._outer_step = OuterStep(
+            trainer.algorithm,
+            trainer.sampler,
+            trainer.config.outer.meta_batch,
+            self._generator,
+            record=trainer.device.type == "cuda" and not trainer.algorithm.execution.draws,
+        )
         # Summed on the device: reading a number after every step would make the host wait for it.
         self._loss_sum = torch.tensor(start.losses[0], dtype=torch.float64, device=trainer.device)
         self.unmeasured = start.losses[1]  # outer steps since the last measurement
         self._step_size = 0.0
-        self._clock = time.monotonic()
+        self._began = time.monotonic()
+        self.seconds = start.seconds  # of training, over all sittings, as all processes agreed on before this step
 
-    def seconds(self) -> float:
-        """Of training so far, over all sittings."""
-        return self._start.seconds + time.monotonic() - self._clock
+    def clock(self) -> float:
+        """Seconds of training so far, over all sittings, by this process's clock."""
+        return self._start.seconds + time.monotonic() - self._began
+
+    def agree(self, stop: bool) -> bool:
+        """Whether any process was told to stop; also sets the common clock, by which annealing may go."""
+        stopped, self.seconds = self._trainer.processes.agree(stop, self.clock())
+        return stopped
 
     def done(self) -> float:
         """The share of the training that is over, from 0 to 1: by steps, or by time where that is further."""
         outer = self._trainer.config.outer
-        by_time = self.seconds() / (60 * outer.max_minutes) if outer.max_minutes else 0.0
+        by_time = self.seconds / (60 * outer.max_minutes) if outer.max_minutes else 0.0
         return min(1.0, max(self.step / outer.outer_steps, by_time))
 
     def outer_step(self) -> None:
         """Draw a meta-batch, learn from it, move phi."""
-        trainer, outer = self._trainer, self._trainer.config.outer
-        self._step_size = outer.step_size_at(self.done())
-        episodes = trainer.sampler.sample(outer.meta_batch, self._generator)
-        learned = trainer.algorithm.meta_gradient(self.state, episodes, self._generator)
-        self.state = MetaState(outer_update(self.state.params, learned.gradient, self._step_size), learned.inner)
-        self._loss_sum += learned.loss
+        self._step_size = self._trainer.config.outer.step_size_at(self.done())
+        self.state, loss = self._outer_step(self.state, self._step_size)
+        self._loss_sum += loss
         self.unmeasured += 1
         self.step += 1
 
@@ -277,23 +349,30 @@ class _Sitting:
         }
         self._loss_sum.zero_()
         self.unmeasured = 0
-        self._log.write(_line(self.step, loss, self._step_size, self.seconds(), self.measured))
+        if self._log is None:
+            return
+        self._log.write(_line(self.step, loss, self._step_size, self.clock(), self.measured))
         trainer.observer.measured(self.step, loss, self.measured)
         if "val" in self.measured:  # without validation classes nothing may choose a best checkpoint
             accuracy = self.measured["val"].selected(trainer.config.evaluation.transductive).mean
             if accuracy > self._best:
                 self._best = accuracy
-                save_checkpoint(self.checkpoint(), trainer.folder.best)
+                save_checkpoint(self._checkpoint(self._log), trainer.folder.best)
 
-    def checkpoint(self) -> Checkpoint:
-        """Everything needed to go on from here; the metrics that belong to it are on disk when it returns."""
+    def save(self) -> None:
+        """Keep everything needed to go on from here."""
+        if self._log is not None:
+            save_checkpoint(self._checkpoint(self._log), self._trainer.folder.last)
+
+    def _checkpoint(self, log: MetricsLog) -> Checkpoint:
+        """The state, and the metrics that belong to it, which are on disk when this returns."""
         return replace(
             self._start,
             state=self.state,
             step=self.step,
-            seconds=self.seconds(),
+            seconds=self.clock(),
             generator=self._generator.get_state(),
-            metrics_bytes=self._log.sync(),
+            metrics_bytes=log.sync(),
             losses=(float(self._loss_sum), self.unmeasured),
             best=self._best,
         )

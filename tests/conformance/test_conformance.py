@@ -15,16 +15,20 @@ from torchreptile.config import Config
 from torchreptile.data import ImageStore
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.evaluation import measure
-from torchreptile.models import for_images
-from torchreptile.training import initial_params, outer_update
+from torchreptile.models import for_images, initial_params
+from torchreptile.outer import outer_update
 
 pytestmark = pytest.mark.parametrize("name", ALGORITHMS)
 
 
 def start(name: str, **changes: object) -> tuple[Config, Algorithm, MetaState]:
     config = small_config(algorithm=name, **changes)
-    algorithm = build_algorithm(for_images(TINY, config.task.way), config, torch.device("cpu"))
-    return config, algorithm, algorithm.initial_state(initial_params(config, TINY))
+    algorithm = build_algorithm(config, TINY, torch.device("cpu"))
+    return (
+        config,
+        algorithm,
+        algorithm.initial_state(initial_params(for_images, TINY, config.task.way, config.run.seed)),
+    )
 
 
 def tiny_store(seed: int = 0) -> ImageStore:
@@ -166,7 +170,7 @@ def test_batched_equals_sequential(name: str) -> None:
         config = small_config(
             algorithm=name, inner_optimizer="sgd", inner_lr=0.1, inner_batch=12, inner_steps=3, execution=execution
         )
-        algorithm = build_algorithm(for_images(TINY, 3), config, torch.device("cpu"))
+        algorithm = build_algorithm(config, TINY, torch.device("cpu"))
         sampler = algorithm.sampler(tiny_store())
         sampler.dtype = torch.float64
         state = algorithm.initial_state(double_params(config, TINY))

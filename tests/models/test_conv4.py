@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tests.reference import MiniImageNetNet, OmniglotNet
-from torchreptile.models import Conv4, for_images
+from torchreptile.models import Conv4, for_images, stacked_conv4
 from torchreptile.models.conv4 import same_padding
 
 SHAPES = {"omniglot": (1, 28, 28), "mini-imagenet": (3, 84, 84)}
@@ -108,7 +110,7 @@ def test_all_ways_of_running_agree_with_the_reference_network(name: str) -> None
     tasks, module = 3, for_images(SHAPES[name], way=5)
     params, images = random_params(module, tasks), random_images(tasks, 4, SHAPES[name])
     grouped = module.forward_grouped(params, images)
-    matmul = module.forward_matmul(params, images)
+    matmul = stacked_conv4.forward(module, params, images)
     for task in range(tasks):
         own = {key: p[task] for key, p in params.items()}
         reference = (OmniglotNet if name == "omniglot" else MiniImageNetNet)(5).double()
@@ -120,14 +122,35 @@ def test_all_ways_of_running_agree_with_the_reference_network(name: str) -> None
             torch.testing.assert_close(result, expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("forward", ["forward_grouped", "forward_matmul"])
-def test_no_task_touches_another(forward: str) -> None:
+@pytest.mark.parametrize("size", [28, 29, 30, 31])  # every padding of a strided net: even and odd maps
+@pytest.mark.parametrize("network", ["stride", "pool"])
+def test_the_backward_pass_written_out_is_autograds(network: Literal["stride", "pool"], size: int) -> None:
+    module = Conv4(2, size, 5, hidden=6, downsample=network)
+    params, images = random_params(module, 3), random_images(3, 4, (2, size, size))
+    labels = torch.randint(5, (3, 4), generator=torch.Generator().manual_seed(8))
+
+    def total(params: dict[str, torch.Tensor]) -> torch.Tensor:
+        logits = module.forward_grouped(params, images)
+        return 3 * F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+    expected = torch.func.grad(total)(params)
+    losses, gradient = stacked_conv4.loss_and_gradient(module, params, images, labels)
+    assert float(losses.sum()) == pytest.approx(float(total(params)), abs=1e-10)
+    assert gradient.keys() == expected.keys()
+    for name, g in expected.items():
+        torch.testing.assert_close(gradient[name], g, rtol=0, atol=1e-10)
+        assert g.abs().max() > 1e-4 or (name.startswith("convs") and name.endswith("bias"))
+
+
+@pytest.mark.parametrize("way", ["grouped", "matmul"])
+def test_no_task_touches_another(way: str) -> None:
     """Other images for task 1 leave the logits of tasks 0 and 2 as they were."""
     module = for_images((1, 28, 28), way=5)
+    forward = {"grouped": module.forward_grouped, "matmul": partial(stacked_conv4.forward, module)}[way]
     params, images = random_params(module, 3), random_images(3, 4, (1, 28, 28))
-    before = getattr(module, forward)(params, images)
+    before = forward(params, images)
     images[1] = 1 - images[1]
-    after = getattr(module, forward)(params, images)
+    after = forward(params, images)
     torch.testing.assert_close(after[[0, 2]], before[[0, 2]], rtol=0, atol=1e-12)
     assert not torch.allclose(after[1], before[1], atol=1e-3)
 

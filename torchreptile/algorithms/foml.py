@@ -7,35 +7,42 @@ query set does. Nichol, Achiam, Schulman 2018, section 6.3.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import final
 
 import torch
+from torch import Tensor
 
-from torchreptile.algorithms.reptile import Reptile
+from torchreptile.algorithms.base import take_batches
+from torchreptile.algorithms.first_order import FirstOrder
 from torchreptile.data.store import ImageStore
 from torchreptile.episodes import Episodes, EpisodeSampler
 from torchreptile.inner import InnerState, Params
 
 
 @final
-class FirstOrderMAML(Reptile):
-    """Reptile's inner loops with MAML's view of them."""
+class FirstOrderMAML(FirstOrder):
+    """The change of the last inner step."""
+
+    @property
+    def drawn_steps(self) -> int:
+        """All of them, but for a separate tail."""
+        return self.config.inner.inner_steps - (1 if self.config.outer.foml_tail else 0)
 
     def sampler(self, store: ImageStore) -> EpisodeSampler:
         """Training tasks carry the separate tail as their query set."""
         tail = self.config.outer.foml_tail
         return EpisodeSampler(store, self.config.task.way, self.config.task.images_per_class - tail, queries=tail)
 
-    def _train(
-        self, params: Params, inner: InnerState, episodes: Episodes, generator: torch.Generator
-    ) -> tuple[Params, torch.Tensor]:
-        steps = self.config.inner.inner_steps
-        if self.config.outer.foml_tail:
-            body = self._batches(episodes, steps - 1, generator)
-            tail = (episodes.query_x, episodes.query_y)
-        else:
-            *body, tail = self._batches(episodes, steps, generator)
-        losses = [self.inner_loop.run(params, inner, body)] if body else []
+    def train(
+        self, phi: Params, params: Params, inner: InnerState, episodes: Episodes, drawn: Tensor
+    ) -> tuple[Params, Tensor]:
+        """The change is measured from where the last step begins."""
+        batches = take_batches(episodes, drawn)
+        losses = []
+        if self.config.inner.inner_steps > 1:
+            losses.append(self.inner_loop.run(params, inner, islice(batches, self.config.inner.inner_steps - 1)))
         before_last = {name: p.clone() for name, p in params.items()}
-        losses.append(self.inner_loop.run(params, inner, [tail]))
-        return before_last, torch.cat(losses).mean()
+        tail = [(episodes.query_x, episodes.query_y)] if self.config.outer.foml_tail else batches
+        losses.append(self.inner_loop.run(params, inner, tail))
+        return before_last, torch.cat(losses)

@@ -1,4 +1,36 @@
 """Networks."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
 from torchreptile.models.conv4 import Conv4 as Conv4
 from torchreptile.models.conv4 import for_images as for_images
+
+Network = Callable[[tuple[int, int, int], int], nn.Module]
+"""(image shape (C, H, W), way) -> a module that takes images (B, C, H, W) to logits (B, way)."""
+
+
+def build_network(network: Network, image_shape: tuple[int, int, int], way: int, seed: int = 0) -> nn.Module:
+    """The module, with weights drawn by its own rules: same seed, same weights.
+
+    Its BatchNorm layers go by the batch at hand and keep no running averages, in training and in evaluation,
+    as the built-in networks do: averages would leak from task to task.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = network(image_shape, way)
+    if isinstance(module, Conv4):
+        module.initialise(torch.Generator().manual_seed(seed))
+        return module
+    without_averages: nn.Module = torch.func.replace_all_batch_norm_modules_(module)
+    return without_averages.train()
+
+
+def initial_params(network: Network, image_shape: tuple[int, int, int], way: int, seed: int) -> dict[str, Tensor]:
+    """Freshly drawn weights by name: same seed, same weights."""
+    module = build_network(network, image_shape, way, seed)
+    return {name: p.detach().clone() for name, p in module.named_parameters()}

@@ -101,27 +101,6 @@ class Conv4(nn.Module):
         features = x.reshape(batch, tasks, -1).transpose(0, 1)  # (T, B, hidden * h * w)
         return _heads(params, features)
 
-    def forward_matmul(self, params: Params, x: Tensor) -> Tensor:
-        """The same by gathered patches and batched matrix products, for the compiler to fuse.
-
-        Shapes as in :meth:`forward_grouped`. Maps are kept channels-last: (T, B, H, W, C).
-        """
-        tasks, batch = x.shape[:2]
-        x = x.permute(0, 1, 3, 4, 2)
-        for block in range(BLOCKS):
-            weight = params[f"convs.{block}.weight"].permute(0, 3, 4, 2, 1).flatten(1, 3)  # (T, 9 * C, hidden)
-            side = math.ceil(x.shape[2] / self.stride)
-            patches = _patches(x, side, self.stride)
-            y = torch.baddbmm(params[f"convs.{block}.bias"].unsqueeze(1), patches, weight)  # (T, B * side^2, hidden)
-            variance, mean = torch.var_mean(y, dim=1, keepdim=True, correction=0)
-            y = (y - mean) * torch.rsqrt(variance + BATCH_NORM_EPS)
-            y = y * params[f"norms.{block}.weight"].unsqueeze(1) + params[f"norms.{block}.bias"].unsqueeze(1)
-            x = F.relu(y).view(tasks, batch, side, side, -1)
-            if self.stride == 1:
-                pooled = self._pool(x.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-                x = pooled.reshape(tasks, batch, *pooled.shape[1:])
-        return _heads(params, x.permute(0, 1, 4, 2, 3).flatten(2))
-
     def _pool(self, x: Tensor) -> Tensor:
         return x if self.stride == 2 else F.max_pool2d(x, 2, ceil_mode=True)
 
@@ -129,15 +108,6 @@ class Conv4(nn.Module):
 def _heads(params: Params, features: Tensor) -> Tensor:
     """T linear layers: (T, B, features) -> (T, B, way)."""
     return torch.baddbmm(params["head.bias"].unsqueeze(1), features, params["head.weight"].transpose(1, 2))
-
-
-def _patches(x: Tensor, side: int, stride: int) -> Tensor:
-    """Every 3x3 patch of 'SAME'-padded maps: (T, B, H, W, C) -> (T, B * side * side, 9 * C)."""
-    before, after = same_padding(x.shape[2], stride)
-    x = F.pad(x, (0, 0, before, after, before, after))
-    reach = stride * (side - 1) + 1
-    shifted = [x[:, :, i : i + reach : stride, j : j + reach : stride] for i in range(KERNEL) for j in range(KERNEL)]
-    return torch.stack(shifted, dim=4).flatten(4).flatten(1, 3)
 
 
 def for_images(shape: tuple[int, int, int], way: int) -> Conv4:

@@ -11,7 +11,6 @@ from torchreptile.algorithms import build_algorithm
 from torchreptile.data import ImageStore
 from torchreptile.episodes import Episodes, EpisodeSampler
 from torchreptile.learned import Learned
-from torchreptile.models import for_images
 
 SAMPLE_SEED = 2_000_003  # apart from the seeds of training, monitoring and evaluation
 SHOWN = 4
@@ -51,7 +50,7 @@ def sample_episodes(learned: Learned, store: ImageStore) -> list[ShownEpisode]:
     # On the processor and by its own choice of execution: the pictures do not depend on the machine's GPU.
     config, here = learned.config.replace(execution="auto", device="cpu"), torch.device("cpu")
     sampler = EpisodeSampler(store, config.task.way, config.task.shots, config.evaluation.queries)
-    algorithm = build_algorithm(for_images(store.image_shape, config.task.way), config, here)
+    algorithm = build_algorithm(config, store.image_shape, here)
     generator = torch.Generator().manual_seed(SAMPLE_SEED)
     shown: list[ShownEpisode] = []
     for _ in range(0, SEARCHED, SHOWN):

@@ -1,0 +1,84 @@
+"""How an execution is chosen, for built-in networks and for networks of one's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.easy import TINY
+from torchreptile.errors import ConfigError
+from torchreptile.execution import COMPILE_FROM, choose_execution
+from torchreptile.models import for_images
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+SMALL, LARGE = (1, 28, 28), (3, 84, 84)
+
+
+class Dense(nn.Module):
+    """A network of one's own without convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(TINY[1] * TINY[2], 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.flatten(1))
+
+
+class Convolutional(Dense):
+    """One with a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.conv(x))
+
+
+class LooksAtItsData(Dense):
+    """One whose way depends on what it sees, which vmap cannot follow."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x if x.sum() > 0 else x + 1)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_auto_for_built_in_networks(works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchreptile.execution._compiler_works", lambda: works)
+    small, large = for_images(SMALL, 3), for_images(LARGE, 3)
+    assert choose_execution("auto", small, SMALL, CPU, COMPILE_FROM - 1).name == "grouped"
+    assert choose_execution("auto", small, SMALL, CPU, COMPILE_FROM).name == ("compiled" if works else "grouped")
+    assert choose_execution("auto", large, LARGE, CPU, COMPILE_FROM).name == "loop"
+    assert choose_execution("auto", small, SMALL, CUDA).name == "matmul"
+    asked = choose_execution("loop", small, SMALL, CPU, COMPILE_FROM)
+    assert (asked.name, asked.reason) == ("loop", "as asked")
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_auto_for_networks_of_ones_own(works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchreptile.execution._compiler_works", lambda: works)
+    assert choose_execution("auto", Dense(), TINY, CPU).name == "vmap"
+    assert choose_execution("auto", Convolutional(), TINY, CPU).name == "loop"
+    long = choose_execution("auto", Convolutional(), TINY, CPU, COMPILE_FROM)
+    assert long.name == ("compiled" if works else "loop")
+
+
+def test_what_cannot_be_batched_runs_one_by_one_and_says_why() -> None:
+    chosen = choose_execution("auto", LooksAtItsData(), TINY, CPU, COMPILE_FROM)
+    assert chosen.name == "loop"
+    assert "LooksAtItsData cannot be batched over tasks: vmap" in chosen.reason
+    assert "\n" not in chosen.reason
+
+
+@pytest.mark.parametrize("name", ["vmap", "compiled"])
+def test_asking_for_what_cannot_be_done_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"execution {name}: LooksAtItsData cannot be batched over tasks"):
+        choose_execution(name, LooksAtItsData(), TINY, CPU)
+
+
+@pytest.mark.parametrize("name", ["grouped", "matmul"])
+def test_the_built_in_networks_own_ways_are_theirs_alone(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} needs a built-in network; Dense runs with loop, vmap or compiled"):
+        choose_execution(name, Dense(), TINY, CPU)

@@ -1,0 +1,83 @@
+"""One of several processes that work as one; started by a test, through torchrun or by hand.
+
+python tests/work_together.py gradient FILE            a meta-gradient and predictions in float64, saved by rank 0
+python tests/work_together.py train FOLDER STEPS       a training; with DIE_AT="RANK STEP" one process kills itself
+python tests/work_together.py resume FOLDER            going on with it
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+torch.set_num_threads(1)
+
+from tests.easy import TINY, double_params, easy_splits, easy_store, killable_config, small_config  # noqa: E402
+from torchreptile import training  # noqa: E402
+from torchreptile.algorithms import MetaState, build_algorithm  # noqa: E402
+from torchreptile.episodes import EpisodeSampler  # noqa: E402
+from torchreptile.errors import TorchReptileError  # noqa: E402
+from torchreptile.outer import OuterStep  # noqa: E402
+from torchreptile.processes import Processes, joined  # noqa: E402
+from torchreptile.workers import restarted_by_launcher  # noqa: E402
+
+TASKS = 5
+
+
+def gradient_and_labels(processes: Processes, algorithm_name: str = "reptile") -> dict[str, torch.Tensor]:
+    """What a meta-batch of five tasks says, by SGD in float64, and the labels of five episodes."""
+    config = small_config(algorithm=algorithm_name, inner_optimizer="sgd", inner_lr=0.1)
+    algorithm = build_algorithm(config, TINY, torch.device("cpu"), processes=processes)
+    state = algorithm.initial_state(double_params(config, TINY))
+    store, generator = easy_store(30, 20, shape=TINY, noise=2.0), torch.Generator().manual_seed(3)
+    sampler = algorithm.sampler(store)
+    sampler.dtype = torch.float64
+    learned = algorithm.meta_gradient(state, sampler.sample(TASKS, generator), generator)
+    episodes = EpisodeSampler(store, 3, 1, 2, torch.float64).sample(TASKS, generator)
+    labels = algorithm.predict(state, episodes, generator)
+    return {
+        **learned.gradient,
+        "loss": learned.loss,
+        "labels": torch.stack([labels.transductive, labels.non_transductive]),
+    }
+
+
+class MortalOuterStep(OuterStep):
+    """Kills its process where DIE_AT says, the first time."""
+
+    steps = 0
+
+    def __call__(self, state: MetaState, step_size: float) -> tuple[MetaState, torch.Tensor]:
+        self.steps += 1
+        if os.environ.get("DIE_AT") == f"{os.environ['RANK']} {self.steps}" and not restarted_by_launcher():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(state, step_size)
+
+
+def main(command: str, target: str, *rest: str) -> int:
+    if command == "gradient":
+        with joined() as processes:
+            result = gradient_and_labels(processes)
+            if processes.rank == 0:
+                torch.save(result, target)
+        return 0
+    training.load_splits = lambda dataset, scheme, seed: easy_splits()
+    training.OuterStep = MortalOuterStep
+    try:
+        if command == "train":
+            training.train(killable_config(int(rest[0])), target)
+        else:
+            training.resume(target)
+    except TorchReptileError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""How many tasks are computed at a time: as many as fit into memory, and fewer where they turn out not to fit."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+R = TypeVar("R")
+
+CPU_TASKS = 20  # more at once only push each other out of the caches
+SHARE = 0.25  # of the machine's memory that activations may take: others live there too
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+class TaskChunks:
+    """Cuts a meta-batch into pieces of at most ``limit`` tasks, and halves the limit where memory runs out."""
+
+    def __init__(self, limit: int, device: torch.device) -> None:
+        """``limit``: tasks at a time; 0 leaves it to :meth:`fit`."""
+        self.limit, self._asked, self._device = limit, limit, device
+
+    def fit(self, bytes_per_task: int) -> None:
+        """Without a limit asked for, take one from the memory there is.
+
+        It follows from the size of the memory, not from what is free at the moment: the same machine cuts
+        the same way every time, so that numbers repeat to the last bit.
+        """
+        if self._asked:
+            return
+        by_memory = max(1, int(SHARE * total_memory(self._device)) // max(bytes_per_task, 1))
+        self.limit = min(by_memory, CPU_TASKS) if self._device.type == "cpu" else by_memory
+
+    def map(self, tasks: slice, work: Callable[[slice], R]) -> list[R]:
+        """``work`` on every piece of ``tasks``; sizes differ by one at most.
+
+        A piece that does not fit into memory is done again in smaller ones, so ``work`` must change nothing
+        before it returns.
+        """
+        done: list[R] = []
+        start = tasks.start
+        while start < tasks.stop:
+            left = tasks.stop - start
+            size = math.ceil(left / math.ceil(left / self.limit)) if self.limit else left
+            try:
+                done.append(work(slice(start, start + size)))
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if size == 1 or not _is_out_of_memory(error):
+                    raise
+                self.limit = math.ceil(size / 2)
+            else:
+                start += size
+                continue
+            # Out of the handler, which would keep the failed piece's tensors alive.
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            warnings.warn(
+                f"{size} tasks at a time do not fit into memory; going on with {self.limit} (--task-chunk)",
+                stacklevel=2,
+            )
+        return done
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of memory of the device; of this container, where it is allowed less than the machine has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 * 2**30
+    try:
+        return min(machine, int(CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):  # no such file, or "max"
+        return machine
+
+
+def saved_bytes(forward: Callable[[], torch.Tensor]) -> int:
+    """Bytes that autograd keeps from one forward pass for the backward pass."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    return sum(kept.values())
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -1,0 +1,201 @@
+"""How T copies of one network are computed: one after another, or side by side in one of several ways.
+
+Every way gives the same numbers up to rounding. Which is fastest depends on the device, the size of the
+maps and the network; :func:`choose_execution` goes by what was measured (docs/speed.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from torchreptile.errors import ConfigError
+from torchreptile.models import stacked_conv4
+from torchreptile.models.conv4 import Conv4, Params
+
+StackedForward = Callable[[Params, Tensor], Tensor]
+"""(parameters with a leading axis of T, (T, B, C, H, W)) -> logits (T, B, way)."""
+
+LossAndGradient = Callable[[Params, Tensor, Tensor], tuple[Tensor, Params]]
+"""(parameters, images (T, B, C, H, W), labels (T, B)) -> each task's mean cross-entropy (T,), and its gradient."""
+
+# Compiling takes from 10 seconds to a minute once per machine; it saves 1 to 3 ms per task-step on two cores.
+COMPILE_FROM = 100_000
+
+# The order in which the axes of a kernel (O, I, h, w) lie in memory.
+CHANNELS_LAST = (0, 2, 3, 1)  # what convolutions like best
+TAPS_FIRST = (2, 3, 1, 0)  # patches meet such kernels in a matrix product without a copy
+
+
+@dataclass(frozen=True, eq=False)
+class Execution:
+    """A way to compute T copies of a network.
+
+    Attributes:
+        name: loop, grouped, matmul, vmap or compiled.
+        reason: why it was chosen, for people.
+        forward: what runs T copies.
+        loss_and_gradient: their losses and gradients; None leaves it to autograd.
+        compiled: whether ``forward`` and what is done with it goes through torch.compile.
+        kernel_order: how stacked kernels should lie in memory for it.
+        draws: the network draws random numbers (Dropout).
+        one_by_one: tasks gain nothing from being together; taking them singly keeps memory small and caches warm.
+    """
+
+    name: str
+    reason: str
+    forward: StackedForward
+    loss_and_gradient: LossAndGradient | None = None
+    compiled: bool = False
+    kernel_order: tuple[int, ...] = CHANNELS_LAST
+    draws: bool = False
+    one_by_one: bool = False
+
+
+def stack(params: Params, tasks: int, kernel_order: tuple[int, ...] = CHANNELS_LAST) -> Params:
+    """T independent copies of every tensor: (...) -> (T, ...), kernels in memory as ``kernel_order`` says."""
+    return {name: _copies(p, tasks, kernel_order) for name, p in params.items()}
+
+
+def _copies(p: Tensor, tasks: int, kernel_order: tuple[int, ...]) -> Tensor:
+    if p.ndim != 4:
+        return p.expand(tasks, *p.shape).clone(memory_format=torch.contiguous_format)
+    reordered = p.permute(kernel_order)
+    copies = reordered.expand(tasks, *reordered.shape).clone(memory_format=torch.contiguous_format)
+    back = sorted(range(4), key=kernel_order.__getitem__)
+    return copies.permute(0, *(axis + 1 for axis in back))
+
+
+def choose_execution(
+    name: str,
+    module: nn.Module,
+    image_shape: tuple[int, int, int],
+    device: torch.device,
+    task_steps: float = 0,
+) -> Execution:
+    """The execution that ``name`` asks for; ``auto`` goes by device, map size, network and amount of work.
+
+    Args:
+        name: auto, loop, grouped, matmul, vmap or compiled.
+        module: the network.
+        image_shape: (C, H, W).
+        device: where it will run.
+        task_steps: how many inner steps of one task there are to do.
+
+    Raises:
+        ConfigError: the module has no such form.
+    """
+    if isinstance(module, Conv4):
+        if name == "auto":
+            name, reason = _auto_for_conv4(module, device, task_steps)
+        else:
+            reason = "as asked"
+        return _conv4_execution(module, name, reason)
+    if name == "auto":
+        name, reason = _auto_for_own(module, image_shape, device, task_steps)
+        return _own_execution(module, name, reason)
+    if name in ("grouped", "matmul"):
+        kind = type(module).__name__
+        raise ConfigError(f"execution {name} needs a built-in network; {kind} runs with loop, vmap or compiled")
+    if name != "loop" and (obstacle := _vmap_obstacle(module, image_shape, device)):
+        raise ConfigError(f"execution {name}: {type(module).__name__} cannot be batched over tasks ({obstacle})")
+    return _own_execution(module, name, "as asked")
+
+
+def _auto_for_conv4(module: Conv4, device: torch.device, task_steps: float) -> tuple[str, str]:
+    if device.type != "cpu":
+        return "matmul", "batched matrix products need the fewest kernels on a GPU"
+    if module.stride == 1:
+        return "loop", "large maps fill a CPU one task at a time"
+    if task_steps < COMPILE_FROM:
+        return "grouped", "small maps, and too little work to repay compiling"
+    if not _compiler_works():
+        return "grouped", "small maps, and no working C++ compiler"
+    return "compiled", "small maps, and enough work to repay compiling"
+
+
+def _conv4_execution(module: Conv4, name: str, reason: str) -> Execution:
+    if name == "grouped":
+        return Execution(name, reason, module.forward_grouped)
+    if name in ("matmul", "compiled"):
+        return Execution(
+            name,
+            reason,
+            forward=partial(stacked_conv4.forward, module),
+            loss_and_gradient=partial(stacked_conv4.loss_and_gradient, module),
+            compiled=name == "compiled",
+            kernel_order=TAPS_FIRST,
+        )
+    return _own_execution(module, name, reason)
+
+
+def _auto_for_own(
+    module: nn.Module, image_shape: tuple[int, int, int], device: torch.device, task_steps: float
+) -> tuple[str, str]:
+    if obstacle := _vmap_obstacle(module, image_shape, device):
+        return "loop", f"{type(module).__name__} cannot be batched over tasks: {obstacle}"
+    if task_steps >= COMPILE_FROM and device.type == "cpu" and _compiler_works():
+        return "compiled", "enough work to repay compiling"
+    if device.type == "cpu" and any(isinstance(part, nn.Conv2d) for part in module.modules()):
+        return "loop", "batched convolutions are slow on a CPU unless compiled"
+    return "vmap", "the network can be batched over tasks"
+
+
+def _own_execution(module: nn.Module, name: str, reason: str) -> Execution:
+    def singly(params: Params, images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+        out: Tensor = functional_call(module, params, (images,))
+        return out
+
+    draws = any(isinstance(part, nn.modules.dropout._DropoutNd) for part in module.modules())
+    if name == "loop":
+
+        def one_by_one(params: Params, x: Tensor) -> Tensor:
+            copies = ({name: p[task] for name, p in params.items()} for task in range(len(x)))
+            return torch.stack([singly(copy, images) for copy, images in zip(copies, x, strict=True)])
+
+        return Execution(name, reason, one_by_one, draws=draws, one_by_one=True)
+    return Execution(name, reason, _vmapped(module), compiled=name == "compiled", draws=draws)
+
+
+def _vmapped(module: nn.Module) -> StackedForward:
+    def one(params: Params, images: Tensor) -> Tensor:
+        out: Tensor = functional_call(module, params, (images,))
+        return out
+
+    side_by_side = torch.vmap(one, randomness="different")
+
+    def forward(params: Params, x: Tensor) -> Tensor:
+        # Attention written out in matrix products: vmap takes its fused kernels apart, one task after another.
+        with sdpa_kernel(SDPBackend.MATH):
+            out: Tensor = side_by_side(params, x)
+        return out
+
+    return forward
+
+
+def _vmap_obstacle(module: nn.Module, image_shape: tuple[int, int, int], device: torch.device) -> str:
+    """Why ``module`` cannot be batched over tasks, found by trying; empty if it can."""
+    params = {name: p.detach().to(device).expand(2, *p.shape).clone() for name, p in module.named_parameters()}
+    x = torch.zeros(2, 2, *image_shape, device=device)
+    try:
+        torch.func.grad(lambda p: _vmapped(module)(p, x).sum())(params)
+    except Exception as error:  # a network of one's own may fail in any way, and that is the answer
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return ""
+
+
+@cache
+def _compiler_works() -> bool:
+    """Whether torch.compile finds a working C++ compiler: asked by compiling next to nothing."""
+    try:
+        torch.compile(torch.neg)(torch.ones(1))
+    except (RuntimeError, OSError):  # no compiler, no Python headers, no room for its files
+        return False
+    return True
