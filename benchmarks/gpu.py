@@ -1,0 +1,187 @@
+"""Everything that only a GPU can show, in one command and within eight minutes.
+
+    python benchmarks/gpu.py [--out gpu-results] [--minutes 8]
+
+1. Replayed CUDA graphs give the numbers of the eager path, for every execution and precision.
+2. `reptile bench` on the GPU for both of the paper's networks.
+3. Wall time of the published trainings: the whole Omniglot 5-way one if the time allows, the others projected
+   from some hundred outer steps. Random images of the right shape; what they show does not change the time.
+4. Wall time of 10,000 evaluation episodes, 5-way 1-shot, 50 inner steps, both modes.
+
+Prints what it finds as it goes and leaves results.json in the folder, rewritten after every part.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from torchreptile.algorithms import MetaState, build_algorithm
+from torchreptile.bench import NAIVE, Candidate, bench, outer_steps, random_store
+from torchreptile.config import Config
+from torchreptile.device import precision_of
+from torchreptile.environment import environment
+from torchreptile.episodes import EpisodeSampler
+from torchreptile.evaluation import measure
+from torchreptile.models import for_images, initial_params
+from torchreptile.outer import OuterStep
+from torchreptile.presets import preset
+
+OMNIGLOT, MINI_IMAGENET = (1, 28, 28), (3, 84, 84)
+EXECUTIONS = ("grouped", "matmul", "vmap", "compiled")
+CHECKED_STEPS = 5
+# Published settings of the largest jobs; mini-ImageNet's: Nichol et al. 2018, appendix A.
+JOBS: dict[str, tuple[Config, tuple[int, int, int]]] = {
+    "omniglot 5-way": (preset("omniglot-1shot-5way"), OMNIGLOT),
+    "omniglot 20-way": (preset("omniglot-1shot-20way"), OMNIGLOT),
+    "mini-imagenet 5-way": (Config().replace(inner_steps=8, train_shots=15, outer_steps=100_000), MINI_IMAGENET),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where to and how long."""
+
+    out: Path = Path("gpu-results")
+    minutes: float = 8.0
+    rounds: int = 20
+
+
+class Report:
+    """Collects results and rewrites the file after each."""
+
+    def __init__(self, folder: Path, minutes: float) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file, self._end = folder / "results.json", time.monotonic() + 60 * minutes
+        self._content: dict[str, Any] = {"environment": environment()}
+
+    def left(self) -> float:
+        """Seconds."""
+        return self._end - time.monotonic()
+
+    def add(self, name: str, content: Any) -> None:
+        """Keep and print."""
+        self._content[name] = content
+        self._file.write_text(json.dumps(self._content, indent=2))
+        print(f"[{self.left():.0f} s left] {name}: {json.dumps(content)}", flush=True)
+
+
+def moved_logits(candidate: Candidate, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
+    """What a probe of images gives after a few outer steps from a fixed start."""
+    config = Config().replace(execution=candidate.execution, precision=candidate.precision)
+    store = random_store(shape, device)
+    algorithm = build_algorithm(config, shape, device)
+    step = OuterStep(
+        algorithm,
+        algorithm.sampler(store),
+        config.outer.meta_batch,
+        torch.Generator(device).manual_seed(0),
+        record=candidate.graph,
+    )
+    fresh = initial_params(for_images, shape, config.task.way, seed=0)
+    state: MetaState = algorithm.initial_state({name: p.to(device) for name, p in fresh.items()})
+    with precision_of(device, candidate.precision):
+        for _ in range(CHECKED_STEPS):
+            state, _ = step(state, 0.5)
+    net = for_images(shape, config.task.way).to(device)
+    images = store.images[:64].float() / 255
+    return torch.func.functional_call(net, state.params, (images,)).double()
+
+
+def check_graphs(report: Report, device: torch.device) -> None:
+    """The largest difference of logits between replayed and eager outer steps; noise between two eager runs beside."""
+    for network, shape in (("omniglot", OMNIGLOT), ("mini-imagenet", MINI_IMAGENET)):
+        found: dict[str, Any] = {}
+        for execution in EXECUTIONS:
+            for precision in ("fp32", "tf32", "bf16"):
+                try:
+                    eager, again = (moved_logits(Candidate(execution, precision), shape, device) for _ in "12")
+                    graph = moved_logits(Candidate(execution, precision, graph=True), shape, device)
+                except Exception as error:  # a way that cannot run here is a finding, not the end
+                    found[f"{execution} {precision}"] = str(error).splitlines()[0]
+                    continue
+                found[f"{execution} {precision}"] = {
+                    "graph_against_eager": float((graph - eager).abs().max()),
+                    "eager_against_eager": float((again - eager).abs().max()),
+                    "largest_logit": float(eager.abs().max()),
+                }
+        report.add(f"graph check {network}", found)
+
+
+def compare(report: Report, settings: Settings, device: torch.device) -> dict[str, Candidate]:
+    """Bench both networks; the fastest fp32 way for each."""
+    fastest: dict[str, Candidate] = {}
+    for network, shape in (("omniglot", OMNIGLOT), ("mini-imagenet", MINI_IMAGENET)):
+        candidates = [Candidate(NAIVE), Candidate("loop")]
+        for execution in EXECUTIONS:
+            for precision in ("fp32", "tf32", "bf16"):
+                candidates.append(Candidate(execution, precision, graph=True))
+            candidates.append(Candidate(execution))
+        result = bench(Config(), shape, candidates, device, settings.rounds, memory=False)
+        (settings.out / f"bench-{network}.json").write_text(result.to_json())
+        shown = {str(t.candidate): [round(t.outer_step_ms, 3), round(t.speedup or 0, 1)] for t in result.timings}
+        report.add(f"bench {network}: ms per outer step, times naive", {**shown, **result.refused})
+        exact = [t.candidate for t in result.timings if t.candidate.precision == "fp32" and t.candidate.graph]
+        fastest[network] = exact[0] if exact else result.timings[0].candidate
+    return fastest
+
+
+def trainings(report: Report, fastest: dict[str, Candidate], device: torch.device) -> None:
+    """Projected wall time of each published training; the first is done whole if there is time."""
+    for name, (config, shape) in JOBS.items():
+        candidate = fastest["omniglot" if shape == OMNIGLOT else "mini-imagenet"]
+        work = outer_steps(config, shape, candidate, device)
+        with precision_of(device, candidate.precision):
+            for _ in range(3):
+                work()
+            torch.cuda.synchronize()
+            steps, start = 0, time.perf_counter()
+            while time.perf_counter() - start < 5:
+                for _ in range(20):
+                    work()
+                torch.cuda.synchronize()
+                steps += 20
+            seconds = (time.perf_counter() - start) / steps
+            projected = seconds * config.outer.outer_steps
+            content = {"execution": str(candidate), "ms_per_outer_step": 1000 * seconds, "projected_s": projected}
+            if name == "omniglot 5-way" and projected < report.left() / 2:
+                start = time.perf_counter()
+                for _ in range(config.outer.outer_steps):
+                    work()
+                torch.cuda.synchronize()
+                content["measured_s"] = time.perf_counter() - start
+        report.add(f"training {name}, {config.outer.outer_steps} outer steps", content)
+
+
+def evaluation(report: Report, candidate: Candidate, device: torch.device) -> None:
+    """10,000 episodes as published."""
+    config = preset("omniglot-1shot-5way").replace(execution=candidate.execution)
+    algorithm = build_algorithm(config, OMNIGLOT, device)
+    fresh = initial_params(for_images, OMNIGLOT, config.task.way, seed=0)
+    state = algorithm.initial_state({name: p.to(device) for name, p in fresh.items()})
+    sampler = EpisodeSampler(random_store(OMNIGLOT, device), 5, 1, 1)
+    with precision_of(device, "fp32"):
+        start = time.perf_counter()
+        measure(algorithm, state, sampler, 10_000, seed=0)
+    report.add("10,000 evaluation episodes", {"execution": candidate.execution, "s": time.perf_counter() - start})
+
+
+def main(settings: Settings) -> None:
+    """All parts, each in what time is left."""
+    if not torch.cuda.is_available():
+        raise SystemExit("benchmarks/gpu.py: there is no GPU here")
+    device, report = torch.device("cuda", 0), Report(settings.out, settings.minutes)
+    check_graphs(report, device)
+    fastest = compare(report, settings, device)
+    trainings(report, fastest, device)
+    evaluation(report, fastest["omniglot"], device)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))
