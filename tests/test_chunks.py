@@ -20,12 +20,15 @@ def sizes(limit: int, tasks: slice) -> list[int]:
     return TaskChunks(limit, CPU).map(tasks, lambda part: part.stop - part.start)
 
 
-def test_pieces_cover_all_tasks_in_nearly_equal_parts() -> None:
-    assert sizes(3, slice(0, 7)) == [3, 2, 2]
+def test_pieces_cover_all_tasks_in_equal_parts_where_that_is_possible() -> None:
+    assert sizes(3, slice(0, 7)) == [3, 3, 1]
+    assert sizes(5, slice(0, 7)) == [4, 3]
+    assert sizes(20, slice(0, 50)) == [10] * 5
+    assert sizes(20, slice(0, 100)) == [20] * 5
     assert sizes(0, slice(0, 7)) == [7]
     assert sizes(9, slice(2, 7)) == [5]
     assert sizes(2, slice(5, 5)) == []
-    assert TaskChunks(2, CPU).map(slice(4, 7), lambda part: part) == [slice(4, 6), slice(6, 7)]
+    assert TaskChunks(3, CPU).map(slice(4, 8), lambda part: part) == [slice(4, 6), slice(6, 8)]
 
 
 @pytest.mark.parametrize(

@@ -37,22 +37,22 @@ class TaskChunks:
         self.limit = min(by_memory, CPU_TASKS) if self._device.type == "cpu" else by_memory
 
     def map(self, tasks: slice, work: Callable[[slice], R]) -> list[R]:
-        """``work`` on every piece of ``tasks``; sizes differ by one at most.
+        """``work`` on every piece of ``tasks``, equal ones where that is possible.
 
         A piece that does not fit into memory is done again in smaller ones, so ``work`` must change nothing
         before it returns.
         """
         done: list[R] = []
-        start = tasks.start
+        start, size = tasks.start, self._piece(tasks.stop - tasks.start)
         while start < tasks.stop:
-            left = tasks.stop - start
-            size = math.ceil(left / math.ceil(left / self.limit)) if self.limit else left
+            size = min(size, tasks.stop - start)
             try:
                 done.append(work(slice(start, start + size)))
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if size == 1 or not _is_out_of_memory(error):
                     raise
                 self.limit = math.ceil(size / 2)
+                too_many, size = size, self._piece(tasks.stop - start)
             else:
                 start += size
                 continue
@@ -60,10 +60,19 @@ class TaskChunks:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
             warnings.warn(
-                f"{size} tasks at a time do not fit into memory; going on with {self.limit} (--task-chunk)",
+                f"{too_many} tasks at a time do not fit into memory; going on with {self.limit} (--task-chunk)",
                 stacklevel=2,
             )
         return done
+
+    def _piece(self, tasks: int) -> int:
+        """Tasks per piece: what divides them evenly if that is not much less than the limit, for every size
+        of piece is compiled or recorded anew; else nearly even.
+        """
+        if not self.limit or tasks <= self.limit:
+            return tasks
+        even = next(size for size in range(self.limit, 0, -1) if tasks % size == 0)
+        return even if 2 * even >= self.limit else math.ceil(tasks / math.ceil(tasks / self.limit))
 
 
 def total_memory(device: torch.device) -> int:
