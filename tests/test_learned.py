@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -125,9 +126,24 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
         load_learned(tmp_path)
 
 
-def test_all_shipped_weights_load() -> None:
-    for name in shipped_weights():
-        learned = load_learned(name)
-        assert learned.name == name
-        assert learned.step > 0
-        assert all(bool(p.isfinite().all()) for p in learned.state.params.values())
+@pytest.mark.parametrize("name", ["omniglot-5way"])
+def test_shipped_weights_are_small_whole_and_say_where_they_come_from(name: str) -> None:
+    assert name in shipped_weights()
+    learned = load_learned(name)
+    assert learned.name == name
+    assert learned.step == learned.config.outer.outer_steps
+    assert all(bool(p.isfinite().all()) for p in learned.state.params.values())
+    assert all(bool((v >= 0).all()) for v in learned.state.inner.v.values())
+    file = Path(str(resources.files("torchreptile.weights").joinpath(f"{name}.safetensors")))
+    assert file.stat().st_size < 1_000_000
+    card = weights_card(file)
+    assert card["data"]["split_seed"] == learned.config.task.split_seed
+    assert card["licence"].startswith("MIT")
+    assert {(line["shots"], line["split"], line["episodes"]) for line in card["results"]} >= {
+        (1, "test", 10_000),
+        (5, "test", 10_000),
+    }
+    for line in card["results"]:
+        for mode in ("transductive", "non_transductive"):
+            assert 90 < line[mode]["accuracy"] < 100
+            assert 0 < line[mode]["ci95"] < 1

@@ -15,10 +15,13 @@ from torchreptile.training import train
 DATA = Path(os.environ.get("TORCHREPTILE_DATA") or REPOSITORY.parent / "shared" / "data")
 
 
-@pytest.mark.skipif(
+needs_omniglot = pytest.mark.skipif(
     not (DATA / "omniglot" / "images_background.zip").is_file(),
     reason=f"no Omniglot in {DATA}; set TORCHREPTILE_DATA to a folder with omniglot/images_background.zip",
 )
+
+
+@needs_omniglot
 def test_five_way_one_shot_on_test_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """120 outer steps, then 60 episodes of classes never trained on: 50% or more, 45% without transduction.
 
@@ -33,3 +36,13 @@ def test_five_way_one_shot_on_test_classes(tmp_path: Path, monkeypatch: pytest.M
     print(result)
     assert result.transductive.mean > 0.5
     assert result.non_transductive.mean > 0.45
+
+
+@needs_omniglot
+def test_shipped_weights_are_as_good_as_their_card_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 episodes of test classes: within 4 points of the card, which is three standard errors and more."""
+    monkeypatch.setenv("TORCHREPTILE_DATA", str(DATA))
+    result = evaluate("omniglot-5way", "test", episodes=100, device="cpu", execution="grouped").result
+    print(result)
+    assert result.transductive.mean == pytest.approx(0.977, abs=0.04)
+    assert result.non_transductive.mean == pytest.approx(0.954, abs=0.05)

@@ -116,13 +116,13 @@ class LiveLine:
 
 @final
 class EpisodeBar:
-    """A progress bar over evaluation episodes, on a terminal only."""
+    """A progress bar over evaluation episodes; off a terminal, a line now and then."""
 
     def __init__(self, console: Console) -> None:
         """Shown on ``console`` while used as a context manager."""
-        self._bar = _bar(console)
+        self._console, self._bar = console, _bar(console)
         self._task = self._bar.add_task("evaluating", numbers="")
-        self._start = time.monotonic()
+        self._start = self._shown = time.monotonic()
 
     def __enter__(self) -> EpisodeBar:
         """Start to show."""
@@ -135,5 +135,9 @@ class EpisodeBar:
 
     def update(self, done: int, total: int) -> None:
         """``done`` of ``total`` episodes are measured."""
-        left = (time.monotonic() - self._start) * (total - done) / done
-        self._bar.update(self._task, total=total, completed=done, numbers=f"{done:,}/{total:,}  {duration(left)} left")
+        now = time.monotonic()
+        left = duration((now - self._start) * (total - done) / done)
+        self._bar.update(self._task, total=total, completed=done, numbers=f"{done:,}/{total:,}  {left} left")
+        if not self._console.is_terminal and now - self._shown >= PLAIN_SECONDS:
+            self._shown = now
+            self._console.print(f"{done:,} of {total:,} episodes  {left} left", highlight=False, soft_wrap=True)
