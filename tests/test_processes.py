@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -21,17 +20,14 @@ from torchreptile.data import Splits
 from torchreptile.errors import ConfigError
 from torchreptile.processes import ALONE, Processes
 from torchreptile.training import resume, train
-from torchreptile.workers import launch, orphaned
+from torchreptile.workers import free_port, launch, orphaned
 
 SCRIPT = REPOSITORY / "tests" / "work_together.py"
 
 
 def together(*words: str | Path, size: int = 2, **environment: str) -> list[subprocess.CompletedProcess[str]]:
     """Run the script in ``size`` processes and wait for all of them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
     started = [
         subprocess.Popen(
             [sys.executable, SCRIPT, *words],
