@@ -27,8 +27,8 @@ LICENCES = {
 }
 
 
-def result(evaluation: Evaluation) -> dict[str, Any]:
-    """One line of the card: percent, with 95% confidence intervals over episodes."""
+def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
+    """One line of the card: percent, with 95% confidence intervals over episodes; the command repeats it."""
     task, settings = evaluation.config.task, evaluation.config.evaluation
     line: dict[str, Any] = {
         "dataset": task.dataset,
@@ -38,7 +38,10 @@ def result(evaluation: Evaluation) -> dict[str, Any]:
         "episodes": settings.eval_episodes,
         "eval_steps": settings.eval_steps,
         "seed": evaluation.seed,
-        "command": evaluation.environment["command"],
+        "command": f"reptile evaluate {name} --dataset {task.dataset} --shots {task.shots} "
+        f"--episodes {settings.eval_episodes} --seed {evaluation.seed}",
+        "minutes": round(evaluation.seconds / 60, 1),
+        "hardware": f"{evaluation.environment['processor']}, torch {evaluation.environment['torch']}",
     }
     for mode in MODES:
         accuracy, published = getattr(evaluation.result, mode), evaluation.published(mode)
@@ -53,7 +56,7 @@ def main(run: str, name: str) -> None:
     folder = RunFolder(Path(run))
     learned, checkpoint = load_learned(run), load_checkpoint(folder.last)
     found = [Evaluation.from_json(file.read_text()) for file in sorted(folder.path.glob("eval-*.json"))]
-    results = [result(e) for e in found if e.split == "test" and e.step == checkpoint.step]
+    results = [result(e, name) for e in found if e.split == "test" and e.step == checkpoint.step]
     if not results:
         raise RunError(f"{run} has no evaluation of its last checkpoint on test classes; run `reptile evaluate {run}`")
     task = learned.config.task

@@ -69,7 +69,7 @@ def describe(config: Config, out: Path) -> int:
 
 def evaluate(source: Path, as_json: bool, **settings: Any) -> int:
     """Measure, and print a table or JSON."""
-    with EpisodeBar(Console(stderr=True)) as bar:
+    with EpisodeBar(Console(stderr=True, quiet=not is_first())) as bar:
         evaluation = measure(source, on_progress=bar.update, **settings)
     if not is_first():
         return 0

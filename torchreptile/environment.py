@@ -16,7 +16,7 @@ from torchreptile import __version__
 def environment() -> dict[str, Any]:
     """Command, versions, processor, threads and GPU, ready for JSON."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]]),
+        "command": shlex.join([*_program(), *sys.argv[1:]]),
         "torchreptile": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -25,6 +25,14 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _program() -> list[str]:
+    """What was started: ``python -m torchreptile`` is the command ``reptile``."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return ["reptile"] if program.parent.name == "torchreptile" else ["python", "-m", program.parent.name]
+    return [program.name or "python"]
 
 
 def _processor() -> str:
