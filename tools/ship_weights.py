@@ -1,10 +1,10 @@
 """Put what a run learned into the package, with a card that says where it comes from and how good it is.
 
-    python tools/ship_weights.py RUN NAME
+    python tools/ship_weights.py RUN NAME COMMAND
 
-writes torchreptile/weights/NAME.safetensors and NAME.json from the run's last checkpoint. The card's results are
-the run's own evaluations on test classes (eval-*.json), so run `reptile evaluate RUN` first, with and without
---shots.
+COMMAND is what trained the run, as somebody else would type it. Writes torchreptile/weights/NAME.safetensors and NAME.json from the run's last checkpoint. The
+card's results are the run's own evaluations on test classes (eval-*.json), so run `reptile evaluate RUN` first, with
+and without --shots.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
     return line
 
 
-def main(run: str, name: str) -> None:
+def main(run: str, name: str, command: str) -> None:
     """Write weights and card."""
     folder = RunFolder(Path(run))
     learned, checkpoint = load_learned(run), load_checkpoint(folder.last)
@@ -71,7 +71,8 @@ def main(run: str, name: str) -> None:
         "training": {
             "seed": learned.config.run.seed,
             "hours": round(checkpoint.seconds / 3600, 2),
-            "environment": json.loads(folder.env_file.read_text()),
+            "command": command,
+            "torch": json.loads(folder.env_file.read_text())["torch"],
         },
         "results": sorted(results, key=lambda line: (line["dataset"], line["shots"])),
     }
