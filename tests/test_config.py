@@ -18,7 +18,7 @@ CHANGED = {
     "inner_state": "carry", "algorithm": "foml", "foml_tail": 2, "outer_steps": 17, "meta_batch": 2,
     "outer_step_size": 0.5, "outer_step_size_final": 0.125, "max_minutes": 1.5, "eval_steps": 3, "eval_batch": 4,
     "eval_episodes": 99, "queries": 2, "transductive": True, "seed": 12, "device": "cpu", "execution": "loop",
-    "monitor_every": 5, "monitor_episodes": 6, "save_minutes": 0.1,
+    "precision": "bf16", "task_chunk": 3, "monitor_every": 5, "monitor_episodes": 6, "save_minutes": 0.1,
 }  # fmt: skip
 
 
@@ -73,13 +73,15 @@ BAD_NUMBERS = [
     ("seed", -1, "at least 0"),
     ("monitor_every", -1, "at least 0"),
     ("monitor_episodes", 1, "at least 2"),
+    ("task_chunk", -1, "at least 0"),
     ("save_minutes", -0.5, "at least 0"),
 ]
 BAD_CHOICES = [
     ("inner_optimizer", "adamw", "adam, sgd"),
     ("inner_state", "keep", "share, carry, reset"),
     ("algorithm", "maml2", "reptile, foml"),
-    ("execution", "fast", "auto, loop, grouped, compiled"),
+    ("execution", "fast", "auto, loop, grouped, matmul, vmap, compiled"),
+    ("precision", "fp16", "fp32, tf32, bf16"),
 ]
 
 

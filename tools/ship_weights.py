@@ -2,9 +2,9 @@
 
     python tools/ship_weights.py RUN NAME COMMAND
 
-COMMAND is what trained the run, as somebody else would type it. Writes torchreptile/weights/NAME.safetensors and NAME.json from the run's last checkpoint. The
-card's results are the run's own evaluations on test classes (eval-*.json), so run `reptile evaluate RUN` first, with
-and without --shots.
+COMMAND is what trained the run, as somebody else would type it. Writes torchreptile/weights/NAME.safetensors and
+NAME.json from the run's last checkpoint. The card's results are the run's own evaluations on test classes
+(eval-*.json), so run `reptile evaluate RUN` first, with and without --shots.
 """
 
 from __future__ import annotations
