@@ -154,14 +154,15 @@ def _resume(
         content = processes.from_first(b"")
         config = Config.from_json(content.decode())
         trainer = _Trainer(config, folder, observer, tensorboard, processes, network)
-        return trainer.run(trainer.from_first(b""))
+        return trainer.run(load_checkpoint(io.BytesIO(processes.from_first(b"")), trainer.device))
     config = folder.config()
     processes.from_first(config.to_json().encode())
     with folder.locked():
         trainer = _Trainer(config, folder, observer, tensorboard, processes, network)
         # Without a checkpoint it was killed before its first.
         start = trainer.last() if folder.last.is_file() else trainer.beginning()
-        return trainer.run(trainer.from_first(checkpoint_bytes(start)))
+        processes.from_first(checkpoint_bytes(start) if processes.size > 1 else b"")
+        return trainer.run(start)
 
 
 class _Trainer:
@@ -232,10 +233,6 @@ class _Trainer:
             dataset = self.config.task.dataset
             raise RunError(f"{path} was trained on other images than {dataset} holds now; it cannot go on")
         return checkpoint
-
-    def from_first(self, content: bytes) -> Checkpoint:
-        """The checkpoint that rank 0 gives as bytes."""
-        return load_checkpoint(io.BytesIO(self.processes.from_first(content)), self.device)
 
     def run(self, start: Checkpoint) -> Run:
         """Train from ``start`` to the end, or until told to stop."""

@@ -99,13 +99,13 @@ class Conv4(nn.Module):
             x = F.batch_norm(x, None, None, gamma, beta, training=True, eps=BATCH_NORM_EPS)
             x = self._pool(F.relu(x))
         features = x.reshape(batch, tasks, -1).transpose(0, 1)  # (T, B, hidden * h * w)
-        return _heads(params, features)
+        return heads(params, features)
 
     def _pool(self, x: Tensor) -> Tensor:
         return x if self.stride == 2 else F.max_pool2d(x, 2, ceil_mode=True)
 
 
-def _heads(params: Params, features: Tensor) -> Tensor:
+def heads(params: Params, features: Tensor) -> Tensor:
     """T linear layers: (T, B, features) -> (T, B, way)."""
     return torch.baddbmm(params["head.bias"].unsqueeze(1), features, params["head.weight"].transpose(1, 2))
 

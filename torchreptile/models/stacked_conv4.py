@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchreptile.models.conv4 import BATCH_NORM_EPS, BLOCKS, KERNEL, Conv4, Params, same_padding
+from torchreptile.models.conv4 import BATCH_NORM_EPS, BLOCKS, KERNEL, Conv4, Params, heads, same_padding
 
 
 def forward(net: Conv4, params: Params, x: Tensor) -> Tensor:
@@ -54,8 +54,7 @@ def _forward(net: Conv4, params: Params, x: Tensor) -> tuple[Tensor, Tensor, lis
         blocks.append(_Block(net.stride, number, params))
         x = blocks[-1].forward(x)
     features = x.permute(0, 1, 4, 2, 3).flatten(2)  # channels first, as the head's weights count them
-    head = params["head.weight"].transpose(1, 2)
-    return torch.baddbmm(params["head.bias"].unsqueeze(1), features, head).to(features.dtype), features, blocks
+    return heads(params, features).to(features.dtype), features, blocks
 
 
 def _maps_of(features: Tensor, side: int) -> Tensor:
