@@ -1,14 +1,20 @@
-"""Which device computes, and how exactly."""
+"""Which device computes, how exactly, and what becomes of its memory."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from torchreptile.errors import ConfigError
+
+# mallopt's names for what it sets, and the most it takes for the second (malloc.h of glibc).
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_TRIM, LARGEST_MMAP = 2**31 - 1, 32 * 2**20
 
 
 def choose_device(name: str) -> torch.device:
@@ -53,3 +59,17 @@ def precision_of(device: torch.device, precision: str) -> Iterator[None]:
             yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what this process frees, where it can be told to (glibc).
+
+    Activations of megabytes are freed and asked for again at every step. Handed back to the system in between,
+    each page of them is zeroed and mapped anew, which on large maps takes as long as the arithmetic.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, LARGEST_TRIM)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP)

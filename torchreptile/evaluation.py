@@ -21,7 +21,7 @@ from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.config import LARGEST_SEED, Config
 from torchreptile.data import ImageStore, load_splits
 from torchreptile.data.splits import resolve_scheme
-from torchreptile.device import choose_device, precision_of
+from torchreptile.device import choose_device, keep_freed_memory, precision_of
 from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, DataError, RunError
@@ -230,6 +230,7 @@ def evaluate(
     if not 0 <= seed <= LARGEST_SEED:
         raise ConfigError(f"seed is {seed}; it must be from 0 to {LARGEST_SEED}")
     where = choose_device(device)
+    keep_freed_memory()
     learned = source.to(where) if isinstance(source, Learned) else load_learned(source, where, checkpoint)
     wanted = {"shots": shots, "way": way, "eval_episodes": episodes, "eval_steps": eval_steps, "eval_batch": eval_batch}
     changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}

@@ -7,10 +7,11 @@ maps and the network; :func:`choose_execution` goes by what was measured (docs/s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -18,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchreptile.errors import ConfigError
 from torchreptile.models import stacked_conv4
 from torchreptile.models.conv4 import Conv4, Params
+from torchreptile.models.fused_conv4 import FusedConv4, stacked
 
 StackedForward = Callable[[Params, Tensor], Tensor]
 """(parameters with a leading axis of T, (T, B, C, H, W)) -> logits (T, B, way)."""
@@ -25,8 +27,10 @@ StackedForward = Callable[[Params, Tensor], Tensor]
 LossAndGradient = Callable[[Params, Tensor, Tensor], tuple[Tensor, Params]]
 """(parameters, images (T, B, C, H, W), labels (T, B)) -> each task's mean cross-entropy (T,), and its gradient."""
 
-# Compiling takes from 10 seconds to a minute once per machine; it saves 1 to 3 ms per task-step on two cores.
+# Task-steps from which compiling repays: it takes from 10 seconds to a minute once per machine, and saves 1 to 3 ms
+# per task-step of small maps on two cores, 10 ms of large ones.
 COMPILE_FROM = 100_000
+COMPILE_LARGE_FROM = 10_000
 
 # The order in which the axes of a kernel (O, I, h, w) lie in memory.
 CHANNELS_LAST = (0, 2, 3, 1)  # what convolutions like best
@@ -42,7 +46,7 @@ class Execution:
         reason: why it was chosen, for people.
         forward: what runs T copies.
         loss_and_gradient: their losses and gradients; None leaves it to autograd.
-        compiled: whether ``forward`` and what is done with it goes through torch.compile.
+        compiled: whether ``forward`` and what is done with it is for torch.compile to take as a whole.
         kernel_order: how stacked kernels should lie in memory for it.
         draws: the network draws random numbers (Dropout).
         one_by_one: tasks gain nothing from being together; taking them singly keeps memory small and caches warm.
@@ -96,7 +100,7 @@ def choose_execution(
             name, reason = _auto_for_conv4(module, device, task_steps)
         else:
             reason = "as asked"
-        return _conv4_execution(module, name, reason)
+        return _conv4_execution(module, name, reason, device)
     if name == "auto":
         name, reason = _auto_for_own(module, image_shape, device, task_steps)
         return _own_execution(module, name, reason)
@@ -111,18 +115,26 @@ def choose_execution(
 def _auto_for_conv4(module: Conv4, device: torch.device, task_steps: float) -> tuple[str, str]:
     if device.type != "cpu":
         return "matmul", "batched matrix products need the fewest kernels on a GPU"
-    if module.stride == 1:
-        return "loop", "large maps fill a CPU one task at a time"
-    if task_steps < COMPILE_FROM:
-        return "grouped", "small maps, and too little work to repay compiling"
+    if module.stride == 2:
+        maps, enough, otherwise = "small", COMPILE_FROM, "grouped"
+    else:
+        maps, enough, otherwise = "large", COMPILE_LARGE_FROM, "loop"
+    if task_steps < enough:
+        return otherwise, f"{maps} maps, and too little work to repay compiling"
     if not _compiler_works():
-        return "grouped", "small maps, and no working C++ compiler"
-    return "compiled", "small maps, and enough work to repay compiling"
+        return otherwise, f"{maps} maps, and no working C++ compiler"
+    return "compiled", f"{maps} maps, and enough work to repay compiling"
 
 
-def _conv4_execution(module: Conv4, name: str, reason: str) -> Execution:
+def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device) -> Execution:
     if name == "grouped":
         return Execution(name, reason, module.forward_grouped)
+    if name == "compiled" and module.stride == 1 and device.type == "cpu":
+        return replace(
+            _own_execution(module, "loop", reason),
+            name=name,
+            loss_and_gradient=FusedConv4(compiled=True).loss_and_gradient,
+        )
     if name in ("matmul", "compiled"):
         return Execution(
             name,
@@ -160,8 +172,24 @@ def _own_execution(module: nn.Module, name: str, reason: str) -> Execution:
             copies = ({name: p[task] for name, p in params.items()} for task in range(len(x)))
             return torch.stack([singly(copy, images) for copy, images in zip(copies, x, strict=True)])
 
-        return Execution(name, reason, one_by_one, draws=draws, one_by_one=True)
+        gradient = partial(_loss_and_gradient_singly, singly)
+        return Execution(name, reason, one_by_one, gradient, draws=draws, one_by_one=True)
     return Execution(name, reason, _vmapped(module), compiled=name == "compiled", draws=draws)
+
+
+def _loss_and_gradient_singly(
+    forward: Callable[[Params, Tensor], Tensor], params: Params, x: Tensor, y: Tensor
+) -> tuple[Tensor, Params]:
+    """By autograd, with each task's parameters leaves of their own: cheaper than through a stack of them."""
+    losses, gradients = [], []
+    for task in range(len(x)):
+        leaves = {name: p[task].detach().requires_grad_() for name, p in params.items()}
+        with torch.enable_grad():
+            logits = forward(leaves, x[task])
+            loss = F.cross_entropy(logits.to(next(iter(leaves.values())).dtype), y[task])
+        gradients.append(torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True))
+        losses.append(loss.detach())
+    return torch.stack(losses), dict(zip(params, map(stacked, zip(*gradients, strict=True)), strict=True))
 
 
 def _vmapped(module: nn.Module) -> StackedForward:

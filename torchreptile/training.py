@@ -19,7 +19,7 @@ from torchreptile.algorithms import MetaState, build_algorithm
 from torchreptile.checkpoint import Checkpoint, RunFolder, checkpoint_bytes, load_checkpoint, save_checkpoint
 from torchreptile.config import Config
 from torchreptile.data import load_splits
-from torchreptile.device import choose_device, precision_of
+from torchreptile.device import choose_device, keep_freed_memory, precision_of
 from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, LostProcessError, RunError
@@ -186,6 +186,7 @@ class _Trainer:
         self.config, self.folder, self.processes, self.network = config, folder, processes, network
         self.observer = observer if observer is not None and processes.rank == 0 else Silent()
         self.device = choose_device(config.run.device)
+        keep_freed_memory()
         self.logs = folder.path / "tensorboard" if tensorboard else None
         splits = load_splits(config.task.dataset, config.task.split_scheme, config.task.split_seed)
         self.data = splits.train.fingerprint
