@@ -23,7 +23,7 @@ import torch
 import tyro
 
 from torchreptile.algorithms import MetaState, build_algorithm
-from torchreptile.bench import NAIVE, Candidate, bench, outer_steps, random_store
+from torchreptile.bench import bench
 from torchreptile.config import Config
 from torchreptile.device import precision_of
 from torchreptile.environment import environment
@@ -32,6 +32,7 @@ from torchreptile.evaluation import measure
 from torchreptile.models import for_images, initial_params
 from torchreptile.outer import OuterStep
 from torchreptile.presets import preset
+from torchreptile.workloads import NAIVE, Candidate, outer_steps, random_store
 
 OMNIGLOT, MINI_IMAGENET = (1, 28, 28), (3, 84, 84)
 EXECUTIONS = ("grouped", "matmul", "vmap", "compiled")

@@ -22,13 +22,13 @@ import torch
 import tyro
 
 from torchreptile.algorithms import build_algorithm
-from torchreptile.bench import Candidate, outer_steps, random_store
 from torchreptile.config import Config
 from torchreptile.environment import environment
 from torchreptile.models import for_images, initial_params
 from torchreptile.outer import OuterStep
 from torchreptile.processes import joined
 from torchreptile.workers import free_port
+from torchreptile.workloads import Candidate, outer_steps, random_store
 
 TASKS = (1, 2, 5, 10, 20, 40)
 SIZES = (28, 42, 56, 84)

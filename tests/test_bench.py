@@ -11,9 +11,11 @@ import torch
 from tests.easy import TINY, small_config
 from torchreptile import bench as benching
 from torchreptile import cli
-from torchreptile.bench import NAIVE, Candidate, bench, naive_outer_steps, outer_steps
+from torchreptile.bench import bench
 from torchreptile.errors import ConfigError
+from torchreptile.models import for_images
 from torchreptile.report.speed import draw_bench
+from torchreptile.workloads import NAIVE, Candidate, naive_outer_steps, outer_steps
 
 CPU = torch.device("cpu")
 CANDIDATES = [Candidate(NAIVE), Candidate("grouped"), Candidate("loop", "bf16")]
@@ -35,6 +37,8 @@ def test_numbers_hang_together() -> None:
         )
         assert timing.speedup == pytest.approx(naive / timing.outer_step_ms)
         assert timing.peak_mib is None
+        assert (timing.outside is None) == (timing.candidate.execution == NAIVE)
+        assert timing.outside is None or timing.outside < 1
     assert [t.outer_step_ms for t in result.timings] == sorted(t.outer_step_ms for t in result.timings)
     assert json.loads(result.to_json())["timings"][0]["candidate"]["execution"]
     assert draw_bench(result).startswith(b"\x89PNG")
@@ -46,7 +50,7 @@ def test_arithmetic_is_counted_once_per_layer() -> None:
     forward = [2 * r * p for r, p in zip(rows, products, strict=True)] + [2 * 10 * 256 * 5]
     expected = 3 * sum(forward) - forward[0]
     config = small_config(way=5, inner_batch=10)
-    assert benching._step_gflop(config, (1, 28, 28)) == pytest.approx(expected / 1e9, rel=1e-6)
+    assert benching._step_gflop(config, (1, 28, 28), for_images) == pytest.approx(expected / 1e9, rel=1e-6)
 
 
 @pytest.mark.parametrize("execution", [NAIVE, "grouped"])

@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.easy import TINY
 from torchreptile.errors import ConfigError
-from torchreptile.execution import COMPILE_FROM, choose_execution
+from torchreptile.execution import COMPILE_FROM, COMPILE_LARGE_FROM, choose_execution
 from torchreptile.models import for_images
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -44,13 +44,15 @@ class LooksAtItsData(Dense):
         return super().forward(x if x.sum() > 0 else x + 1)
 
 
+@pytest.mark.filterwarnings("default")  # loading the compiler brings warnings of its own
 @pytest.mark.parametrize("works", [True, False])
 def test_auto_for_built_in_networks(works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchreptile.execution._compiler_works", lambda: works)
     small, large = for_images(SMALL, 3), for_images(LARGE, 3)
     assert choose_execution("auto", small, SMALL, CPU, COMPILE_FROM - 1).name == "grouped"
     assert choose_execution("auto", small, SMALL, CPU, COMPILE_FROM).name == ("compiled" if works else "grouped")
-    assert choose_execution("auto", large, LARGE, CPU, COMPILE_FROM).name == "loop"
+    assert choose_execution("auto", large, LARGE, CPU, COMPILE_LARGE_FROM - 1).name == "loop"
+    assert choose_execution("auto", large, LARGE, CPU, COMPILE_LARGE_FROM).name == ("compiled" if works else "loop")
     assert choose_execution("auto", small, SMALL, CUDA).name == "matmul"
     asked = choose_execution("loop", small, SMALL, CPU, COMPILE_FROM)
     assert (asked.name, asked.reason) == ("loop", "as asked")

@@ -131,16 +131,17 @@ def test_stack_makes_independent_copies() -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
 @pytest.mark.filterwarnings("default")  # the compiler's own warnings are not this package's
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("optimizer", ["adam", *(["sgd"] if "TORCHREPTILE_SLOW" in os.environ else [])])
-def test_compiled_gives_the_losses_of_grouped(optimizer: str) -> None:
+def test_compiled_gives_the_losses_of_grouped(optimizer: str, network: str) -> None:
     """Float32, a few steps; the compiler takes a minute of it, so SGD is tried where TORCHREPTILE_SLOW is set."""
     config = small_config(inner_optimizer=optimizer, inner_lr=0.01 if optimizer == "sgd" else 1e-3)
-    phi = {name: p.float() for name, p in double_params(config).items()}
-    batches = drawn_batches((1, 28, 28), torch.float32)
+    phi = {name: p.float() for name, p in double_params(config, NETWORKS[network]).items()}
+    batches = drawn_batches(NETWORKS[network], torch.float32)
     losses, moments = {}, {}
     for execution in ("grouped", "compiled"):
         params, state = start(config, phi)
-        loop = loop_for(for_images((1, 28, 28), way=3), config.inner, execution)
+        loop = loop_for(for_images(NETWORKS[network], way=3), config.inner, execution)
         losses[execution] = torch.stack([loop.run(params, state, [batch]) for batch in batches])
         assert int(state.steps) == STEPS
         moments[execution] = state.v

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -123,21 +124,22 @@ def bench(
 ) -> int:
     """Measure, print a table, write JSON and a picture."""
     from torchreptile import bench as benching
+    from torchreptile import workloads
     from torchreptile.report.speed import draw_bench
 
-    unknown = sorted(set(executions) - {benching.NAIVE, *benching.EXECUTIONS})
+    unknown = sorted(set(executions) - {workloads.NAIVE, *benching.EXECUTIONS})
     if unknown:
-        known = ", ".join([benching.NAIVE, *benching.EXECUTIONS])
+        known = ", ".join([workloads.NAIVE, *benching.EXECUTIONS])
         raise ConfigError(f"unknown execution {', '.join(unknown)}; there are {known}")
     where = choose_device(device)
     graphs = (False, True) if where.type == "cuda" else (False,)
-    candidates = [benching.Candidate(benching.NAIVE)] if benching.NAIVE in executions else []
+    candidates = [workloads.Candidate(workloads.NAIVE)] if workloads.NAIVE in executions else []
     candidates += [
-        benching.Candidate(execution, precision, graph)
+        workloads.Candidate(execution, precision, graph)
         for execution in executions
         for precision in precisions
         for graph in graphs
-        if execution != benching.NAIVE
+        if execution != workloads.NAIVE
     ]
     with Console(stderr=True).status("benchmarking") as status:
         result = benching.bench(
@@ -163,10 +165,10 @@ def print_bench(result: Bench, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("execution", no_wrap=True)
-    for heading in ("ms/outer step", "ms/task-step", "images/s", "share of peak", "vs naive", "peak MiB"):
-        table.add_column(heading, justify="right")
+    for heading in ("ms/step", "ms/task", "images/s", "of peak", "vs naive", "outside", "MiB"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for timing in result.timings:
         table.add_row(
             str(timing.candidate),
@@ -175,9 +177,15 @@ def print_bench(result: Bench, console: Console) -> None:
             f"{timing.images_per_second:,.0f}",
             f"{100 * timing.peak_share:.0f}%",
             f"{timing.speedup:.2f}x" if timing.speedup else "-",
+            f"{100 * timing.outside:.0f}%" if timing.outside is not None else "-",
             f"{timing.peak_mib:,.0f}" if timing.peak_mib is not None else "-",
         )
     console.print(table)
+    console.print(
+        "ms/step: whole outer steps, everything included; ms/task: an inner step of one task; of peak: of those "
+        "matrix products; outside: share of the step that is not the network's forward and backward pass.",
+        soft_wrap=True,
+    )
     for name, reason in result.refused.items():
         console.print(f"{name} cannot run here: {reason}", highlight=False, soft_wrap=True)
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from tests.reference import MiniImageNetNet, OmniglotNet
 from torchreptile.models import Conv4, for_images, stacked_conv4
 from torchreptile.models.conv4 import same_padding
+from torchreptile.models.fused_conv4 import FusedConv4
 
 SHAPES = {"omniglot": (1, 28, 28), "mini-imagenet": (3, 84, 84)}
 
@@ -134,12 +135,50 @@ def test_the_backward_pass_written_out_is_autograds(network: Literal["stride", "
         return 3 * F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     expected = torch.func.grad(total)(params)
-    losses, gradient = stacked_conv4.loss_and_gradient(module, params, images, labels)
-    assert float(losses.sum()) == pytest.approx(float(total(params)), abs=1e-10)
-    assert gradient.keys() == expected.keys()
+    forms = [partial(stacked_conv4.loss_and_gradient, module)]
+    if network == "pool":
+        forms.append(FusedConv4(compiled=False).loss_and_gradient)
+    for form in forms:
+        losses, gradient = form(params, images, labels)
+        assert float(losses.sum()) == pytest.approx(float(total(params)), abs=1e-10)
+        assert gradient.keys() == expected.keys()
+        for name, g in expected.items():
+            torch.testing.assert_close(gradient[name], g, rtol=0, atol=1e-10)
+            assert g.abs().max() > 1e-4 or (name.startswith("convs") and name.endswith("bias"))
+
+
+def test_pooled_networks_keep_autograds_rules_at_their_edges() -> None:
+    """Equal pixels, of which the first counts; a scale of 0 and below; images of one colour; a large mean."""
+    module = Conv4(1, 24, 3, hidden=4, downsample="pool")
+    params, images = random_params(module, 3), random_images(3, 4, (1, 24, 24))
+    params["norms.0.weight"][0, :2] = torch.tensor([0.0, -1.0])
+    images[0] = (images[0] > 0.9).double()  # most pixels are alike
+    images[1, 2:] = 0.7
+    images[2] += 1000
+    labels = torch.randint(3, (3, 4), generator=torch.Generator().manual_seed(8))
+
+    def total(params: dict[str, torch.Tensor]) -> torch.Tensor:
+        logits = torch.stack(
+            [torch.func.functional_call(module, {n: p[t] for n, p in params.items()}, (images[t],)) for t in range(3)]
+        )
+        return 3 * F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+    expected = torch.func.grad(total)(params)
+    losses, gradient = FusedConv4(compiled=False).loss_and_gradient(params, images, labels)
+    assert float(losses.sum()) == pytest.approx(float(total(params)), abs=1e-9)
     for name, g in expected.items():
-        torch.testing.assert_close(gradient[name], g, rtol=0, atol=1e-10)
-        assert g.abs().max() > 1e-4 or (name.startswith("convs") and name.endswith("bias"))
+        torch.testing.assert_close(gradient[name], g, rtol=1e-7, atol=1e-8)
+
+
+def test_under_autocast_maps_are_kept_in_its_precision() -> None:
+    module = for_images((3, 64, 64), way=3)
+    params = {name: p.float() for name, p in random_params(module, 1).items()}
+    images, labels = random_images(1, 6, (3, 64, 64)).float(), torch.arange(6).view(1, 6) % 3
+    exact, _ = FusedConv4(compiled=False).loss_and_gradient(params, images, labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded, gradient = FusedConv4(compiled=False).loss_and_gradient(params, images, labels)
+    assert {g.dtype for g in gradient.values()} == {torch.float32}
+    assert 0 < abs(float(rounded - exact)) < 0.05
 
 
 @pytest.mark.parametrize("way", ["grouped", "matmul"])

@@ -155,8 +155,8 @@ def backtrack(
     level = -slope * d_beta / rows - mean * tilt
     four = torch.arange(4, device=y.device).to(place.dtype).view(1, 1, 2, 1, 2, 1)
     cells = (batch, high, 1, wide, 1, channels)
-    spread = torch.where(place.view(cells) == four, (d * slope).view(cells), 0.0)
-    spread = spread.view(batch, 2 * high, 2 * wide, channels)[:, :height, :width]
+    spread = torch.where(place.reshape(cells) == four, (d * slope).reshape(cells), 0.0)
+    spread = spread.reshape(batch, 2 * high, 2 * wide, channels)[:, :height, :width]
     return (spread + y.to(gamma.dtype) * tilt + level).to(y.dtype), d_gamma, d_beta
 
 

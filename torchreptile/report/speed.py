@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 
-from torchreptile.bench import NAIVE, Bench
+from torchreptile.bench import Bench
 from torchreptile.report.curves import DPI, LIGHT
+from torchreptile.workloads import NAIVE
 
 
 def draw_bench(bench: Bench) -> bytes:
