@@ -165,7 +165,7 @@ def print_bench(result: Bench, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("execution", no_wrap=True)
     for heading in ("ms/step", "ms/task", "images/s", "of peak", "vs naive", "outside", "MiB"):
         table.add_column(heading, justify="right", no_wrap=True)
