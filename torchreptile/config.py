@@ -20,6 +20,7 @@ InnerStatePolicy = Literal["share", "carry", "reset"]
 LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
 ExecutionName = Literal["auto", "loop", "grouped", "matmul", "vmap", "compiled"]
 Precision = Literal["fp32", "tf32", "bf16"]
+Resize = Literal["nearest", "bicubic", "lanczos"]
 
 
 def _require(holds: bool, message: str) -> None:
@@ -62,10 +63,16 @@ class TaskConfig:
     """What a task is made of."""
 
     dataset: str = "omniglot"
-    """Data set: omniglot (downloaded on first use) or glyphs (generated)."""
+    """Data set: omniglot (downloaded on first use), glyphs (generated) or mini-imagenet (yours: see
+    reptile data prepare --help)."""
+    data_root: str = ""
+    """mini-imagenet: the folder that holds it; by default $TORCHREPTILE_DATA/mini-imagenet."""
+    resize: Resize = "nearest"
+    """mini-imagenet: how pictures that are not 84 x 84 yet are brought to that size; published results used
+    nearest."""
     split_scheme: str = "default"
     """How classes are divided: omniglot has reptile (the default), vinyals and background-evaluation; glyphs has
-    seed."""
+    seed, mini-imagenet ravi."""
     split_seed: int = 0
     """Seed of the shuffle that divides the classes; apart from --seed, so that seeds compare on one split."""
     way: int = 5

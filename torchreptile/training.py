@@ -187,7 +187,7 @@ class _Trainer:
         self.observer = observer if observer is not None and processes.rank == 0 else Silent()
         self.device = choose_device(config.run.device)
         self.logs = folder.path / "tensorboard" if tensorboard else None
-        splits = load_splits(config.task.dataset, config.task.split_scheme, config.task.split_seed)
+        splits = load_splits(config.task)
         self.data = splits.train.fingerprint
         self.store = splits.train.to(self.device)
         self.algorithm = build_algorithm(
