@@ -94,10 +94,15 @@ class Train:
             return commands.resume(self.resume, self.tensorboard)
         if self.pretrained:
             return self._evaluation().run()
-        out = self.out or _free_folder(self.preset or f"{self.config.task.dataset}-{self.config.outer.algorithm}")
+        out = self.out or _free_folder(self._name())
         if self.dry_run:
             return commands.describe(self.config, out)
         return commands.train(self.config, out, self.tensorboard)
+
+    def _name(self) -> str:
+        """What the run is called if nobody says."""
+        task, algorithm = self.config.task, self.config.outer.algorithm
+        return f"{Path(task.data).stem}-{algorithm}" if task.data else self.preset or f"{task.dataset}-{algorithm}"
 
     def _evaluation(self) -> Evaluate:
         """What --pretrained asks for."""

@@ -237,6 +237,7 @@ def evaluate(
     changes |= {"execution": execution, "precision": precision, "task_chunk": task_chunk}
     if dataset is not None and dataset != learned.config.task.dataset:
         changes |= {"dataset": dataset, "split_scheme": "default", "split_seed": 0, "data_root": ""}
+        changes |= {"data": "", "image_size": 0, "grey": False, "split_ratio": ""}
     if data_root is not None:
         changes |= {"data_root": data_root}
     config = learned.config.replace(**changes)

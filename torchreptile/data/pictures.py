@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,9 +21,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from torchreptile.config import Resize
 from torchreptile.errors import DataError
-
-Resize = Literal["nearest", "bicubic", "lanczos"]
 
 # Rasters that Pillow decodes by itself: nothing here runs code or another program, as EPS would.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")

@@ -17,6 +17,7 @@ SPLIT_SCHEMES: dict[str, tuple[str, ...]] = {
     "omniglot": ("reptile", "vinyals", "background-evaluation"),
     "glyphs": ("seed",),
     "mini-imagenet": ("ravi",),
+    "folder": ("own",),
 }
 """The schemes of every data set; the first one is what ``default`` means."""
 
@@ -96,7 +97,11 @@ def load_splits(task: TaskConfig) -> Splits:
     if task.dataset == "mini-imagenet":
         from torchreptile.data import mini_imagenet
 
-        return mini_imagenet.split(task.data_root, task.resize)
+        return mini_imagenet.split(task.data_root, "nearest" if task.resize == "auto" else task.resize)
+    if task.dataset == "folder":
+        from torchreptile.data import folder
+
+        return folder.split(task)
     from torchreptile.data import glyphs
 
     return _split_glyphs(glyphs.load(), task.split_seed)
