@@ -68,7 +68,7 @@ class PictureError(DataError):
     """A picture that cannot be decoded; the message does not say which."""
 
 
-def decode(content: bytes, side: int, channels: int, resize: Resize) -> NDArray[np.uint8]:
+def decode(content: bytes, side: int, channels: int, resize: Resize, squash: bool = False) -> NDArray[np.uint8]:
     """One image file as (channels, side, side) uint8, 0 black and 255 white, as a person would see it.
 
     The picture is turned upright as its EXIF orientation says, laid on white where it is transparent, brought to 8 bits
@@ -80,6 +80,7 @@ def decode(content: bytes, side: int, channels: int, resize: Resize) -> NDArray[
         side: height and width of the result, pixels.
         channels: 1 for grey, 3 for red, green and blue.
         resize: the filter, used only where the size changes.
+        squash: scale the whole picture, whatever its proportions, instead of its central square.
 
     Raises:
         PictureError: empty, damaged or of another format, animated, or above ``MAX_PIXELS``.
@@ -101,7 +102,7 @@ def decode(content: bytes, side: int, channels: int, resize: Resize) -> NDArray[
         raise PictureError(f"the file is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
     shown = shown.convert("L" if channels == 1 else "RGB")
     if shown.size != (side, side):
-        shown = shown.resize((side, side), _FILTERS[resize], box=_central_square(*shown.size))
+        shown = shown.resize((side, side), _FILTERS[resize], box=None if squash else _central_square(*shown.size))
     pixels = np.asarray(shown)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -113,12 +114,13 @@ def decode_all(
     resize: Resize,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     into: Tensor | NDArray[np.uint8] | None = None,
+    squash: bool = False,
 ) -> tuple[Tensor, list[str]]:
     """Decode all ``pictures``, as many at a time as there are cores; only those are in memory beside the result.
 
     Args:
         pictures: N of them.
-        side, channels, resize: see :func:`decode`.
+        side, channels, resize, squash: see :func:`decode`.
         on_progress: called with the number of pictures done and N, from this thread.
         into: (N, channels, side, side) uint8 to write to, on the processor; made if None.
 
@@ -135,7 +137,7 @@ def decode_all(
 
     def work(index: int) -> str | None:
         try:
-            pixels[index] = decode(pictures[index].read(), side, channels, resize)
+            pixels[index] = decode(pictures[index].read(), side, channels, resize, squash)
         except OSError as error:
             return f"{pictures[index].name}: cannot be read ({error.strerror or error})"
         except DataError as error:
