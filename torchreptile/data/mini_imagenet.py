@@ -165,7 +165,7 @@ class Loader:
     def _make(self, made_of: str, on_progress: Progress) -> None:
         """Write the cache file; its pixels are not mapped any more when this returns."""
         classes = self.source.classes
-        problems = [*self.source.problems, *self._miscounted(classes)]
+        problems = [*self._miscounted(classes), *self.source.problems]
         if not sum(classes.values()):
             raise BrokenError(self.source.where, problems)
         side = official().side
