@@ -33,6 +33,6 @@ def splits() -> Splits:
 def easy_data(monkeypatch: pytest.MonkeyPatch, splits: Splits) -> Splits:
     """Training and evaluation get the easy classes, whatever data set they ask for, a few episodes at a time."""
     for module in ("training", "evaluation"):
-        monkeypatch.setattr(f"torchreptile.{module}.load_splits", lambda dataset, scheme, seed: splits)
+        monkeypatch.setattr(f"torchreptile.{module}.load_splits", lambda task: splits)
     monkeypatch.setattr("torchreptile.evaluation.EPISODES_PER_DRAW", 4)
     return splits

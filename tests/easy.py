@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from torchreptile.config import Config
-from torchreptile.data import ImageStore, Splits
+from torchreptile.data import Absent, ImageStore, Splits
 from torchreptile.inner import Params
 from torchreptile.models import for_images, initial_params
 
@@ -41,7 +41,7 @@ TINY = (1, 7, 7)  # an outer step on such images takes a tenth of one on 28 x 28
 def easy_splits(with_val: bool = True, shape: tuple[int, int, int] = TINY) -> Splits:
     """Thirty training classes; others for validation and test."""
     train, val, test = (easy_store(classes, 20, seed, shape) for seed, classes in enumerate((30, 10, 15)))
-    return Splits(train, val if with_val else None, test)
+    return Splits(train, val if with_val else Absent("easy has no val classes"), test)
 
 
 def small_config(**changes: object) -> Config:

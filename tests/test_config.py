@@ -13,7 +13,9 @@ from torchreptile.config import Config, setting_names
 from torchreptile.errors import ConfigError, TorchReptileError
 
 CHANGED = {
-    "dataset": "glyphs", "split_scheme": "seed", "split_seed": 7, "way": 20, "shots": 5, "train_shots": 9,
+    "dataset": "folder", "data": "/pictures", "image_size": 32, "grey": True, "split_ratio": "0.5/0.3/0.2",
+    "data_root": "here", "resize": "bicubic", "exclude_duplicates": True, "split_scheme": "seed", "split_seed": 7,
+    "way": 20, "shots": 5, "train_shots": 9,
     "inner_optimizer": "sgd", "inner_lr": 0.25, "inner_batch": 3, "inner_steps": 11, "replacement": True,
     "inner_state": "carry", "algorithm": "foml", "foml_tail": 2, "outer_steps": 17, "meta_batch": 2,
     "outer_step_size": 0.5, "outer_step_size_final": 0.125, "max_minutes": 1.5, "eval_steps": 3, "eval_batch": 4,

@@ -15,7 +15,7 @@ from tests.easy import TINY, double_params, easy_store, small_config
 from tests.sidebyside import cut, reference_for, run_both
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.config import Config
-from torchreptile.data import Splits
+from torchreptile.data import Absent, Splits
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, DataError, RunError
 from torchreptile.evaluation import Accuracy, Evaluation, evaluate, measure
@@ -183,8 +183,8 @@ def test_evaluate_refuses_what_cannot_work(run: Path, easy_data: Splits, monkeyp
         evaluate(run, episodes=1, device="cpu")
     with pytest.raises(RunError, match="neither a run folder nor shipped weights"):
         evaluate(run / "nothing", device="cpu")
-    without = Splits(easy_data.train, None, easy_data.test)
-    monkeypatch.setattr("torchreptile.evaluation.load_splits", lambda *_: without)
+    without = Splits(easy_data.train, Absent("easy has no val classes; take train or test"), easy_data.test)
+    monkeypatch.setattr("torchreptile.evaluation.load_splits", lambda task: without)
     with pytest.raises(DataError, match="has no val classes; take train or test"):
         evaluate(run, "val", device="cpu")
     assert not list(run.glob("eval-*"))

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,9 +72,8 @@ def test_other_images_are_refused_on_resuming(
     tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(small_config(), tmp_path / "run", stop_at(2))
-    monkeypatch.setattr(
-        "torchreptile.training.load_splits", lambda *_: replace(easy_data, train=easy_store(30, 20, 5, TINY))
-    )
+    other = easy_store(30, 20, 5, TINY)
+    monkeypatch.setattr("torchreptile.training.load_splits", lambda task: Splits(other, easy_data.val, easy_data.test))
     with pytest.raises(RunError, match="was trained on other images"):
         resume(tmp_path / "run")
     with pytest.raises(RunError, match="is not a run folder"):
@@ -115,7 +113,7 @@ KILLED_STEPS = 40
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchreptile.training.load_splits", lambda *_: splits)
+        patch.setattr("torchreptile.training.load_splits", lambda task: splits)
         patch.setattr("torchreptile.evaluation.EPISODES_PER_DRAW", 4)
         train(killable_config(KILLED_STEPS), folder)
     return folder

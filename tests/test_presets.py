@@ -39,6 +39,39 @@ def test_settings_are_the_published_ones(name: str) -> None:
         assert (e.eval_steps, e.eval_episodes, e.queries) == (50, 10_000, 1)
 
 
+MINI_SETTINGS = {  # the 20-way ones follow the paper's Omniglot 20-way; see presets.py
+    "mini-imagenet-1shot-5way": (1e-3, 10, 8, 15, 100_000, 5, 1, 5),
+    "mini-imagenet-5shot-5way": (1e-3, 10, 8, 15, 100_000, 15, 5, 5),
+    "mini-imagenet-1shot-20way": (5e-4, 20, 10, 15, 100_000, 10, 1, 20),
+    "mini-imagenet-5shot-20way": (5e-4, 20, 10, 15, 100_000, 10, 5, 20),
+}
+MINI_ACCURACIES = {  # table 1: transductive and not
+    ("reptile", 5, 1): (49.97, 47.07),
+    ("reptile", 5, 5): (65.99, 62.74),
+    ("foml", 5, 1): (48.07, None),
+    ("foml", 5, 5): (63.15, None),
+    ("reptile", 20, 1): (None, None),
+}
+
+
+@pytest.mark.parametrize("name", MINI_SETTINGS)
+def test_settings_for_mini_imagenet(name: str) -> None:
+    c = preset(name)
+    i, t, e = c.inner, c.task, c.evaluation
+    settings = (i.inner_lr, i.inner_batch, i.inner_steps, t.train_shots, c.outer.outer_steps, e.eval_batch)
+    assert (*settings, t.shots, t.way) == MINI_SETTINGS[name]
+    assert (t.dataset, t.resize, c.outer.meta_batch, e.eval_steps) == ("mini-imagenet", "auto", 5, 50)
+    assert (c.outer.outer_step_size, c.outer.outer_step_size_final) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("cell", MINI_ACCURACIES)
+def test_published_accuracies_on_mini_imagenet(cell: tuple[str, int, int]) -> None:
+    algorithm, way, shots = cell
+    for transductive, expected in zip((True, False), MINI_ACCURACIES[cell], strict=True):
+        found = published(algorithm, "mini-imagenet", way, shots, transductive)
+        assert (found.accuracy if found else None) == expected
+
+
 @pytest.mark.parametrize("cell", ACCURACIES)
 def test_published_accuracies(cell: tuple[str, int, int]) -> None:
     algorithm, way, shots = cell

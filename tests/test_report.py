@@ -6,7 +6,6 @@ import io
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from PIL import Image
 
 from tests.easy import small_config
 from torchreptile.config import Config
-from torchreptile.data import Splits
+from torchreptile.data import Absent, Splits
 from torchreptile.episodes import Episodes
 from torchreptile.errors import RunError
 from torchreptile.evaluation import Evaluation, evaluate
@@ -30,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "short"
     with pytest.MonkeyPatch.context() as patch:
         for module in ("training", "evaluation"):
-            patch.setattr(f"torchreptile.{module}.load_splits", lambda dataset, scheme, seed: splits)
+            patch.setattr(f"torchreptile.{module}.load_splits", lambda task: splits)
         train(small_config(outer_steps=3, monitor_every=1, eval_steps=1), folder)
         evaluate(folder, episodes=20)
     return folder
@@ -121,7 +120,9 @@ def test_without_validation_classes(
     run: Path, splits: Splits, monkeypatch: pytest.MonkeyPatch, tested: bool, said: str
 ) -> None:
     """Test classes are looked at only once they have been measured."""
-    monkeypatch.setattr("torchreptile.evaluation.load_splits", lambda *which: replace(splits, val=None))
+    monkeypatch.setattr(
+        "torchreptile.evaluation.load_splits", lambda task: Splits(splits.train, Absent("no val"), splits.test)
+    )
     if not tested:
         next(run.glob("eval-*.json")).unlink()
     assert f"These are <strong>{said}</strong>" in report(run)[1].read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,7 @@ from tests.runs import OnStep, assert_same_run, metrics_without_time, stop_at
 from torchreptile import training
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import OuterConfig
-from torchreptile.data import Splits
+from torchreptile.data import Absent, Splits
 from torchreptile.errors import RunError
 from torchreptile.training import Silent, resume, train
 
@@ -106,7 +105,9 @@ def test_best_is_the_checkpoint_of_the_highest_validation_accuracy(tmp_path: Pat
 def test_without_validation_classes_there_is_no_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: Splits
 ) -> None:
-    monkeypatch.setattr("torchreptile.training.load_splits", lambda *_: replace(splits, val=None))
+    monkeypatch.setattr(
+        "torchreptile.training.load_splits", lambda task: Splits(splits.train, Absent("no val"), splits.test)
+    )
     run = train(small_config(outer_steps=2), tmp_path / "run")
     assert set(run.measured) == {"train"}
     assert not (tmp_path / "run" / "best.pt").exists()
@@ -115,7 +116,9 @@ def test_without_validation_classes_there_is_no_best(
 def test_training_never_touches_the_test_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: Splits
 ) -> None:
-    monkeypatch.setattr("torchreptile.training.load_splits", lambda *_: replace(splits, test=None))
+    monkeypatch.setattr(
+        "torchreptile.training.load_splits", lambda task: Splits(splits.train, splits.val, Absent("no test"))
+    )
     assert train(small_config(outer_steps=2), tmp_path / "run").step == 2
 
 

@@ -27,7 +27,7 @@ class Announcer(training.Silent):
 
 
 if __name__ == "__main__":
-    training.load_splits = lambda dataset, scheme, seed: easy_splits()
+    training.load_splits = lambda task: easy_splits()
     evaluation.EPISODES_PER_DRAW = 4
     command, folder, outer_steps = sys.argv[1:]
     if command == "train":

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
 
-from torchreptile.config import Config, ExecutionName, Precision
+from torchreptile.config import Config, ExecutionName, Precision, Resize
 from torchreptile.errors import ConfigError, TorchReptileError
 from torchreptile.presets import PRESETS, preset
 from torchreptile.workers import launch, started_by_launcher
@@ -94,10 +94,15 @@ class Train:
             return commands.resume(self.resume, self.tensorboard)
         if self.pretrained:
             return self._evaluation().run()
-        out = self.out or _free_folder(self.preset or f"{self.config.task.dataset}-{self.config.outer.algorithm}")
+        out = self.out or _free_folder(self._name())
         if self.dry_run:
             return commands.describe(self.config, out)
         return commands.train(self.config, out, self.tensorboard)
+
+    def _name(self) -> str:
+        """What the run is called if nobody says."""
+        task, algorithm = self.config.task, self.config.outer.algorithm
+        return f"{Path(task.data).stem}-{algorithm}" if task.data else self.preset or f"{task.dataset}-{algorithm}"
 
     def _evaluation(self) -> Evaluate:
         """What --pretrained asks for."""
@@ -137,6 +142,8 @@ class Evaluate:
     """Of a run folder: the last checkpoint, as published, or the one with the best validation accuracy."""
     dataset: str | None = None
     """Another data set than the one trained on."""
+    data_root: str | None = None
+    """Folder that holds the data set; by default the training's."""
     eval_steps: int | None = None
     """Inner steps per episode; by default the training's."""
     eval_batch: int | None = None
@@ -171,6 +178,7 @@ class Evaluate:
             way=self.way,
             checkpoint=self.checkpoint,
             dataset=self.dataset,
+            data_root=self.data_root,
             eval_steps=self.eval_steps,
             eval_batch=self.eval_batch,
             seed=self.seed,
@@ -251,6 +259,52 @@ class Presets:
         return commands.presets()
 
 
+@dataclass(frozen=True)
+class Prepare:
+    """Read a data set, check every picture of it and keep it ready for training.
+
+    mini-ImageNet cannot be downloaded: its pictures are ImageNet's. Any form that people have is read in place:
+    images/ with train.csv, val.csv and test.csv; images-{train,val,test}.tar(.xz|.gz) with the csv lists;
+    {train,val,test}/CLASS/*.jpg; the pickles mini-imagenet-cache-{train,val,test}.pkl or
+    miniImageNet_category_split_*.pickle; ILSVRC-2012's train folder with the csv lists. Nothing is extracted.
+    A split that is not there is left out.
+    """
+
+    dataset: Annotated[Positional[Literal["mini-imagenet"]], arg(metavar="mini-imagenet")]
+    """The data set."""
+    data_root: str = ""
+    """Folder that holds it; by default $TORCHREPTILE_DATA/mini-imagenet."""
+    resize: Resize = "nearest"
+    """How pictures that are not 84 x 84 yet are brought to that size; published results used nearest. Train and
+    evaluate with the same."""
+
+    def run(self) -> int:
+        """Prepare, and say what was found."""
+        from torchreptile import preparing
+
+        return preparing.prepare(self.data_root, self.resize)
+
+
+@dataclass(frozen=True)
+class Show:
+    """Show what a data set holds."""
+
+    def run(self) -> int:
+        """Not there yet."""
+        raise ConfigError("reptile data show is not there yet")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Prepare and check data sets."""
+
+    action: Annotated[Prepare, subcommand("prepare")] | Annotated[Show, subcommand("show")]
+
+    def run(self) -> int:
+        """Do it."""
+        return self.action.run()
+
+
 def _at_least_one(workers: int) -> int:
     if workers < 1:
         raise ConfigError(f"workers is {workers}; it must be at least 1")
@@ -266,7 +320,7 @@ def _free_folder(name: str) -> Path:
     return folder
 
 
-Command = Train | Evaluate | Report | Bench | Presets
+Command = Train | Evaluate | Report | Bench | Data | Presets
 
 
 def _dashed(flag: str) -> str:
@@ -305,6 +359,7 @@ def _parse(words: list[str], preset_name: str, pasted: bool) -> Command:
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Report, subcommand("report")]
         | Annotated[Bench, subcommand("bench")]
+        | Annotated[Data, subcommand("data")]
         | Annotated[Presets, subcommand("presets")]
     )
     command: Command = tyro.cli(

@@ -55,11 +55,12 @@ def _exit_code(run: Run) -> int:
 
 def describe(config: Config, out: Path) -> int:
     """Print what a training would do."""
-    splits = load_splits(config.task.dataset, config.task.split_scheme, config.task.split_seed)
+    splits = load_splits(config.task)
     val = f"{len(splits.val):,} validation classes" if splits.val else "no validation classes"
+    test = f"{len(splits.test):,} test classes" if splits.has("test") else "no test classes"
     outer, inner = config.outer, config.inner
     print(config.to_json())
-    print(f"data: {len(splits.train):,} training classes, {val}, {len(splits.test):,} test classes")
+    print(f"data: {len(splits.train):,} training classes, {val}, {test}")
     print(
         f"work: {outer.outer_steps:,} outer steps x {outer.meta_batch} tasks x {inner.inner_steps} inner steps "
         f"= {outer.outer_steps * outer.meta_batch * inner.inner_steps:,} task-steps of {inner.inner_batch} images"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -20,6 +21,8 @@ InnerStatePolicy = Literal["share", "carry", "reset"]
 LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
 ExecutionName = Literal["auto", "loop", "grouped", "matmul", "vmap", "compiled"]
 Precision = Literal["fp32", "tf32", "bf16"]
+Resize = Literal["nearest", "bicubic", "lanczos"]
+LARGEST_IMAGE = 1024  # pixels high and wide
 
 
 def _require(holds: bool, message: str) -> None:
@@ -32,10 +35,15 @@ def _fits(value: Any, kind: Any) -> bool:
     return type(value) is kind or (kind is float and type(value) is int)
 
 
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """The values of a Literal, or of a union of them; none for other types."""
+    return tuple(choice for part in get_args(kind) for choice in (get_args(part) or (part,)))
+
+
 def _check_types(settings: Any) -> None:
     """Refuse values that are not of their field's type, or not among its choices."""
     for name, kind in get_type_hints(type(settings)).items():
-        value, choices = getattr(settings, name), get_args(kind)
+        value, choices = getattr(settings, name), _choices(kind)
         if choices:
             _require(value in choices, f"{name} is {value!r}; it must be one of {', '.join(choices)}")
         else:
@@ -62,10 +70,27 @@ class TaskConfig:
     """What a task is made of."""
 
     dataset: str = "omniglot"
-    """Data set: omniglot (downloaded on first use) or glyphs (generated)."""
+    """Data set: omniglot (downloaded on first use), glyphs (generated) or mini-imagenet (yours: see
+    reptile data prepare --help). Own images: see --data."""
+    data: str = ""
+    """Own images, in place of a data set: a folder of class folders; one with train, val and test folders of class
+    folders; or a csv file with the columns file and label. See docs/own-data.md."""
+    image_size: int = 0
+    """Own images: height and width they are brought to, pixels; 0 means 84, or 28 with --grey."""
+    grey: bool = False
+    """Own images: one channel instead of three."""
+    split_ratio: str = ""
+    """Own images that are not divided yet: the shares of classes for train/val/test; by default 0.6/0.2/0.2."""
+    data_root: str = ""
+    """mini-imagenet: the folder that holds it; by default $TORCHREPTILE_DATA/mini-imagenet."""
+    resize: Resize | Literal["auto"] = "auto"
+    """How pictures of another size are brought to the one wanted. auto is nearest for mini-imagenet, as published
+    results had it, and lanczos for own images."""
+    exclude_duplicates: bool = False
+    """Leave out of training every image that is also in validation or test classes, pixel by pixel."""
     split_scheme: str = "default"
     """How classes are divided: omniglot has reptile (the default), vinyals and background-evaluation; glyphs has
-    seed."""
+    seed, mini-imagenet ravi."""
     split_seed: int = 0
     """Seed of the shuffle that divides the classes; apart from --seed, so that seeds compare on one split."""
     way: int = 5
@@ -80,7 +105,44 @@ class TaskConfig:
         _at_least(2, way=self.way)
         _at_least(1, shots=self.shots)
         _at_least(0, train_shots=self.train_shots, split_seed=self.split_seed)
+        if self.image_size:
+            _at_least(4, image_size=self.image_size)
+            _at_most(LARGEST_IMAGE, image_size=self.image_size)
+        self._settle_data()
         _at_most(LARGEST_SEED, split_seed=self.split_seed)
+
+    def _settle_data(self) -> None:
+        """Own images are a data set of their own; their path must hold in whatever folder the run goes on."""
+        if self.data:
+            object.__setattr__(self, "dataset", "folder")
+            object.__setattr__(self, "data", os.path.abspath(self.data))
+            _ = self.shares
+            return
+        _require(self.dataset != "folder", "dataset is folder, but data names none; give --data FOLDER or FILE.csv")
+        for name, value in (("image_size", self.image_size), ("grey", self.grey), ("split_ratio", self.split_ratio)):
+            _require(not value, f"{name} is {value}, but it is for own images; give --data FOLDER or FILE.csv too")
+
+    @property
+    def own_image_size(self) -> int:
+        """Height and width of own images, the 0 of ``image_size`` resolved."""
+        return self.image_size or (28 if self.grey else 84)
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """Of the classes, for train, val and test; the default of ``split_ratio`` resolved.
+
+        Raises:
+            ConfigError: they are not three shares of a whole.
+        """
+        try:
+            train, val, test = (float(share) for share in (self.split_ratio or "0.6/0.2/0.2").split("/"))
+        except ValueError:
+            train = val = test = math.nan
+        _require(
+            min(train, val, test) >= 0 and math.isclose(train + val + test, 1, abs_tol=1e-6),
+            f"split_ratio is {self.split_ratio}; it must be three shares that add up to 1, such as 0.6/0.2/0.2",
+        )
+        return train, val, test
 
     @property
     def images_per_class(self) -> int:

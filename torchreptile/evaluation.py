@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,11 +20,11 @@ from torch import Tensor
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.config import LARGEST_SEED, Config
 from torchreptile.data import ImageStore, load_splits
-from torchreptile.data.splits import resolve_scheme
+from torchreptile.data.splits import Split, resolve_scheme
 from torchreptile.device import choose_device, keep_freed_memory, precision_of
 from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
-from torchreptile.errors import ConfigError, DataError, RunError
+from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import write_text
 from torchreptile.inner import shapes
 from torchreptile.learned import Kept, Learned, load_learned
@@ -33,7 +33,6 @@ from torchreptile.presets import Published, published
 from torchreptile.processes import joined
 from torchreptile.recording import Recording
 
-Split = Literal["train", "val", "test"]
 MODES = ("transductive", "non_transductive")
 
 # Episodes drawn at a time. A constant, because the size of a draw decides which random numbers it gets:
@@ -193,6 +192,7 @@ def evaluate(
     split: Split = "test",
     *,
     dataset: str | None = None,
+    data_root: str | None = None,
     shots: int | None = None,
     way: int | None = None,
     episodes: int | None = None,
@@ -215,6 +215,7 @@ def evaluate(
         source: run folder, name of shipped weights, or what :func:`load_learned` gave.
         split: which classes; the division into splits is the training's own, so test classes stay unseen.
         dataset: another data set than the one trained on, with its default division.
+        data_root: the folder that holds the data set, where it is not the training's.
         shots, way, episodes, eval_steps, eval_batch: instead of the training's settings; another way than the
             weights have outputs is refused.
         seed: of episodes and mini-batches.
@@ -236,7 +237,10 @@ def evaluate(
     changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     changes |= {"execution": execution, "precision": precision, "task_chunk": task_chunk}
     if dataset is not None and dataset != learned.config.task.dataset:
-        changes |= {"dataset": dataset, "split_scheme": "default", "split_seed": 0}
+        changes |= {"dataset": dataset, "split_scheme": "default", "split_seed": 0, "data_root": ""}
+        changes |= {"data": "", "image_size": 0, "grey": False, "split_ratio": ""}
+    if data_root is not None:
+        changes |= {"data_root": data_root}
     config = learned.config.replace(**changes)
     config = config.replace(split_scheme=resolve_scheme(config.task.dataset, config.task.split_scheme))
     store = split_store(config, split).to(where)
@@ -285,11 +289,6 @@ def split_store(config: Config, split: Split) -> ImageStore:
     """The images of one split.
 
     Raises:
-        DataError: the division has no such split.
+        DataError: there is no such split, or its data are damaged.
     """
-    splits = load_splits(config.task.dataset, config.task.split_scheme, config.task.split_seed)
-    store: ImageStore | None = getattr(splits, split)
-    if store is None:
-        scheme = config.task.split_scheme
-        raise DataError(f"{config.task.dataset} divided by {scheme} has no {split} classes; take train or test")
-    return store
+    return load_splits(config.task).get(split)

@@ -35,6 +35,7 @@ class Preset:
 
 
 REPTILE_SOURCE = "Nichol et al. 2018, table 2"
+REPTILE_MINI_SOURCE = "Nichol et al. 2018, table 1"
 
 # Keyed by (algorithm, data set, way, shots, transductive).
 PUBLISHED: dict[tuple[str, str, int, int, bool], Published] = {
@@ -46,6 +47,12 @@ PUBLISHED: dict[tuple[str, str, int, int, bool], Published] = {
     ("reptile", "omniglot", 20, 1, True): Published(89.43, 0.14, REPTILE_SOURCE),
     ("reptile", "omniglot", 20, 5, False): Published(96.65, 0.33, REPTILE_SOURCE),
     ("reptile", "omniglot", 20, 5, True): Published(97.12, 0.32, REPTILE_SOURCE),
+    ("reptile", "mini-imagenet", 5, 1, False): Published(47.07, 0.26, REPTILE_MINI_SOURCE),
+    ("reptile", "mini-imagenet", 5, 1, True): Published(49.97, 0.32, REPTILE_MINI_SOURCE),
+    ("reptile", "mini-imagenet", 5, 5, False): Published(62.74, 0.37, REPTILE_MINI_SOURCE),
+    ("reptile", "mini-imagenet", 5, 5, True): Published(65.99, 0.58, REPTILE_MINI_SOURCE),
+    ("foml", "mini-imagenet", 5, 1, True): Published(48.07, 1.75, REPTILE_MINI_SOURCE),
+    ("foml", "mini-imagenet", 5, 5, True): Published(63.15, 0.91, REPTILE_MINI_SOURCE),
     ("foml", "omniglot", 5, 1, True): Published(98.3, 0.5, REPTILE_SOURCE),
     ("foml", "omniglot", 5, 5, True): Published(99.2, 0.2, REPTILE_SOURCE),
     ("foml", "omniglot", 20, 1, True): Published(89.4, 0.5, REPTILE_SOURCE),
@@ -54,6 +61,9 @@ PUBLISHED: dict[tuple[str, str, int, int, bool], Published] = {
 
 FIVE_WAY = Config()
 TWENTY_WAY = Config().replace(way=20, inner_lr=5e-4, inner_batch=20, inner_steps=10, outer_steps=200_000, eval_batch=10)
+MINI_FIVE_WAY = Config().replace(dataset="mini-imagenet", train_shots=15, inner_steps=8)
+# Nothing was published for Reptile here: what the paper changed from 5-way to 20-way on Omniglot is changed alike.
+MINI_TWENTY_WAY = MINI_FIVE_WAY.replace(way=20, inner_lr=5e-4, inner_batch=20, inner_steps=10, eval_batch=10)
 # Generated characters carry no published numbers: the settings are Omniglot's.
 GLYPHS = {"dataset": "glyphs"}
 
@@ -64,6 +74,10 @@ PRESETS: dict[str, Preset] = {
         Preset("omniglot-5shot-5way", FIVE_WAY.replace(shots=5)),
         Preset("omniglot-1shot-20way", TWENTY_WAY),
         Preset("omniglot-5shot-20way", TWENTY_WAY.replace(shots=5)),
+        Preset("mini-imagenet-1shot-5way", MINI_FIVE_WAY),
+        Preset("mini-imagenet-5shot-5way", MINI_FIVE_WAY.replace(shots=5, eval_batch=15)),
+        Preset("mini-imagenet-1shot-20way", MINI_TWENTY_WAY),
+        Preset("mini-imagenet-5shot-20way", MINI_TWENTY_WAY.replace(shots=5)),
         Preset("glyphs-1shot-5way", FIVE_WAY.replace(**GLYPHS)),
         Preset("glyphs-5shot-5way", FIVE_WAY.replace(shots=5, **GLYPHS)),
         Preset("glyphs-1shot-20way", TWENTY_WAY.replace(**GLYPHS)),

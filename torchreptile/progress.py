@@ -141,3 +141,35 @@ class EpisodeBar:
         if not self._console.is_terminal and now - self._shown >= PLAIN_SECONDS:
             self._shown = now
             self._console.print(f"{done:,} of {total:,} episodes  {left} left", highlight=False, soft_wrap=True)
+
+
+@final
+class PictureBar:
+    """A progress bar over pictures; off a terminal, a line now and then."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        """Shown on ``console``, with ``what`` beside it, while used as a context manager."""
+        self._console, self._bar, self._what = console, _bar(console), what
+        self._task = self._bar.add_task(what, numbers="")
+        self._start = self._shown = time.monotonic()
+
+    def __enter__(self) -> PictureBar:
+        """Start to show."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Clear the bar."""
+        self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """``done`` of ``total`` pictures are decoded."""
+        now = time.monotonic()
+        if now - self._shown < (0.1 if self._console.is_terminal else PLAIN_SECONDS):
+            return  # one of thousands a second
+        self._shown = now
+        left = duration((now - self._start) * (total - done) / done)
+        numbers = f"{done:,}/{total:,}  {left} left"
+        self._bar.update(self._task, total=total, completed=done, numbers=numbers)
+        if not self._console.is_terminal:
+            self._console.print(f"{self._what}: {done:,} of {total:,}  {left} left", highlight=False, soft_wrap=True)

@@ -188,7 +188,7 @@ class _Trainer:
         self.device = choose_device(config.run.device)
         keep_freed_memory()
         self.logs = folder.path / "tensorboard" if tensorboard else None
-        splits = load_splits(config.task.dataset, config.task.split_scheme, config.task.split_seed)
+        splits = load_splits(config.task)
         self.data = splits.train.fingerprint
         self.store = splits.train.to(self.device)
         self.algorithm = build_algorithm(

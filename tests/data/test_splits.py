@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.easy import REPOSITORY
-from torchreptile.data import SPLIT_SCHEMES, Splits, load_splits, omniglot
+from torchreptile.config import TaskConfig
+from torchreptile.data import SPLIT_SCHEMES, Absent, Splits, load_splits, omniglot
 from torchreptile.data.duplicates import find_duplicates
 from torchreptile.data.store import ImageStore
 from torchreptile.errors import ConfigError, DataError
@@ -54,6 +55,10 @@ def test_splits_have_the_published_sizes_and_share_no_character(scheme: str, siz
     assert (len(train), len(val), len(test)) == sizes
     assert len(train | val | test) == 1623
     assert (splits.val is None) == (not val)
+    assert splits.has("val") == bool(val)
+    if not val:
+        with pytest.raises(DataError, match=f"omniglot divided by {scheme} has no val classes; take train or test"):
+            splits.get("val")
 
 
 def test_only_the_reptile_split_depends_on_the_seed() -> None:
@@ -83,23 +88,40 @@ def test_an_unknown_scheme_is_refused() -> None:
 @pytest.mark.parametrize(
     ("dataset", "scheme", "message"),
     [
-        ("mnist", "reptile", "dataset 'mnist' is unknown; choose one of omniglot, glyphs"),
+        ("mnist", "reptile", "dataset 'mnist' is unknown; choose one of omniglot, glyphs, mini-imagenet"),
         ("omniglot", "seed", "split scheme 'seed' does not exist for omniglot"),
         ("glyphs", "reptile", "split scheme 'reptile' does not exist for glyphs; choose one of seed"),
     ],
 )
 def test_load_splits_refuses_what_it_does_not_know(dataset: str, scheme: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_splits(dataset, scheme, seed=0)
+        load_splits(TaskConfig(dataset=dataset, split_scheme=scheme))
 
 
 def test_glyphs_are_split_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchreptile.data.glyphs.load", lambda: blank(1000))
-    splits = load_splits("glyphs", "seed", seed=3)
+    splits = load_splits(TaskConfig(dataset="glyphs", split_seed=3))
     train, val, test = base_characters(splits)
     assert (len(train), len(val), len(test)) == (600, 100, 300)
     assert len(train | val | test) == 1000
-    assert load_splits("glyphs", "seed", seed=4).test.class_names != splits.test.class_names
+    assert load_splits(TaskConfig(dataset="glyphs", split_seed=4)).test.class_names != splits.test.class_names
+
+
+def test_a_split_is_loaded_when_it_is_used_and_once() -> None:
+    loaded = []
+
+    def load() -> ImageStore:
+        loaded.append(1)
+        return blank(3)
+
+    splits = Splits(blank(2), load, Absent("no test pictures there"))
+    assert (splits.has("val"), splits.has("test"), len(loaded)) == (True, False, 0)
+    assert splits.get("val") is splits.val
+    assert loaded == [1]
+    assert len(splits.get("train")) == 2
+    for use in (lambda: splits.test, lambda: splits.get("test")):
+        with pytest.raises(DataError, match="no test pictures there"):
+            use()
 
 
 def test_duplicates_are_pairs_of_identical_images() -> None:

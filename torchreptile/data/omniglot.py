@@ -25,7 +25,7 @@ from PIL import Image
 
 from torchreptile.data.cache import prepared
 from torchreptile.data.download import RemoteFile, fetch
-from torchreptile.data.splits import Splits, resolve_scheme, shuffled_classes
+from torchreptile.data.splits import Absent, Splits, resolve_scheme, shuffled_classes
 from torchreptile.data.store import ImageStore
 from torchreptile.errors import DataError
 
@@ -210,19 +210,20 @@ def split(store: ImageStore, scheme: str, seed: int) -> Splits:
         DataError: the store is not all of Omniglot.
     """
     scheme = resolve_scheme("omniglot", scheme)
+    no_val = Absent(f"omniglot divided by {scheme} has no val classes; take train or test")
     if len(store) != CHARACTERS:
         raise DataError(f"{store.name}: {len(store)} classes, but an Omniglot split needs all {CHARACTERS}")
     if scheme == "reptile":
         order = shuffled_classes(store, seed)
         train, test = order[:REPTILE_TRAIN], order[REPTILE_TRAIN:]
-        return Splits(store.select(train).with_rotations(), None, store.select(test))
+        return Splits(store.select(train).with_rotations(), no_val, store.select(test))
     held_out = _vinyals() if scheme == "vinyals" else {"test": _evaluation_classes()}
     parts = {part: [i for i, name in enumerate(store.class_names) if name in names] for part, names in held_out.items()}
     taken = {i for classes in parts.values() for i in classes}
     rest = [i for i in range(len(store)) if i not in taken]
     return Splits(
         train=store.select(rest).with_rotations(),
-        val=store.select(parts["val"]) if "val" in parts else None,
+        val=store.select(parts["val"]) if "val" in parts else no_val,
         test=store.select(parts["test"]),
     )
 

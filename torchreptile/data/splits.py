@@ -2,52 +2,109 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, final
 
 import torch
 
+from torchreptile.config import TaskConfig
 from torchreptile.data.store import ImageStore
-from torchreptile.errors import ConfigError
+from torchreptile.errors import ConfigError, DataError
 
 SPLIT_SCHEMES: dict[str, tuple[str, ...]] = {
     "omniglot": ("reptile", "vinyals", "background-evaluation"),
     "glyphs": ("seed",),
+    "mini-imagenet": ("ravi",),
+    "folder": ("own",),
 }
 """The schemes of every data set; the first one is what ``default`` means."""
 
 GLYPHS_VAL, GLYPHS_TEST = 100, 300
 
 
-@dataclass(frozen=True, eq=False)
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A split that is not there, which is no error until it is used; ``reason`` is the message of that error."""
+
+    reason: str
+
+
+Source = ImageStore | Callable[[], ImageStore] | Absent
+"""Where a split comes from: a store, what loads one when it is first used, or why there is none."""
+
+
+@final
 class Splits:
-    """Three stores that share no character.
+    """Stores that share no class, each loaded when it is first used: one that is never used may be absent."""
 
-    Attributes:
-        train: meta-training classes, with the four rotations where the scheme has them.
-        val: meta-validation classes, never rotated; None where the scheme has none.
-        test: meta-test classes, never rotated.
-    """
+    def __init__(self, train: Source, val: Source, test: Source) -> None:
+        """Nothing is loaded yet."""
+        self._sources: dict[Split, Source] = {"train": train, "val": val, "test": test}
 
-    train: ImageStore
-    val: ImageStore | None
-    test: ImageStore
+    @cached_property
+    def train(self) -> ImageStore:
+        """Meta-training classes, with the four rotations where the scheme has them."""
+        return self._load("train")
+
+    @cached_property
+    def val(self) -> ImageStore | None:
+        """Meta-validation classes, never rotated; None where there are none."""
+        return self._load("val") if self.has("val") else None
+
+    @cached_property
+    def test(self) -> ImageStore:
+        """Meta-test classes, never rotated."""
+        return self._load("test")
+
+    def has(self, split: Split) -> bool:
+        """Whether there is such a split; nothing is loaded to find out."""
+        return not isinstance(self._sources[split], Absent)
+
+    def get(self, split: Split) -> ImageStore:
+        """The split of that name.
+
+        Raises:
+            DataError: it is absent, or its data are damaged.
+        """
+        store: ImageStore | None = getattr(self, split)
+        return self._load(split) if store is None else store
+
+    def _load(self, split: Split) -> ImageStore:
+        source = self._sources[split]
+        if isinstance(source, Absent):
+            raise DataError(source.reason)
+        return source if isinstance(source, ImageStore) else source()
 
 
-def load_splits(dataset: str, scheme: str, seed: int) -> Splits:
-    """Load ``dataset`` and split it by ``scheme``; ``seed`` matters to the schemes that shuffle.
+def load_splits(task: TaskConfig) -> Splits:
+    """The data set of ``task``, divided by its scheme; its split seed matters to the schemes that shuffle.
 
     Raises:
         ConfigError: an unknown data set, or a scheme that this data set does not have.
         DataError: the data are missing, damaged or cannot be downloaded.
     """
-    scheme = resolve_scheme(dataset, scheme)
-    if dataset == "omniglot":
+    scheme = resolve_scheme(task.dataset, task.split_scheme)
+    if task.dataset == "omniglot":
         from torchreptile.data import omniglot
 
-        return omniglot.split(omniglot.load(), scheme, seed)
+        return omniglot.split(omniglot.load(), scheme, task.split_seed)
+    if task.dataset == "mini-imagenet":
+        from torchreptile.data import mini_imagenet
+
+        return mini_imagenet.split(task.data_root, "nearest" if task.resize == "auto" else task.resize)
+    if task.dataset == "folder":
+        from torchreptile.data import folder
+
+        return folder.split(task)
     from torchreptile.data import glyphs
 
-    return _split_glyphs(glyphs.load(), seed)
+    return _split_glyphs(glyphs.load(), task.split_seed)
 
 
 def resolve_scheme(dataset: str, scheme: str) -> str:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -62,13 +63,13 @@ class ImageStore:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over names, sizes, shape and pixels: equal exactly when the data are equal."""
         digest = hashlib.sha256()
         head = [list(self.class_names), self.class_sizes.tolist(), list(self.images.shape)]
         digest.update(json.dumps(head).encode())
-        digest.update(self.images.cpu().contiguous().numpy().tobytes())
+        digest.update(self.images.cpu().contiguous().numpy().reshape(-1).data)  # in place: no copy of a large store
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -119,17 +120,25 @@ class ImageStore:
             )
 
     @classmethod
-    def load(cls, path: Path) -> ImageStore:
-        """Read a store written by :meth:`save` and check its fingerprint; the images stay memory-mapped.
+    def load(cls, path: Path, source: str = "") -> ImageStore:
+        """Read a store written by :meth:`save` or ``building``, and check its fingerprint.
+
+        The images stay memory-mapped.
+
+        Args:
+            path: the file.
+            source: what the file must have been made of, if it says so.
 
         Raises:
-            DataError: the file is missing, damaged or of another format.
+            DataError: the file is missing, damaged, of another format or made of something else.
         """
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
                     raise DataError(f"{path}: not an image store of this version; delete it to have it made again")
+                if source and metadata.get("source") != source:
+                    raise DataError(f"{path}: made of other files than are there now; delete it to have it made again")
                 store = cls(
                     images=file.get_tensor("images"),
                     class_sizes=file.get_tensor("class_sizes"),

@@ -14,8 +14,9 @@ from typing import Any
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
 from torchreptile.data import ImageStore
+from torchreptile.data.splits import Split
 from torchreptile.errors import DataError, RunError
-from torchreptile.evaluation import MODES, Evaluation, Split, split_store
+from torchreptile.evaluation import MODES, Evaluation, split_store
 from torchreptile.files import replacing, write_text
 from torchreptile.learned import Learned, load_learned
 from torchreptile.presets import PRESETS, Preset
