@@ -264,7 +264,7 @@ class _Trainer:
             sitting.outer_step()
             if sitting.step % self.config.monitor_every == 0:
                 sitting.measure()
-            self.observer.stepped(sitting.step, sitting.done(), sitting.clock() - before)
+            self.observer.stepped(sitting.step, sitting.done(), sitting.seconds - before)
             if time.monotonic() - saved_at >= 60 * self.config.run.save_minutes:
                 sitting.save()
                 saved_at = time.monotonic()
