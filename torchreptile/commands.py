@@ -12,6 +12,7 @@ from rich.table import Table
 
 from torchreptile.config import Config
 from torchreptile.data import load_splits
+from torchreptile.data.duplicates import find_leaks
 from torchreptile.device import choose_device
 from torchreptile.errors import ConfigError
 from torchreptile.evaluation import MODES, Evaluation
@@ -61,6 +62,7 @@ def describe(config: Config, out: Path) -> int:
     outer, inner = config.outer, config.inner
     print(config.to_json())
     print(f"data: {len(splits.train):,} training classes, {val}, {test}")
+    print(f"leaks: {find_leaks(splits).message(config.task.exclude_duplicates) or 'no picture is in two splits'}")
     print(
         f"work: {outer.outer_steps:,} outer steps x {outer.meta_batch} tasks x {inner.inner_steps} inner steps "
         f"= {outer.outer_steps * outer.meta_batch * inner.inner_steps:,} task-steps of {inner.inner_batch} images"

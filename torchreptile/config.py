@@ -300,11 +300,12 @@ class Config:
             ConfigError: an unknown name, or a value that cannot work.
         """
         groups = {group.name: getattr(self, group.name) for group in dataclasses.fields(self)}
-        for name, value in changes.items():
-            owner = next((g for g, part in groups.items() if name in {f.name for f in dataclasses.fields(part)}), None)
-            if owner is None:
-                raise ConfigError(f"unknown setting {name}; the settings are {', '.join(setting_names())}")
-            groups[owner] = dataclasses.replace(groups[owner], **{name: value})
+        if unknown := [name for name in changes if name not in setting_names()]:
+            raise ConfigError(f"unknown setting {unknown[0]}; the settings are {', '.join(setting_names())}")
+        # All of a group at once: what goes together must not depend on the order it is named in.
+        for group, part in groups.items():
+            its = {field.name for field in dataclasses.fields(part)} & set(changes)
+            groups[group] = dataclasses.replace(part, **{name: changes[name] for name in its})
         return Config(**groups)
 
     def to_json(self) -> str:

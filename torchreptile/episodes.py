@@ -58,12 +58,15 @@ class EpisodeSampler:
         """
         if way > len(store):
             raise DataError(f"{store.name} has {len(store)} classes here, too few for {way}-way tasks")
-        smallest = int(store.class_sizes.min())
-        if smallest < shots + queries:
-            name = store.class_names[int(store.class_sizes.argmin())]
+        needed = shots + queries
+        short = (store.class_sizes < needed).nonzero().flatten().tolist()
+        if short:
+            name, images = store.class_names[short[0]], int(store.class_sizes[short[0]])
+            others = f" ({len(short) - 1} other classes have too few as well)" if len(short) > 1 else ""
             raise DataError(
-                f"class {name} of {store.name} has {smallest} images; "
-                f"{shots} shots + {queries} queries need {shots + queries}"
+                f"class {name} of {store.name} has {images} images; "
+                f"{shots} shots + {queries} queries need {needed}{others}; "
+                "add images, leave such classes out, or ask for fewer (--shots, --train-shots, --queries)"
             )
         self.store, self.way, self.shots, self.queries, self.dtype = store, way, shots, queries, dtype
         self._starts = store.class_starts

@@ -47,6 +47,10 @@ class LiveLine:
         self._first: tuple[int, float, float] | None = None  # step, share done and seconds of the first step seen
         self._total, self._shown = "", 0.0
 
+    def warned(self, message: str) -> None:
+        """Print it in a line of its own."""
+        self._console.print(f"warning: {message}", highlight=False, soft_wrap=True, markup=False)
+
     def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
         """Say where the run is kept and how it is computed, and open the live line."""
         limit = config.outer.max_minutes

@@ -18,7 +18,8 @@ import torch
 from torchreptile.algorithms import MetaState, build_algorithm
 from torchreptile.checkpoint import Checkpoint, RunFolder, checkpoint_bytes, load_checkpoint, save_checkpoint
 from torchreptile.config import Config
-from torchreptile.data import load_splits
+from torchreptile.data import ImageStore, Splits, load_splits
+from torchreptile.data.duplicates import find_leaks, without_leaks
 from torchreptile.device import choose_device, keep_freed_memory, precision_of
 from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
@@ -39,6 +40,9 @@ MONITOR_SEED = 1_000_003  # apart from training's seeds; the same episodes at ev
 class Observer(Protocol):
     """Whoever wants to follow a training: see :class:`torchreptile.progress.LiveLine`."""
 
+    def warned(self, message: str) -> None:
+        """Something about the data should be known; before training begins."""
+
     def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
         """Training begins, at outer step ``step``, computed as ``execution`` says."""
 
@@ -57,6 +61,9 @@ class Observer(Protocol):
 
 class Silent:
     """An observer that shows nothing."""
+
+    def warned(self, message: str) -> None:
+        """Nothing."""
 
     def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
         """Nothing."""
@@ -189,8 +196,9 @@ class _Trainer:
         keep_freed_memory()
         self.logs = folder.path / "tensorboard" if tensorboard else None
         splits = load_splits(config.task)
-        self.data = splits.train.fingerprint
-        self.store = splits.train.to(self.device)
+        train = self._guarded(splits)
+        self.data = train.fingerprint
+        self.store = train.to(self.device)
         self.algorithm = build_algorithm(
             config, self.store.image_shape, self.device, self._task_steps(), processes, network
         )
@@ -199,6 +207,13 @@ class _Trainer:
         self.monitored = {"train": EpisodeSampler(self.store, task.way, task.shots, queries)}
         if splits.val is not None:
             self.monitored["val"] = EpisodeSampler(splits.val.to(self.device), task.way, task.shots, queries)
+
+    def _guarded(self, splits: Splits) -> ImageStore:
+        """The training classes; says which of their images must not be there, and leaves them out if told to."""
+        exclude, leaks = self.config.task.exclude_duplicates, find_leaks(splits)
+        if message := leaks.message(excluded=exclude):
+            self.observer.warned(message)
+        return without_leaks(splits.train, leaks) if exclude else splits.train
 
     def beginning(self) -> Checkpoint:
         """The state before the first outer step: same seed, same state."""

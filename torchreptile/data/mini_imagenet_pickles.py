@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -45,11 +44,11 @@ class Pickle(Source):
     @property
     def classes(self) -> dict[str, int]:
         """Class name -> number of pictures."""
-        return {name: len(rows) for name, rows in self._content[1].items()}
+        return {name: len(rows) for name, rows in self._content()[1].items()}
 
     def fill(self, pixels: Pixels, decoding: Decoding) -> list[str]:
         """Copy, class by class."""
-        images, classes = self._content
+        images, classes = self._content()
         at = 0
         for rows in classes.values():
             pixels[at : at + len(rows)] = images[rows].transpose(0, 3, 1, 2)
@@ -57,9 +56,11 @@ class Pickle(Source):
             decoding.on_progress(at, len(pixels))
         return []
 
-    @cached_property
     def _content(self) -> tuple[Pixels, dict[str, list[int]]]:
-        """All images (N, side, side, 3) uint8, and class name -> rows, sorted by name."""
+        """All images (N, side, side, 3) uint8, and class name -> rows, sorted by name.
+
+        Read anew each time, which is quick, so that the file does not stay in memory.
+        """
         content = read(self.path)
         if isinstance(content, dict):
             content = {_text(key): value for key, value in content.items()}

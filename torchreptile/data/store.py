@@ -90,6 +90,17 @@ class ImageStore:
             class_names=tuple(self.class_names[c] for c in chosen.tolist()),
         )
 
+    def without(self, images: Sequence[int]) -> ImageStore:
+        """A store that lacks the images with these indices; a class may be left with none."""
+        kept = torch.ones(len(self.images), dtype=torch.bool)
+        kept[list(images)] = False
+        owners = torch.arange(len(self)).repeat_interleave(self.class_sizes.cpu())
+        return replace(
+            self,
+            images=self.images[kept.to(self.images.device)],
+            class_sizes=owners[kept].bincount(minlength=len(self)).to(self.class_sizes.device),
+        )
+
     def with_rotations(self) -> ImageStore:
         """Every class four times, turned by 0, 90, 180 and 270 degrees: each turn a class of its own."""
         turns = [torch.rot90(self.images, quarter, dims=(-2, -1)) for quarter in range(4)]
