@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from torchreptile.checkpoint import RunFolder, load_checkpoint
-from torchreptile.training import Silent
+from torchreptile.observers import Silent
 
 
 class OnStep(Silent):

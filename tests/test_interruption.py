@@ -18,7 +18,8 @@ from tests.runs import assert_same_run, metrics_without_time, stop_at
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.data import Splits
 from torchreptile.errors import RunError
-from torchreptile.training import _stop_on_signals, resume, train
+from torchreptile.trainer import stop_on_signals
+from torchreptile.training import resume, train
 
 
 @pytest.mark.parametrize("algorithm", ["reptile", "foml"])
@@ -73,7 +74,7 @@ def test_other_images_are_refused_on_resuming(
 ) -> None:
     train(small_config(), tmp_path / "run", stop_at(2))
     other = easy_store(30, 20, 5, TINY)
-    monkeypatch.setattr("torchreptile.training.load_splits", lambda task: Splits(other, easy_data.val, easy_data.test))
+    monkeypatch.setattr("torchreptile.trainer.load_splits", lambda task: Splits(other, easy_data.val, easy_data.test))
     with pytest.raises(RunError, match="was trained on other images"):
         resume(tmp_path / "run")
     with pytest.raises(RunError, match="is not a run folder"):
@@ -82,7 +83,7 @@ def test_other_images_are_refused_on_resuming(
 
 def test_the_first_signal_asks_and_the_second_stops() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with _stop_on_signals() as asked:
+    with stop_on_signals() as asked:
         assert not asked()
         signal.raise_signal(signal.SIGTERM)
         assert asked()
@@ -113,7 +114,7 @@ KILLED_STEPS = 40
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchreptile.training.load_splits", lambda task: splits)
+        patch.setattr("torchreptile.trainer.load_splits", lambda task: splits)
         patch.setattr("torchreptile.evaluation.EPISODES_PER_DRAW", 4)
         train(killable_config(KILLED_STEPS), folder)
     return folder

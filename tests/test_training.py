@@ -12,12 +12,13 @@ import torch
 
 from tests.easy import small_config
 from tests.runs import OnStep, assert_same_run, metrics_without_time, stop_at
-from torchreptile import training
+from torchreptile import trainer
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import OuterConfig
 from torchreptile.data import Absent, Splits
 from torchreptile.errors import RunError
-from torchreptile.training import Silent, resume, train
+from torchreptile.observers import Silent
+from torchreptile.training import resume, train
 
 
 def test_step_size_is_annealed_linearly() -> None:
@@ -37,14 +38,14 @@ def test_every_outer_step_uses_its_share_of_the_annealing(tmp_path: Path, easy_d
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Training's clock, which stands still but for ``now``; every outer step takes ``step`` seconds."""
     clock = SimpleNamespace(now=0.0, step=6.0)
-    monkeypatch.setattr("torchreptile.training.time", SimpleNamespace(monotonic=lambda: clock.now))
-    real = training._Sitting.outer_step
+    monkeypatch.setattr("torchreptile.trainer.time", SimpleNamespace(monotonic=lambda: clock.now))
+    real = trainer.Sitting.outer_step
 
     def slow(self: Any) -> None:
         real(self)
         clock.now += clock.step
 
-    monkeypatch.setattr(training._Sitting, "outer_step", slow)
+    monkeypatch.setattr(trainer.Sitting, "outer_step", slow)
     return clock
 
 
@@ -106,7 +107,7 @@ def test_without_validation_classes_there_is_no_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: Splits
 ) -> None:
     monkeypatch.setattr(
-        "torchreptile.training.load_splits", lambda task: Splits(splits.train, Absent("no val"), splits.test)
+        "torchreptile.trainer.load_splits", lambda task: Splits(splits.train, Absent("no val"), splits.test)
     )
     run = train(small_config(outer_steps=2), tmp_path / "run")
     assert set(run.measured) == {"train"}
@@ -117,7 +118,7 @@ def test_training_never_touches_the_test_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: Splits
 ) -> None:
     monkeypatch.setattr(
-        "torchreptile.training.load_splits", lambda task: Splits(splits.train, splits.val, Absent("no test"))
+        "torchreptile.trainer.load_splits", lambda task: Splits(splits.train, splits.val, Absent("no test"))
     )
     assert train(small_config(outer_steps=2), tmp_path / "run").step == 2
 

@@ -14,12 +14,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 torch.set_num_threads(1)
 
 from tests.easy import easy_splits, killable_config  # noqa: E402
-from torchreptile import evaluation, training  # noqa: E402
+from torchreptile import evaluation, trainer, training  # noqa: E402
 from torchreptile.config import Config  # noqa: E402
 from torchreptile.execution import Execution  # noqa: E402
 
 
-class Announcer(training.Silent):
+class Announcer(trainer.Silent):
     """Says when training has begun, so that the killer need not guess."""
 
     def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
@@ -27,7 +27,7 @@ class Announcer(training.Silent):
 
 
 if __name__ == "__main__":
-    training.load_splits = lambda task: easy_splits()
+    trainer.load_splits = lambda task: easy_splits()
     evaluation.EPISODES_PER_DRAW = 4
     command, folder, outer_steps = sys.argv[1:]
     if command == "train":

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 torch.set_num_threads(1)
 
 from tests.easy import TINY, double_params, easy_splits, easy_store, killable_config, small_config  # noqa: E402
-from torchreptile import training  # noqa: E402
+from torchreptile import trainer, training  # noqa: E402
 from torchreptile.algorithms import MetaState, build_algorithm  # noqa: E402
 from torchreptile.episodes import EpisodeSampler  # noqa: E402
 from torchreptile.errors import TorchReptileError  # noqa: E402
@@ -66,8 +66,8 @@ def main(command: str, target: str, *rest: str) -> int:
             if processes.rank == 0:
                 torch.save(result, target)
         return 0
-    training.load_splits = lambda task: easy_splits()
-    training.OuterStep = MortalOuterStep
+    trainer.load_splits = lambda task: easy_splits()
+    trainer.OuterStep = MortalOuterStep
     try:
         if command == "train":
             training.train(killable_config(int(rest[0])), target)

@@ -3,101 +3,17 @@
 from __future__ import annotations
 
 import io
-import math
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Protocol
 
-import torch
-
-from torchreptile.algorithms import MetaState, build_algorithm
-from torchreptile.checkpoint import Checkpoint, RunFolder, checkpoint_bytes, load_checkpoint, save_checkpoint
+from torchreptile.checkpoint import RunFolder, checkpoint_bytes, load_checkpoint, save_checkpoint
 from torchreptile.config import Config
-from torchreptile.data import ImageStore, Splits, load_splits
-from torchreptile.data.duplicates import find_leaks, without_leaks
-from torchreptile.device import choose_device, keep_freed_memory, precision_of
 from torchreptile.environment import environment
-from torchreptile.episodes import EpisodeSampler
-from torchreptile.errors import ConfigError, LostProcessError, RunError
-from torchreptile.evaluation import MODES, Result, measure
-from torchreptile.execution import Execution
-from torchreptile.inner import shapes
-from torchreptile.metrics import MetricsLog, require_tensorboard
-from torchreptile.models import Network, for_images, initial_params
-from torchreptile.outer import OuterStep
+from torchreptile.models import Network, for_images
+from torchreptile.observers import Observer
 from torchreptile.processes import Processes, joined
+from torchreptile.trainer import Run as Run
+from torchreptile.trainer import Trainer
 from torchreptile.workers import restarted_by_launcher
-
-SECONDS_PER_TASK_STEP = 0.003  # on two CPU cores; a guess, for choosing the execution of a run limited by time
-MONITOR_SEED = 1_000_003  # apart from training's seeds; the same episodes at every measurement
-
-
-class Observer(Protocol):
-    """Whoever wants to follow a training: see :class:`torchreptile.progress.LiveLine`."""
-
-    def warned(self, message: str) -> None:
-        """Something about the data should be known; before training begins."""
-
-    def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
-        """Training begins, at outer step ``step``, computed as ``execution`` says."""
-
-    def stepped(self, step: int, done: float, seconds: float) -> None:
-        """An outer step is over; ``done`` is the share of the training, from 0 to 1."""
-
-    def measured(self, step: int, loss: float, measured: dict[str, Result]) -> None:
-        """Accuracy was measured on the named classes."""
-
-    def finished(self, folder: Path, step: int, interrupted: bool) -> None:
-        """Training ended, or was told to stop."""
-
-    def failed(self) -> None:
-        """Training ends with an exception."""
-
-
-class Silent:
-    """An observer that shows nothing."""
-
-    def warned(self, message: str) -> None:
-        """Nothing."""
-
-    def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
-        """Nothing."""
-
-    def stepped(self, step: int, done: float, seconds: float) -> None:
-        """Nothing."""
-
-    def measured(self, step: int, loss: float, measured: dict[str, Result]) -> None:
-        """Nothing."""
-
-    def finished(self, folder: Path, step: int, interrupted: bool) -> None:
-        """Nothing."""
-
-    def failed(self) -> None:
-        """Nothing."""
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """A training that has ended, or was told to stop.
-
-    Attributes:
-        folder: where its files are.
-        state: what was learned.
-        step: outer steps done.
-        interrupted: True if a signal ended it; it can be resumed.
-        measured: the last accuracies, by split.
-    """
-
-    folder: Path
-    state: MetaState
-    step: int
-    interrupted: bool
-    measured: dict[str, Result]
 
 
 def train(
@@ -128,7 +44,7 @@ def train(
             return _resume(folder, processes, observer, tensorboard, network)
         if first:
             folder.require_free()  # before the data are loaded, and before anything is written
-        trainer = _Trainer(config, folder, observer, tensorboard, processes, network)
+        trainer = Trainer(config, folder, observer, tensorboard, processes, network)
         if not first:
             return trainer.run(trainer.beginning())
         with folder.locked(make=True):
@@ -160,272 +76,13 @@ def _resume(
     if processes.rank > 0:
         content = processes.from_first(b"")
         config = Config.from_json(content.decode())
-        trainer = _Trainer(config, folder, observer, tensorboard, processes, network)
+        trainer = Trainer(config, folder, observer, tensorboard, processes, network)
         return trainer.run(load_checkpoint(io.BytesIO(processes.from_first(b"")), trainer.device))
     config = folder.config()
     processes.from_first(config.to_json().encode())
     with folder.locked():
-        trainer = _Trainer(config, folder, observer, tensorboard, processes, network)
+        trainer = Trainer(config, folder, observer, tensorboard, processes, network)
         # Without a checkpoint it was killed before its first.
         start = trainer.last() if folder.last.is_file() else trainer.beginning()
         processes.from_first(checkpoint_bytes(start) if processes.size > 1 else b"")
         return trainer.run(start)
-
-
-class _Trainer:
-    """One training: the settings, the data, the algorithm, and the loop."""
-
-    def __init__(
-        self,
-        config: Config,
-        folder: RunFolder,
-        observer: Observer | None,
-        tensorboard: bool,
-        processes: Processes,
-        network: Network,
-    ) -> None:
-        if tensorboard:
-            require_tensorboard()
-        if processes.size > config.outer.meta_batch:
-            raise ConfigError(
-                f"meta_batch is {config.outer.meta_batch}; that is too few tasks for {processes.size} processes"
-            )
-        self.config, self.folder, self.processes, self.network = config, folder, processes, network
-        self.observer = observer if observer is not None and processes.rank == 0 else Silent()
-        self.device = choose_device(config.run.device)
-        keep_freed_memory()
-        self.logs = folder.path / "tensorboard" if tensorboard else None
-        splits = load_splits(config.task)
-        train = self._guarded(splits)
-        self.data = train.fingerprint
-        self.store = train.to(self.device)
-        self.algorithm = build_algorithm(
-            config, self.store.image_shape, self.device, self._task_steps(), processes, network
-        )
-        self.sampler = self.algorithm.sampler(self.store)
-        task, queries = config.task, config.evaluation.queries
-        self.monitored = {"train": EpisodeSampler(self.store, task.way, task.shots, queries)}
-        if splits.val is not None:
-            self.monitored["val"] = EpisodeSampler(splits.val.to(self.device), task.way, task.shots, queries)
-
-    def _guarded(self, splits: Splits) -> ImageStore:
-        """The training classes; says which of their images must not be there, and leaves them out if told to."""
-        exclude, leaks = self.config.task.exclude_duplicates, find_leaks(splits)
-        if message := leaks.message(excluded=exclude):
-            self.observer.warned(message)
-        return without_leaks(splits.train, leaks) if exclude else splits.train
-
-    def beginning(self) -> Checkpoint:
-        """The state before the first outer step: same seed, same state."""
-        seed = self.config.run.seed
-        fresh = initial_params(self.network, self.store.image_shape, self.config.task.way, seed)
-        return Checkpoint(
-            self.config,
-            self.algorithm.initial_state({name: p.to(self.device) for name, p in fresh.items()}),
-            step=0,
-            seconds=0.0,
-            generator=torch.Generator(self.device).manual_seed(seed).get_state(),
-            metrics_bytes=0,
-            losses=(0.0, 0),
-            best=-1.0,
-            data=self.data,
-        )
-
-    def last(self) -> Checkpoint:
-        """The state that the run folder holds.
-
-        Raises:
-            RunError: it does not fit the run's settings, network or images.
-        """
-        path, folder = self.folder.path, self.folder
-        checkpoint = load_checkpoint(folder.last, self.device)
-        if checkpoint.config != self.config:
-            raise RunError(f"{folder.config_file} is not what {path} was trained with; settings of a run cannot change")
-        if shapes(checkpoint.state.params) != self.algorithm.shapes:
-            raise RunError(
-                f"{folder.last}: its weights are not those of this network; it was trained with another, or is damaged"
-            )
-        if checkpoint.data != self.data:
-            dataset = self.config.task.dataset
-            raise RunError(f"{path} was trained on other images than {dataset} holds now; it cannot go on")
-        return checkpoint
-
-    def run(self, start: Checkpoint) -> Run:
-        """Train from ``start`` to the end, or until told to stop."""
-        with _stop_on_signals() as stop, precision_of(self.device, self.config.run.precision), self._log(start) as log:
-            sitting = _Sitting(self, start, log)
-            self.observer.started(self.folder.path, self.config, start.step, self.algorithm.execution)
-            try:
-                interrupted = self._until_done(sitting, stop)
-            except LostProcessError as error:
-                self.observer.failed()
-                raise LostProcessError(f"{error}; go on with --resume {self.folder.path}") from error
-            except BaseException:
-                self.observer.failed()
-                raise
-            self.observer.finished(self.folder.path, sitting.step, interrupted)
-        return Run(self.folder.path, sitting.state, sitting.step, interrupted, sitting.measured)
-
-    def _log(self, start: Checkpoint) -> AbstractContextManager[MetricsLog | None]:
-        """The metrics file, cut back to what ``start`` knows of; rank 0 alone has one."""
-        if self.processes.rank > 0:
-            return nullcontext()
-        return MetricsLog(self.folder.metrics_file, start.metrics_bytes, self.logs, start.step + 1)
-
-    def _until_done(self, sitting: _Sitting, stop: Callable[[], bool]) -> bool:
-        """The loop; True if it was told to stop before the end."""
-        saved_at, before = time.monotonic(), sitting.seconds
-        while not sitting.agree(stop()) and sitting.done() < 1:
-            sitting.outer_step()
-            if sitting.step % self.config.monitor_every == 0:
-                sitting.measure()
-            self.observer.stepped(sitting.step, sitting.done(), sitting.seconds - before)
-            if time.monotonic() - saved_at >= 60 * self.config.run.save_minutes:
-                sitting.save()
-                saved_at = time.monotonic()
-        interrupted = sitting.done() < 1
-        if not interrupted and sitting.unmeasured:
-            sitting.measure()
-        sitting.save()
-        return interrupted
-
-    def _task_steps(self) -> float:
-        """About how many inner steps of one task this training will do."""
-        outer, by_time = self.config.outer, 60 * self.config.outer.max_minutes / SECONDS_PER_TASK_STEP
-        by_steps = outer.outer_steps * outer.meta_batch * self.config.inner.inner_steps
-        return min(by_steps, by_time) if outer.max_minutes else by_steps
-
-
-class _Sitting:
-    """What changes while one process trains: the state, the generator, the clock, the losses since the last line."""
-
-    def __init__(self, trainer: _Trainer, start: Checkpoint, log: MetricsLog | None) -> None:
-        self._trainer, self._start, self._log = trainer, start, log
-        self.state, self.step, self._best = start.state, start.step, start.best
-        self.measured: dict[str, Result] = {}
-        self._generator = torch.Generator(trainer.device)
-        try:
-            self._generator.set_state(start.generator)
-        except (RuntimeError, TypeError) as error:  # their sizes differ
-            raise RunError(
-                f"{trainer.folder.path} was trained on another kind of device than {trainer.device}; resume it there"
-            ) from error
-        self._outer_step = OuterStep(
-            trainer.algorithm,
-            trainer.sampler,
-            trainer.config.outer.meta_batch,
-            self._generator,
-            record=trainer.device.type == "cuda" and not trainer.algorithm.execution.draws,
-        )
-        # Summed on the device: reading a number after every step would make the host wait for it.
-        self._loss_sum = torch.tensor(start.losses[0], dtype=torch.float64, device=trainer.device)
-        self.unmeasured = start.losses[1]  # outer steps since the last measurement
-        self._step_size = 0.0
-        self._began = time.monotonic()
-        self.seconds = start.seconds  # of training, over all sittings, as all processes agreed on before this step
-
-    def clock(self) -> float:
-        """Seconds of training so far, over all sittings, by this process's clock."""
-        return self._start.seconds + time.monotonic() - self._began
-
-    def agree(self, stop: bool) -> bool:
-        """Whether any process was told to stop; also sets the common clock, by which annealing may go."""
-        stopped, self.seconds = self._trainer.processes.agree(stop, self.clock())
-        return stopped
-
-    def done(self) -> float:
-        """The share of the training that is over, from 0 to 1: by steps, or by time where that is further."""
-        outer = self._trainer.config.outer
-        by_time = self.seconds / (60 * outer.max_minutes) if outer.max_minutes else 0.0
-        return min(1.0, max(self.step / outer.outer_steps, by_time))
-
-    def outer_step(self) -> None:
-        """Draw a meta-batch, learn from it, move phi."""
-        self._step_size = self._trainer.config.outer.step_size_at(self.done())
-        self.state, loss = self._outer_step(self.state, self._step_size)
-        self._loss_sum += loss
-        self.unmeasured += 1
-        self.step += 1
-
-    def measure(self) -> None:
-        """Accuracy on training and validation classes, never on test classes: logged, shown, the best one kept."""
-        trainer, run = self._trainer, self._trainer.config.run
-        loss = float(self._loss_sum) / max(self.unmeasured, 1)
-        if not math.isfinite(loss):
-            raise RunError(
-                f"{trainer.folder.path}: training diverged before outer step {self.step} (the loss is {loss}); "
-                f"start again with a smaller --inner-lr than {trainer.config.inner.inner_lr}"
-            )
-        self.measured = {
-            split: measure(trainer.algorithm, self.state, sampler, run.monitor_episodes, MONITOR_SEED)
-            for split, sampler in trainer.monitored.items()
-        }
-        self._loss_sum.zero_()
-        self.unmeasured = 0
-        if self._log is None:
-            return
-        self._log.write(_line(self.step, loss, self._step_size, self.clock(), self.measured))
-        trainer.observer.measured(self.step, loss, self.measured)
-        if "val" in self.measured:  # without validation classes nothing may choose a best checkpoint
-            accuracy = self.measured["val"].selected(trainer.config.evaluation.transductive).mean
-            if accuracy > self._best:
-                self._best = accuracy
-                save_checkpoint(self._checkpoint(self._log), trainer.folder.best)
-
-    def save(self) -> None:
-        """Keep everything needed to go on from here."""
-        if self._log is not None:
-            save_checkpoint(self._checkpoint(self._log), self._trainer.folder.last)
-
-    def _checkpoint(self, log: MetricsLog) -> Checkpoint:
-        """The state, and the metrics that belong to it, which are on disk when this returns."""
-        return replace(
-            self._start,
-            state=self.state,
-            step=self.step,
-            seconds=self.clock(),
-            generator=self._generator.get_state(),
-            metrics_bytes=log.sync(),
-            losses=(float(self._loss_sum), self.unmeasured),
-            best=self._best,
-        )
-
-
-def _line(
-    step: int, loss: float, step_size: float, seconds: float, measured: dict[str, Result]
-) -> dict[str, float | int | str]:
-    """One line of metrics.jsonl; accuracies from 0 to 1, time in seconds."""
-    line: dict[str, float | int | str] = {
-        "step": step,
-        "loss": loss,
-        "outer_step_size": step_size,
-        "seconds": round(seconds, 3),
-    }
-    for split, result in measured.items():
-        for mode in MODES:
-            accuracy = getattr(result, mode)
-            line[f"{split}_{mode}"] = accuracy.mean
-            line[f"{split}_{mode}_ci95"] = accuracy.ci95
-    return line
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a wish to stop after the current outer step; a second one stops at once."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread, where Python takes no signal handlers
-        before = {}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
