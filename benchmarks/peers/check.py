@@ -1,0 +1,83 @@
+"""Proof that contestants do the same work: the same start and the same images must give the same losses."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from contestants import REFERENCE, Contestant
+from environments import UnavailableError
+from launch import FailedError, Running
+from with_torchreptile import CPU, settings
+from work import INNER_BATCH, INNER_STEPS, NETWORKS, PROTOCOLS, TASKS, WAY, Case
+
+from torchreptile.algorithms.base import take_batches
+from torchreptile.bench import random_store
+from torchreptile.episodes import EpisodeSampler
+from torchreptile.minibatches import minibatches
+from torchreptile.models import for_images, initial_params
+
+OUTER_STEPS = 2  # the second one starts from weights and a second moment that the first has left
+TOLERANCE = 1e-4  # relative, in fp32
+SEED = 1
+
+
+def make_case(network: str, rules: str) -> Case:
+    """Fresh weights, and the images that torchreptile draws in its first outer steps from ``SEED``."""
+    shape, shots = NETWORKS[network].image_shape, PROTOCOLS[rules].shots
+    sampler = EpisodeSampler(random_store(shape, CPU), WAY, settings(PROTOCOLS[rules]).task.images_per_class, queries=0)
+    generator = torch.Generator().manual_seed(SEED)
+    images, labels = [], []
+    for _ in range(OUTER_STEPS):
+        episodes = sampler.sample(TASKS, generator)
+        drawn = minibatches(TASKS, WAY * shots, INNER_BATCH, INNER_STEPS, replacement=False, generator=generator)
+        x, y = zip(*take_batches(episodes, drawn), strict=True)
+        images.append((torch.stack(x) * 255).round().to(torch.uint8))
+        labels.append(torch.stack(y))
+    weights = {name: p.numpy() for name, p in initial_params(for_images, shape, WAY, seed=0).items()}
+    return Case(weights, torch.stack(images).numpy(), torch.stack(labels).numpy(), SEED)
+
+
+def losses_of(contestant: Contestant, network: str, case: str, threads: int) -> np.ndarray:
+    """(outer steps, inner steps, tasks), from a fresh process."""
+    with Running(contestant, network, case, threads, warm_up=False) as running:
+        return running.losses()
+
+
+def check(contestants: list[Contestant], network: str, cases: dict[str, str], threads: int) -> bool:
+    """Print how far each contestant's losses are from the reference's; False if any is too far or fails.
+
+    Args:
+        contestants: whom to check.
+        network: which.
+        cases: file of each set of rules.
+        threads: of each contestant.
+    """
+    expected: dict[str, np.ndarray] = {}
+    good = True
+    for contestant in contestants:
+        rules = contestant.rules
+        if rules not in expected:
+            expected[rules] = losses_of(REFERENCE[rules], network, cases[rules], threads)
+        try:
+            found = losses_of(contestant, network, cases[rules], threads)
+        except UnavailableError as error:
+            print(f"{contestant!s:45} not here: {error}", flush=True)
+            continue
+        except FailedError as error:
+            good = False
+            print(f"{contestant!s:45} FAILED: {error}", flush=True)
+            continue
+        distance = furthest(found, expected[rules])
+        good = good and distance <= TOLERANCE
+        verdict = "same work" if distance <= TOLERANCE else "DIFFERENT"
+        print(f"{contestant!s:45} {verdict}: {found.size} losses within {distance:.1e}", flush=True)
+    return good
+
+
+def furthest(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest relative difference; a contestant that tells the mean over tasks alone is held against the mean."""
+    if found.shape[2] == 1:
+        expected = expected.mean(2, keepdims=True)
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float((np.abs(found - expected) / np.abs(expected)).max())

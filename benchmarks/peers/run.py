@@ -1,0 +1,133 @@
+"""Rivals, each in its own environment, at exactly the work of ours, taking turns in one run.
+
+    python benchmarks/peers/run.py --network omniglot --check
+    python benchmarks/peers/run.py --network omniglot [--rounds 20] [--threads 2] [--only jax] [--out peers.json]
+
+README.md says what is compared and what to beware of.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from check import check, make_case
+from contestants import CONTESTANTS, PEAK, Contestant
+from environments import UnavailableError
+from launch import FailedError, Running
+from table import summary, table
+from work import NETWORKS, PROTOCOLS
+
+from torchreptile.environment import environment
+
+PAUSE = 0.05  # seconds between turns, for the threads of who was at work to go to sleep
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to run."""
+
+    network: Literal["omniglot", "mini-imagenet"] = "omniglot"
+    rounds: int = 20
+    """Turns of each contestant, at least 3."""
+    steps: int = 5
+    """Outer steps in a turn."""
+    threads: int = 2
+    """Of each contestant; where the system allows, all are kept to as many processors."""
+    only: str = ""
+    """Leave out contestants without this text in their name."""
+    out: Path | None = None
+    """Write the results here as JSON too."""
+    check: bool = False
+    """Do not measure; see whether all do the same work."""
+
+
+def keep_to_processors(threads: int) -> str:
+    """Confine this process, and so everybody it starts, to as many processors as there are threads; says to which."""
+    torch.set_num_threads(threads)
+    if not hasattr(os, "sched_setaffinity"):
+        return "not confined: this system has no processor masks"
+    allowed = sorted(os.sched_getaffinity(0))[:threads]
+    os.sched_setaffinity(0, allowed)
+    return f"processors {allowed}"
+
+
+@contextmanager
+def case_files(network: str) -> Iterator[dict[str, str]]:
+    """The case of each set of rules, in files."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {rules: str(Path(folder) / f"{rules}.npz") for rules in PROTOCOLS}
+        for rules, file in files.items():
+            make_case(network, rules).save(file)
+        yield files
+
+
+def measure(
+    contestants: list[Contestant], settings: Settings, cases: dict[str, str]
+) -> tuple[dict[Contestant, list[float]], dict[str, str]]:
+    """Seconds of an outer step in each turn, and who could not take part and why."""
+    running: dict[Contestant, Running] = {}
+    refused: dict[str, str] = {}
+    with ExitStack() as stack:
+        for contestant in (PEAK, *contestants):
+            _tell(f"warming up {contestant}")
+            try:
+                started = Running(contestant, settings.network, cases[contestant.rules], settings.threads, warm_up=True)
+                running[contestant] = stack.enter_context(started)
+            except (UnavailableError, FailedError) as error:
+                refused[str(contestant)] = str(error)
+        seconds: dict[Contestant, list[float]] = {contestant: [] for contestant in running}
+        order = list(running)
+        for turn in range(settings.rounds):
+            _tell(f"round {turn + 1} of {settings.rounds}")
+            for contestant in order:
+                time.sleep(PAUSE)
+                seconds[contestant].append(running[contestant].seconds(settings.steps) / settings.steps)
+            order.reverse()  # so that nobody always follows the same neighbour
+    return seconds, refused
+
+
+def main(settings: Settings) -> int:
+    """Check or measure; the exit status."""
+    if settings.rounds < 3 and not settings.check:
+        sys.exit(f"rounds is {settings.rounds}; it must be at least 3")
+    contestants = [contestant for contestant in CONTESTANTS if settings.only in str(contestant)]
+    if not contestants:
+        sys.exit(f"only is {settings.only!r}; it must occur in one of: {', '.join(map(str, CONTESTANTS))}")
+    confined = keep_to_processors(settings.threads)
+    with case_files(settings.network) as cases:
+        if settings.check:
+            return 0 if check(contestants, settings.network, cases, settings.threads) else 1
+        seconds, refused = measure(contestants, settings, cases)
+    peak = statistics.median(seconds.pop(PEAK))
+    results = summary(seconds, peak, NETWORKS[settings.network])
+    print(table(results, refused))
+    if settings.out is not None:
+        content: dict[str, Any] = {
+            "settings": asdict(settings) | {"out": str(settings.out)},
+            "confined": confined,
+            "environment": environment(),
+            **results,
+            "refused": refused,
+        }
+        settings.out.write_text(json.dumps(content, indent=2) + "\n")
+    return 0
+
+
+def _tell(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Settings)))

@@ -1,0 +1,105 @@
+"""This project: the variant is an execution (auto, loop, grouped, matmul, vmap, compiled), or ``peak``.
+
+``peak`` multiplies matrices: what the same threads can do at most, measured in turn with the others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from work import INNER_BATCH, INNER_LR, INNER_STEPS, OUTER_STEP_SIZE, TASKS, WAY, Case, Network, Protocol
+from worker import Contestant, serve
+
+from torchreptile.algorithms import build_algorithm
+from torchreptile.bench import random_store
+from torchreptile.config import Config
+from torchreptile.inner import InnerLoop, InnerState, Params
+from torchreptile.outer import OuterStep
+
+CPU = torch.device("cpu")
+PEAK = "peak"
+PEAK_SIDE = 2048
+
+
+def settings(rules: Protocol, execution: str = "auto") -> Config:
+    """The work in this project's words; ``auto`` sees as many task-steps as a published training has."""
+    return Config().replace(
+        way=WAY,
+        train_shots=rules.shots,
+        inner_steps=INNER_STEPS,
+        inner_batch=INNER_BATCH,
+        inner_lr=INNER_LR,
+        inner_state=rules.inner_state,
+        meta_batch=TASKS,
+        execution=execution,
+    )
+
+
+class TorchReptile:
+    """Whole outer steps, by the object that `reptile train` uses."""
+
+    def __init__(self, execution: str, network: Network, rules: Protocol, weights: dict[str, np.ndarray]) -> None:
+        config = settings(rules, execution)
+        self._algorithm = build_algorithm(config, network.image_shape, CPU)
+        self._sampler = self._algorithm.sampler(random_store(network.image_shape, CPU))
+        self._state = self._algorithm.initial_state({name: torch.from_numpy(p) for name, p in weights.items()})
+        self._outer_step = self._seeded(0)
+
+    def _seeded(self, seed: int) -> OuterStep:
+        return OuterStep(self._algorithm, self._sampler, TASKS, torch.Generator().manual_seed(seed), record=False)
+
+    def step(self, count: int) -> None:
+        """As in training."""
+        for _ in range(count):
+            self._state, _ = self._outer_step(self._state, OUTER_STEP_SIZE)
+
+    def check(self, case: Case) -> np.ndarray:
+        """The case's images are those that its seed draws from the same store; nothing needs to be handed over."""
+        heard = self._algorithm.inner_loop = _Listening(self._algorithm.inner_loop)
+        self._outer_step = self._seeded(case.seed)
+        losses = []
+        for _ in case.images:
+            self.step(1)
+            losses.append(torch.cat(heard.losses, dim=1))  # whichever way the tasks were chunked
+            heard.losses.clear()
+        return torch.stack(losses).double().numpy()
+
+
+class _Listening(InnerLoop):
+    """The same inner loop; it keeps every loss."""
+
+    def __init__(self, loop: InnerLoop) -> None:
+        self.__dict__.update(loop.__dict__)
+        self.losses: list[Tensor] = []
+
+    def run(self, params: Params, state: InnerState, batches: object) -> Tensor:
+        losses = super().run(params, state, batches)  # type: ignore[arg-type]
+        self.losses.append(losses)
+        return losses
+
+
+class Peak:
+    """Products of square matrices."""
+
+    def __init__(self) -> None:
+        self._a = torch.rand(PEAK_SIDE, PEAK_SIDE)
+
+    def step(self, count: int) -> None:
+        """One product each."""
+        for _ in range(count):
+            self._a @ self._a
+
+    def check(self, case: Case) -> np.ndarray:
+        """Nothing is learned here."""
+        raise NotImplementedError
+
+
+def build(variant: str, network: Network, rules: Protocol, weights: dict[str, np.ndarray], threads: int) -> Contestant:
+    """The contestant that the command line names."""
+    torch.set_num_threads(threads)
+    return Peak() if variant == PEAK else TorchReptile(variant, network, rules, weights)
+
+
+if __name__ == "__main__":
+    serve(build)
