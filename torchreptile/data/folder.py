@@ -113,7 +113,7 @@ def split(task: TaskConfig, on_progress: Progress = lambda done, total: None) ->
     def source(part: Split) -> Source:
         if not parts[part]:
             return Absent(f"{catalogue.root} {why} has no {part} classes; take {_others(parts, part)}")
-        return lambda: _part(everything(), parts[part], part, task.way, why)
+        return lambda: _part(everything(), parts[part], part)
 
     return Splits(*(source(part) for part in SPLITS))
 
@@ -122,13 +122,8 @@ def _others(parts: dict[Split, list[str]], part: Split) -> str:
     return " or ".join(other for other in SPLITS if parts[other] and other != part)
 
 
-def _part(store: ImageStore, names: list[str], part: Split, way: int, why: str) -> ImageStore:
-    """The classes of one split, if they are enough for one task."""
-    if len(names) < way:
-        raise DataError(
-            f"{store.name} {why} has {len(names)} {part} classes, too few for {way}-way tasks; "
-            f"take a smaller --way, add classes, or divide them otherwise (such as --split-ratio 0.7/0/0.3)"
-        )
+def _part(store: ImageStore, names: list[str], part: Split) -> ImageStore:
+    """The classes of one split."""
     places = {name: index for index, name in enumerate(store.class_names)}
     return replace(store.select([places[name] for name in sorted(names)]), name=f"{store.name} ({part})")
 
