@@ -129,11 +129,15 @@ def _part(store: ImageStore, names: list[str], part: Split) -> ImageStore:
 
 
 def _by_ratio(names: list[str], shares: tuple[float, float, float], seed: int) -> dict[Split, list[str]]:
-    """Classes shuffled by ``seed`` and cut; a share above 0 gets one class at least."""
+    """Classes shuffled by ``seed`` and cut; a share above 0 gets one class at least, while there are any."""
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
     counts = [max(1, round(share * len(names))) if share else 0 for share in shares]
-    largest = counts.index(max(counts))
-    counts[largest] = max(0, counts[largest] + len(names) - sum(counts))
+    while sum(counts) > len(names):
+        most = max(
+            counts
+        )  # where every split has one class, those to train on are needed most, then those to test with
+        counts[counts.index(most) if most > 1 else 1 if counts[1] else 2] -= 1
+    counts[0 if shares[0] else shares.index(max(shares))] += len(names) - sum(counts)
     ends = [sum(counts[: number + 1]) for number in range(len(counts))]
     return {
         part: [names[index] for index in order[end - count : end]]
