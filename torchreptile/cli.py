@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
 
-from torchreptile.config import Config, ExecutionName, Precision, Resize
+from torchreptile.config import DATASETS, Config, ExecutionName, Precision, Resize, TaskConfig
 from torchreptile.errors import ConfigError, TorchReptileError
 from torchreptile.presets import PRESETS, preset
 from torchreptile.workers import launch, started_by_launcher
@@ -102,7 +102,7 @@ class Train:
     def _name(self) -> str:
         """What the run is called if nobody says."""
         task, algorithm = self.config.task, self.config.outer.algorithm
-        return f"{Path(task.data).stem}-{algorithm}" if task.data else self.preset or f"{task.dataset}-{algorithm}"
+        return self.preset if self.preset and not task.data else f"{task.title}-{algorithm}"
 
     def _evaluation(self) -> Evaluate:
         """What --pretrained asks for."""
@@ -144,6 +144,8 @@ class Evaluate:
     """Another data set than the one trained on."""
     data_root: str | None = None
     """Folder that holds the data set; by default the training's."""
+    data: str | None = None
+    """Own images, as for reptile train --data, in place of the training's; brought to the size it was trained on."""
     eval_steps: int | None = None
     """Inner steps per episode; by default the training's."""
     eval_batch: int | None = None
@@ -179,6 +181,7 @@ class Evaluate:
             checkpoint=self.checkpoint,
             dataset=self.dataset,
             data_root=self.data_root,
+            data=self.data,
             eval_steps=self.eval_steps,
             eval_batch=self.eval_batch,
             seed=self.seed,
@@ -287,11 +290,51 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Show:
-    """Show what a data set holds."""
+    """Count what a data set or your own images hold, and draw some of it on one sheet: a few images of a few classes of
+    every split, and a few tasks as training and evaluation draw them. Look at it before you train.
+    """
+
+    dataset: Annotated[Positional[str], arg(metavar="DATASET|FOLDER|FILE.csv")]
+    """omniglot, glyphs, mini-imagenet, or own images as for reptile train --data."""
+    out: Path = Path("sheet.png")
+    """The picture to write."""
+    way: int = 5
+    """Classes in a task."""
+    shots: int = 1
+    """Support images per class."""
+    queries: int = 3
+    """Query images per class."""
+    split_scheme: str = "default"
+    """How classes are divided: see reptile train --help."""
+    split_seed: int = 0
+    """Seed of the shuffle that divides the classes."""
+    split_ratio: str = ""
+    """Own images: the shares of classes for train/val/test."""
+    image_size: int = 0
+    """Own images: height and width they are brought to."""
+    grey: bool = False
+    """Own images: one channel instead of three."""
+    resize: Resize | Literal["auto"] = "auto"
+    """How pictures of another size are brought to the one wanted."""
 
     def run(self) -> int:
-        """Not there yet."""
-        raise ConfigError("reptile data show is not there yet")
+        """Draw, and say what there is."""
+        from torchreptile import showing
+
+        known = self.dataset in DATASETS
+        task = TaskConfig(
+            dataset=self.dataset if known else "folder",
+            data="" if known else self.dataset,
+            way=self.way,
+            shots=self.shots,
+            split_scheme=self.split_scheme,
+            split_seed=self.split_seed,
+            split_ratio=self.split_ratio,
+            image_size=self.image_size,
+            grey=self.grey,
+            resize=self.resize,
+        )
+        return showing.show(task, self.queries, self.out)
 
 
 @dataclass(frozen=True)

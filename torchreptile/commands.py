@@ -21,6 +21,7 @@ from torchreptile.files import replacing, write_text
 from torchreptile.learned import shipped_weights
 from torchreptile.presets import PRESETS, published
 from torchreptile.progress import EpisodeBar, LiveLine
+from torchreptile.showing import ready
 from torchreptile.training import Run
 from torchreptile.training import resume as resume_run
 from torchreptile.training import train as train_run
@@ -41,7 +42,9 @@ class _Output(Console):
 
 
 def train(config: Config, out: Path, tensorboard: bool) -> int:
-    """Meta-train with a live line."""
+    """Meta-train with a live line; own images are decoded before, with a progress bar."""
+    if config.task.data and is_first():
+        ready(config.task)
     return _exit_code(train_run(config, out, LiveLine(Console(stderr=True)), tensorboard))
 
 
@@ -87,8 +90,9 @@ def evaluate(source: Path, as_json: bool, **settings: Any) -> int:
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """A table of both accuracies beside the published ones."""
     config, task = evaluation.config, evaluation.config.task
+    own = " (the very classes these weights were trained on: no test result)" if evaluation.on_training_classes else ""
     console.print(
-        f"{evaluation.source}: {task.way}-way {task.shots}-shot, {evaluation.split} classes of {task.dataset} "
+        f"{evaluation.source}: {task.way}-way {task.shots}-shot, {evaluation.split} classes{own} of {task.title} "
         f"(split scheme {task.split_scheme}), weights trained on {evaluation.trained_on}, "
         f"{config.evaluation.eval_episodes:,} episodes, {config.evaluation.eval_steps} inner steps, "
         f"seed {evaluation.seed}, after {evaluation.step:,} outer steps",

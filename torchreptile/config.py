@@ -22,6 +22,7 @@ LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
 ExecutionName = Literal["auto", "loop", "grouped", "matmul", "vmap", "compiled"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Resize = Literal["nearest", "bicubic", "lanczos"]
+DATASETS = ("omniglot", "glyphs", "mini-imagenet")  # that have a name; own images are the data set "folder"
 LARGEST_IMAGE = 1024  # pixels high and wide
 
 
@@ -121,6 +122,11 @@ class TaskConfig:
         _require(self.dataset != "folder", "dataset is folder, but data names none; give --data FOLDER or FILE.csv")
         for name, value in (("image_size", self.image_size), ("grey", self.grey), ("split_ratio", self.split_ratio)):
             _require(not value, f"{name} is {value}, but it is for own images; give --data FOLDER or FILE.csv too")
+
+    @property
+    def title(self) -> str:
+        """What the data are called, for people: the data set, or the folder or csv file of own images."""
+        return os.path.splitext(os.path.basename(self.data))[0] if self.data else self.dataset
 
     @property
     def own_image_size(self) -> int:

@@ -57,12 +57,15 @@ class EpisodeSampler:
             DataError: too few classes, or a class with too few images, named with its count.
         """
         if way > len(store):
-            raise DataError(f"{store.name} has {len(store)} classes here, too few for {way}-way tasks")
+            raise DataError(
+                f"{store.name} has {len(store)} classes here, too few for {way}-way tasks; take a smaller --way, "
+                "or divide own images otherwise (--split-ratio 0.7/0/0.3 has no validation classes)"
+            )
         needed = shots + queries
         short = (store.class_sizes < needed).nonzero().flatten().tolist()
         if short:
             name, images = store.class_names[short[0]], int(store.class_sizes[short[0]])
-            others = f" ({len(short) - 1} other classes have too few as well)" if len(short) > 1 else ""
+            others = f" (classes with too few: {len(short):,})" if len(short) > 1 else ""
             raise DataError(
                 f"class {name} of {store.name} has {images} images; "
                 f"{shots} shots + {queries} queries need {needed}{others}; "

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
-from torchreptile.config import LARGEST_SEED, Config
+from torchreptile.config import LARGEST_SEED, Config, TaskConfig
 from torchreptile.data import ImageStore, load_splits
 from torchreptile.data.splits import Split, resolve_scheme
 from torchreptile.device import choose_device, keep_freed_memory, precision_of
@@ -152,7 +152,12 @@ class Evaluation:
         """Where a run folder keeps it; only a repetition with the same settings, seed and weights replaces it."""
         task = self.config.task
         same = hashlib.sha256(f"{self.config.to_json()} {self.seed} {self.step}".encode()).hexdigest()[:8]
-        return f"eval-{task.dataset}-{self.split}-{task.shots}shot-{task.way}way-{same}.json"
+        return f"eval-{task.title}-{self.split}-{task.shots}shot-{task.way}way-{same}.json"
+
+    @property
+    def on_training_classes(self) -> bool:
+        """Whether the accuracy is on the classes that the weights were trained on."""
+        return self.split == "train" and self.trained_on == self.config.task.title
 
     def published(self, mode: str) -> Published | None:
         """What was published for this cell, for test classes."""
@@ -193,6 +198,7 @@ def evaluate(
     *,
     dataset: str | None = None,
     data_root: str | None = None,
+    data: str | None = None,
     shots: int | None = None,
     way: int | None = None,
     episodes: int | None = None,
@@ -216,6 +222,8 @@ def evaluate(
         split: which classes; the division into splits is the training's own, so test classes stay unseen.
         dataset: another data set than the one trained on, with its default division.
         data_root: the folder that holds the data set, where it is not the training's.
+        data: own images, brought to the size of those that the weights were trained on. If that was on own images
+            too, they are divided as those were: so name a folder that has moved, or other classes for testing.
         shots, way, episodes, eval_steps, eval_batch: instead of the training's settings; another way than the
             weights have outputs is refused.
         seed: of episodes and mini-batches.
@@ -241,6 +249,8 @@ def evaluate(
         changes |= {"data": "", "image_size": 0, "grey": False, "split_ratio": ""}
     if data_root is not None:
         changes |= {"data_root": data_root}
+    if data is not None:
+        changes |= _own_images(learned.config.task, data)
     config = learned.config.replace(**changes)
     config = config.replace(split_scheme=resolve_scheme(config.task.dataset, config.task.split_scheme))
     store = split_store(config, split).to(where)
@@ -256,7 +266,7 @@ def evaluate(
     evaluation = Evaluation(
         learned.name,
         learned.step,
-        learned.config.task.dataset,
+        learned.config.task.title,
         split,
         config,
         result,
@@ -275,13 +285,21 @@ def evaluate(
     return evaluation
 
 
+def _own_images(trained: TaskConfig, data: str) -> dict[str, Any]:
+    """The settings with which own images fit weights trained as ``trained`` says."""
+    if trained.data:
+        return {"data": data}
+    drawn = trained.dataset != "mini-imagenet"  # the other data sets are 28 x 28 and grey
+    return {"data": data, "image_size": 28 if drawn else 84, "grey": drawn, "split_scheme": "default", "split_seed": 0}
+
+
 def _check_fit(learned: Learned, algorithm: Algorithm, config: Config) -> None:
     """Refuse weights whose shapes are not those of the network for these images."""
     if shapes(learned.state.params) != algorithm.shapes:
         trained = learned.config.task
         raise ConfigError(
-            f"{learned.name} was trained for {trained.way}-way tasks on images of {trained.dataset}; "
-            f"it does not fit {config.task.way}-way tasks on {config.task.dataset}"
+            f"{learned.name} was trained for {trained.way}-way tasks on images of {trained.title}; "
+            f"it does not fit {config.task.way}-way tasks on {config.task.title}"
         )
 
 

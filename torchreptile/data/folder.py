@@ -113,7 +113,7 @@ def split(task: TaskConfig, on_progress: Progress = lambda done, total: None) ->
     def source(part: Split) -> Source:
         if not parts[part]:
             return Absent(f"{catalogue.root} {why} has no {part} classes; take {_others(parts, part)}")
-        return lambda: _part(everything(), parts[part], part, task.way, why)
+        return lambda: _part(everything(), parts[part], part)
 
     return Splits(*(source(part) for part in SPLITS))
 
@@ -122,23 +122,22 @@ def _others(parts: dict[Split, list[str]], part: Split) -> str:
     return " or ".join(other for other in SPLITS if parts[other] and other != part)
 
 
-def _part(store: ImageStore, names: list[str], part: Split, way: int, why: str) -> ImageStore:
-    """The classes of one split, if they are enough for one task."""
-    if len(names) < way:
-        raise DataError(
-            f"{store.name} {why} has {len(names)} {part} classes, too few for {way}-way tasks; "
-            f"take a smaller --way, add classes, or divide them otherwise (such as --split-ratio 0.7/0/0.3)"
-        )
+def _part(store: ImageStore, names: list[str], part: Split) -> ImageStore:
+    """The classes of one split."""
     places = {name: index for index, name in enumerate(store.class_names)}
     return replace(store.select([places[name] for name in sorted(names)]), name=f"{store.name} ({part})")
 
 
 def _by_ratio(names: list[str], shares: tuple[float, float, float], seed: int) -> dict[Split, list[str]]:
-    """Classes shuffled by ``seed`` and cut; a share above 0 gets one class at least."""
+    """Classes shuffled by ``seed`` and cut; a share above 0 gets one class at least, while there are any."""
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
     counts = [max(1, round(share * len(names))) if share else 0 for share in shares]
-    largest = counts.index(max(counts))
-    counts[largest] = max(0, counts[largest] + len(names) - sum(counts))
+    while sum(counts) > len(names):
+        most = max(
+            counts
+        )  # where every split has one class, those to train on are needed most, then those to test with
+        counts[counts.index(most) if most > 1 else 1 if counts[1] else 2] -= 1
+    counts[0 if shares[0] else shares.index(max(shares))] += len(names) - sum(counts)
     ends = [sum(counts[: number + 1]) for number in range(len(counts))]
     return {
         part: [names[index] for index in order[end - count : end]]

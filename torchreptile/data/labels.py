@@ -56,9 +56,11 @@ class _Listing:
         name, label, split = (
             row[column].strip() if column is not None and column < len(row) else "" for column in self.columns
         )
-        problem = self._check(name, label, split)
-        path = self.folder / name
-        file = problem or regular_file(path, name)
+        if problem := self._check(name, label, split):
+            self.problems.append(f"line {number}: {problem}")
+            return
+        path = (self.folder / name).parent.resolve() / Path(name).name  # one path per file, however it is written
+        file = regular_file(path, name)
         if not isinstance(file, str) and path in self.lines:
             file = f"{name} is listed in line {self.lines[path]} already"
         if isinstance(file, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ LIGHT = _Ink(paper="#ffffff", text="#1f2328", frame="#8a9099", right="#0072b2", 
 DARK = _Ink(paper="#171a1f", text="#e6e8eb", frame="#6b737d", right="#56b4e9", wrong="#f0a03c")
 
 
-def draw_episode(episodes: Episodes, predicted: Tensor, task: int = 0, *, dark: bool = False) -> bytes:
+def draw_episode(episodes: Episodes, predicted: Tensor | None, task: int = 0, *, dark: bool = False) -> bytes:
     """One episode as a picture: a row per class, its support images on the left, its queries on the right.
 
     A right answer has a tick and a thin blue frame; a wrong one a cross, the letter of the class it was taken
@@ -42,7 +43,7 @@ def draw_episode(episodes: Episodes, predicted: Tensor, task: int = 0, *, dark: 
 
     Args:
         episodes: (T, way * shots, C, H, W) support and (T, way * queries, C, H, W) query images, pixels 0 to 1.
-        predicted: (T, way * queries) int64 labels.
+        predicted: (T, way * queries) int64 labels; None draws the queries without answers.
         task: which of the T tasks.
         dark: light ink on dark paper.
 
@@ -51,12 +52,14 @@ def draw_episode(episodes: Episodes, predicted: Tensor, task: int = 0, *, dark: 
     """
     way = int(episodes.support_y[task].max()) + 1
     support, query = (_by_class(images[task], way) for images in (episodes.support_x, episodes.query_x))
-    sheet = _Sheet(way, support.shape[1], query.shape[1], support.shape[-2:], DARK if dark else LIGHT)
-    for label, answers in enumerate(predicted[task].view(way, -1).tolist()):
+    room = 0 if predicted is None else ANSWER
+    sheet = _Sheet(way, support.shape[1], query.shape[1], support.shape[-2:], room, DARK if dark else LIGHT)
+    answers = [[None] * query.shape[1]] * way if predicted is None else predicted[task].view(way, -1).tolist()
+    for label in range(way):
         sheet.name(label)
         for shot, image in enumerate(support[label]):
             sheet.support(label, shot, image)
-        for number, (image, answer) in enumerate(zip(query[label], answers, strict=True)):
+        for number, (image, answer) in enumerate(zip(query[label], answers[label], strict=True)):
             sheet.query(label, number, image, answer)
     return sheet.png()
 
@@ -74,17 +77,16 @@ def letter(label: int) -> str:
 class _Sheet:
     """The paper an episode is drawn on: it knows where everything goes."""
 
-    def __init__(self, way: int, shots: int, queries: int, size: tuple[int, ...], ink: _Ink) -> None:
+    def __init__(self, way: int, shots: int, queries: int, size: tuple[int, ...], room: int, ink: _Ink) -> None:
         from PIL import Image, ImageDraw, ImageFont
 
         self.ink = ink
-        # A whole multiple of the image's size, so that every pixel stays square.
-        times = max(1, (TILE if way <= MANY_WAY else SMALL_TILE) // max(size))
-        self.tile = (times * size[1], times * size[0])  # width, height
+        self.tile = tile_for(size, TILE if way <= MANY_WAY else SMALL_TILE)
         self.step_x, self.step_y = (side + 2 * BORDER + GAP for side in self.tile)
         self.row = self.step_y * -(-max(shots, queries) // PER_LINE)
+        self.query_step = self.step_x + room  # for the answer beside it
         self.queries_left = LABEL + max(self.step_x * min(shots, PER_LINE), 100) + 3 * GAP
-        width = self.queries_left + max((self.step_x + ANSWER) * min(queries, PER_LINE), 100)
+        width = self.queries_left + max(self.query_step * min(queries, PER_LINE), 100)
         self.canvas = Image.new("RGB", (width, HEADER + way * self.row), ink.paper)
         self.pen: Pen = ImageDraw.Draw(self.canvas)
         self.letters = ImageFont.load_default(size=32)
@@ -104,10 +106,13 @@ class _Sheet:
         x = LABEL + shot % PER_LINE * self.step_x
         self._image(x, self._top(label, shot), image, self.ink.frame, 1)
 
-    def query(self, label: int, number: int, image: Tensor, answer: int) -> None:
-        """A query image, (C, H, W), in its true class's row, and what it was taken for."""
-        x, y = self.queries_left + number % PER_LINE * (self.step_x + ANSWER), self._top(label, number)
+    def query(self, label: int, number: int, image: Tensor, answer: int | None) -> None:
+        """A query image, (C, H, W), in its true class's row, and what it was taken for, if anything."""
+        x, y = self.queries_left + number % PER_LINE * self.query_step, self._top(label, number)
         left, middle = x + self.step_x, y + BORDER + self.tile[1] // 2
+        if answer is None:
+            self._image(x, y, image, self.ink.frame, 1)
+            return
         if answer == label:
             self._image(x, y, image, self.ink.right, THIN)
             tick = [(left, middle + 2), (left + 10, middle + 14), (left + 30, middle - 14)]
@@ -133,13 +138,24 @@ class _Sheet:
         out, (width, height) = BORDER - thickness, self.tile
         outer = (x + out, y + out, x + 2 * BORDER + width - 1 - out, y + 2 * BORDER + height - 1 - out)
         self.pen.rectangle(outer, outline=color, width=thickness)
-        self.canvas.paste(_enlarged(image, self.tile), (x + BORDER, y + BORDER))
+        self.canvas.paste(scaled(image, self.tile), (x + BORDER, y + BORDER))
 
 
-def _enlarged(pixels: Tensor, size: tuple[int, int]) -> Picture:
-    """(C, H, W) from 0 to 1 -> a picture; three channels are colours, else the first one is a grey."""
+def tile_for(size: Sequence[int], room: int) -> tuple[int, int]:
+    """(width, height) at which images of ``size`` (H, W) are drawn, in about ``room`` pixels.
+
+    Small ones take a whole multiple of their size, so that every pixel stays square.
+    """
+    height, width = size
+    times = max(1, room // max(size)) if max(size) <= 2 * room else room / max(size)
+    return round(times * width), round(times * height)
+
+
+def scaled(pixels: Tensor, size: tuple[int, int]) -> Picture:
+    """(C, H, W) from 0 to 1 -> a picture of (width, height); three channels are colours, else the first is a grey."""
     from PIL import Image
 
     levels = pixels.mul(255).round().to(torch.uint8).cpu()
     array = (levels.permute(1, 2, 0).contiguous() if len(levels) == 3 else levels[0]).numpy()
-    return Image.fromarray(array).resize(size, Image.Resampling.NEAREST)
+    larger = size[0] >= array.shape[1]
+    return Image.fromarray(array).resize(size, Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS)

@@ -155,7 +155,7 @@ def _about(config: Config) -> str:
     task, algorithm = config.task, config.outer.algorithm
     return (
         f"A {task.way}-way {task.shots}-shot learner, meta-trained with "
-        f"{ALGORITHM_WORDS.get(algorithm, algorithm)} on {task.dataset}"
+        f"{ALGORITHM_WORDS.get(algorithm, algorithm)} on {task.title}"
     )
 
 
@@ -196,9 +196,9 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
     hardware = environment.get("gpu") or environment.get("processor") or environment.get("machine")
     versions = [f"{name} {environment[name]}" for name in ("torchreptile", "torch") if name in environment]
     return {
-        "dataset": task.dataset,
-        "elsewhere": task.dataset != trained.task.dataset,
-        "trained_on": trained.task.dataset,
+        "dataset": task.title,
+        "elsewhere": task.title != trained.task.title,
+        "trained_on": trained.task.title,
         "split": SPLITS[evaluation.split],
         "task": f"{task.way}-way {task.shots}-shot",
         "episodes": f"{evaluation.result.transductive.episodes:,}",
@@ -239,7 +239,7 @@ def _classes_to_show(config: Config, evaluations: list[Evaluation]) -> tuple[Spl
     try:
         return "val", split_store(config, "val")
     except DataError:  # there are none
-        tested = any(e.split == "test" and e.config.task.dataset == config.task.dataset for e in evaluations)
+        tested = any(e.split == "test" and e.config.task.title == config.task.title for e in evaluations)
         split: Split = "test" if tested else "train"
         return split, split_store(config, split)
 

@@ -1,0 +1,61 @@
+"""``reptile data show``: what a data set holds, counted and drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from torchreptile.config import TaskConfig
+from torchreptile.data import ImageStore, Splits, load_splits
+from torchreptile.data.duplicates import find_leaks
+from torchreptile.data.splits import SPLITS, Split
+from torchreptile.errors import ConfigError, DataError
+from torchreptile.files import replacing
+from torchreptile.progress import PictureBar
+
+
+def show(task: TaskConfig, queries: int, out: Path) -> int:
+    """Print a line per split and what is in two of them, and draw some of it to ``out``, a PNG file.
+
+    Raises:
+        ConfigError: ``out`` is no .png file, or ``queries`` is below 1.
+        DataError: no split of the data can be used.
+    """
+    from torchreptile.report.sheet import describe, draw_sheet
+
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"out is {out}; it must end in .png")
+    if queries < 1:
+        raise ConfigError(f"queries is {queries}; it must be at least 1")
+    splits = ready(task)
+    stores: dict[Split, ImageStore] = {}
+    for split in SPLITS:
+        try:
+            stores[split] = splits.get(split)
+            print(f"{split}: {describe(stores[split])}")
+        except DataError as error:
+            print(f"{split}: {error}")
+    if not stores:
+        raise DataError(f"{task.title}: none of {', '.join(SPLITS)} can be used")
+    print(f"identical: {find_leaks(splits).message(excluded=False) or 'no picture is in two splits'}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        temporary.write_bytes(draw_sheet(stores, task.way, task.shots, queries))
+    print(out)
+    return 0
+
+
+def ready(task: TaskConfig) -> Splits:
+    """The data, own images decoded with a progress bar where they are not in the cache yet."""
+    if not task.data:
+        return load_splits(task)
+    from torchreptile.data import folder
+
+    catalogue = folder.scan(Path(task.data))
+    if catalogue.skipped:
+        names = ", ".join(catalogue.skipped[:5]) + (", ..." if len(catalogue.skipped) > 5 else "")
+        print(f"hidden files passed over: {len(catalogue.skipped):,} ({names})")
+    with PictureBar(Console(stderr=True), "decoding") as bar:
+        folder.load(catalogue, folder.Form.of(task), bar.update)
+    return load_splits(task)
