@@ -44,7 +44,6 @@ class LooksAtItsData(Dense):
         return super().forward(x if x.sum() > 0 else x + 1)
 
 
-@pytest.mark.filterwarnings("default")  # loading the compiler brings warnings of its own
 @pytest.mark.parametrize("works", [True, False])
 def test_auto_for_built_in_networks(works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchreptile.execution._compiler_works", lambda: works)
