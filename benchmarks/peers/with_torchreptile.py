@@ -23,7 +23,7 @@ PEAK_SIDE = 2048
 
 
 def settings(rules: Protocol, execution: str = "auto") -> Config:
-    """The work in this project's words; ``auto`` sees as many task-steps as a published training has."""
+    """The work in this project's words, with the published number of outer steps: ``auto`` goes by the amount."""
     return Config().replace(
         way=WAY,
         train_shots=rules.shots,
@@ -41,7 +41,8 @@ class TorchReptile:
 
     def __init__(self, execution: str, network: Network, rules: Protocol, weights: dict[str, np.ndarray]) -> None:
         config = settings(rules, execution)
-        self._algorithm = build_algorithm(config, network.image_shape, CPU)
+        task_steps = config.outer.outer_steps * TASKS * INNER_STEPS
+        self._algorithm = build_algorithm(config, network.image_shape, CPU, task_steps)
         self._sampler = self._algorithm.sampler(random_store(network.image_shape, CPU))
         self._state = self._algorithm.initial_state({name: torch.from_numpy(p) for name, p in weights.items()})
         self._outer_step = self._seeded(0)
