@@ -45,8 +45,8 @@ class Settings:
     """Outer steps in a turn."""
     threads: int = 2
     """Of each contestant; where the system allows, all are kept to as many processors."""
-    only: str = ""
-    """Leave out contestants without this text in their name."""
+    only: tuple[str, ...] = ("",)
+    """Leave out contestants with none of these texts in their names."""
     out: Path | None = None
     """Write the results here as JSON too."""
     check: bool = False
@@ -102,9 +102,9 @@ def main(settings: Settings) -> int:
     """Check or measure; the exit status."""
     if settings.rounds < 3 and not settings.check:
         sys.exit(f"rounds is {settings.rounds}; it must be at least 3")
-    contestants = [contestant for contestant in CONTESTANTS if settings.only in str(contestant)]
+    contestants = [contestant for contestant in CONTESTANTS if any(text in str(contestant) for text in settings.only)]
     if not contestants:
-        sys.exit(f"only is {settings.only!r}; it must occur in one of: {', '.join(map(str, CONTESTANTS))}")
+        sys.exit(f"only is {' '.join(settings.only)}; one of its words must occur in one of: {', '.join(map(str, CONTESTANTS))}")
     confined = keep_to_processors(settings.threads)
     with case_files(settings.network) as cases:
         if settings.check:
