@@ -118,8 +118,8 @@ def apart(batches: Batches) -> Iterator[list[tuple[Tensor, Tensor]]]:
 class Functional(ABC):
     """Draws tasks and leaves the learning to a subclass."""
 
-    def __init__(self, network: Network, rules: Protocol, weights: dict[str, np.ndarray]) -> None:
-        self.net, self._tasks = Net(network, weights), Tasks(network, rules.shots)
+    def __init__(self, network: Network, rules: Protocol, case: Case) -> None:
+        self.net, self._tasks = Net(network, case.weights), Tasks(network, rules.shots)
 
     @abstractmethod
     def learn(self, batches: Batches) -> Tensor:

@@ -27,7 +27,7 @@ from contestants import CONTESTANTS, PEAK, Contestant
 from environments import UnavailableError
 from launch import FailedError, Running
 from table import summary, table
-from work import NETWORKS, PROTOCOLS
+from work import ADAM_EPS, CHECK_EPS, NETWORKS, PROTOCOLS
 
 from torchreptile.environment import environment
 
@@ -64,12 +64,12 @@ def keep_to_processors(threads: int) -> str:
 
 
 @contextmanager
-def case_files(network: str) -> Iterator[dict[str, str]]:
+def case_files(network: str, eps: float) -> Iterator[dict[str, str]]:
     """The case of each set of rules, in files."""
     with tempfile.TemporaryDirectory() as folder:
         files = {rules: str(Path(folder) / f"{rules}.npz") for rules in PROTOCOLS}
         for rules, file in files.items():
-            make_case(network, rules).save(file)
+            make_case(network, rules, eps).save(file)
         yield files
 
 
@@ -106,7 +106,7 @@ def main(settings: Settings) -> int:
     if not contestants:
         sys.exit(f"only is {' '.join(settings.only)}; one of its words must occur in one of: {', '.join(map(str, CONTESTANTS))}")
     confined = keep_to_processors(settings.threads)
-    with case_files(settings.network) as cases:
+    with case_files(settings.network, CHECK_EPS if settings.check else ADAM_EPS) as cases:
         if settings.check:
             return 0 if check(contestants, settings.network, cases, settings.threads) else 1
         seconds, refused = measure(contestants, settings, cases)

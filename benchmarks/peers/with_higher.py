@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 
 import higher
-import numpy as np
 import torch
 import torch.nn.functional as F
 from plain_torch import Batches, Functional, apart
 from torch import Tensor
-from work import ADAM_EPS, BETA2, INNER_LR, INNER_STEPS, OUTER_STEP_SIZE, TASKS, Network, Protocol
+from work import BETA2, INNER_LR, INNER_STEPS, OUTER_STEP_SIZE, TASKS, Case, Network, Protocol
 from worker import Contestant, serve
 
 
 class Higher(Functional):
     """The optimiser whose state the inner loops start from is a plain torch.optim.Adam."""
 
-    def __init__(self, network: Network, rules: Protocol, weights: dict[str, np.ndarray]) -> None:
-        super().__init__(network, rules, weights)
-        self._adam = torch.optim.Adam(self.net.parameters(), lr=INNER_LR, betas=(0.0, BETA2), eps=ADAM_EPS)
-        self._done = 0
+    def __init__(self, network: Network, rules: Protocol, case: Case) -> None:
+        super().__init__(network, rules, case)
+        self._adam = torch.optim.Adam(self.net.parameters(), lr=INNER_LR, betas=(0.0, BETA2), eps=case.eps)
+        self._done, self._eps = 0, case.eps
 
     def learn(self, batches: Batches) -> Tensor:
         """One task after another; the second moments are averaged by hand."""
@@ -30,7 +29,7 @@ class Higher(Functional):
                 for step, (x, y) in enumerate(own, start=self._done + 1):
                     loss = F.cross_entropy(net(x), y)
                     # It adds eps before the correction for bias, torch.optim.Adam (and everybody here) after it.
-                    adam.step(loss, override={"eps": [ADAM_EPS * math.sqrt(1 - BETA2**step)]})
+                    adam.step(loss, override={"eps": [self._eps * math.sqrt(1 - BETA2**step)]})
                     losses.append(loss.detach())
                 learned.append([p.detach() for p in net.parameters()])
                 states.append([adam.state[0][index] for index in range(len(learned[0]))])
@@ -45,10 +44,10 @@ class Higher(Functional):
         return torch.stack(losses).view(TASKS, -1).T
 
 
-def build(variant: str, network: Network, rules: Protocol, weights: dict[str, np.ndarray], threads: int) -> Contestant:
+def build(variant: str, network: Network, rules: Protocol, case: Case, threads: int) -> Contestant:
     """The contestant that the command line names."""
     torch.set_num_threads(threads)
-    return Higher(network, rules, weights)
+    return Higher(network, rules, case)
 
 
 if __name__ == "__main__":

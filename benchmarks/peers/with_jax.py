@@ -10,15 +10,14 @@ A variant is three words, ``TASKS-CONVOLUTION-STEPS``:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from work import (
-    ADAM_EPS,
     BATCH_NORM_EPS,
     BETA2,
     BLOCKS,
@@ -72,60 +71,75 @@ def logits(params: Params, x: Array, network: Network, convolve: Convolution) ->
     return x.reshape(len(x), -1) @ params["head.weight"] + params["head.bias"]
 
 
-def train(
-    phi: Params, v: Params, done: Array, images: Array, labels: Array, *, network: Network, convolve: Convolution,
-    unroll: bool,
-) -> tuple[Params, Params, Array]:  # fmt: skip
+@dataclass(frozen=True)
+class How:
+    """What stays the same from step to step, and what the words of a variant mean.
+
+    Attributes:
+        network: the form of the network.
+        convolve: one of the convolutions above.
+        unroll: write the inner steps out.
+        tasks: vmap, map or loop.
+        eps: of Adam.
+    """
+
+    network: Network
+    convolve: Convolution
+    unroll: bool
+    tasks: str
+    eps: float
+
+
+State = tuple[Params, Params, Array]
+"""Weights, Adam's second moment, inner steps behind it."""
+
+
+def train(how: How, state: State, images: Array, labels: Array) -> tuple[Params, Params, Array]:
     """One task: its weights and second moment after the inner steps, and the loss of each, (steps,).
 
     Args:
-        phi, v: where it starts; ``done`` steps are behind ``v``.
+        how: what and how.
+        state: where it starts.
         images: (steps, B, H, W, C) uint8.
         labels: (steps, B).
-        network, convolve, unroll: what and how.
     """
 
     def loss(params: Params, x: Array, y: Array) -> Array:
-        log_p = jax.nn.log_softmax(logits(params, x.astype(jnp.float32) / 255, network, convolve))
+        log_p = jax.nn.log_softmax(logits(params, x.astype(jnp.float32) / 255, how.network, how.convolve))
         return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
 
-    def step(carry: tuple[Params, Params, Array], batch: tuple[Array, Array]) -> tuple[Any, Array]:
-        params, v, done = carry
+    def step(state: State, batch: tuple[Array, Array]) -> tuple[State, Array]:
+        params, v, done = state
         value, g = jax.value_and_grad(loss)(params, *batch)
         v = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, v, g)
         correction = jnp.sqrt(-jnp.expm1((done + 1) * np.log(BETA2)))  # of beta1 = 0 there is none
         params = jax.tree.map(
-            lambda p, g, v: p - INNER_LR * g / (jnp.sqrt(v) / correction + ADAM_EPS), params, g, v
+            lambda p, g, v: p - INNER_LR * g / (jnp.sqrt(v) / correction + how.eps), params, g, v
         )  # fmt: skip
         return (params, v, done + 1), value
 
-    (params, v, _), losses = lax.scan(step, (phi, v, done), (images, labels), unroll=INNER_STEPS if unroll else 1)
+    (params, v, _), losses = lax.scan(step, state, (images, labels), unroll=INNER_STEPS if how.unroll else 1)
     return params, v, losses
 
 
-State = tuple[Params, Params, Array]
-"""Weights, carried second moment, inner steps behind it."""
-
-
-def outer_step(state: State, images: Array, labels: Array, *, tasks: str, **how: Any) -> tuple[State, Array]:
+def outer_step(how: How, state: State, images: Array, labels: Array) -> tuple[State, Array]:
     """The state afterwards, and the losses (steps, T).
 
     Args:
+        how: what and how.
         state: before.
         images: (T, steps, B, H, W, C) uint8.
         labels: (T, steps, B).
-        tasks: vmap, map or loop.
-        how: for :func:`train`.
     """
-    phi, v, done = state
-    one = partial(train, phi, v, done, **how)
-    if tasks == "vmap":
+    one = partial(train, how, state)
+    if how.tasks == "vmap":
         params, moments, losses = jax.vmap(one)(images, labels)
-    elif tasks == "map":
+    elif how.tasks == "map":
         params, moments, losses = lax.map(lambda task: one(*task), (images, labels))
     else:
         learned = [one(x, y) for x, y in zip(images, labels, strict=True)]
         params, moments, losses = jax.tree.map(lambda *copies: jnp.stack(copies), *learned)
+    phi, _, done = state
     phi = jax.tree.map(lambda p, copies: p + OUTER_STEP_SIZE * (copies.mean(0) - p), phi, params)
     v = jax.tree.map(lambda copies: copies.mean(0), moments)
     return (phi, v, done + INNER_STEPS), losses.T
@@ -139,29 +153,24 @@ def draw(key: Array, store: Array, shots: int) -> tuple[Array, Array]:
     chosen = (classes[:, :, None] * IMAGES_PER_CLASS + within).reshape(TASKS, WAY * shots)
     order = jnp.argsort(jax.random.uniform(of_order, chosen.shape), axis=1)
     shape = (TASKS, INNER_STEPS, INNER_BATCH)
-    return store[jnp.take_along_axis(chosen, order, axis=1)].reshape(*shape, *store.shape[1:]), (
-        order // shots
-    ).reshape(shape)
+    images = store[jnp.take_along_axis(chosen, order, axis=1)]
+    return images.reshape(*shape, *store.shape[1:]), (order // shots).reshape(shape)
 
 
 class Jax:
     """Weights and optimiser state stay on the device; each step's buffers are given to the next."""
 
-    def __init__(self, variant: str, network: Network, rules: Protocol, weights: dict[str, np.ndarray]) -> None:
+    def __init__(self, variant: str, network: Network, rules: Protocol, case: Case) -> None:
         tasks, convolution, steps = variant.split("-")
-        how = {
-            "network": network,
-            "convolve": {"conv": conv, "patches": patches}[convolution],
-            "unroll": steps == "unrolled",
-        }
-        learn = partial(outer_step, tasks=tasks, **how)
+        convolve = {"conv": conv, "patches": patches}[convolution]
+        learn = partial(outer_step, How(network, convolve, steps == "unrolled", tasks, case.eps))
 
         def whole(state: State, key: Array, store: Array) -> tuple[State, Array]:
             key, now = jax.random.split(key)
             return learn(state, *draw(now, store, rules.shots))[0], key
 
         self._learn, self._whole = jax.jit(learn), jax.jit(whole, donate_argnums=0)
-        phi = _in_jax_order(weights, network)
+        phi = _in_jax_order(case.weights, network)
         self._state: State = (phi, jax.tree.map(jnp.zeros_like, phi), jnp.zeros(()))
         self._key, self._store = jax.random.key(0), jnp.asarray(noise_store(network).transpose(0, 2, 3, 1))
 
@@ -192,9 +201,9 @@ def _in_jax_order(weights: dict[str, np.ndarray], network: Network) -> Params:
     return {name: jnp.asarray(value) for name, value in ours.items()}
 
 
-def build(variant: str, network: Network, rules: Protocol, weights: dict[str, np.ndarray], threads: int) -> Contestant:
+def build(variant: str, network: Network, rules: Protocol, case: Case, threads: int) -> Contestant:
     """The contestant that the command line names; its threads are set by the environment and by the processor mask."""
-    return Jax(variant, network, rules, weights)
+    return Jax(variant, network, rules, case)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from metalearn.loss import CategoricalAccuracy, CrossEntropy
 from metalearn.model_wrappers import MAML_Model
 from plain_torch import Backbone, Tasks, load, recorded
 from torch import Tensor, nn
-from work import ADAM_EPS, BETA2, INNER_LR, INNER_STEPS, OUTER_STEP_SIZE, WAY, Case, Network, Protocol
+from work import BETA2, INNER_LR, INNER_STEPS, OUTER_STEP_SIZE, WAY, Case, Network, Protocol
 from worker import Contestant, serve
 
 # InnerAdam of 0.5.6 cannot run as it is: it maps over its (weight, moments) tuples as if they were leaves, which
@@ -47,11 +47,11 @@ class _TakingFlags(nn.Module):
 class MetaLearn:
     """The library's Reptile with InnerAdam; outer SGD is the plain outer update."""
 
-    def __init__(self, backend: str, network: Network, rules: Protocol, weights: dict[str, np.ndarray]) -> None:
+    def __init__(self, backend: str, network: Network, rules: Protocol, case: Case) -> None:
         model = MAML_Model(_TakingFlags(Backbone(network)), _TakingFlags(nn.Linear(network.features, WAY)))
-        load(model, weights)
+        load(model, case.weights)
         inner = InnerAdam(
-            model.get_fast_weights(), first_order=True, inner_lr=INNER_LR, beta1=0.0, beta2=BETA2, eps=ADAM_EPS,
+            model.get_fast_weights(), first_order=True, inner_lr=INNER_LR, beta1=0.0, beta2=BETA2, eps=case.eps,
             max_inner_steps=INNER_STEPS, learn_params=False,
         )  # fmt: skip
         self._reptile = Reptile(
@@ -94,10 +94,10 @@ class MetaLearn:
         return np.array(losses)
 
 
-def build(variant: str, network: Network, rules: Protocol, weights: dict[str, np.ndarray], threads: int) -> Contestant:
+def build(variant: str, network: Network, rules: Protocol, case: Case, threads: int) -> Contestant:
     """The contestant that the command line names."""
     torch.set_num_threads(threads)
-    return MetaLearn(variant, network, rules, weights)
+    return MetaLearn(variant, network, rules, case)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import torchopt
 from plain_torch import Batches, Functional, apart
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
-from work import ADAM_EPS, BETA2, INNER_LR, OUTER_STEP_SIZE, TASKS, Network, Protocol
+from work import BETA2, INNER_LR, OUTER_STEP_SIZE, TASKS, Case, Network, Protocol
 from worker import Contestant, serve
 
 Params = dict[str, Tensor]
@@ -25,11 +24,11 @@ Params = dict[str, Tensor]
 class TorchOpt(Functional):
     """Weights and optimiser state as trees of tensors."""
 
-    def __init__(self, tasks: str, network: Network, rules: Protocol, weights: dict[str, np.ndarray]) -> None:
-        super().__init__(network, rules, weights)
+    def __init__(self, tasks: str, network: Network, rules: Protocol, case: Case) -> None:
+        super().__init__(network, rules, case)
         self._side_by_side = tasks == "vmap"
         self._phi = {name: p.detach().clone() for name, p in self.net.named_parameters()}
-        self._adam = torchopt.adam(INNER_LR, betas=(0.0, BETA2), eps=ADAM_EPS)
+        self._adam = torchopt.adam(INNER_LR, betas=(0.0, BETA2), eps=case.eps)
         self._state = self._adam.init(self._phi)
 
     def learn(self, batches: Batches) -> Tensor:
@@ -66,10 +65,10 @@ def _map(function: Callable[..., Tensor], *trees: Any) -> Any:
     return torchopt.pytree.tree_map(lambda t, *more: function(t, *more) if t.is_floating_point() else t, *trees)
 
 
-def build(variant: str, network: Network, rules: Protocol, weights: dict[str, np.ndarray], threads: int) -> Contestant:
+def build(variant: str, network: Network, rules: Protocol, case: Case, threads: int) -> Contestant:
     """The contestant that the command line names."""
     torch.set_num_threads(threads)
-    return TorchOpt(variant, network, rules, weights)
+    return TorchOpt(variant, network, rules, case)
 
 
 if __name__ == "__main__":

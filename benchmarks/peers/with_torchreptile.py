@@ -11,6 +11,7 @@ from torch import Tensor
 from work import INNER_BATCH, INNER_LR, INNER_STEPS, OUTER_STEP_SIZE, TASKS, WAY, Case, Network, Protocol
 from worker import Contestant, serve
 
+from torchreptile import inner
 from torchreptile.algorithms import build_algorithm
 from torchreptile.bench import random_store
 from torchreptile.config import Config
@@ -39,12 +40,13 @@ def settings(rules: Protocol, execution: str = "auto") -> Config:
 class TorchReptile:
     """Whole outer steps, by the object that `reptile train` uses."""
 
-    def __init__(self, execution: str, network: Network, rules: Protocol, weights: dict[str, np.ndarray]) -> None:
+    def __init__(self, execution: str, network: Network, rules: Protocol, case: Case) -> None:
+        inner.EPS = case.eps  # a constant of the package; checks alone change it
         config = settings(rules, execution)
         task_steps = config.outer.outer_steps * TASKS * INNER_STEPS
         self._algorithm = build_algorithm(config, network.image_shape, CPU, task_steps)
         self._sampler = self._algorithm.sampler(random_store(network.image_shape, CPU))
-        self._state = self._algorithm.initial_state({name: torch.from_numpy(p) for name, p in weights.items()})
+        self._state = self._algorithm.initial_state({name: torch.from_numpy(p) for name, p in case.weights.items()})
         self._outer_step = self._seeded(0)
 
     def _seeded(self, seed: int) -> OuterStep:
@@ -96,10 +98,10 @@ class Peak:
         raise NotImplementedError
 
 
-def build(variant: str, network: Network, rules: Protocol, weights: dict[str, np.ndarray], threads: int) -> Contestant:
+def build(variant: str, network: Network, rules: Protocol, case: Case, threads: int) -> Contestant:
     """The contestant that the command line names."""
     torch.set_num_threads(threads)
-    return Peak() if variant == PEAK else TorchReptile(variant, network, rules, weights)
+    return Peak() if variant == PEAK else TorchReptile(variant, network, rules, case)
 
 
 if __name__ == "__main__":

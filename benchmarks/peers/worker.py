@@ -37,8 +37,8 @@ class Contestant(Protocol):
         """Losses of outer steps on the case's images from the weights it was built with, by the code of ``step``."""
 
 
-Build = Callable[[str, Network, Rules, dict[str, np.ndarray], int], Contestant]
-"""(variant, network, rules, initial weights, threads) -> contestant."""
+Build = Callable[[str, Network, Rules, Case, int], Contestant]
+"""(variant, network, rules, start, threads) -> contestant."""
 
 
 def serve(build: Build) -> None:
@@ -47,14 +47,14 @@ def serve(build: Build) -> None:
     parser.add_argument("variant")
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("rules", choices=PROTOCOLS)
-    parser.add_argument("case", help="file with the initial weights")
+    parser.add_argument("case", help="file of the start")
     parser.add_argument("threads", type=int)
     parser.add_argument("--no-warm-up", action="store_true", help="be ready at once: for checks")
     told = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print must not be taken for an answer
     case = Case.load(told.case)
-    contestant = build(told.variant, NETWORKS[told.network], PROTOCOLS[told.rules], case.weights, told.threads)
+    contestant = build(told.variant, NETWORKS[told.network], PROTOCOLS[told.rules], case, told.threads)
     if not told.no_warm_up:
         contestant.step(WARM_UP)
     print("ready", file=answers)
