@@ -104,7 +104,8 @@ def main(settings: Settings) -> int:
         sys.exit(f"rounds is {settings.rounds}; it must be at least 3")
     contestants = [contestant for contestant in CONTESTANTS if any(text in str(contestant) for text in settings.only)]
     if not contestants:
-        sys.exit(f"only is {' '.join(settings.only)}; one of its words must occur in one of: {', '.join(map(str, CONTESTANTS))}")
+        known = ", ".join(map(str, CONTESTANTS))
+        sys.exit(f"only is {' '.join(settings.only)}; one of its words must occur in one of: {known}")
     confined = keep_to_processors(settings.threads)
     with case_files(settings.network, CHECK_EPS if settings.check else ADAM_EPS) as cases:
         if settings.check:
