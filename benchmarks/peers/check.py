@@ -16,8 +16,10 @@ from torchreptile.episodes import EpisodeSampler
 from torchreptile.minibatches import minibatches
 from torchreptile.models import for_images, initial_params
 
-OUTER_STEPS = 2  # the second one starts from weights and a second moment that the first has left
-TOLERANCE = 1e-4  # relative, in fp32
+# Relative, in fp32, one for each outer step. The second step starts from weights and a second moment that the first
+# has left, and with them from rounding: where a pixel wins its pooling window in one order of additions and loses in
+# another, the gradient jumps (float64 agrees to the last digits).
+TOLERANCES = (1e-4, 1e-3)
 SEED = 1
 
 
@@ -27,7 +29,7 @@ def make_case(network: str, rules: str, eps: float) -> Case:
     sampler = EpisodeSampler(random_store(shape, CPU), WAY, settings(PROTOCOLS[rules]).task.images_per_class, queries=0)
     generator = torch.Generator().manual_seed(SEED)
     images, labels = [], []
-    for _ in range(OUTER_STEPS):
+    for _ in range(len(TOLERANCES)):
         episodes = sampler.sample(TASKS, generator)
         drawn = minibatches(TASKS, WAY * shots, INNER_BATCH, INNER_STEPS, replacement=False, generator=generator)
         x, y = zip(*take_batches(episodes, drawn), strict=True)
@@ -67,17 +69,24 @@ def check(contestants: list[Contestant], network: str, cases: dict[str, str], th
             good = False
             print(f"{contestant!s:45} FAILED: {error}", flush=True)
             continue
-        distance = furthest(found, expected[rules])
-        good = good and distance <= TOLERANCE
-        verdict = "same work" if distance <= TOLERANCE else "DIFFERENT"
-        print(f"{contestant!s:45} {verdict}: {found.size} losses within {distance:.1e}", flush=True)
+        distances = furthest(found, expected[rules])
+        same = all(distance <= most for distance, most in zip(distances, TOLERANCES, strict=True))
+        good = good and same
+        shown = " and ".join(f"{distance:.1e}" for distance in distances)
+        print(
+            f"{contestant!s:45} {'same work' if same else 'DIFFERENT'}: {found.size} losses within {shown}", flush=True
+        )
     return good
 
 
-def furthest(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest relative difference; a contestant that tells the mean over tasks alone is held against the mean."""
+def furthest(found: np.ndarray, expected: np.ndarray) -> list[float]:
+    """The largest relative difference of losses in each outer step.
+
+    A contestant that tells the mean over tasks alone is held against the mean.
+    """
     if found.shape[2] == 1:
         expected = expected.mean(2, keepdims=True)
     if found.shape != expected.shape or not np.isfinite(found).all():
-        return float("inf")
-    return float((np.abs(found - expected) / np.abs(expected)).max())
+        return [float("inf")] * len(expected)
+    distances: list[float] = (np.abs(found - expected) / np.abs(expected)).max((1, 2)).tolist()
+    return distances

@@ -37,20 +37,22 @@ class Backbone(nn.Module):
         super().__init__()
         self.stride, hidden = network.stride, network.hidden
         channels = [network.channels, *[hidden] * BLOCKS]
-        self.convs = nn.ModuleList(nn.Conv2d(channels[block], hidden, KERNEL, self.stride) for block in range(BLOCKS))
+        self.pads = [same_padding(side, network.stride) for side in network.sides[:-1]]
+        # A convolution pads by itself where both sides are alike.
+        own = [before if before == after else 0 for before, after in self.pads]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels[block], hidden, KERNEL, self.stride, own[block]) for block in range(BLOCKS)
+        )
         self.norms = nn.ModuleList(
             nn.BatchNorm2d(hidden, eps=BATCH_NORM_EPS, track_running_stats=False) for _ in range(BLOCKS)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Padding as TensorFlow's 'SAME', by the convolution itself where both sides are alike."""
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            before, after = same_padding(x.shape[-1], self.stride)
-            if before == after:
-                x = F.conv2d(x, conv.weight, conv.bias, self.stride, before)
-            else:
-                x = conv(F.pad(x, (before, after, before, after)))
-            x = F.relu(norm(x))
+        """Padding as TensorFlow's 'SAME'."""
+        for (before, after), conv, norm in zip(self.pads, self.convs, self.norms, strict=True):
+            if before != after:
+                x = F.pad(x, (before, after, before, after))
+            x = F.relu(norm(conv(x)))
             if self.stride == 1:
                 x = F.max_pool2d(x, 2, ceil_mode=True)
         return x.flatten(1)

@@ -21,7 +21,7 @@ def summary(seconds: dict[Contestant, list[float]], peak_seconds: float, network
     """
     peak = 2 * PEAK_SIDE**3 / peak_seconds / 1e9
     medians = {contestant: statistics.median(turns) for contestant, turns in seconds.items()}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": str(contestant),
             "family": contestant.family,

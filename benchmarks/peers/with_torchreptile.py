@@ -13,6 +13,7 @@ from worker import Contestant, serve
 
 from torchreptile import inner
 from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.reptile import Reptile
 from torchreptile.bench import random_store
 from torchreptile.config import Config
 from torchreptile.inner import InnerLoop, InnerState, Params
@@ -44,7 +45,9 @@ class TorchReptile:
         inner.EPS = case.eps  # a constant of the package; checks alone change it
         config = settings(rules, execution)
         task_steps = config.outer.outer_steps * TASKS * INNER_STEPS
-        self._algorithm = build_algorithm(config, network.image_shape, CPU, task_steps)
+        algorithm = build_algorithm(config, network.image_shape, CPU, task_steps)
+        assert isinstance(algorithm, Reptile)
+        self._algorithm = algorithm
         self._sampler = self._algorithm.sampler(random_store(network.image_shape, CPU))
         self._state = self._algorithm.initial_state({name: torch.from_numpy(p) for name, p in case.weights.items()})
         self._outer_step = self._seeded(0)

@@ -101,8 +101,8 @@ class Case:
         labels: (outer steps, INNER_STEPS, TASKS, INNER_BATCH) int64.
         seed: of torch's generator, from which torchreptile itself draws these very images.
         eps: of Adam: ADAM_EPS to measure, CHECK_EPS to check. With an eps next to nothing Adam's first step is the
-            gradient's sign, and a pixel that wins its pooling window in one order of additions and loses in another
-            sends losses in fp32 apart in the third digit. A large eps makes Adam smooth, and leaves it Adam.
+            gradient's sign, which turns rounding into whole learning rates and sends losses in fp32 apart in the third
+            digit. A large eps makes Adam smooth, and leaves it Adam.
     """
 
     weights: dict[str, np.ndarray]
