@@ -81,12 +81,11 @@ def moved_logits(candidate: Candidate, shape: tuple[int, int, int], device: torc
     step = OuterStep(
         algorithm,
         algorithm.sampler(store),
-        config.outer.meta_batch,
+        config.outer,
         torch.Generator(device).manual_seed(0),
         record=candidate.graph,
     )
-    fresh = initial_params(for_images, shape, config.task.way, seed=0)
-    state: MetaState = algorithm.initial_state({name: p.to(device) for name, p in fresh.items()})
+    state: MetaState = algorithm.begin(seed=0)
     with precision_of(device, candidate.precision):
         for _ in range(CHECKED_STEPS):
             state, _ = step(state, 0.5)

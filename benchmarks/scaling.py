@@ -24,7 +24,6 @@ import tyro
 from torchreptile.algorithms import build_algorithm
 from torchreptile.config import Config
 from torchreptile.environment import environment
-from torchreptile.models import for_images, initial_params
 from torchreptile.outer import OuterStep
 from torchreptile.processes import joined
 from torchreptile.workers import free_port
@@ -70,8 +69,9 @@ def worker(settings: Settings) -> None:
     with joined() as processes:
         algorithm = build_algorithm(config, shape, device, processes=processes)
         sampler = algorithm.sampler(random_store(shape, device))
-        step = OuterStep(algorithm, sampler, SHARED_TASKS, torch.Generator().manual_seed(0), record=False)
-        state = algorithm.initial_state(initial_params(for_images, shape, config.task.way, seed=0))
+        outer = config.replace(meta_batch=SHARED_TASKS).outer
+        step = OuterStep(algorithm, sampler, outer, torch.Generator().manual_seed(0), record=False)
+        state = algorithm.begin(seed=0)
         times = []
         for _ in range(WARM_UP + settings.rounds):
             start = time.perf_counter()

@@ -13,7 +13,7 @@ from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.config import Config
 from torchreptile.data import ImageStore
 from torchreptile.episodes import Episodes
-from torchreptile.outer import outer_update
+from torchreptile.outer import moved
 
 
 @dataclass
@@ -47,19 +47,19 @@ def run_both(config: Config, store: ImageStore, outer_steps: int = 3) -> SideByS
         episodes = sampler.sample(outer.meta_batch, ours)
         learned = algorithm.meta_gradient(state, episodes, ours)
         size = outer.step_size_at(step / outer_steps)
-        state = MetaState(outer_update(state.params, learned.gradient, size), learned.inner)
+        state = moved(outer, state, learned, size)
 
         episodes = sampler.sample(outer.meta_batch, theirs)
         tasks = training_batches(config, episodes, theirs)
         size = annealed(outer.outer_step_size, outer.outer_step_size_final, step, outer_steps)
-        loss = reference.outer_step(tasks, size, last_step_only=outer.algorithm == "foml")
+        loss = reference.outer_step(tasks, size, last_step_only=config.method.algorithm == "foml")
         losses.append((float(learned.loss), loss))
     return SideBySide(algorithm, state, reference, losses)
 
 
 def training_batches(config: Config, episodes: Episodes, generator: torch.Generator) -> list[list[Batch]]:
     """Every task's mini-batches, cut by the reference; a separate tail is the last batch, whole."""
-    inner, tail = config.inner, config.outer.foml_tail
+    inner, tail = config.inner, config.method.foml_tail
     steps = inner.inner_steps - 1 if tail else inner.inner_steps
     one_by_one = inner.inner_state == "carry"
     batches = cut(episodes, inner.inner_batch, steps, inner.replacement, generator, one_by_one)

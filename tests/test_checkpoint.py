@@ -16,6 +16,7 @@ from torchreptile.algorithms import MetaState
 from torchreptile.checkpoint import Checkpoint, RunFolder, load_checkpoint, save_checkpoint
 from torchreptile.errors import RunError
 from torchreptile.inner import InnerState
+from torchreptile.outer_optimizer import OuterState
 
 
 def some_checkpoint(step: int = 7) -> Checkpoint:
@@ -24,7 +25,15 @@ def some_checkpoint(step: int = 7) -> Checkpoint:
     v = {name: torch.rand(p.shape, generator=generator) for name, p in params.items()}
     return Checkpoint(
         config=small_config(way=4, inner_lr=0.0123),
-        state=MetaState(params, InnerState(v, torch.tensor(35.0, dtype=torch.float64))),
+        state=MetaState(
+            params,
+            InnerState(v, torch.tensor(35.0, dtype=torch.float64)),
+            OuterState(
+                {name: -p for name, p in params.items()},
+                {name: 2 * p for name, p in v.items()},
+                torch.tensor(7.0, dtype=torch.float64),
+            ),
+        ),
         step=step,
         seconds=12.25,
         generator=generator.get_state(),
@@ -48,9 +57,8 @@ def assert_same(one: Checkpoint, other: Checkpoint) -> None:
         if field.name == "state":
             assert ours.params.keys() == theirs.params.keys()
             assert ours.inner.v.keys() == theirs.inner.v.keys()
-            assert all(torch.equal(p, theirs.params[name]) for name, p in ours.params.items())
-            assert all(torch.equal(v, theirs.inner.v[name]) for name, v in ours.inner.v.items())
-            assert torch.equal(ours.inner.steps, theirs.inner.steps)
+            assert ours.outer.m.keys() == theirs.outer.m.keys()
+            assert all(torch.equal(mine, its) for mine, its in zip(ours.tensors(), theirs.tensors(), strict=True))
             assert ours.inner.steps.dtype == theirs.inner.steps.dtype
         elif field.name == "generator":
             assert torch.equal(ours, theirs)
@@ -118,7 +126,7 @@ def test_a_foreign_torch_file_is_named(tmp_path: Path, content: object) -> None:
         load_checkpoint(path)
 
 
-KEYS = ["config", "params", "inner", "step", "seconds", "generator", "metrics_bytes", "losses", "best", "data"]
+KEYS = ["config", "params", "inner", "outer", "step", "seconds", "generator", "metrics_bytes", "losses", "best", "data"]
 
 
 @pytest.mark.parametrize("key", KEYS)

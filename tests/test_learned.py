@@ -17,6 +17,7 @@ from torchreptile.data import Splits
 from torchreptile.errors import RunError
 from torchreptile.inner import InnerState
 from torchreptile.learned import Learned, load_learned, save_weights, shipped_weights, weights_card
+from torchreptile.outer_optimizer import OuterState
 from torchreptile.training import train
 
 
@@ -28,7 +29,8 @@ def some_learned(optimizer: str = "adam") -> Learned:
     for v in state.v.values():
         v.uniform_(generator=generator)
     state.steps.fill_(12_345)
-    return Learned("mine", small_config(inner_optimizer=optimizer), MetaState(params, state), 678, None)
+    learned = MetaState(params, state, OuterState.fresh(params, "sgd"))
+    return Learned("mine", small_config(inner_optimizer=optimizer), learned, 678, None)
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from torchreptile.errors import ConfigError
-from torchreptile.presets import PRESETS, preset, published
+from torchreptile.presets import PRESETS, preset
+from torchreptile.published import published
 
 # name: inner lr, inner batch, inner steps, train shots, outer steps, eval batch, shots, way (appendix A, tables 3-4)
 SETTINGS = {
@@ -34,7 +35,7 @@ def test_settings_are_the_published_ones(name: str) -> None:
         i, t, e = c.inner, c.task, c.evaluation
         settings = (i.inner_lr, i.inner_batch, i.inner_steps, t.train_shots, c.outer.outer_steps, e.eval_batch)
         assert (*settings, t.shots, t.way) == SETTINGS[name]
-        assert (t.dataset, c.outer.algorithm, i.inner_optimizer, i.replacement) == (dataset, "reptile", "adam", False)
+        assert (t.dataset, c.method.algorithm, i.inner_optimizer, i.replacement) == (dataset, "reptile", "adam", False)
         assert (c.outer.outer_step_size, c.outer.outer_step_size_final, c.outer.meta_batch) == (1.0, 0.0, 5)
         assert (e.eval_steps, e.eval_episodes, e.queries) == (50, 10_000, 1)
 

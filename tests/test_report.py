@@ -210,7 +210,7 @@ def test_curves_of_any_length(count: int, dark: bool) -> None:
 def test_a_wrong_prediction_is_looked_for(run: Path, splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     """Perfect answers to the first eight episodes, then a wrong one: it takes the fourth place."""
     from torchreptile.algorithms import Predictions
-    from torchreptile.algorithms.base import GradientBased
+    from torchreptile.algorithms.gradient_based import GradientBased
 
     asked = []
 

@@ -8,8 +8,9 @@ import torch
 from tests.easy import double_params, easy_store, small_config
 from tests.sidebyside import run_both
 from torchreptile.algorithms import build_algorithm
+from torchreptile.config import Config
 from torchreptile.models import for_images
-from torchreptile.outer import outer_update
+from torchreptile.outer_optimizer import OuterState, outer_update
 
 
 @pytest.mark.parametrize("execution", ["loop", "grouped"])
@@ -83,5 +84,7 @@ def test_batched_tasks_are_the_mean_of_single_tasks() -> None:
 def test_outer_update_moves_towards_the_tasks() -> None:
     """The gradient is phi minus the mean of phi_task: a full step of 1 lands on the mean, half a step half-way."""
     phi, mean = torch.tensor([1.0, 2.0]), torch.tensor([3.0, -2.0])
-    assert torch.equal(outer_update({"w": phi}, {"w": phi - mean}, 1.0)["w"], mean)
-    assert torch.equal(outer_update({"w": phi}, {"w": phi - mean}, 0.5)["w"], torch.tensor([2.0, 0.0]))
+    settings, state = Config().outer, OuterState.fresh({"w": phi}, "sgd")
+    assert torch.equal(outer_update(settings, {"w": phi}, state, {"w": phi - mean}, 1.0)[0]["w"], mean)
+    half, _ = outer_update(settings, {"w": phi}, state, {"w": phi - mean}, 0.5)
+    assert torch.equal(half["w"], torch.tensor([2.0, 0.0]))

@@ -23,8 +23,9 @@ from torchreptile.config import Config
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import is_temporary, replacing, write_text
 from torchreptile.inner import InnerState
+from torchreptile.outer_optimizer import OuterState
 
-FORMAT = "torchreptile-checkpoint-1"
+FORMAT = "torchreptile-checkpoint-2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +74,14 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
 
 
 def _content(checkpoint: Checkpoint) -> dict[str, Any]:
-    inner = checkpoint.state.inner
+    state = checkpoint.state.mapped(torch.Tensor.cpu)
+    inner, outer = state.inner, state.outer
     return {
         "format": FORMAT,
         "config": checkpoint.config.to_json(),
-        "params": {name: p.cpu() for name, p in checkpoint.state.params.items()},
-        "inner": {"v": {name: v.cpu() for name, v in inner.v.items()}, "steps": inner.steps.cpu()},
+        "params": state.params,
+        "inner": {"v": inner.v, "steps": inner.steps},
+        "outer": {"m": outer.m, "v": outer.v, "steps": outer.steps},
         "step": checkpoint.step,
         "seconds": checkpoint.seconds,
         "generator": checkpoint.generator.cpu(),
@@ -114,15 +117,17 @@ def load_checkpoint(source: Path | IO[bytes], device: torch.device | str = "cpu"
 
 
 def _from_content(content: dict[str, Any]) -> Checkpoint:
-    params, inner = content["params"], content["inner"]
-    for tensors in (params, inner["v"]):
+    params, inner, outer = content["params"], content["inner"], content["outer"]
+    for tensors in (params, inner["v"], outer["m"], outer["v"]):
         if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
             raise TypeError("something else stands where tensors should be")
     if not 0 <= content["step"] < float("inf") or content["metrics_bytes"] < 0:
         raise ValueError(f"step {content['step']}, metrics_bytes {content['metrics_bytes']}")
     return Checkpoint(
         config=Config.from_json(content["config"]),
-        state=MetaState(params, InnerState(inner["v"], inner["steps"])),
+        state=MetaState(
+            params, InnerState(inner["v"], inner["steps"]), OuterState(outer["m"], outer["v"], outer["steps"])
+        ),
         step=int(content["step"]),
         seconds=float(content["seconds"]),
         generator=content["generator"].cpu(),

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,7 @@ from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes
 
 from torchreptile.config import DATASETS, Config, ExecutionName, Precision, Resize, TaskConfig
 from torchreptile.errors import ConfigError, TorchReptileError
-from torchreptile.presets import PRESETS, preset
+from torchreptile.presets import PRESETS, for_algorithm, preset
 from torchreptile.workers import launch, started_by_launcher
 
 # The flags of the original code, so that the published commands can be pasted.
@@ -101,7 +102,7 @@ class Train:
 
     def _name(self) -> str:
         """What the run is called if nobody says."""
-        task, algorithm = self.config.task, self.config.outer.algorithm
+        task, algorithm = self.config.task, self.config.method.algorithm
         return self.preset if self.preset and not task.data else f"{task.title}-{algorithm}"
 
     def _evaluation(self) -> Evaluate:
@@ -387,16 +388,25 @@ def parse(arguments: Sequence[str]) -> Command:
     if words[:1] == ["train"]:
         pasted = any(_dashed(word.partition("=")[0]) in set(ORIGINAL_FLAGS) - CONVENIENT for word in words)
         words = translate(words)
-    # A preset's settings are the defaults of the other flags, so it has to be known before the flags are read.
+    # A preset's settings, for an algorithm, are the defaults of the other flags: known before the flags are read.
     guess = next((word for word in words if word in PRESETS), "")
-    command = _parse(words, guess, pasted)
+    algorithm = _value_of("--algorithm", words) or "reptile"
+    command = _parse(words, guess, algorithm, pasted)
     if isinstance(command, Train) and command.preset != guess:
-        command = _parse(words, command.preset, pasted)
+        command = _parse(words, command.preset, algorithm, pasted)
     return command
 
 
-def _parse(words: list[str], preset_name: str, pasted: bool) -> Command:
-    start = Train(config=preset(preset_name) if preset_name else ORIGINAL_DEFAULTS if pasted else Config())
+def _value_of(flag: str, words: Sequence[str]) -> str:
+    """The last value given to ``flag``, as ``--flag value`` or ``--flag=value``; empty if there is none."""
+    values = [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
+    values += [value for word, value in pairwise(words) if word == flag]
+    return values[-1] if values else ""
+
+
+def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> Command:
+    plain = ORIGINAL_DEFAULTS if pasted else Config()
+    start = Train(config=for_algorithm(algorithm, preset(preset_name) if preset_name else plain))
     kinds = (
         Annotated[Train, subcommand("train", default=start)]
         | Annotated[Evaluate, subcommand("evaluate")]

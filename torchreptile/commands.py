@@ -19,8 +19,9 @@ from torchreptile.evaluation import MODES, Evaluation
 from torchreptile.evaluation import evaluate as measure
 from torchreptile.files import replacing, write_text
 from torchreptile.learned import shipped_weights
-from torchreptile.presets import PRESETS, published
+from torchreptile.presets import PRESETS
 from torchreptile.progress import EpisodeBar, LiveLine
+from torchreptile.published import published
 from torchreptile.showing import ready
 from torchreptile.training import Run
 from torchreptile.training import resume as resume_run
@@ -203,7 +204,7 @@ def presets() -> int:
     for heading in ("preset", "published", "published, transductive"):
         table.add_column(heading, no_wrap=True)
     for entry in PRESETS.values():
-        task, algorithm = entry.config.task, entry.config.outer.algorithm
+        task, algorithm = entry.config.task, entry.config.method.algorithm
         cells = [
             published(algorithm, task.dataset, task.way, task.shots, transductive) for transductive in (False, True)
         ]

@@ -11,11 +11,13 @@ import json
 import math
 import os
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
+from torchreptile.checks import at_least, at_most, check_types, positive, require
 from torchreptile.errors import ConfigError
 
 AlgorithmName = Literal["reptile", "foml"]
+OuterOptimizer = Literal["sgd", "adam"]
 InnerOptimizer = Literal["adam", "sgd"]
 InnerStatePolicy = Literal["share", "carry", "reset"]
 LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
@@ -24,46 +26,6 @@ Precision = Literal["fp32", "tf32", "bf16"]
 Resize = Literal["nearest", "bicubic", "lanczos"]
 DATASETS = ("omniglot", "glyphs", "mini-imagenet")  # that have a name; own images are the data set "folder"
 LARGEST_IMAGE = 1024  # pixels high and wide
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError(message)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether ``value`` is of the type: whole numbers pass as floats, True and False as nothing but bool."""
-    return type(value) is kind or (kind is float and type(value) is int)
-
-
-def _choices(kind: Any) -> tuple[Any, ...]:
-    """The values of a Literal, or of a union of them; none for other types."""
-    return tuple(choice for part in get_args(kind) for choice in (get_args(part) or (part,)))
-
-
-def _check_types(settings: Any) -> None:
-    """Refuse values that are not of their field's type, or not among its choices."""
-    for name, kind in get_type_hints(type(settings)).items():
-        value, choices = getattr(settings, name), _choices(kind)
-        if choices:
-            _require(value in choices, f"{name} is {value!r}; it must be one of {', '.join(choices)}")
-        else:
-            _require(_fits(value, kind), f"{name} is {value!r}; it must be of type {kind.__name__}")
-
-
-def _at_least(minimum: float, **values: float) -> None:
-    for name, value in values.items():
-        _require(math.isfinite(value) and value >= minimum, f"{name} is {value}; it must be at least {minimum}")
-
-
-def _at_most(maximum: int, **values: int) -> None:
-    for name, value in values.items():
-        _require(value <= maximum, f"{name} is {value}; it must be at most {maximum}")
-
-
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        _require(math.isfinite(value) and value > 0, f"{name} is {value}; it must be greater than 0")
 
 
 @dataclass(frozen=True)
@@ -100,17 +62,19 @@ class TaskConfig:
     """Labelled (support) images per class in evaluation."""
     train_shots: int = 10
     """Images per class in a training task; 0 means as many as --shots."""
+    train_queries: int = 0
+    """Query images per class in a training task, beside --train-shots, for the algorithms that learn from queries."""
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _at_least(2, way=self.way)
-        _at_least(1, shots=self.shots)
-        _at_least(0, train_shots=self.train_shots, split_seed=self.split_seed)
+        check_types(self)
+        at_least(2, way=self.way)
+        at_least(1, shots=self.shots)
+        at_least(0, train_shots=self.train_shots, train_queries=self.train_queries, split_seed=self.split_seed)
         if self.image_size:
-            _at_least(4, image_size=self.image_size)
-            _at_most(LARGEST_IMAGE, image_size=self.image_size)
+            at_least(4, image_size=self.image_size)
+            at_most(LARGEST_IMAGE, image_size=self.image_size)
         self._settle_data()
-        _at_most(LARGEST_SEED, split_seed=self.split_seed)
+        at_most(LARGEST_SEED, split_seed=self.split_seed)
 
     def _settle_data(self) -> None:
         """Own images are a data set of their own; their path must hold in whatever folder the run goes on."""
@@ -119,9 +83,9 @@ class TaskConfig:
             object.__setattr__(self, "data", os.path.abspath(self.data))
             _ = self.shares
             return
-        _require(self.dataset != "folder", "dataset is folder, but data names none; give --data FOLDER or FILE.csv")
+        require(self.dataset != "folder", "dataset is folder, but data names none; give --data FOLDER or FILE.csv")
         for name, value in (("image_size", self.image_size), ("grey", self.grey), ("split_ratio", self.split_ratio)):
-            _require(not value, f"{name} is {value}, but it is for own images; give --data FOLDER or FILE.csv too")
+            require(not value, f"{name} is {value}, but it is for own images; give --data FOLDER or FILE.csv too")
 
     @property
     def title(self) -> str:
@@ -144,7 +108,7 @@ class TaskConfig:
             train, val, test = (float(share) for share in (self.split_ratio or "0.6/0.2/0.2").split("/"))
         except ValueError:
             train = val = test = math.nan
-        _require(
+        require(
             min(train, val, test) >= 0 and math.isclose(train + val + test, 1, abs_tol=1e-6),
             f"split_ratio is {self.split_ratio}; it must be three shares that add up to 1, such as 0.6/0.2/0.2",
         )
@@ -154,6 +118,27 @@ class TaskConfig:
     def images_per_class(self) -> int:
         """Images per class in a training task, the 0 of ``train_shots`` resolved."""
         return self.train_shots or self.shots
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Which few-shot learner is trained, and what single ones have for themselves."""
+
+    algorithm: AlgorithmName = "reptile"
+    """reptile, or foml (first-order MAML as the Reptile paper has it: the last inner step's change alone)."""
+    foml_tail: int = 0
+    """foml: images per class kept apart for the last inner step; 0 means a shared tail."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        at_least(0, foml_tail=self.foml_tail)
+        if self.foml_tail:
+            require(self.algorithm == "foml", f"foml_tail is {self.foml_tail}, but algorithm is {self.algorithm}")
+
+    @property
+    def learns_from_queries(self) -> bool:
+        """Whether its training tasks have a query set of ``train_queries`` images per class."""
+        return self.algorithm not in ("reptile", "foml")
 
 
 @dataclass(frozen=True)
@@ -175,25 +160,27 @@ class InnerConfig:
     carry (task after task, as the original code; slow), reset (afresh for every task; another algorithm)."""
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _positive(inner_lr=self.inner_lr)
-        _at_least(1, inner_batch=self.inner_batch, inner_steps=self.inner_steps)
+        check_types(self)
+        positive(inner_lr=self.inner_lr)
+        at_least(1, inner_batch=self.inner_batch, inner_steps=self.inner_steps)
 
 
 @dataclass(frozen=True)
 class OuterConfig:
-    """How the initialisation is moved."""
+    """How what is meta-learned is moved."""
 
-    algorithm: AlgorithmName = "reptile"
-    """reptile, or foml (first-order MAML: the last inner step's change alone)."""
-    foml_tail: int = 0
-    """foml: images per class kept apart for the last inner step; 0 means a shared tail."""
     outer_steps: int = 100_000
     """Outer (meta) steps."""
     meta_batch: int = 5
     """Tasks per outer step."""
+    outer_optimizer: OuterOptimizer = "sgd"
+    """What moves by the meta-gradient: sgd (Reptile's step towards the mean of the tasks) or adam."""
+    outer_clip: float = 0.0
+    """Bound on the meta-gradient; 0 means none."""
+    outer_clip_by: Literal["value", "norm"] = "value"
+    """Whether the bound is on each number of the meta-gradient or on its length."""
     outer_step_size: float = 1.0
-    """Outer step size at the start."""
+    """Outer step size at the start; Adam's learning rate."""
     outer_step_size_final: float = 0.0
     """Outer step size at the end; annealed linearly in between."""
     max_minutes: float = 0.0
@@ -201,12 +188,12 @@ class OuterConfig:
     ends at its final value. 0 means no limit."""
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _at_least(1, outer_steps=self.outer_steps, meta_batch=self.meta_batch)
-        _at_least(
+        check_types(self)
+        at_least(1, outer_steps=self.outer_steps, meta_batch=self.meta_batch)
+        at_least(
             0,
-            foml_tail=self.foml_tail,
             max_minutes=self.max_minutes,
+            outer_clip=self.outer_clip,
             outer_step_size=self.outer_step_size,
             outer_step_size_final=self.outer_step_size_final,
         )
@@ -232,9 +219,9 @@ class EvalConfig:
     """Select the best checkpoint by transductive accuracy. Both accuracies are always measured and shown."""
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _at_least(1, eval_batch=self.eval_batch, queries=self.queries, eval_steps=self.eval_steps)
-        _at_least(2, eval_episodes=self.eval_episodes)
+        check_types(self)
+        at_least(1, eval_batch=self.eval_batch, queries=self.queries, eval_steps=self.eval_steps)
+        at_least(2, eval_episodes=self.eval_episodes)
 
 
 @dataclass(frozen=True)
@@ -260,11 +247,11 @@ class RunConfig:
     """Minutes between checkpoints."""
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _at_least(0, monitor_every=self.monitor_every, save_minutes=self.save_minutes, seed=self.seed)
-        _at_least(0, task_chunk=self.task_chunk)
-        _at_most(LARGEST_SEED, seed=self.seed)
-        _at_least(2, monitor_episodes=self.monitor_episodes)
+        check_types(self)
+        at_least(0, monitor_every=self.monitor_every, save_minutes=self.save_minutes, seed=self.seed)
+        at_least(0, task_chunk=self.task_chunk)
+        at_most(LARGEST_SEED, seed=self.seed)
+        at_least(2, monitor_episodes=self.monitor_episodes)
 
 
 @dataclass(frozen=True)
@@ -272,27 +259,35 @@ class Config:
     """All settings of one run."""
 
     task: TaskConfig = field(default_factory=TaskConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
     inner: InnerConfig = field(default_factory=InnerConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
+        self._check_queries()
         images = self.task.way * self.task.images_per_class
-        batch, tail = self.inner.inner_batch, self.outer.foml_tail
+        batch, tail = self.inner.inner_batch, self.method.foml_tail
         if tail:
-            _require(self.outer.algorithm == "foml", f"foml_tail is {tail}, but algorithm is {self.outer.algorithm}")
-            _require(
+            require(
                 tail < self.task.images_per_class,
                 f"foml_tail is {tail}; it must be smaller than train_shots ({self.task.images_per_class})",
             )
-            _require(self.inner.inner_steps > 1, "foml_tail needs inner_steps of at least 2")
+            require(self.inner.inner_steps > 1, "foml_tail needs inner_steps of at least 2")
             images -= self.task.way * tail
         if self.inner.replacement:
-            _require(
+            require(
                 batch <= images,
                 f"inner_batch is {batch}; with replacement it must be at most the {images} images of a task",
             )
+
+    def _check_queries(self) -> None:
+        queries, name = self.task.train_queries, self.method.algorithm
+        if self.method.learns_from_queries:
+            require(queries > 0, f"train_queries is {queries}; {name} learns from queries and needs at least 1")
+        else:
+            require(not queries, f"train_queries is {queries}, but {name} learns from no queries; leave it 0")
 
     @property
     def monitor_every(self) -> int:
@@ -320,7 +315,9 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> Config:
-        """Settings written by :meth:`to_json`; every name and type is checked.
+        """Settings written by :meth:`to_json`, perhaps of an earlier version; every name and type is checked.
+
+        A setting that is not there has its default: newer ones leave what older settings meant as it was.
 
         Raises:
             ConfigError: the text is not such JSON.
@@ -344,5 +341,5 @@ def _group_from_json(kind: Any, values: Any) -> Any:
     if not isinstance(values, dict):
         raise ConfigError(f"{kind.__name__} is {values!r}; it must be an object of settings")
     unknown = sorted(set(values) - set(get_type_hints(kind)))
-    _require(not unknown, f"unknown settings in {kind.__name__}: {', '.join(unknown)}")
+    require(not unknown, f"unknown settings in {kind.__name__}: {', '.join(unknown)}")
     return kind(**values)

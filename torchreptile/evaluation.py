@@ -28,9 +28,9 @@ from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import write_text
 from torchreptile.inner import shapes
 from torchreptile.learned import Kept, Learned, load_learned
-from torchreptile.models import Network, for_images
-from torchreptile.presets import Published, published
+from torchreptile.models import Network
 from torchreptile.processes import joined
+from torchreptile.published import Published, published
 from torchreptile.recording import Recording
 
 MODES = ("transductive", "non_transductive")
@@ -164,7 +164,7 @@ class Evaluation:
         task = self.config.task
         if self.split != "test":
             return None
-        algorithm = self.config.outer.algorithm
+        algorithm = self.config.method.algorithm
         return published(algorithm, task.dataset, task.way, task.shots, transductive=mode == "transductive")
 
     def to_json(self) -> str:
@@ -208,7 +208,7 @@ def evaluate(
     device: str = "auto",
     checkpoint: Kept = "last",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-    network: Network = for_images,
+    network: Network | None = None,
     execution: str = "auto",
     precision: str = "fp32",
     task_chunk: int = 0,
@@ -230,7 +230,7 @@ def evaluate(
         device: auto, cpu, cuda or cuda:N.
         checkpoint: of a run folder, the last one or the one with the best validation accuracy.
         on_progress: called with the episodes done and their total.
-        network: what the weights belong to, if not the paper's network.
+        network: what the weights belong to, if not the one published with the algorithm.
         execution, precision, task_chunk: how to compute; the numbers change by rounding alone.
 
     Raises:

@@ -18,6 +18,7 @@ from torchreptile.config import Config
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import replacing, write_text
 from torchreptile.inner import InnerState
+from torchreptile.outer_optimizer import OuterState
 
 FORMAT = "torchreptile-weights-1"
 Kept = Literal["last", "best"]
@@ -43,10 +44,7 @@ class Learned:
 
     def to(self, device: torch.device | str) -> Learned:
         """The same with its tensors on ``device``."""
-        inner = self.state.inner
-        params = {name: p.to(device) for name, p in self.state.params.items()}
-        moved = InnerState({name: v.to(device) for name, v in inner.v.items()}, inner.steps.to(device))
-        return replace(self, state=MetaState(params, moved))
+        return replace(self, state=self.state.mapped(lambda tensor: tensor.to(device)))
 
 
 def shipped_weights() -> list[str]:
@@ -121,7 +119,8 @@ def _load_weights(path: Path, device: torch.device | str) -> Learned:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         params = {name.removeprefix("params."): t for name, t in tensors.items() if name.startswith("params.")}
         v = {name.removeprefix("inner.v."): t for name, t in tensors.items() if name.startswith("inner.v.")}
-        state = MetaState(params, InnerState(v, tensors["inner.steps"]))
+        # What the outer optimiser remembered is of use to training alone, and not kept with weights.
+        state = MetaState(params, InnerState(v, tensors["inner.steps"]), OuterState.fresh(params, "sgd"))
         return Learned(path.stem, config, state, int(card["outer_steps_done"]), None)
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, ConfigError) as error:
         raise RunError(f"{path}: not readable weights ({error})") from error

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms import Algorithm, MetaState
+from torchreptile.algorithms import Algorithm, MetaGradient, MetaState
+from torchreptile.config import OuterConfig
 from torchreptile.episodes import EpisodeSampler
-from torchreptile.inner import InnerState, Params
+from torchreptile.outer_optimizer import outer_update
 from torchreptile.recording import Recording
 
 
-def outer_update(params: Params, gradient: Params, step_size: float | Tensor) -> Params:
-    """phi <- phi - step size * meta-gradient."""
-    names = list(params)
-    scaled = torch._foreach_mul([gradient[name] for name in names], step_size)
-    return dict(zip(names, torch._foreach_sub([params[name] for name in names], scaled), strict=True))
+def moved(settings: OuterConfig, state: MetaState, learned: MetaGradient, step_size: float | Tensor) -> MetaState:
+    """The state after an outer step of that size."""
+    params, outer = outer_update(settings, state.params, state.outer, learned.gradient, step_size)
+    return replace(state, params=params, inner=learned.inner, outer=outer)
 
 
 class OuterStep:
@@ -26,11 +28,25 @@ class OuterStep:
     """
 
     def __init__(
-        self, algorithm: Algorithm, sampler: EpisodeSampler, meta_batch: int, generator: torch.Generator, record: bool
+        self,
+        algorithm: Algorithm,
+        sampler: EpisodeSampler,
+        settings: OuterConfig,
+        generator: torch.Generator,
+        record: bool,
     ) -> None:
-        """``record``: use a CUDA graph; the sampler's store must be on a GPU."""
-        self._algorithm, self._sampler, self._meta_batch = algorithm, sampler, meta_batch
-        self._generator, self._record = generator, record
+        """Prepare.
+
+        Args:
+            algorithm: gives the meta-gradient.
+            sampler: of training tasks.
+            settings: how many tasks, and how phi is moved.
+            generator: of tasks and mini-batches.
+            record: replay a CUDA graph instead of launching every kernel; the numbers are the same.
+        """
+        self._algorithm, self._sampler, self._generator = algorithm, sampler, generator
+        self._settings = settings
+        self._record = record
         self._state: MetaState | None = None
         self._recording: Recording[Tensor] | None = None
         self._step_size = torch.zeros((), device=generator.device)
@@ -40,36 +56,25 @@ class OuterStep:
         if not self._record:
             return self._step(state, step_size)
         if self._state is None or self._recording is None:
-            self._state = _copy(state)
-            self._recording = Recording(self._step_in_place, self._generator, _tensors(self._state))
+            self._state = state.mapped(torch.Tensor.clone)
+            self._recording = Recording(self._step_in_place, self._generator, self._state.tensors())
         elif state is not self._state:
             _write(self._state, state)
         self._step_size.fill_(step_size)
         return self._state, self._recording()
 
     def _step(self, state: MetaState, step_size: float | Tensor) -> tuple[MetaState, Tensor]:
-        episodes = self._sampler.sample(self._meta_batch, self._generator)
+        episodes = self._sampler.sample(self._settings.meta_batch, self._generator)
         learned = self._algorithm.meta_gradient(state, episodes, self._generator)
-        return MetaState(outer_update(state.params, learned.gradient, step_size), learned.inner), learned.loss
+        return moved(self._settings, state, learned, step_size), learned.loss
 
     def _step_in_place(self) -> Tensor:
         assert self._state is not None
-        moved, loss = self._step(self._state, self._step_size)
-        _write(self._state, moved)
+        after, loss = self._step(self._state, self._step_size)
+        _write(self._state, after)
         return loss
 
 
-def _tensors(state: MetaState) -> list[Tensor]:
-    return [*state.params.values(), *state.inner.v.values(), state.inner.steps]
-
-
-def _copy(state: MetaState) -> MetaState:
-    params = {name: p.clone() for name, p in state.params.items()}
-    return MetaState(
-        params, InnerState({name: v.clone() for name, v in state.inner.v.items()}, state.inner.steps.clone())
-    )
-
-
 def _write(into: MetaState, state: MetaState) -> None:
-    for old, new in zip(_tensors(into), _tensors(state), strict=True):
+    for old, new in zip(into.tensors(), state.tensors(), strict=True):
         old.copy_(new)

@@ -24,7 +24,7 @@ from torchreptile.errors import ConfigError, LostProcessError, RunError
 from torchreptile.evaluation import MODES, Result, measure
 from torchreptile.inner import shapes
 from torchreptile.metrics import MetricsLog, require_tensorboard
-from torchreptile.models import Network, initial_params
+from torchreptile.models import Network
 from torchreptile.observers import Observer, Silent
 from torchreptile.outer import OuterStep
 from torchreptile.processes import Processes
@@ -62,7 +62,7 @@ class Trainer:
         observer: Observer | None,
         tensorboard: bool,
         processes: Processes,
-        network: Network,
+        network: Network | None,
     ) -> None:
         if tensorboard:
             require_tensorboard()
@@ -70,7 +70,7 @@ class Trainer:
             raise ConfigError(
                 f"meta_batch is {config.outer.meta_batch}; that is too few tasks for {processes.size} processes"
             )
-        self.config, self.folder, self.processes, self.network = config, folder, processes, network
+        self.config, self.folder, self.processes = config, folder, processes
         self.observer = observer if observer is not None and processes.rank == 0 else Silent()
         self.device = choose_device(config.run.device)
         keep_freed_memory()
@@ -98,10 +98,9 @@ class Trainer:
     def beginning(self) -> Checkpoint:
         """The state before the first outer step: same seed, same state."""
         seed = self.config.run.seed
-        fresh = initial_params(self.network, self.store.image_shape, self.config.task.way, seed)
         return Checkpoint(
             self.config,
-            self.algorithm.initial_state({name: p.to(self.device) for name, p in fresh.items()}),
+            self.algorithm.begin(seed),
             step=0,
             seconds=0.0,
             generator=torch.Generator(self.device).manual_seed(seed).get_state(),
@@ -193,7 +192,7 @@ class Sitting:
         self._outer_step = OuterStep(
             trainer.algorithm,
             trainer.sampler,
-            trainer.config.outer.meta_batch,
+            trainer.config.outer,
             self._generator,
             record=trainer.device.type == "cuda" and not trainer.algorithm.execution.draws,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from torchreptile.checkpoint import RunFolder, checkpoint_bytes, load_checkpoint, save_checkpoint
 from torchreptile.config import Config
 from torchreptile.environment import environment
-from torchreptile.models import Network, for_images
+from torchreptile.models import Network
 from torchreptile.observers import Observer
 from torchreptile.processes import Processes, joined
 from torchreptile.trainer import Run as Run
@@ -21,7 +21,7 @@ def train(
     out: Path | str,
     observer: Observer | None = None,
     tensorboard: bool = False,
-    network: Network = for_images,
+    network: Network | None = None,
 ) -> Run:
     """Meta-train from the beginning.
 
@@ -33,7 +33,8 @@ def train(
         out: a folder that does not exist yet, or is empty.
         observer: is told how it goes.
         tensorboard: also log for TensorBoard, into the run folder.
-        network: makes the module to train, from image shape and way; by default the paper's network.
+        network: makes the module to train, from image shape and way; by default the one published with the
+            algorithm.
 
     Raises:
         ConfigError, DataError, RunError: settings, data or folder cannot be used.
@@ -55,7 +56,7 @@ def train(
 
 
 def resume(
-    out: Path | str, observer: Observer | None = None, tensorboard: bool = False, network: Network = for_images
+    out: Path | str, observer: Observer | None = None, tensorboard: bool = False, network: Network | None = None
 ) -> Run:
     """Go on with a run that was stopped, exactly as if it had not been.
 
@@ -71,7 +72,7 @@ def resume(
 
 
 def _resume(
-    folder: RunFolder, processes: Processes, observer: Observer | None, tensorboard: bool, network: Network
+    folder: RunFolder, processes: Processes, observer: Observer | None, tensorboard: bool, network: Network | None
 ) -> Run:
     if processes.rank > 0:
         content = processes.from_first(b"")

@@ -62,9 +62,8 @@ def outer_steps(
     algorithm = build_algorithm(config, image_shape, device, network=network)
     sampler = algorithm.sampler(random_store(image_shape, device))
     generator = torch.Generator(device).manual_seed(0)
-    step = OuterStep(algorithm, sampler, config.outer.meta_batch, generator, record=candidate.graph)
-    fresh = initial_params(network, image_shape, config.task.way, seed=0)
-    state = algorithm.initial_state({name: p.to(device) for name, p in fresh.items()})
+    step = OuterStep(algorithm, sampler, config.outer, generator, record=candidate.graph)
+    state = algorithm.begin(seed=0)
 
     def work() -> MetaState:
         nonlocal state

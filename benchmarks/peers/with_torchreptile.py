@@ -47,13 +47,15 @@ class TorchReptile:
         task_steps = config.outer.outer_steps * TASKS * INNER_STEPS
         algorithm = build_algorithm(config, network.image_shape, CPU, task_steps)
         assert isinstance(algorithm, Reptile)
-        self._algorithm = algorithm
+        self._algorithm, self._settings = algorithm, config.outer
         self._sampler = self._algorithm.sampler(random_store(network.image_shape, CPU))
         self._state = self._algorithm.initial_state({name: torch.from_numpy(p) for name, p in case.weights.items()})
         self._outer_step = self._seeded(0)
 
     def _seeded(self, seed: int) -> OuterStep:
-        return OuterStep(self._algorithm, self._sampler, TASKS, torch.Generator().manual_seed(seed), record=False)
+        return OuterStep(
+            self._algorithm, self._sampler, self._settings, torch.Generator().manual_seed(seed), record=False
+        )
 
     def step(self, count: int) -> None:
         """As in training."""

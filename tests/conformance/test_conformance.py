@@ -15,8 +15,7 @@ from torchreptile.config import Config
 from torchreptile.data import ImageStore
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.evaluation import measure
-from torchreptile.models import for_images, initial_params
-from torchreptile.outer import outer_update
+from torchreptile.outer import moved
 
 pytestmark = pytest.mark.parametrize("name", ALGORITHMS)
 
@@ -27,7 +26,7 @@ def start(name: str, **changes: object) -> tuple[Config, Algorithm, MetaState]:
     return (
         config,
         algorithm,
-        algorithm.initial_state(initial_params(for_images, TINY, config.task.way, config.run.seed)),
+        algorithm.begin(config.run.seed),
     )
 
 
@@ -40,7 +39,7 @@ def trained(algorithm: Algorithm, state: MetaState, steps: int, generator: torch
     sampler = algorithm.sampler(tiny_store())
     for _ in range(steps):
         learned = algorithm.meta_gradient(state, sampler.sample(4, generator), generator)
-        state = MetaState(outer_update(state.params, learned.gradient, 0.5), learned.inner)
+        state = moved(algorithm.config.outer, state, learned, 0.5)
     return state
 
 
@@ -51,9 +50,8 @@ def seeded(seed: int) -> torch.Generator:
 def assert_equal(one: MetaState, other: MetaState) -> None:
     assert one.params.keys() == other.params.keys()
     assert one.inner.v.keys() == other.inner.v.keys()
-    assert all(torch.equal(p, other.params[key]) for key, p in one.params.items())
-    assert all(torch.equal(v, other.inner.v[key]) for key, v in one.inner.v.items())
-    assert torch.equal(one.inner.steps, other.inner.steps)
+    assert one.outer.v.keys() == other.outer.v.keys()
+    assert all(torch.equal(mine, its) for mine, its in zip(one.tensors(), other.tensors(), strict=True))
 
 
 def through_a_file(state: MetaState, config: Config, generator: torch.Generator, path: Path) -> Checkpoint:
@@ -131,17 +129,15 @@ def test_permuted_labels_with_permuted_heads_are_the_same_network(name: str) -> 
     """Exactly: relabel the classes and reorder the head's rows, and every prediction is the relabelled one."""
     _, algorithm, state = start(name)
     state = trained(algorithm, state, 5, seeded(1))
-    state = MetaState(
-        {key: p.double() for key, p in state.params.items()},
-        type(state.inner)({key: v.double() for key, v in state.inner.v.items()}, state.inner.steps),
-    )
+    state = state.mapped(torch.Tensor.double)
     turn = torch.tensor([1, 2, 0])  # label c becomes turn[c], so row turn[c] must hold what row c held
 
     def turned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         back = turn.argsort()
         return {key: t[back] if key.startswith("head.") else t for key, t in tensors.items()}
 
-    other = MetaState(turned(state.params), type(state.inner)(turned(state.inner.v), state.inner.steps))
+    inner = replace(state.inner, v=turned(state.inner.v))
+    other = replace(state, params=turned(state.params), inner=inner)
     episodes = EpisodeSampler(tiny_store(seed=1), 3, 1, 1, torch.float64).sample(20, seeded(0))
     relabelled = replace(episodes, support_y=turn[episodes.support_y], query_y=turn[episodes.query_y])
     first, second = algorithm.predict(state, episodes, seeded(2)), algorithm.predict(other, relabelled, seeded(2))

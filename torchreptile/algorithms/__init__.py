@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import nn
 
+from torchreptile.algorithms.base import Adapted as Adapted
 from torchreptile.algorithms.base import Algorithm as Algorithm
 from torchreptile.algorithms.base import Machinery as Machinery
 from torchreptile.algorithms.base import MetaGradient as MetaGradient
@@ -17,10 +15,10 @@ from torchreptile.algorithms.reptile import Reptile as Reptile
 from torchreptile.chunks import TaskChunks
 from torchreptile.config import Config
 from torchreptile.execution import choose_execution
-from torchreptile.models import Network, build_network, for_images
+from torchreptile.models import Blueprint, Network
 from torchreptile.processes import ALONE, Processes
 
-ALGORITHMS: dict[str, Callable[[nn.Module, Config, Machinery], Algorithm]] = {
+ALGORITHMS: dict[str, type[Algorithm]] = {
     "reptile": Reptile,
     "foml": FirstOrderMAML,
 }
@@ -32,7 +30,7 @@ def build_algorithm(
     device: torch.device,
     task_steps: float = 0,
     processes: Processes = ALONE,
-    network: Network = for_images,
+    network: Network | None = None,
 ) -> Algorithm:
     """The algorithm that ``config`` names, for images of that shape.
 
@@ -42,12 +40,13 @@ def build_algorithm(
         device: where it will run.
         task_steps: about how many inner steps there are to do, which decides whether compiling pays.
         processes: with whom to share the tasks.
-        network: makes the module; by default the paper's.
+        network: makes the module; by default the one published with the algorithm.
 
     Raises:
         ConfigError: the network cannot be executed as the settings ask.
     """
-    module = build_network(network, image_shape, config.task.way).to(device)
-    execution = choose_execution(config.run.execution, module, image_shape, device, task_steps)
+    kind = ALGORITHMS[config.method.algorithm]
+    blueprint = Blueprint.of(network or kind.network(config), image_shape, kind.outputs(config), device)
+    execution = choose_execution(config.run.execution, blueprint.module, image_shape, device, task_steps)
     machinery = Machinery(execution, TaskChunks(config.run.task_chunk, device), processes)
-    return ALGORITHMS[config.outer.algorithm](module, config, machinery)
+    return kind(blueprint, config, machinery)

@@ -1,36 +1,49 @@
-"""What every algorithm must offer: a meta-gradient to train by, and predictions to be measured by."""
+"""What every algorithm must offer: a meta-gradient to train by, and adapted learners to be measured by."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from torchreptile.chunks import TaskChunks, saved_bytes
+from torchreptile.chunks import TaskChunks
 from torchreptile.config import Config
 from torchreptile.data.store import ImageStore
 from torchreptile.episodes import Episodes, EpisodeSampler
 from torchreptile.execution import Execution
-from torchreptile.inner import InnerLoop, InnerState, Params, shapes
-from torchreptile.minibatches import minibatches
+from torchreptile.inner import InnerState, Params, shapes
+from torchreptile.models import Blueprint, Network, for_images
+from torchreptile.outer_optimizer import OuterState
 from torchreptile.processes import Processes
 
 
 @dataclass(frozen=True, eq=False)
 class MetaState:
-    """What meta-training learns.
+    """What meta-training learns, and what its optimisers remember.
 
     Attributes:
-        params: phi, the initialisation: the network's parameters by name.
+        params: phi, by name: the network's parameters, and whatever else an algorithm meta-learns.
         inner: the inner optimiser's state that carries on from task to task.
+        outer: the outer optimiser's state.
     """
 
     params: Params
     inner: InnerState
+    outer: OuterState
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in a fixed order."""
+        return [*self.params.values(), *self.inner.v.values(), self.inner.steps, *self.outer.tensors()]
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> MetaState:
+        """The same with every tensor changed, such as moved or copied."""
+        params = {name: change(p) for name, p in self.params.items()}
+        inner = InnerState({name: change(v) for name, v in self.inner.v.items()}, change(self.inner.steps))
+        return replace(self, params=params, inner=inner, outer=self.outer.mapped(change))
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +51,7 @@ class MetaGradient:
     """What one meta-batch of tasks says about phi.
 
     Attributes:
-        gradient: shaped like the parameters; the outer update is phi <- phi - step size * gradient.
+        gradient: shaped like the parameters; the outer update moves them against it.
         inner: the inner optimiser's state after these tasks.
         loss: () mean training loss inside the tasks, for people.
     """
@@ -76,62 +89,107 @@ class Machinery:
     processes: Processes
 
 
+class Adapted(ABC):
+    """T learners, each adapted to the support set of its own task."""
+
+    @abstractmethod
+    def together(self, query_x: Tensor) -> Tensor:
+        """Transductive: (T, Q, C, H, W) -> logits (T, Q, way), all queries of a task in one batch."""
+
+    @abstractmethod
+    def alone(self, query_x: Tensor) -> Tensor:
+        """Not transductive: the same shapes; what is said of one query does not depend on the others."""
+
+
 class Algorithm(ABC):
     """A few-shot learner.
 
     Attributes:
+        config: all settings.
+        blueprint: the network it learns with.
         execution: how it computes.
-        shapes: names and shapes of the parameters it learns.
+        chunks, processes: how many tasks at a time, and with whom they are shared.
     """
 
-    execution: Execution
-    shapes: dict[str, tuple[int, ...]]
+    def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
+        self.config, self.blueprint, self.execution = config, blueprint, machinery.execution
+        self.chunks, self.processes = machinery.chunks, machinery.processes
 
-    @abstractmethod
+    @staticmethod
+    def network(config: Config) -> Network:
+        """The network that was published with it; one of your own may take its place."""
+        return for_images
+
+    @staticmethod
+    def outputs(config: Config) -> int:
+        """How many numbers its network makes of an image: one per class, unless it wants an embedding."""
+        return config.task.way
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of what it meta-learns."""
+        return shapes(self.begin(0).params)
+
+    def begin(self, seed: int) -> MetaState:
+        """The state before training: same seed, same state."""
+        return self.initial_state(self.blueprint.params(seed), seed)
+
+    def initial_state(self, network_params: Params, seed: int = 0) -> MetaState:
+        """The state before training, from the network's weights; ``seed`` draws what else is meta-learned."""
+        params = network_params | self.further_params(network_params, seed)
+        outer = OuterState.fresh(params, self.config.outer.outer_optimizer)
+        return MetaState(params, self.initial_inner(network_params), outer)
+
+    def further_params(self, network_params: Params, seed: int) -> Params:
+        """What is meta-learned beside the network's weights, on their device: by default nothing."""
+        return {}
+
+    def initial_inner(self, network_params: Params) -> InnerState:
+        """The inner optimiser's state before training: by default it carries none."""
+        return InnerState.fresh(network_params, "sgd")
+
     def sampler(self, store: ImageStore) -> EpisodeSampler:
-        """The sampler of this algorithm's training tasks."""
-
-    @abstractmethod
-    def initial_state(self, params: Params) -> MetaState:
-        """The state before training."""
+        """The sampler of training tasks: ``train_shots`` support and ``train_queries`` query images per class."""
+        task = self.config.task
+        return EpisodeSampler(store, task.way, task.images_per_class, queries=task.train_queries)
 
     @abstractmethod
     def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
         """Learn from a meta-batch of training tasks; ``state`` is left as it was."""
 
     @abstractmethod
+    def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
+        """Adapt to T support sets; ``state`` is left as it was.
+
+        Args:
+            state: what was meta-learned.
+            support_x: (T, S, C, H, W) images; classes may have different numbers of them.
+            support_y: (T, S) labels.
+            drawn: what :meth:`draw` gave for these tasks.
+        """
+
+    def draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
+        """The random numbers that adapting to ``tasks`` support sets of ``images`` images takes, (T, ...).
+
+        Drawn for all tasks at once, so that nothing depends on how many are computed at a time or where.
+        """
+        return torch.empty(tasks, 0, device=generator.device)
+
+    def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
+        """About how much memory one task takes; 0 for next to nothing."""
+        return 0
+
     def predict(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Predictions:
-        """Adapt to each support set and label its queries; ``state`` is left as it was."""
-
-
-class GradientBased(Algorithm):
-    """Algorithms that adapt by training the network itself on the support set."""
-
-    def __init__(self, module: nn.Module, config: Config, machinery: Machinery) -> None:
-        """``module`` gives the network's form alone: its own weights are never used."""
-        self.config, self.execution, self._module = config, machinery.execution, module
-        self.shapes = shapes(dict(module.named_parameters()))
-        self.chunks, self.processes = machinery.chunks, machinery.processes
-        self.inner_loop = InnerLoop(config.inner, machinery.execution, config.run.precision)
-
-    def initial_state(self, params: Params) -> MetaState:
-        """Phi as given, the inner optimiser fresh."""
-        return MetaState(params, InnerState.fresh(params, self.config.inner.inner_optimizer))
-
-    def predict(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Predictions:
-        """Adapt T copies of phi by ``eval_steps`` inner steps, then label the queries both ways."""
-        settings = self.config.evaluation
+        """Adapt to each support set and label its queries both ways; ``state`` is left as it was."""
         tasks, images = episodes.support_y.shape
-        # A batch larger than the support set cannot be drawn without repetition: --replacement takes all of it.
-        batch = min(settings.eval_batch, images) if self.config.inner.replacement else settings.eval_batch
-        drawn = minibatches(tasks, images, batch, settings.eval_steps, self.config.inner.replacement, generator)
-        start = self._start(state)
-        self.fit_chunks(start.params, episodes, batch)
+        drawn = self.draw(tasks, images, generator)
+        self.fit_chunks(state, episodes)
 
+        @torch.no_grad()
         def label(part: slice) -> Tensor:
-            params, inner = self.inner_loop.stacked(start.params, start.inner, part.stop - part.start)
-            self.inner_loop.run(params, inner, take_batches(episodes[part], drawn[part]))
-            return self._labels(params, episodes[part])
+            its = episodes[part]
+            adapted = self.adapt(state, its.support_x, its.support_y, drawn[part])
+            return torch.stack([adapted.together(its.query_x), adapted.alone(its.query_x)]).argmax(-1)
 
         share = self.processes.share(tasks)
         labels = torch.zeros(2, *episodes.query_y.shape, dtype=torch.int64, device=episodes.query_y.device)
@@ -141,21 +199,10 @@ class GradientBased(Algorithm):
         self.processes.sum_([labels])
         return Predictions(transductive=labels[0], non_transductive=labels[1])
 
-    def fit_chunks(self, params: Params, episodes: Episodes, batch: int) -> None:
+    def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
         """Find out once how many tasks of this kind fit into memory."""
-        if self.chunks.limit:
-            return
-        if self.inner_loop.execution.one_by_one:
-            self.chunks.limit = 1
-            return
-        leaves, _ = self.inner_loop.stacked(params, InnerState.fresh(params, "sgd"), 1)
-        leaves = {name: p.requires_grad_() for name, p in leaves.items()}
-        x = episodes.support_x[:1, :1].expand(1, batch, *episodes.support_x.shape[2:])
-        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):  # it may draw; nobody must notice
-            activations = saved_bytes(lambda: self.inner_loop.forward(leaves, x))
-        weights = sum(p.nbytes for p in leaves.values())
-        # The backward pass holds about as much again; weights come with a second moment, a gradient, temporaries.
-        self.chunks.fit(2 * activations + 5 * weights)
+        if not self.chunks.limit:
+            self.chunks.fit(self.task_bytes(state, episodes))
 
     @contextmanager
     def own_draws(self, generator: torch.Generator) -> Iterator[None]:
@@ -168,49 +215,3 @@ class GradientBased(Algorithm):
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             yield
-
-    @torch.no_grad()
-    def _labels(self, params: Params, episodes: Episodes) -> Tensor:
-        """(2, T, way * queries) predicted labels: transductive, and not."""
-        with _labelling(self._module):
-            together = self.inner_loop.forward(params, episodes.query_x).argmax(-1)
-            alone = []
-            for query in episodes.query_x.unbind(1):
-                batch = torch.cat([episodes.support_x, query.unsqueeze(1)], dim=1)
-                alone.append(self.inner_loop.forward(params, batch)[:, -1].argmax(-1))
-        return torch.stack([together, torch.stack(alone, dim=1)])
-
-    def _start(self, state: MetaState) -> MetaState:
-        """What a task begins with: under ``reset`` the optimiser forgets what it gathered before."""
-        if self.config.inner.inner_state == "reset":
-            return self.initial_state(state.params)
-        return state
-
-
-@contextmanager
-def _labelling(module: nn.Module) -> Iterator[None]:
-    """No Dropout; BatchNorm goes by the batch all the same."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # a transformer's shortcut in eval mode, which vmap cannot batch
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train()
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-
-
-def take_batches(episodes: Episodes, drawn: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut mini-batches out of support sets.
-
-    Args:
-        episodes: T tasks.
-        drawn: (T, steps, B) indices from :func:`minibatches`.
-
-    Yields:
-        One (T, B, C, H, W), (T, B) pair per inner step.
-    """
-    x, y = episodes.support_x, episodes.support_y
-    tasks = torch.arange(len(x), device=x.device)[:, None]
-    for step in drawn.unbind(1):
-        yield x[tasks, step], y[tasks, step]

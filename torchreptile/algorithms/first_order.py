@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import GradientBased, MetaGradient, MetaState
+from torchreptile.algorithms.base import MetaGradient, MetaState
+from torchreptile.algorithms.gradient_based import GradientBased
 from torchreptile.episodes import Episodes
 from torchreptile.errors import ConfigError
 from torchreptile.inner import InnerState, Params
@@ -53,8 +55,8 @@ class FirstOrder(GradientBased):
         if settings.inner_state == "carry":
             with self.own_draws(generator):
                 return self._one_after_another(state, episodes, drawn)
-        start = self._start(state)
-        self.fit_chunks(start.params, episodes, settings.inner_batch)
+        start = self.start(state)
+        self.fit_chunks(start, episodes)
         share = self.processes.share(tasks)
         with self.own_draws(generator):
             total = _sum(self.chunks.map(share, lambda part: self._changes(start, episodes[part], drawn[part])))
@@ -70,7 +72,7 @@ class FirstOrder(GradientBased):
         inner, parts = state.inner, []
         for task in range(len(episodes)):
             part = slice(task, task + 1)
-            parts.append(self._changes(MetaState(state.params, inner), episodes[part], drawn[part]))
+            parts.append(self._changes(replace(state, inner=inner), episodes[part], drawn[part]))
             inner = parts[-1].inner
         total = _sum(parts)
         torch._foreach_div_([*total.gradient.values(), total.loss], len(parts))

@@ -13,8 +13,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import take_batches
 from torchreptile.algorithms.first_order import FirstOrder
+from torchreptile.algorithms.gradient_based import take_batches
 from torchreptile.data.store import ImageStore
 from torchreptile.episodes import Episodes, EpisodeSampler
 from torchreptile.inner import InnerState, Params
@@ -27,22 +27,22 @@ class FirstOrderMAML(FirstOrder):
     @property
     def drawn_steps(self) -> int:
         """All of them, but for a separate tail."""
-        return self.config.inner.inner_steps - (1 if self.config.outer.foml_tail else 0)
+        return self.config.inner.inner_steps - (1 if self.config.method.foml_tail else 0)
 
     def sampler(self, store: ImageStore) -> EpisodeSampler:
         """Training tasks carry the separate tail as their query set."""
-        tail = self.config.outer.foml_tail
+        tail = self.config.method.foml_tail
         return EpisodeSampler(store, self.config.task.way, self.config.task.images_per_class - tail, queries=tail)
 
     def train(
         self, phi: Params, params: Params, inner: InnerState, episodes: Episodes, drawn: Tensor
     ) -> tuple[Params, Tensor]:
         """The change is measured from where the last step begins."""
-        batches = take_batches(episodes, drawn)
+        batches = take_batches(episodes.support_x, episodes.support_y, drawn)
         losses = []
         if self.config.inner.inner_steps > 1:
             losses.append(self.inner_loop.run(params, inner, islice(batches, self.config.inner.inner_steps - 1)))
         before_last = {name: p.clone() for name, p in params.items()}
-        tail = [(episodes.query_x, episodes.query_y)] if self.config.outer.foml_tail else batches
+        tail = [(episodes.query_x, episodes.query_y)] if self.config.method.foml_tail else batches
         losses.append(self.inner_loop.run(params, inner, tail))
         return before_last, torch.cat(losses)

@@ -11,8 +11,8 @@ from typing import final
 
 from torch import Tensor
 
-from torchreptile.algorithms.base import take_batches
 from torchreptile.algorithms.first_order import FirstOrder
+from torchreptile.algorithms.gradient_based import take_batches
 from torchreptile.data.store import ImageStore
 from torchreptile.episodes import Episodes, EpisodeSampler
 from torchreptile.inner import InnerState, Params
@@ -35,4 +35,4 @@ class Reptile(FirstOrder):
         self, phi: Params, params: Params, inner: InnerState, episodes: Episodes, drawn: Tensor
     ) -> tuple[Params, Tensor]:
         """The change is measured from phi."""
-        return phi, self.inner_loop.run(params, inner, take_batches(episodes, drawn))
+        return phi, self.inner_loop.run(params, inner, take_batches(episodes.support_x, episodes.support_y, drawn))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,8 @@ from torchreptile.models.conv4 import Conv4 as Conv4
 from torchreptile.models.conv4 import for_images as for_images
 
 Network = Callable[[tuple[int, int, int], int], nn.Module]
-"""(image shape (C, H, W), way) -> a module that takes images (B, C, H, W) to logits (B, way)."""
+"""(image shape (C, H, W), outputs) -> a module that takes images (B, C, H, W) to (B, outputs): a logit per class,
+or the numbers of an embedding."""
 
 
 def build_network(network: Network, image_shape: tuple[int, int, int], way: int, seed: int = 0) -> nn.Module:
@@ -34,3 +36,33 @@ def initial_params(network: Network, image_shape: tuple[int, int, int], way: int
     """Freshly drawn weights by name: same seed, same weights."""
     module = build_network(network, image_shape, way, seed)
     return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+@dataclass(frozen=True, eq=False)
+class Blueprint:
+    """A network's form, and how fresh weights for it are drawn.
+
+    Attributes:
+        network: makes the module.
+        image_shape: (C, H, W).
+        outputs: numbers the module makes of an image.
+        module: gives the form alone; its own weights are never used.
+    """
+
+    network: Network
+    image_shape: tuple[int, int, int]
+    outputs: int
+    module: nn.Module
+
+    @classmethod
+    def of(
+        cls, network: Network, image_shape: tuple[int, int, int], outputs: int, device: torch.device | str = "cpu"
+    ) -> Blueprint:
+        """With its module on ``device``."""
+        return cls(network, image_shape, outputs, build_network(network, image_shape, outputs).to(device))
+
+    def params(self, seed: int) -> dict[str, Tensor]:
+        """Freshly drawn weights by name, on the module's device: same seed, same weights."""
+        fresh = initial_params(self.network, self.image_shape, self.outputs, seed)
+        devices = {name: p.device for name, p in self.module.named_parameters()}
+        return {name: p.to(devices[name]) for name, p in fresh.items()}

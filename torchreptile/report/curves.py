@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchreptile.config import Config
 from torchreptile.evaluation import MODES
-from torchreptile.presets import published
+from torchreptile.published import published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,7 +109,7 @@ def _accuracy(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mod
         else:  # a band of no width cannot be seen
             axis.errorbar(steps, means, yerr=margins, color=color, capsize=5, linestyle="none", label=label)
     task = config.task
-    cell = published(config.outer.algorithm, task.dataset, task.way, task.shots, mode == "transductive")
+    cell = published(config.method.algorithm, task.dataset, task.way, task.shots, mode == "transductive")
     if cell is not None:
         axis.axhline(cell.accuracy, color=ink.text, linestyle=(0, (5, 3)), linewidth=1.3)
         axis.text(

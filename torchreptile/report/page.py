@@ -152,7 +152,7 @@ def _sound(evaluation: Evaluation) -> bool:
 
 
 def _about(config: Config) -> str:
-    task, algorithm = config.task, config.outer.algorithm
+    task, algorithm = config.task, config.method.algorithm
     return (
         f"A {task.way}-way {task.shots}-shot learner, meta-trained with "
         f"{ALGORITHM_WORDS.get(algorithm, algorithm)} on {task.title}"
