@@ -64,6 +64,19 @@ def test_max_minutes_anneals_by_time_over_all_sittings(
     assert [line["seconds"] for line in lines] == pytest.approx([6 * (i + 1) for i in range(10)])
 
 
+def test_a_run_limited_by_time_is_measured_twenty_times_too(
+    tmp_path: Path, easy_data: Splits, clock: SimpleNamespace
+) -> None:
+    """One minute of 40 steps: one measurement after every second one, one step late at most; in two sittings."""
+    clock.step = 1.5
+    config = small_config(outer_steps=1_000_000, max_minutes=1.0, monitor_every=0, monitor_episodes=2)
+    train(config, tmp_path / "run", stop_at(11))
+    resume(tmp_path / "run")
+    steps = [line["step"] for line in metrics_without_time(tmp_path / "run")]
+    assert steps == pytest.approx([2 * i for i in range(1, 21)], abs=1)
+    assert len(steps) == 20
+
+
 @pytest.mark.parametrize("when", ["in the outer step", "while it is shown"])
 def test_a_run_that_time_ends_is_measured_at_its_end(
     tmp_path: Path, easy_data: Splits, clock: SimpleNamespace, when: str

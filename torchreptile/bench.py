@@ -9,14 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from torchreptile.config import Config
 from torchreptile.device import keep_freed_memory, precision_of
-from torchreptile.environment import environment
+from torchreptile.environment import environment, peak_mib
 from torchreptile.errors import ConfigError
 from torchreptile.models import Network, build_network, for_images
 from torchreptile.workloads import NAIVE, Candidate, bare_steps, naive_outer_steps, outer_steps, random_store
@@ -34,7 +31,6 @@ EXECUTIONS = ("loop", "grouped", "matmul", "vmap", "compiled")
 SHAPES = {"omniglot": (1, 28, 28), "mini-imagenet": (3, 84, 84)}
 WARM_UP = 3
 PEAK_SIDE = 2048  # of the square matrices whose product shows what the machine can do
-LINUX_STATUS = Path("/proc/self/status")
 
 _Works = tuple[Callable[[], object], Callable[[], object] | None]
 
@@ -239,17 +235,8 @@ def _peak_mib(
     where = torch.device(device)
     random_store(image_shape, where)
     torch.ones(8, 8) @ torch.ones(8, 8)  # loads what every candidate needs
-    before = _resident_mib()
+    before = peak_mib()
     _warm(Config.from_json(config), image_shape, candidate, where, network)
     if where.type == "cuda":
         return torch.cuda.max_memory_allocated(where) / 2**20
-    return _resident_mib() - before
-
-
-def _resident_mib() -> float:
-    """The most memory this process ever had in use."""
-    if LINUX_STATUS.is_file():  # getrusage there begins with the peak of the process that started this one
-        fields = dict(line.split(":", 1) for line in LINUX_STATUS.read_text().splitlines())
-        return int(fields["VmHWM"].split()[0]) / 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return peak_mib() - before

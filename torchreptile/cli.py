@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
 
-from torchreptile.config import DATASETS, Config, ExecutionName, Precision, Resize, TaskConfig
+from torchreptile.config import DATASETS, AlgorithmName, Config, ExecutionName, Precision, Resize, TaskConfig
 from torchreptile.errors import ConfigError, TorchReptileError
 from torchreptile.presets import PRESETS, for_algorithm, preset
 from torchreptile.workers import launch, started_by_launcher
@@ -194,6 +194,60 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Train several algorithms on one task under the same budget, measure all alike, and put them into one table and
+    one picture. Stopped, the same command goes on. Where there are validation classes, the checkpoint that was best
+    on them is measured.
+    """
+
+    preset: Annotated[Positional[str], arg(metavar="PRESET")]
+    """The task; see ``reptile presets``. Every algorithm has the settings published with it for that task."""
+    algorithms: tuple[AlgorithmName, ...]
+    """Which algorithms."""
+    max_minutes: float = 20.0
+    """Minutes of training for each; 0 takes as many outer steps as published."""
+    seeds: int = 1
+    """Trainings of each algorithm, with the seeds 0, 1, ..."""
+    out: Path | None = None
+    """Folder for the run folders, comparison.json, comparison.png; by default runs/compare-PRESET, which is gone on
+    with where it is there."""
+    split: Literal["train", "val", "test"] = "test"
+    """Which classes to measure on."""
+    episodes: int = 1000
+    """Episodes of each measurement."""
+    split_scheme: str = "default"
+    """How classes are divided: see reptile train --help. omniglot's vinyals has validation classes, reptile has not."""
+    outer_steps: int = 0
+    """Outer steps of each training; 0 means as published, or as many as the time allows."""
+    data_root: str = ""
+    """mini-imagenet: the folder that holds it."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    execution: ExecutionName = "auto"
+    """How a meta-batch of tasks is computed: see reptile train --help."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        """Train what is missing, and print."""
+        from torchreptile import commands
+
+        changes: dict[str, object] = {
+            "max_minutes": self.max_minutes,
+            "split_scheme": self.split_scheme,
+            "data_root": self.data_root,
+            "device": self.device,
+            "execution": self.execution,
+        }
+        if self.outer_steps:
+            changes["outer_steps"] = self.outer_steps
+        out = self.out or Path("runs") / f"compare-{self.preset}"
+        return commands.compare(
+            self.preset, self.algorithms, self.seeds, out, self.split, self.episodes, changes, self.json
+        )
+
+
+@dataclass(frozen=True)
 class Report:
     """Write curves.png and a one-file report.html into a run folder."""
 
@@ -364,7 +418,7 @@ def _free_folder(name: str) -> Path:
     return folder
 
 
-Command = Train | Evaluate | Report | Bench | Data | Presets
+Command = Train | Evaluate | Compare | Report | Bench | Data | Presets
 
 
 def _dashed(flag: str) -> str:
@@ -410,6 +464,7 @@ def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> 
     kinds = (
         Annotated[Train, subcommand("train", default=start)]
         | Annotated[Evaluate, subcommand("evaluate")]
+        | Annotated[Compare, subcommand("compare")]
         | Annotated[Report, subcommand("report")]
         | Annotated[Bench, subcommand("bench")]
         | Annotated[Data, subcommand("data")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,11 @@ from torchreptile.workers import is_first
 
 if TYPE_CHECKING:
     from torchreptile.bench import Bench
+    from torchreptile.comparing import Comparison
+    from torchreptile.data.splits import Split
 
 STOPPED = 130
+FILE_WIDTH = 120  # of a wide table that goes to a file
 
 
 class _Output(Console):
@@ -109,6 +113,75 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
         shown = f"{cell.accuracy:.2f}% ± {cell.margin:.2f}" if cell else "-"
         table.add_row(mode.replace("_", "-"), str(getattr(evaluation.result, mode)), shown)
     console.print(table)
+
+
+def compare(
+    preset: str,
+    algorithms: Sequence[str],
+    seeds: int,
+    out: Path,
+    split: Split,
+    episodes: int,
+    changes: dict[str, Any],
+    as_json: bool,
+) -> int:
+    """Train and measure what is missing, print a table, and draw it."""
+    from torchreptile import comparing
+    from torchreptile.report.comparison import draw_comparison
+
+    comparison = comparing.compare(preset, algorithms, seeds, out, split=split, episodes=episodes, **changes)
+    if comparison is None:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return STOPPED
+    picture = out / "comparison.png"
+    with replacing(picture) as temporary:
+        temporary.write_bytes(draw_comparison(comparison))
+    if as_json:
+        print(comparison.to_json())
+        return 0
+    terminal = _Output()
+    print_comparison(comparison, terminal if terminal.is_terminal else _Output(width=FILE_WIDTH))
+    print(f"{out / 'comparison.json'}\n{picture}")
+    return 0
+
+
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """One line per algorithm."""
+    first = comparison.trained[0].evaluation
+    task, outer = first.config.task, first.config.outer
+    budget = f"{outer.max_minutes:g} minutes each" if outer.max_minutes else "as many outer steps as published"
+    console.print(
+        f"{task.way}-way {task.shots}-shot on {first.split} classes of {task.title} "
+        f"(split scheme {task.split_scheme}), {budget}, {first.config.evaluation.eval_episodes:,} episodes per seed, "
+        f"{comparison.environment['gpu'] or comparison.environment['processor']}, "
+        f"{comparison.environment['threads']} threads",
+        highlight=False,
+        soft_wrap=True,
+    )
+    rows = comparison.rows()
+    several = any(row.seeds > 1 for row in rows)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("algorithm", no_wrap=True)
+    for heading in ("transductive", "not", *(["sd"] if several else []), "steps", "min", "params", "ms/task", "MiB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.algorithm,
+            *(f"{100 * row.accuracy[mode]:.2f} ± {100 * row.ci95[mode]:.2f}" for mode in MODES),
+            *(["/".join(f"{100 * (row.between[mode] or 0):.2f}" for mode in MODES)] if several else []),
+            f"{row.steps:,.0f}",
+            f"{row.seconds / 60:.1f}",
+            f"{row.parameters:,}",
+            f"{row.adapt_ms:.1f}",
+            f"{row.peak_mib:,.0f}",
+        )
+    console.print(table)
+    seeds = f"; sd: between {rows[0].seeds} seeds, both ways" if several else ""
+    console.print(
+        f"accuracy in percent with its 95% CI over episodes{seeds}; ms/task: one task alone, from its support set to "
+        "the labels of its queries; MiB: the training's process at its largest.",
+        soft_wrap=True,
+    )
 
 
 def report(run: Path) -> int:

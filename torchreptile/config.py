@@ -25,6 +25,7 @@ ExecutionName = Literal["auto", "loop", "grouped", "matmul", "vmap", "compiled"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Resize = Literal["nearest", "bicubic", "lanczos"]
 DATASETS = ("omniglot", "glyphs", "mini-imagenet")  # that have a name; own images are the data set "folder"
+MEASUREMENTS = 20  # of a run, where nobody says
 LARGEST_IMAGE = 1024  # pixels high and wide
 
 
@@ -240,7 +241,8 @@ class RunConfig:
     task_chunk: int = 0
     """Tasks computed at a time, to bound memory; 0 takes as many as fit."""
     monitor_every: int = 0
-    """Outer steps between measurements of accuracy on training and validation classes; 0 means 20 per run."""
+    """Outer steps between measurements of accuracy on training and validation classes; 0 means 20 per run, by time
+    where --max-minutes limits it."""
     monitor_episodes: int = 100
     """Episodes of each such measurement."""
     save_minutes: float = 1.0
@@ -291,8 +293,8 @@ class Config:
 
     @property
     def monitor_every(self) -> int:
-        """Outer steps between two measurements, the 0 of the setting resolved."""
-        return self.run.monitor_every or max(1, self.outer.outer_steps // 20)
+        """Outer steps between two measurements, the 0 of the setting resolved; time may bring them more often."""
+        return self.run.monitor_every or max(1, self.outer.outer_steps // MEASUREMENTS)
 
     def replace(self, **changes: Any) -> Config:
         """A copy with these settings changed, named as on the command line: ``config.replace(way=20)``.

@@ -1,8 +1,9 @@
-"""What a number depends on besides its settings: versions and hardware, to be kept beside it."""
+"""What a number depends on besides its settings: versions and hardware, to be kept beside it; and what it took."""
 
 from __future__ import annotations
 
 import platform
+import resource
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 
 from torchreptile import __version__
+
+LINUX_STATUS = Path("/proc/self/status")
 
 
 def environment() -> dict[str, Any]:
@@ -43,3 +46,12 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def peak_mib() -> float:
+    """The most memory this process ever had in use."""
+    if LINUX_STATUS.is_file():  # getrusage there begins with the peak of the process that started this one
+        fields = dict(line.split(":", 1) for line in LINUX_STATUS.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

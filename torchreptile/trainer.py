@@ -15,7 +15,7 @@ import torch
 
 from torchreptile.algorithms import MetaState, build_algorithm
 from torchreptile.checkpoint import Checkpoint, RunFolder, load_checkpoint, save_checkpoint
-from torchreptile.config import Config
+from torchreptile.config import MEASUREMENTS, Config
 from torchreptile.data import ImageStore, Splits, load_splits
 from torchreptile.data.duplicates import find_leaks, without_leaks
 from torchreptile.device import choose_device, keep_freed_memory, precision_of
@@ -156,7 +156,7 @@ class Trainer:
         saved_at, before = time.monotonic(), sitting.seconds
         while not sitting.agree(stop()) and sitting.done() < 1:
             sitting.outer_step()
-            if sitting.step % self.config.monitor_every == 0:
+            if sitting.due():
                 sitting.measure()
             self.observer.stepped(sitting.step, sitting.done(), sitting.seconds - before)
             if time.monotonic() - saved_at >= 60 * self.config.run.save_minutes:
@@ -202,6 +202,7 @@ class Sitting:
         self._step_size = 0.0
         self._began = time.monotonic()
         self.seconds = start.seconds  # of training, over all sittings, as all processes agreed on before this step
+        self._shares = self._shares_done()
 
     def clock(self) -> float:
         """Seconds of training so far, over all sittings, by this process's clock."""
@@ -217,6 +218,17 @@ class Sitting:
         outer = self._trainer.config.outer
         by_time = self.seconds / (60 * outer.max_minutes) if outer.max_minutes else 0.0
         return min(1.0, max(self.step / outer.outer_steps, by_time))
+
+    def due(self) -> bool:
+        """Whether to measure now: after so many outer steps or, in a training limited by time, so many times in all."""
+        config, before = self._trainer.config, self._shares
+        self._shares = self._shares_done()
+        by_time = config.outer.max_minutes > 0 and not config.run.monitor_every
+        return self.step % config.monitor_every == 0 or (by_time and self._shares > before)
+
+    def _shares_done(self) -> int:
+        """How many of the equal shares of the training, one for each measurement, are over."""
+        return int(MEASUREMENTS * self.done())
 
     def outer_step(self) -> None:
         """Draw a meta-batch, learn from it, move phi."""

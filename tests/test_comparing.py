@@ -1,0 +1,113 @@
+"""Comparing algorithms: what is measured against the runs themselves, what is kept, and what a signal leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from torchreptile import comparing
+from torchreptile.checkpoint import load_checkpoint
+from torchreptile.comparing import compare
+from torchreptile.errors import ConfigError, RunError
+from torchreptile.evaluation import evaluate
+from torchreptile.report.comparison import draw_comparison
+
+PRESET = "glyphs-1shot-5way"
+SMALL: dict[str, Any] = {
+    "outer_steps": 2, "way": 2, "train_shots": 3, "inner_steps": 2, "inner_batch": 3, "meta_batch": 2,
+    "eval_steps": 2, "eval_batch": 2, "monitor_episodes": 2, "execution": "grouped", "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two algorithms with two seeds each, compared."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    assert compare(PRESET, ["reptile", "foml"], 2, out, episodes=8, quiet=True, **SMALL) is not None
+    return out
+
+
+def again(out: Path, **changes: Any) -> comparing.Comparison | None:
+    return compare(PRESET, ["reptile", "foml"], 2, out, episodes=8, quiet=True, **(SMALL | changes))
+
+
+def test_a_row_is_the_mean_of_its_seeds_and_its_interval_that_of_all_episodes(folder: Path) -> None:
+    comparison = again(folder)
+    assert comparison is not None
+    assert [(one.algorithm, one.seed) for one in comparison.trained] == [
+        ("reptile", 0), ("reptile", 1), ("foml", 0), ("foml", 1),
+    ]  # fmt: skip
+    for row in comparison.rows():
+        runs = [evaluate(folder / f"{row.algorithm}-{seed}", seed=seed, checkpoint="best") for seed in (0, 1)]
+        means = [run.result.non_transductive.mean for run in runs]
+        widths = [run.result.non_transductive.ci95 for run in runs]
+        assert row.accuracy["non_transductive"] == pytest.approx(statistics.fmean(means))
+        assert row.between["non_transductive"] == pytest.approx(abs(means[0] - means[1]) / math.sqrt(2))
+        assert row.ci95["non_transductive"] == pytest.approx(math.sqrt(widths[0] ** 2 + widths[1] ** 2) / 2)
+        params = load_checkpoint(folder / f"{row.algorithm}-0" / "last.pt").state.params
+        assert row.parameters == sum(p.numel() for p in params.values())
+        assert row.steps == statistics.fmean(run.step for run in runs)
+        assert 0 < row.adapt_ms < 10_000
+        assert 50 < row.peak_mib < 10_000
+
+
+def test_what_is_there_is_kept_and_only_the_rest_is_trained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+    monkeypatch.setattr(comparing, "train_apart", lambda config, run, quiet: trained.append(run.path.name))
+    first = again(folder)
+    assert first is not None
+    assert not trained
+    assert json.loads((folder / "comparison.json").read_text())["rows"][1]["algorithm"] == "foml"
+    assert compare(PRESET, ["reptile", "foml"], 3, folder, episodes=8, quiet=True, **SMALL) is None  # stopped
+    assert trained == ["reptile-2"]
+
+
+def test_it_is_drawn(folder: Path) -> None:
+    comparison = again(folder)
+    assert comparison is not None
+    assert draw_comparison(comparison).startswith(b"\x89PNG")
+
+
+def test_other_settings_in_the_same_folder_are_refused(folder: Path) -> None:
+    with pytest.raises(RunError, match="other settings; name another folder"):
+        again(folder, outer_steps=3)
+    with pytest.raises(RunError, match="compares on glyphs-1shot-5way"):
+        compare("glyphs-5shot-5way", ["reptile"], 1, folder, quiet=True, **SMALL)
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="seeds is 0"):
+        compare(PRESET, ["reptile"], 0, tmp_path)
+    with pytest.raises(ConfigError, match="name each once"):
+        compare(PRESET, ["reptile", "reptile"], 1, tmp_path)
+
+
+def test_a_failed_training_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"reptile-0: .* too few for 2000-way tasks"):
+        compare(PRESET, ["reptile"], 1, tmp_path, quiet=True, **(SMALL | {"way": 2000}))
+
+
+def test_a_signal_saves_the_training_and_leaves_no_process(tmp_path: Path) -> None:
+    words = [PRESET, "--algorithms", "reptile", "--max-minutes", "10", "--out", str(tmp_path), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torchreptile", "compare", *words], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    while "execution" not in process.stderr.readline():  # training has begun
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    assert load_checkpoint(tmp_path / "reptile-0" / "last.pt").step >= 0
+    children = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert not [pid for pid in children.stdout.split() if int(pid) != os.getpid()]

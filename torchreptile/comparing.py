@@ -1,0 +1,262 @@
+"""Several algorithms on one task, trained under the same budget and measured alike: the work of ``reptile compare``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from torchreptile.algorithms import build_algorithm
+from torchreptile.apart import train_apart
+from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.data.splits import Split
+from torchreptile.device import choose_device, precision_of
+from torchreptile.environment import environment
+from torchreptile.episodes import EpisodeSampler
+from torchreptile.errors import ConfigError, RunError
+from torchreptile.evaluation import MODES, Evaluation, evaluate, split_store
+from torchreptile.files import write_text
+from torchreptile.learned import Kept, Learned, load_learned
+from torchreptile.presets import preset
+from torchreptile.progress import EpisodeBar
+
+ADAPTATIONS = 20  # timed one after another; their median counts
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One algorithm, trained once and measured.
+
+    Attributes:
+        evaluation: accuracies and all settings, of training and measurement.
+        seconds: of training, measurements on validation classes included.
+        parameters: how many numbers are meta-learned.
+        adapt_ms: from one support set to the labels of its queries, each alone; median, one task at a time.
+        peak_mib: memory of the training's process at its largest, on a GPU that which torch took there; of the last
+            sitting, where there were several.
+    """
+
+    evaluation: Evaluation
+    seconds: float
+    parameters: int
+    adapt_ms: float
+    peak_mib: float
+
+    @property
+    def algorithm(self) -> str:
+        """Which algorithm."""
+        return self.evaluation.config.method.algorithm
+
+    @property
+    def seed(self) -> int:
+        """Of the training; the measurement has the same."""
+        return self.evaluation.config.run.seed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One algorithm, over its seeds.
+
+    Attributes:
+        algorithm: which.
+        seeds: how many trainings.
+        accuracy: by mode, the mean over seeds, from 0 to 1.
+        ci95: by mode, half the width of the mean's 95% confidence interval over all episodes of all seeds.
+        between: by mode, the standard deviation between seeds; None for a single one.
+        steps, seconds, adapt_ms, peak_mib: means over seeds.
+        parameters: how many numbers are meta-learned.
+    """
+
+    algorithm: str
+    seeds: int
+    accuracy: dict[str, float]
+    ci95: dict[str, float]
+    between: dict[str, float | None]
+    steps: float
+    seconds: float
+    adapt_ms: float
+    peak_mib: float
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was trained so far, in the order asked for.
+
+    Attributes:
+        preset: the task, by its preset's name.
+        trained: each algorithm and seed.
+        environment: command, versions, hardware.
+    """
+
+    preset: str
+    trained: list[Trained]
+    environment: dict[str, Any]
+
+    def rows(self) -> list[Row]:
+        """One line per algorithm, in the order trained."""
+        names = dict.fromkeys(one.algorithm for one in self.trained)
+        return [_row(name, [one for one in self.trained if one.algorithm == name]) for name in names]
+
+    def to_json(self) -> str:
+        """Everything, as indented JSON; accuracies from 0 to 1."""
+        trained = [
+            dataclasses.asdict(one) | {"evaluation": json.loads(one.evaluation.to_json())} for one in self.trained
+        ]
+        rows = [dataclasses.asdict(row) for row in self.rows()]
+        content = {"preset": self.preset, "rows": rows, "trained": trained, "environment": self.environment}
+        return json.dumps(content, indent=2)
+
+
+def _row(algorithm: str, trained: Sequence[Trained]) -> Row:
+    results = [one.evaluation.result for one in trained]
+    by_mode = {mode: [getattr(result, mode) for result in results] for mode in MODES}
+    return Row(
+        algorithm,
+        len(trained),
+        accuracy={mode: statistics.fmean(a.mean for a in its) for mode, its in by_mode.items()},
+        # Each seed has episodes of its own, so the errors of their means are independent.
+        ci95={mode: math.hypot(*(a.ci95 for a in its)) / len(its) for mode, its in by_mode.items()},
+        between={
+            mode: statistics.stdev(a.mean for a in its) if len(its) > 1 else None for mode, its in by_mode.items()
+        },
+        steps=statistics.fmean(one.evaluation.step for one in trained),
+        seconds=statistics.fmean(one.seconds for one in trained),
+        adapt_ms=statistics.fmean(one.adapt_ms for one in trained),
+        peak_mib=statistics.fmean(one.peak_mib for one in trained),
+        parameters=trained[0].parameters,
+    )
+
+
+def compare(
+    name: str,
+    algorithms: Sequence[str],
+    seeds: int,
+    out: Path | str,
+    *,
+    split: Split = "test",
+    episodes: int = 1000,
+    quiet: bool = False,
+    **changes: Any,
+) -> Comparison | None:
+    """Train every algorithm with every seed, each in a process of its own, and measure all alike.
+
+    Where there are validation classes, the checkpoint that was best on them is measured. What is there already is
+    kept, so the same call goes on after it was stopped.
+
+    Args:
+        name: a preset: the task, and the settings published with each algorithm for it.
+        algorithms: their names.
+        seeds: how many trainings of each, with the seeds 0, 1, ...
+        out: folder for the run folders and ``comparison.json``.
+        split: which classes to measure on.
+        episodes: of each measurement.
+        quiet: do not show on standard error how it goes.
+        changes: settings that hold for all, such as ``max_minutes=20, split_scheme="vinyals"``.
+
+    Returns:
+        All of it; None if a signal ended it before.
+
+    Raises:
+        ConfigError: settings cannot work.
+        RunError: ``out`` holds runs with other settings, or a training failed.
+    """
+    out = Path(out)
+    if seeds < 1:
+        raise ConfigError(f"seeds is {seeds}; it must be at least 1")
+    if not algorithms or len(set(algorithms)) < len(algorithms):
+        raise ConfigError(f"algorithms is {' '.join(algorithms) or 'empty'}; name each once")
+    plan = [
+        preset(name, algorithm).replace(seed=seed, eval_episodes=episodes, **changes)
+        for algorithm in algorithms
+        for seed in range(seeds)
+    ]
+    kept = {(one.algorithm, one.seed): one for one in _kept(out, name)}
+    trained: list[Trained] = []
+    for config in plan:
+        algorithm, seed = config.method.algorithm, config.run.seed
+        folder = RunFolder(out / f"{algorithm}-{seed}")
+        if folder.config_file.is_file() and folder.config() != config:
+            raise RunError(f"{folder.path} was trained with other settings; name another folder with --out")
+        one = kept.get((algorithm, seed))
+        if one is None or one.evaluation.split != split:
+            peak = train_apart(config, folder, quiet)
+            if peak is None:
+                return None
+            one = _measured(folder, split, peak, quiet)
+        trained.append(one)
+        write_text(out / "comparison.json", Comparison(name, trained, environment()).to_json() + "\n")
+    return Comparison(name, trained, environment())
+
+
+def _measured(folder: RunFolder, split: Split, peak: float, quiet: bool) -> Trained:
+    """What one training came to."""
+    config = folder.config()
+    kept: Kept = "best" if folder.best.is_file() else "last"
+    learned = load_learned(folder.path, choose_device(config.run.device), kept)
+    with EpisodeBar(Console(stderr=True, quiet=quiet)) as bar:
+        evaluation = evaluate(
+            folder.path,
+            split,
+            checkpoint=kept,
+            seed=config.run.seed,
+            device=config.run.device,
+            precision=config.run.precision,
+            on_progress=bar.update,
+        )
+    return Trained(
+        evaluation,
+        seconds=load_checkpoint(folder.last).seconds,
+        parameters=sum(p.numel() for p in learned.state.params.values()),
+        adapt_ms=_adapt_ms(learned, split),
+        peak_mib=peak,
+    )
+
+
+def _adapt_ms(learned: Learned, split: Split) -> float:
+    """Median time from a support set to the labels of its queries, one task at a time."""
+    config, device = learned.config, choose_device(learned.config.run.device)
+    store = split_store(config, split).to(device)
+    sampler = EpisodeSampler(store, config.task.way, config.task.shots, config.evaluation.queries)
+    generator = torch.Generator(device).manual_seed(0)
+    taken = []
+    with precision_of(device, config.run.precision), torch.no_grad():
+        algorithm = build_algorithm(config, store.image_shape, device)
+        for _ in range(1 + ADAPTATIONS):
+            episode = sampler.sample(1, generator)
+            drawn = algorithm.draw(1, episode.support_y.shape[1], generator)
+            start = time.perf_counter()
+            adapted = algorithm.adapt(learned.state, episode.support_x, episode.support_y, drawn)
+            adapted.alone(episode.query_x).argmax(-1).cpu()  # waits for a GPU to be done
+            taken.append(1000 * (time.perf_counter() - start))
+    return statistics.median(taken[1:])  # the first warms up
+
+
+def _kept(out: Path, name: str) -> list[Trained]:
+    """What an earlier call measured.
+
+    Raises:
+        RunError: the file is damaged, or of another task.
+    """
+    file = out / "comparison.json"
+    if not file.is_file():
+        return []
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["preset"] != name:
+            raise RunError(f"{out} compares on {content['preset']}; name another folder with --out")
+        return [
+            Trained(**one | {"evaluation": Evaluation.from_json(json.dumps(one["evaluation"]))})
+            for one in content["trained"]
+        ]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{file}: not readable ({error}); delete it to measure again") from error

@@ -1,0 +1,70 @@
+"""A picture of a comparison: the accuracy of every algorithm, both ways, with its interval."""
+
+from __future__ import annotations
+
+import io
+
+from torchreptile.comparing import Comparison
+from torchreptile.evaluation import MODES
+from torchreptile.report.curves import DPI, LIGHT
+
+OFFSET = 0.14  # of the two modes from the line of their algorithm
+NAMES = {"transductive": "transductive", "non_transductive": "each query alone"}
+
+
+def draw_comparison(comparison: Comparison) -> bytes:
+    """Points with 95% intervals, best on top; beside each algorithm its time per task and its parameters.
+
+    Returns:
+        A PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ink = LIGHT
+    rows = sorted(comparison.rows(), key=lambda row: -max(row.accuracy.values()))
+    figure = Figure(figsize=(8, 1.9 + 0.5 * len(rows)), dpi=DPI, facecolor=ink.paper, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for mode, color, marker, offset in zip(MODES, (ink.train, ink.val), "os", (-OFFSET, OFFSET), strict=True):
+        axes.errorbar(
+            [100 * row.accuracy[mode] for row in rows],
+            [place + offset for place in range(len(rows))],
+            xerr=[100 * row.ci95[mode] for row in rows],
+            color=color,
+            marker=marker,
+            linestyle="none",
+            capsize=3,
+            label=NAMES[mode],
+        )
+    for place, row in enumerate(rows):
+        axes.text(
+            1.02,
+            place,
+            f"{row.adapt_ms:,.1f} ms per task\n{row.parameters:,} parameters",
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            color=ink.text,
+            fontsize=9,
+        )
+    axes.set_yticks(range(len(rows)), [row.algorithm for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("accuracy in percent, 95% CI over episodes")
+    axes.grid(axis="x", color=ink.faint, linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    first = comparison.trained[0].evaluation
+    task, outer = first.config.task, first.config.outer
+    budget = f"{outer.max_minutes:g} minutes of training each" if outer.max_minutes else "as many steps as published"
+    axes.set_title(
+        f"{task.title}, {task.way}-way {task.shots}-shot, {first.split} classes ({task.split_scheme})\n{budget}, "
+        f"{first.config.evaluation.eval_episodes:,} episodes, {rows[0].seeds} seed{'s' * (rows[0].seeds > 1)}",
+        loc="left",
+        fontsize=11,
+        color=ink.text,
+    )
+    figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=10, labelcolor=ink.text)
+    with io.BytesIO() as file:
+        figure.savefig(file, format="png", facecolor=ink.paper)
+        return file.getvalue()
