@@ -17,6 +17,7 @@ from torchreptile.data import Splits
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.evaluation import evaluate
 from torchreptile.models import Network, build_network, initial_params
+from torchreptile.report import report
 from torchreptile.training import resume, train
 
 CPU = torch.device("cpu")
@@ -95,8 +96,11 @@ def test_trained_stopped_resumed_and_evaluated(tmp_path: Path, easy_data: Splits
     assert first == second
     with pytest.raises(RunError, match="its weights are not those of this network"):
         resume(tmp_path / "whole")
-    with pytest.raises(ConfigError, match="does not fit"):
+    with pytest.raises(ConfigError, match="one of your own is named with --model"):
         evaluate(tmp_path / "whole", episodes=20)
+    with pytest.raises(ConfigError, match="one of your own is named with --model"):
+        report(tmp_path / "whole")
+    assert [file.name for file in report(tmp_path / "whole", network)] == ["curves.png", "report.html"]
 
 
 def test_batch_norm_goes_by_the_batch_and_nothing_is_left_behind() -> None:

@@ -69,6 +69,9 @@ class Train:
     """Run folder to make; it must not exist. By default under runs/."""
     resume: Path | None = None
     """Go on with this run, exactly as if it had not been stopped."""
+    model: str = ""
+    """A network of your own: a Python file and a class or function in it, such as net.py:Net, called with the image
+    shape (C, H, W) and the number of outputs. The file is run; see docs/own-model.md. Name it again with --resume."""
     pretrained: bool = False
     """Do not train: evaluate the run folder named by --out (the original code's flag)."""
     dry_run: bool = False
@@ -92,13 +95,13 @@ class Train:
         if self.resume is not None:
             if self.config != (preset(self.preset) if self.preset else Config()) or self.out is not None:
                 raise ConfigError(f"--resume {self.resume} goes on with the run's own settings; give no others")
-            return commands.resume(self.resume, self.tensorboard)
+            return commands.resume(self.resume, self.tensorboard, self.model)
         if self.pretrained:
             return self._evaluation().run()
         out = self.out or _free_folder(self._name())
         if self.dry_run:
-            return commands.describe(self.config, out)
-        return commands.train(self.config, out, self.tensorboard)
+            return commands.describe(self.config, out, self.model)
+        return commands.train(self.config, out, self.tensorboard, self.model)
 
     def _name(self) -> str:
         """What the run is called if nobody says."""
@@ -122,6 +125,7 @@ class Train:
             execution=run.execution,
             precision=run.precision,
             task_chunk=run.task_chunk,
+            model=self.model,
         )
 
 
@@ -161,6 +165,8 @@ class Evaluate:
     """fp32, tf32 or bf16."""
     task_chunk: int = 0
     """Episodes computed at a time, to bound memory; 0 takes as many as fit."""
+    model: str = ""
+    """The network of your own that was trained, such as net.py:Net: see reptile train --help."""
     workers: int = 1
     """Processes on this machine that share the episodes; one per core is fastest on a CPU."""
     json: bool = False
@@ -175,6 +181,7 @@ class Evaluate:
         return commands.evaluate(
             self.source,
             self.json,
+            self.model,
             split=self.split,
             episodes=self.episodes,
             shots=self.shots,
@@ -253,12 +260,14 @@ class Report:
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """The run folder."""
+    model: str = ""
+    """The network of your own that was trained, such as net.py:Net: see reptile train --help."""
 
     def run(self) -> int:
         """Draw, and say where."""
         from torchreptile import commands
 
-        return commands.report(self.run_folder)
+        return commands.report(self.run_folder, self.model)
 
 
 @dataclass(frozen=True)

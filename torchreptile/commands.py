@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from torchreptile.algorithms import build_algorithm
 from torchreptile.config import Config
 from torchreptile.data import load_splits
 from torchreptile.data.duplicates import find_leaks
@@ -20,6 +22,8 @@ from torchreptile.evaluation import MODES, Evaluation
 from torchreptile.evaluation import evaluate as measure
 from torchreptile.files import replacing, write_text
 from torchreptile.learned import shipped_weights
+from torchreptile.models import Network
+from torchreptile.models.own import load_network
 from torchreptile.presets import PRESETS
 from torchreptile.progress import EpisodeBar, LiveLine
 from torchreptile.published import published
@@ -46,25 +50,35 @@ class _Output(Console):
         raise BrokenPipeError
 
 
-def train(config: Config, out: Path, tensorboard: bool) -> int:
+def train(config: Config, out: Path, tensorboard: bool, model: str) -> int:
     """Meta-train with a live line; own images are decoded before, with a progress bar."""
+    network = _network(model)
     if config.task.data and is_first():
         ready(config.task)
-    return _exit_code(train_run(config, out, LiveLine(Console(stderr=True)), tensorboard))
+    return _exit_code(train_run(config, out, LiveLine(Console(stderr=True)), tensorboard, network))
 
 
-def resume(out: Path, tensorboard: bool) -> int:
+def resume(out: Path, tensorboard: bool, model: str) -> int:
     """Go on with a run."""
-    return _exit_code(resume_run(out, LiveLine(Console(stderr=True)), tensorboard))
+    return _exit_code(resume_run(out, LiveLine(Console(stderr=True)), tensorboard, _network(model)))
+
+
+def _network(model: str) -> Network | None:
+    """The network of one's own that was named, if any."""
+    return load_network(model) if model else None
 
 
 def _exit_code(run: Run) -> int:
     return STOPPED if run.interrupted else 0
 
 
-def describe(config: Config, out: Path) -> int:
+def describe(config: Config, out: Path, model: str) -> int:
     """Print what a training would do."""
     splits = load_splits(config.task)
+    if (network := _network(model)) is not None:
+        algorithm = build_algorithm(config, splits.train.image_shape, choose_device(config.run.device), network=network)
+        print(f"model: {model}, {sum(math.prod(s) for s in algorithm.shapes.values()):,} parameters")
+        print(f"execution {algorithm.execution.name}: {algorithm.execution.reason}")
     val = f"{len(splits.val):,} validation classes" if splits.val else "no validation classes"
     test = f"{len(splits.test):,} test classes" if splits.has("test") else "no test classes"
     outer, inner = config.outer, config.inner
@@ -79,10 +93,10 @@ def describe(config: Config, out: Path) -> int:
     return 0
 
 
-def evaluate(source: Path, as_json: bool, **settings: Any) -> int:
+def evaluate(source: Path, as_json: bool, model: str, **settings: Any) -> int:
     """Measure, and print a table or JSON."""
     with EpisodeBar(Console(stderr=True, quiet=not is_first())) as bar:
-        evaluation = measure(source, on_progress=bar.update, **settings)
+        evaluation = measure(source, on_progress=bar.update, network=_network(model), **settings)
     if not is_first():
         return 0
     if as_json:
@@ -184,11 +198,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     )
 
 
-def report(run: Path) -> int:
+def report(run: Path, model: str) -> int:
     """Draw, and name the files written."""
     from torchreptile.report import report as write_report  # brings matplotlib, which the others do without
 
-    for path in write_report(run):
+    for path in write_report(run, _network(model)):
         print(path)
     return 0
 

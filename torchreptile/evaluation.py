@@ -26,7 +26,6 @@ from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import write_text
-from torchreptile.inner import shapes
 from torchreptile.learned import Kept, Learned, load_learned
 from torchreptile.models import Network
 from torchreptile.processes import joined
@@ -259,7 +258,7 @@ def evaluate(
     total, work = evaluated.eval_episodes, evaluated.eval_episodes * evaluated.eval_steps
     with joined() as processes, precision_of(where, precision):
         algorithm = build_algorithm(config, store.image_shape, where, work, processes, network)
-        _check_fit(learned, algorithm, config)
+        learned.require_fit(algorithm)
         start = time.monotonic()
         result = measure(algorithm, learned.state, sampler, total, seed, lambda done: on_progress(done, total))
     seconds = time.monotonic() - start
@@ -291,16 +290,6 @@ def _own_images(trained: TaskConfig, data: str) -> dict[str, Any]:
         return {"data": data}
     drawn = trained.dataset != "mini-imagenet"  # the other data sets are 28 x 28 and grey
     return {"data": data, "image_size": 28 if drawn else 84, "grey": drawn, "split_scheme": "default", "split_seed": 0}
-
-
-def _check_fit(learned: Learned, algorithm: Algorithm, config: Config) -> None:
-    """Refuse weights whose shapes are not those of the network for these images."""
-    if shapes(learned.state.params) != algorithm.shapes:
-        trained = learned.config.task
-        raise ConfigError(
-            f"{learned.name} was trained for {trained.way}-way tasks on images of {trained.title}; "
-            f"it does not fit {config.task.way}-way tasks on {config.task.title}"
-        )
 
 
 def split_store(config: Config, split: Split) -> ImageStore:

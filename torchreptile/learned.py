@@ -12,12 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from torchreptile.algorithms import MetaState
+from torchreptile.algorithms import Algorithm, MetaState
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import replacing, write_text
-from torchreptile.inner import InnerState
+from torchreptile.inner import InnerState, shapes
 from torchreptile.outer_optimizer import OuterState
 
 FORMAT = "torchreptile-weights-1"
@@ -45,6 +45,25 @@ class Learned:
     def to(self, device: torch.device | str) -> Learned:
         """The same with its tensors on ``device``."""
         return replace(self, state=self.state.mapped(lambda tensor: tensor.to(device)))
+
+    def require_fit(self, algorithm: Algorithm) -> None:
+        """Refuse an algorithm whose network and settings these weights were not made for.
+
+        Raises:
+            ConfigError: names or shapes differ.
+        """
+        ours, theirs = shapes(self.state.params), algorithm.shapes
+        if ours == theirs:
+            return
+        trained, task = self.config.task, algorithm.config.task
+        if ours.keys() != theirs.keys():
+            raise ConfigError(
+                f"{self.name}: its weights are not those of this network; one of your own is named with --model"
+            )
+        raise ConfigError(
+            f"{self.name} was trained for {trained.way}-way tasks on images of {trained.title}; "
+            f"it does not fit {task.way}-way tasks on {task.title}"
+        )
 
 
 def shipped_weights() -> list[str]:

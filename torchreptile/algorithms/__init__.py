@@ -16,6 +16,7 @@ from torchreptile.chunks import TaskChunks
 from torchreptile.config import Config
 from torchreptile.execution import choose_execution
 from torchreptile.models import Blueprint, Network
+from torchreptile.models.own import check_network
 from torchreptile.processes import ALONE, Processes
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
@@ -43,9 +44,11 @@ def build_algorithm(
         network: makes the module; by default the one published with the algorithm.
 
     Raises:
-        ConfigError: the network cannot be executed as the settings ask.
+        ConfigError: the network does not fit, or cannot be executed as the settings ask.
     """
     kind = ALGORITHMS[config.method.algorithm]
+    if network is not None:
+        check_network(network, image_shape, kind.outputs(config))
     blueprint = Blueprint.of(network or kind.network(config), image_shape, kind.outputs(config), device)
     execution = choose_execution(config.run.execution, blueprint.module, image_shape, device, task_steps)
     machinery = Machinery(execution, TaskChunks(config.run.task_chunk, device), processes)

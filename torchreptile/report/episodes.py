@@ -11,6 +11,7 @@ from torchreptile.algorithms import build_algorithm
 from torchreptile.data import ImageStore
 from torchreptile.episodes import Episodes, EpisodeSampler
 from torchreptile.learned import Learned
+from torchreptile.models import Network
 
 SAMPLE_SEED = 2_000_003  # apart from the seeds of training, monitoring and evaluation
 SHOWN = 4
@@ -34,7 +35,7 @@ class ShownEpisode:
     sought: bool
 
 
-def sample_episodes(learned: Learned, store: ImageStore) -> list[ShownEpisode]:
+def sample_episodes(learned: Learned, store: ImageStore, network: Network | None = None) -> list[ShownEpisode]:
     """Draw a few episodes and let ``learned`` answer them, in the mode its settings select.
 
     They are the first ones drawn. If all of their predictions are right, the last gives way to the first
@@ -43,14 +44,17 @@ def sample_episodes(learned: Learned, store: ImageStore) -> list[ShownEpisode]:
     Args:
         learned: weights, on the processor, and settings.
         store: the classes to draw from.
+        network: what the weights belong to, if not the one published with the algorithm.
 
     Raises:
         DataError: too few classes or images.
+        ConfigError: the weights are not those of the network.
     """
     # On the processor and by its own choice of execution: the pictures do not depend on the machine's GPU.
     config, here = learned.config.replace(execution="auto", device="cpu"), torch.device("cpu")
     sampler = EpisodeSampler(store, config.task.way, config.task.shots, config.evaluation.queries)
-    algorithm = build_algorithm(config, store.image_shape, here)
+    algorithm = build_algorithm(config, store.image_shape, here, network=network)
+    learned.require_fit(algorithm)
     generator = torch.Generator().manual_seed(SAMPLE_SEED)
     shown: list[ShownEpisode] = []
     for _ in range(0, SEARCHED, SHOWN):

@@ -19,6 +19,7 @@ from torchreptile.errors import DataError, RunError
 from torchreptile.evaluation import MODES, Evaluation, split_store
 from torchreptile.files import replacing, write_text
 from torchreptile.learned import Learned, load_learned
+from torchreptile.models import Network
 from torchreptile.presets import PRESETS, Preset
 from torchreptile.report.curves import draw_curves
 from torchreptile.report.drawing import draw_episode, letter
@@ -44,17 +45,19 @@ LISTED = 5
 """So many wrong predictions are listed under an episode; more are left to its picture."""
 
 
-def report(run: str | Path) -> list[Path]:
+def report(run: str | Path, network: Network | None = None) -> list[Path]:
     """Write ``curves.png`` and ``report.html`` into a run folder; the run may still be in training.
 
     Args:
         run: the run folder.
+        network: what was trained, if not the network published with the algorithm.
 
     Returns:
         The two files.
 
     Raises:
         RunError: this is no run folder, or one of its files is missing or damaged.
+        ConfigError: the weights are not those of the network.
     """
     folder = RunFolder(Path(run))
     config, environment, metrics = folder.config(), _environment(folder), _metrics(folder)
@@ -70,7 +73,7 @@ def report(run: str | Path) -> list[Path]:
         curves=_Picture(curves, draw_curves(config, metrics, dark=True), "Learning curves of the run"),
         measured=len(metrics),
         monitor_episodes=config.run.monitor_episodes,
-        episodes=_episodes(learned, evaluations),
+        episodes=_episodes(learned, evaluations, network),
         preset=_preset(config),
         settings=_settings(config),
         environment={name: _words(value) for name, value in environment.items()},
@@ -215,11 +218,11 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
     }
 
 
-def _episodes(learned: Learned, evaluations: list[Evaluation]) -> dict[str, Any]:
+def _episodes(learned: Learned, evaluations: list[Evaluation], network: Network | None) -> dict[str, Any]:
     """The sampled episodes, or why there are none."""
     try:
         split, store = _classes_to_show(learned.config, evaluations)
-        shown = sample_episodes(learned, store)
+        shown = sample_episodes(learned, store, network)
     except DataError as error:
         return {"problem": str(error), "shown": []}
     drawn = [_episode(number, shown_episode) for number, shown_episode in enumerate(shown, 1)]
