@@ -89,9 +89,7 @@ def decode(content: bytes, side: int, channels: int, resize: Resize, squash: boo
         raise PictureError("the file is empty")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_header(image)
-            image.load()
-            shown = _upright(_eight_bits(image), image)
+            return pixels_of(image, side, channels, resize, squash)
     except PictureError:
         raise
     except UnidentifiedImageError as error:
@@ -100,7 +98,17 @@ def decode(content: bytes, side: int, channels: int, resize: Resize, squash: boo
         raise PictureError(f"it has more than {MAX_PIXELS:,} pixels; make it smaller") from error
     except _DAMAGE as error:
         raise PictureError(f"the file is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
-    shown = shown.convert("L" if channels == 1 else "RGB")
+
+
+def pixels_of(image: Image.Image, side: int, channels: int, resize: Resize, squash: bool = False) -> NDArray[np.uint8]:
+    """A picture in memory, or one whose file is open, as :func:`decode` gives it.
+
+    Raises:
+        PictureError: animated, above ``MAX_PIXELS``, or with greys that nothing tells how to scale.
+    """
+    _check_header(image)
+    image.load()
+    shown = _upright(_eight_bits(image), image).convert("L" if channels == 1 else "RGB")
     if shown.size != (side, side):
         shown = shown.resize((side, side), _FILTERS[resize], box=None if squash else _central_square(*shown.size))
     pixels = np.asarray(shown)
