@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torchreptile.classifier import FewShotClassifier as FewShotClassifier
     from torchreptile.config import Config as Config
     from torchreptile.data.store import ImageStore as ImageStore
     from torchreptile.episodes import Episodes as Episodes
@@ -30,6 +31,7 @@ _HOMES = {
     "Config": "torchreptile.config",
     "Episodes": "torchreptile.episodes",
     "EpisodeSampler": "torchreptile.episodes",
+    "FewShotClassifier": "torchreptile.classifier",
     "ImageStore": "torchreptile.data.store",
     "evaluate": "torchreptile.evaluation",
     "preset": "torchreptile.presets",

@@ -94,6 +94,13 @@ class TaskConfig:
         return os.path.splitext(os.path.basename(self.data))[0] if self.data else self.dataset
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of its images."""
+        if self.data:
+            return 1 if self.grey else 3, self.own_image_size, self.own_image_size
+        return (3, 84, 84) if self.dataset == "mini-imagenet" else (1, 28, 28)
+
+    @property
     def own_image_size(self) -> int:
         """Height and width of own images, the 0 of ``image_size`` resolved."""
         return self.image_size or (28 if self.grey else 84)

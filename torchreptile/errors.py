@@ -25,3 +25,7 @@ class RunError(TorchReptileError):
 
 class LostProcessError(RunError):
     """Another process of a run that several train together has gone; the run can be resumed."""
+
+
+class NotFittedError(TorchReptileError, ValueError, AttributeError):
+    """A classifier that was asked before it saw any images; of the kinds that scikit-learn's own is."""

@@ -288,8 +288,8 @@ def _own_images(trained: TaskConfig, data: str) -> dict[str, Any]:
     """The settings with which own images fit weights trained as ``trained`` says."""
     if trained.data:
         return {"data": data}
-    drawn = trained.dataset != "mini-imagenet"  # the other data sets are 28 x 28 and grey
-    return {"data": data, "image_size": 28 if drawn else 84, "grey": drawn, "split_scheme": "default", "split_seed": 0}
+    channels, side, _ = trained.image_shape
+    return {"data": data, "image_size": side, "grey": channels == 1, "split_scheme": "default", "split_seed": 0}
 
 
 def split_store(config: Config, split: Split) -> ImageStore:

@@ -1,0 +1,44 @@
+"""Weights for another number of classes than they were trained for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from torchreptile.algorithms import Algorithm
+from torchreptile.errors import ConfigError
+from torchreptile.inner import InnerState
+from torchreptile.learned import Learned
+
+
+def with_outputs(learned: Learned, algorithm: Algorithm) -> Learned:
+    """``learned``, its head brought to the number of outputs that ``algorithm`` has.
+
+    Training shuffles labels in every task, so a row of a head means no class, but the rows differ, and the inner steps
+    make use of it. For fewer classes the first rows are taken, and lose nothing. For more classes the further rows are
+    the mean of those there are, and so is their second moment: that is a makeshift, well below weights trained for as
+    many classes (docs/classifier.md has figures). Algorithms without a head, such as Prototypical Networks, need neither.
+
+    Raises:
+        ConfigError: more than a head's number of outputs differs.
+    """
+    shapes = algorithm.shapes
+    trained, wanted = learned.config.task.way, algorithm.config.task.way
+
+    def resized(name: str, tensor: Tensor) -> Tensor:
+        if name not in shapes or tuple(tensor.shape) == shapes[name]:
+            return tensor
+        if tuple(tensor.shape) != (trained, *shapes[name][1:]) or shapes[name][0] != wanted:
+            raise ConfigError(
+                f"{learned.name}: {name} has the shape {tuple(tensor.shape)}, the network has {shapes[name]} there; "
+                f"only a head may differ, by its {trained} outputs"
+            )
+        further = tensor.mean(0, keepdim=True).expand(max(0, wanted - trained), *tensor.shape[1:])
+        return torch.cat([tensor[:wanted], further])
+
+    state = learned.state
+    params = {name: resized(name, p) for name, p in state.params.items()}
+    inner = InnerState({name: resized(name, v) for name, v in state.inner.v.items()}, state.inner.steps)
+    return replace(learned, state=replace(state, params=params, inner=inner))
