@@ -59,7 +59,7 @@ def test_train_resume_and_evaluate(
 def test_other_images_than_those_of_the_run(own: Path, tmp_path: Path) -> None:
     assert reptile("train", "--data", "own", *SMALL, "--out", "run") == 0
     noise(3).save(own / "train/train00/new.png")
-    with pytest.raises(RunError, match="was trained on other images than"):
+    with pytest.raises(RunError, match="was trained on other images than own holds now"):
         reptile("train", "--resume", "run")
     (own / "train/train00/new.png").unlink()
     own.rename(tmp_path / "moved")
