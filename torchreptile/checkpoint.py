@@ -228,6 +228,20 @@ class RunFolder:
             restore = "; delete it to go by last.pt's settings" if self.last.is_file() else ""
             raise RunError(f"{self.config_file}: {error}{restore}") from error
 
+    def begun(self) -> bool:
+        """Whether there is a last checkpoint to go on from; without one the run was killed before its first.
+
+        Raises:
+            RunError: it must have had one, as something was measured.
+        """
+        if self.last.is_file():
+            return True
+        if self.last.exists() or (self.metrics_file.is_file() and self.metrics_file.stat().st_size):
+            raise RunError(
+                f"{self.path} has metrics, but no {self.last.name} to go on from; start again with another --out"
+            )
+        return False
+
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line cut short by a kill is left out."""
         lines = []
