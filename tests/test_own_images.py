@@ -70,6 +70,25 @@ def test_other_images_than_those_of_the_run(own: Path, tmp_path: Path) -> None:
     assert reptile("evaluate", "run", "--data", str(new)) == 0
 
 
+@pytest.mark.parametrize("words", [[], ["--exclude-duplicates"]])
+def test_a_class_more_must_not_make_trained_classes_test_classes(tmp_path: Path, words: list[str]) -> None:
+    make_classes(tmp_path / "own", [f"c{n}" for n in range(10)], images=5)
+    shutil.copy(tmp_path / "own/c0/00.png", tmp_path / "own/c1/again.png")
+    assert reptile("train", "--data", "own", *SMALL, "--out", "run", *words) == 0
+    assert reptile("evaluate", "run") == 0
+    make_classes(tmp_path / "own", ["another"], images=5, first=50)
+    with pytest.raises(RunError, match=r"run was trained on other images than .*own holds now, so classes"):
+        reptile("evaluate", "run")
+    (tmp_path / "own/another").rename(tmp_path / "another")
+    assert reptile("evaluate", "run") == 0
+
+
+def test_classes_that_are_divided_already_may_change(own: Path) -> None:
+    assert reptile("train", "--data", "own", *SMALL, "--out", "run") == 0
+    make_classes(own / "test", ["another"], images=5, first=50)
+    assert reptile("evaluate", "run") == 0
+
+
 def test_a_csv_and_grey(tmp_path: Path) -> None:
     make_classes(tmp_path / "own", [f"c{n}" for n in range(8)], images=4)
     files = sorted((tmp_path / "own").rglob("*.png"))
