@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pickle
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,7 +101,9 @@ def load_checkpoint(source: Path | IO[bytes], device: torch.device | str = "cpu"
     """
     path = source if isinstance(source, Path) else "the checkpoint"
     try:
-        content = torch.load(source, map_location=device, weights_only=True)
+        with warnings.catch_warnings():  # torch warns of pickles that are refused at once
+            warnings.simplefilter("ignore")
+            content = torch.load(source, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"{path}: there is no such checkpoint") from error
     except pickle.UnpicklingError as error:
