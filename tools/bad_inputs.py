@@ -739,6 +739,7 @@ def said(answer: Answer, folder: Path) -> str:
         lines = [line for line in lines if not line.startswith(("val: ", "test: ", "sheet.png"))]
     line = " ".join(line for line in lines if line).replace(f"{folder}/", "").replace(str(folder), ".")
     line = re.sub(r"-\d+-[0-9a-f]{8}\.tmp", "-PID.tmp", re.sub(r"x{100,}", "xxx...", line))
+    line = re.sub(r"(metrics_bytes) \d+", r"\1 N", re.sub(r"folder-[0-9a-f]{32}", "folder-HASH", line))
     line = re.sub(r"/tmp/[^ :;,)]*/base/", "", line).replace(str(Path(tempfile.gettempdir())), "/tmp")
     return line.removeprefix("reptile: ")
 
