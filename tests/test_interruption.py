@@ -160,6 +160,31 @@ def test_killed_before_its_first_checkpoint_a_run_begins_again(tmp_path: Path, e
     assert train(config, tmp_path / "c").step == 3
 
 
+@pytest.mark.parametrize("damage", [{}, {"head.bias": torch.zeros(7)}])
+def test_a_second_moment_that_does_not_fit_is_refused(
+    tmp_path: Path, easy_data: Splits, damage: dict[str, torch.Tensor]
+) -> None:
+    """Adam's fused step would take one of another shape without a word, and go on with nonsense."""
+    run = train(small_config(), tmp_path / "run", stop_at(2))
+    content = torch.load(run.folder / "last.pt", weights_only=True)
+    content["inner"]["v"] = content["inner"]["v"] | damage if damage else {}
+    torch.save(content, run.folder / "last.pt")
+    with pytest.raises(RunError, match=r"last\.pt is damaged: what its optimisers remember"):
+        resume(run.folder)
+
+
+def test_a_lost_checkpoint_is_no_reason_to_begin_again(tmp_path: Path, easy_data: Splits) -> None:
+    run = train(small_config(), tmp_path / "run", stop_at(3)).folder
+    (run / "last.pt").unlink()
+    before = metrics_without_time(run)
+    with pytest.raises(RunError, match=r"run has metrics, but no last\.pt"):
+        resume(run)
+    assert metrics_without_time(run) == before
+    (run / "last.pt").mkdir()
+    with pytest.raises(RunError, match=r"no last\.pt to go on from"):
+        resume(run)
+
+
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path, easy_data: Splits) -> None:
     run = train(small_config(outer_steps=2), tmp_path / "run")
     with RunFolder(run.folder).locked(), pytest.raises(RunError, match="is in use"):
