@@ -129,7 +129,9 @@ def test_sigterm_saves_and_the_run_goes_on(tmp_path: Path, easy_data: Splits, un
 
 def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path, easy_data: Splits, uninterrupted: Path) -> None:
     """TORCHREPTILE_KILLS=30 tries harder. A run that is all done is begun anew, so that every kill hits a live one."""
-    rng, run = random.Random(), tmp_path / "run0"
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"the moments of the kills follow from the seed {seed}")  # shown if the test fails
+    rng, run = random.Random(seed), tmp_path / "run0"
     for kill in range(int(os.environ.get("TORCHREPTILE_KILLS", "3"))):
         if run.exists() and load_checkpoint(run / "last.pt").step > 0.7 * KILLED_STEPS:
             resume(run)

@@ -654,9 +654,8 @@ INTRODUCTION = """\
 # Bad inputs
 
 What people give to a program by mistake, and strangers on purpose, with the answer of the command `reptile` to each.
-A refusal is one line on standard error that begins with `reptile: `, and exit code 2; words that are no command or
-flag are answered by the parser of the command line, in a small box. Nothing that is given is run, and nothing
-half-written stays behind. What is odd but can be used is *taken*, as the answer says.
+A refusal is one line on standard error that begins with `reptile: `, and exit code 2. Nothing that is given is run, and
+nothing half-written stays behind. What is odd but can be used is *taken*, as the answer says.
 
 Made by `python tools/bad_inputs.py > docs/bad-inputs.md`, with tiny stand-ins for the two published data sets (of
 8 x 8 pixels, with another fingerprint than the real ones); the script fails if an answer is not of that kind.
