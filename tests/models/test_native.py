@@ -268,6 +268,7 @@ def test_stacked_parameters_need_no_copy() -> None:
 
 
 def test_a_forked_process_makes_threads_of_its_own(tmp_path: Path) -> None:
+    """Torch's own threads do not survive a fork, so nothing here is large enough for torch to share among them."""
     script = tmp_path / "fork.py"
     script.write_text(
         "import os, torch\n"
@@ -276,7 +277,8 @@ def test_a_forked_process_makes_threads_of_its_own(tmp_path: Path) -> None:
         "torch.set_num_threads(2)\n"
         "net = for_images((1, 28, 28), 3)\n"
         "net.initialise(torch.Generator().manual_seed(0))\n"
-        "params = {n: p.detach().expand(3, *p.shape).clone() for n, p in net.named_parameters()}\n"
+        "from torchreptile.execution import TAPS_FIRST, stack\n"
+        "params = stack({n: p.detach() for n, p in net.named_parameters()}, 3, TAPS_FIRST)\n"
         "batch = torch.rand(3, 4, 1, 28, 28), torch.zeros(3, 4).long()\n"
         "losses, _ = NativeConv4(net).loss_and_gradient(params, *batch)\n"
         "child = os.fork()\n"
