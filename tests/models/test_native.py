@@ -15,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from tests.easy import REPOSITORY, small_config
+from tests.easy import REPOSITORY, skip_without_native, small_config
 from torchreptile.execution import choose_execution, stack
 from torchreptile.inner import BETA2, EPS, InnerLoop, InnerState, Params
 from torchreptile.models import Conv4, for_images
 from torchreptile.models.native import NativeConv4, Rule
-from torchreptile.models.native_library import NativeUnavailableError, native_library
 
 CPU = torch.device("cpu")
 Kind = Literal["stride", "pool"]
@@ -28,10 +27,7 @@ Kind = Literal["stride", "pool"]
 
 @pytest.fixture(autouse=True)
 def compiled() -> None:
-    try:
-        native_library()
-    except NativeUnavailableError as error:
-        pytest.skip(f"no native execution: {error}")
+    skip_without_native()
 
 
 @pytest.fixture
