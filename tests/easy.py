@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from torchreptile.config import Config
 from torchreptile.data import Absent, ImageStore, Splits
 from torchreptile.inner import Params
 from torchreptile.models import for_images, initial_params
+from torchreptile.models.native_library import NativeUnavailableError, native_library
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -64,6 +66,15 @@ def double_params(config: Config, shape: tuple[int, int, int] = (1, 28, 28)) -> 
         if p.ndim == 1:
             p += 0.1 * torch.randn(p.shape, generator=generator, dtype=torch.float64)
     return params
+
+
+def skip_without_native(execution: str = "native") -> None:
+    """Skip a test that needs compiled code of our own where it cannot be had, saying why."""
+    if execution == "native":
+        try:
+            native_library()
+        except NativeUnavailableError as error:
+            pytest.skip(f"no native execution: {error}")
 
 
 def drawn_orders(tasks: int, passes: int, images: int, generator: torch.Generator) -> list[list[list[int]]]:

@@ -87,7 +87,7 @@ BAD_CHOICES = [
     ("inner_optimizer", "adamw", "adam, sgd"),
     ("inner_state", "keep", "share, carry, reset"),
     ("algorithm", "maml2", "reptile, foml"),
-    ("execution", "fast", "auto, loop, grouped, matmul, vmap, compiled"),
+    ("execution", "fast", "auto, loop, grouped, matmul, vmap, compiled, native"),
     ("precision", "fp16", "fp32, tf32, bf16"),
 ]
 

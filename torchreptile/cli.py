@@ -287,7 +287,7 @@ class Bench:
     """Images in an inner mini-batch."""
     inner_steps: int = 5
     """Inner steps per task."""
-    executions: tuple[str, ...] = ("naive", "loop", "grouped", "matmul", "vmap", "compiled")
+    executions: tuple[str, ...] = ("naive", "loop", "grouped", "matmul", "vmap", "compiled", "native")
     """What to compare; naive is deepcopy and torch.optim.Adam, task after task."""
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     """Precisions of each; naive runs in fp32 alone."""

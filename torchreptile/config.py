@@ -21,7 +21,7 @@ OuterOptimizer = Literal["sgd", "adam"]
 InnerOptimizer = Literal["adam", "sgd"]
 InnerStatePolicy = Literal["share", "carry", "reset"]
 LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
-ExecutionName = Literal["auto", "loop", "grouped", "matmul", "vmap", "compiled"]
+ExecutionName = Literal["auto", "loop", "grouped", "matmul", "vmap", "compiled", "native"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Resize = Literal["nearest", "bicubic", "lanczos"]
 DATASETS = ("omniglot", "glyphs", "mini-imagenet")  # that have a name; own images are the data set "folder"
@@ -235,7 +235,8 @@ class RunConfig:
     """auto, cpu, cuda or cuda:N. auto takes a GPU if there is one."""
     execution: ExecutionName = "auto"
     """How a meta-batch of tasks is computed; all ways give the same numbers up to rounding. auto chooses by device,
-    map size, network and amount of work, and says why."""
+    map size, network and amount of work, and says why. native: the built-in networks on a CPU in fp32, by C++ that is
+    compiled on first use."""
     precision: Precision = "fp32"
     """fp32; tf32 and bf16 round what goes into matrix products (weights and optimiser state stay in fp32)."""
     task_chunk: int = 0

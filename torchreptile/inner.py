@@ -6,6 +6,7 @@ parameter sets in one tensor, and a second moment that outlives the task it was 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 from torchreptile.config import InnerConfig
 from torchreptile.execution import Execution, stack
 from torchreptile.models.conv4 import Params as Params
+from torchreptile.models.native import Rule
 
 BETA2 = 0.999
 EPS = 1e-8
@@ -56,6 +58,8 @@ class InnerLoop:
         self._step = step if settings.inner_optimizer == "adam" else self._sgd
         if execution.compiled:
             self._step = torch.compile(self._step, dynamic=False)
+        if execution.step is not None:
+            self._step = self._step_of_execution
 
     def stacked(self, params: Params, state: InnerState, tasks: int) -> tuple[Params, InnerState]:
         """T independent copies of parameters and optimiser state, as :meth:`run` wants them."""
@@ -126,6 +130,13 @@ class InnerLoop:
             v[name].mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
             params[name].addcdiv_(g, v[name].sqrt().div_(correction).add_(EPS), value=-self.settings.inner_lr)
         return losses
+
+    def _step_of_execution(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Either of them, by an execution that does whole steps."""
+        assert self.execution.step is not None
+        correction = math.sqrt(1 - BETA2 ** float(steps))
+        rule = Rule(self.settings.inner_optimizer, self.settings.inner_lr, BETA2, EPS, correction)
+        return self.execution.step(params, v, x, y, rule)
 
     def _sgd(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
         losses, gradient = self.loss_and_gradient(params, x, y)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.easy import TINY, double_params, easy_store, small_config
+from tests.easy import TINY, double_params, easy_store, skip_without_native, small_config
 from torchreptile.algorithms import ALGORITHMS, Algorithm, MetaGradient, MetaState, build_algorithm
 from torchreptile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from torchreptile.config import Config
@@ -69,16 +69,20 @@ def test_same_seed_same_numbers(name: str) -> None:
     assert not torch.allclose(states[0].params["head.weight"], states[2].params["head.weight"], atol=1e-4)
 
 
-@pytest.mark.parametrize("policy", ["share", "carry", "reset"])
-def test_resumed_equals_never_stopped(name: str, policy: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("policy", "execution"), [("share", "grouped"), ("carry", "grouped"), ("reset", "grouped"), ("share", "native")]
+)
+def test_resumed_equals_never_stopped(name: str, policy: str, execution: str, tmp_path: Path) -> None:
     """Three steps, a checkpoint, a new algorithm, three more: bitwise six steps."""
-    _, algorithm, state = start(name, inner_state=policy)
+    skip_without_native(execution)
+    changes = {"inner_state": policy, "execution": execution}
+    _, algorithm, state = start(name, **changes)
     whole = trained(algorithm, state, 6, seeded(1))
 
-    config, algorithm, state = start(name, inner_state=policy)
+    config, algorithm, state = start(name, **changes)
     generator = seeded(1)
     checkpoint = through_a_file(trained(algorithm, state, 3, generator), config, generator, tmp_path / "c.pt")
-    _, algorithm, _ = start(name, inner_state=policy)
+    _, algorithm, _ = start(name, **changes)
     generator = torch.Generator()
     generator.set_state(checkpoint.generator)
     assert_equal(trained(algorithm, checkpoint.state, 3, generator), whole)
@@ -158,8 +162,10 @@ def test_one_query_never_changes_another_ones_prediction(name: str) -> None:
     assert not torch.equal(first[:, 1:], second[:, 1:])
 
 
-def test_batched_equals_sequential(name: str) -> None:
+@pytest.mark.parametrize("side_by_side", ["grouped", "matmul", "native"])
+def test_batched_equals_sequential(name: str, side_by_side: str) -> None:
     """SGD in float64: four tasks side by side, and the mean of the four done one at a time by the loop."""
+    skip_without_native(side_by_side)
 
     def gradient(execution: str, tasks: slice) -> MetaGradient:
         # One inner batch holds a whole task, so that the order of its images does not matter.
@@ -172,7 +178,7 @@ def test_batched_equals_sequential(name: str) -> None:
         state = algorithm.initial_state(double_params(config, TINY))
         return algorithm.meta_gradient(state, sampler.sample(4, seeded(0))[tasks], seeded(1))
 
-    together = gradient("grouped", slice(0, 4))
+    together = gradient(side_by_side, slice(0, 4))
     alone = [gradient("loop", slice(task, task + 1)) for task in range(4)]
     for key, g in together.gradient.items():
         expected = torch.stack([part.gradient[key] for part in alone]).mean(0)

@@ -50,6 +50,7 @@ def build_algorithm(
     if network is not None:
         check_network(network, image_shape, kind.outputs(config))
     blueprint = Blueprint.of(network or kind.network(config), image_shape, kind.outputs(config), device)
-    execution = choose_execution(config.run.execution, blueprint.module, image_shape, device, task_steps)
-    machinery = Machinery(execution, TaskChunks(config.run.task_chunk, device), processes)
+    run = config.run
+    execution = choose_execution(run.execution, blueprint.module, image_shape, device, task_steps, run.precision)
+    machinery = Machinery(execution, TaskChunks(run.task_chunk, device), processes)
     return kind(blueprint, config, machinery)
