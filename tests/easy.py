@@ -10,6 +10,7 @@ from torchreptile.config import Config
 from torchreptile.data import Absent, ImageStore, Splits
 from torchreptile.inner import Params
 from torchreptile.models import for_images, initial_params
+from torchreptile.presets import for_algorithm
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -45,8 +46,14 @@ def easy_splits(with_val: bool = True, shape: tuple[int, int, int] = TINY) -> Sp
 
 
 def small_config(**changes: object) -> Config:
-    """Settings for runs of a second: 3-way, few images, few steps, on the CPU."""
-    config = Config().replace(
+    """Settings for runs of a second: 3-way, few images, few steps, on the CPU; the rest is the algorithm's own."""
+    algorithm = str(changes.get("algorithm", "reptile"))
+    config = for_algorithm(algorithm, Config())
+    if config.method.learns_from_queries:
+        config = config.replace(train_queries=2)
+    if config.outer.outer_optimizer == "adam":
+        config = config.replace(outer_step_size=0.02, outer_step_size_final=0.0)  # so few steps must be large
+    config = config.replace(
         way=3, train_shots=4, inner_batch=5, inner_steps=3, outer_steps=6, meta_batch=3,
         eval_steps=4, eval_batch=3, eval_episodes=20, monitor_every=2, monitor_episodes=4,
         device="cpu", execution="grouped",

@@ -46,6 +46,9 @@ class Execution:
         reason: why it was chosen, for people.
         forward: what runs T copies.
         loss_and_gradient: their losses and gradients; None leaves it to autograd.
+        twice: the same, itself to be differentiated in the parameters; None leaves it to autograd.
+        shared_features: what the heads see of images (T, B, C, H, W), for one body, its parameters not stacked; None if
+            the network does not tell its head from its body.
         compiled: whether ``forward`` and what is done with it is for torch.compile to take as a whole.
         kernel_order: how stacked kernels should lie in memory for it.
         draws: the network draws random numbers (Dropout).
@@ -56,6 +59,8 @@ class Execution:
     reason: str
     forward: StackedForward
     loss_and_gradient: LossAndGradient | None = None
+    twice: LossAndGradient | None = None
+    shared_features: StackedForward | None = None
     compiled: bool = False
     kernel_order: tuple[int, ...] = CHANNELS_LAST
     draws: bool = False
@@ -82,6 +87,7 @@ def choose_execution(
     image_shape: tuple[int, int, int],
     device: torch.device,
     task_steps: float = 0,
+    twice: bool = False,
 ) -> Execution:
     """The execution that ``name`` asks for; ``auto`` goes by device, map size, network and amount of work.
 
@@ -91,13 +97,14 @@ def choose_execution(
         image_shape: (C, H, W).
         device: where it will run.
         task_steps: how many inner steps of one task there are to do.
+        twice: gradients of inner steps are differentiated again.
 
     Raises:
         ConfigError: the module has no such form.
     """
     if isinstance(module, Conv4):
         if name == "auto":
-            name, reason = _auto_for_conv4(module, device, task_steps)
+            name, reason = _auto_for_conv4(module, device, task_steps, twice)
         else:
             reason = "as asked"
         return _conv4_execution(module, name, reason, device)
@@ -112,7 +119,9 @@ def choose_execution(
     return _own_execution(module, name, "as asked")
 
 
-def _auto_for_conv4(module: Conv4, device: torch.device, task_steps: float) -> tuple[str, str]:
+def _auto_for_conv4(module: Conv4, device: torch.device, task_steps: float, twice: bool) -> tuple[str, str]:
+    if twice and (device.type != "cpu" or module.stride == 2):
+        return "matmul", "its gradient is written out, and so differentiated but once for second order"
     if device.type != "cpu":
         return "matmul", "batched matrix products need the fewest kernels on a GPU"
     if module.stride == 2:
@@ -127,11 +136,16 @@ def _auto_for_conv4(module: Conv4, device: torch.device, task_steps: float) -> t
 
 
 def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device) -> Execution:
+    if module.stride == 1 and device.type == "cpu":
+        features = module.shared_features
+    else:
+        features = partial(stacked_conv4.shared_features, module)
     if name == "grouped":
-        return Execution(name, reason, module.forward_grouped)
-    if name == "compiled" and module.stride == 1 and device.type == "cpu":
+        return Execution(name, reason, module.forward_grouped, shared_features=features)
+    if name == "compiled" and module.stride == 1 and device.type == "cpu" and not module.averaged:
         return replace(
             _own_execution(module, "loop", reason),
+            shared_features=features,
             name=name,
             loss_and_gradient=FusedConv4(compiled=True).loss_and_gradient,
         )
@@ -141,10 +155,12 @@ def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device
             reason,
             forward=partial(stacked_conv4.forward, module),
             loss_and_gradient=partial(stacked_conv4.loss_and_gradient, module),
+            twice=partial(stacked_conv4.loss_and_gradient, module),
+            shared_features=features,
             compiled=name == "compiled",
             kernel_order=TAPS_FIRST,
         )
-    return _own_execution(module, name, reason)
+    return replace(_own_execution(module, name, reason), shared_features=features)
 
 
 def _auto_for_own(
@@ -173,7 +189,8 @@ def _own_execution(module: nn.Module, name: str, reason: str) -> Execution:
             return torch.stack([singly(copy, images) for copy, images in zip(copies, x, strict=True)])
 
         gradient = partial(_loss_and_gradient_singly, singly)
-        return Execution(name, reason, one_by_one, gradient, draws=draws, one_by_one=True)
+        twice = partial(_differentiable_singly, singly)
+        return Execution(name, reason, one_by_one, gradient, twice, draws=draws, one_by_one=True)
     return Execution(name, reason, _vmapped(module), compiled=name == "compiled", draws=draws)
 
 
@@ -189,6 +206,20 @@ def _loss_and_gradient_singly(
             loss = F.cross_entropy(logits.to(next(iter(leaves.values())).dtype), y[task])
         gradients.append(torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True))
         losses.append(loss.detach())
+    return torch.stack(losses), dict(zip(params, map(stacked, zip(*gradients, strict=True)), strict=True))
+
+
+def _differentiable_singly(
+    forward: Callable[[Params, Tensor], Tensor], params: Params, x: Tensor, y: Tensor
+) -> tuple[Tensor, Params]:
+    """The same, as a function of the stack of parameters that can be differentiated again."""
+    losses, gradients = [], []
+    copies = [dict(zip(params, parts, strict=True)) for parts in zip(*(p.unbind(0) for p in params.values()), strict=True)]
+    for task, copy in enumerate(copies):
+        logits = forward(copy, x[task])
+        losses.append(F.cross_entropy(logits.to(next(iter(copy.values())).dtype), y[task]))
+        inputs = list(copy.values())
+        gradients.append(torch.autograd.grad(losses[-1], inputs, create_graph=True, materialize_grads=True))
     return torch.stack(losses), dict(zip(params, map(stacked, zip(*gradients, strict=True)), strict=True))
 
 
