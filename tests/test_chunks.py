@@ -9,7 +9,7 @@ import torch
 
 from tests.easy import TINY, double_params, easy_store, small_config
 from torchreptile import chunks
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms import ALGORITHMS, build_algorithm
 from torchreptile.chunks import TaskChunks, saved_bytes, total_memory
 from torchreptile.episodes import EpisodeSampler
 
@@ -89,7 +89,7 @@ def test_saved_bytes_counts_what_the_backward_pass_needs() -> None:
 
 
 @pytest.mark.parametrize("execution", ["loop", "grouped", "matmul", "vmap"])
-@pytest.mark.parametrize("algorithm_name", ["reptile", "foml"])
+@pytest.mark.parametrize("algorithm_name", ALGORITHMS)
 def test_chunks_change_nothing_but_rounding(algorithm_name: str, execution: str) -> None:
     """SGD in float64: meta-gradient to 1e-10, and the same labels."""
     results = []

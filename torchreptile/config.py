@@ -125,9 +125,9 @@ class MethodConfig:
     """Which few-shot learner is trained, and what single ones have for themselves."""
 
     algorithm: AlgorithmName = "reptile"
-    """reptile; foml (first-order MAML as the Reptile paper has it: the last inner step's change alone); maml (through the
-    inner steps); fomaml (first-order MAML as the MAML paper has it: the gradient of the queries' loss at the adapted
-    weights); anil (maml that adapts the head alone); meta-sgd (maml that learns a rate for every weight)."""
+    """reptile; foml (first-order MAML as the Reptile paper has it: the last inner step's change alone); maml (through
+    the inner steps); fomaml (first-order MAML as the MAML paper has it: the gradient of the queries' loss at the
+    adapted weights); anil (maml that adapts the head alone); meta-sgd (maml that learns a rate for every weight)."""
     foml_tail: int = 0
     """foml: images per class kept apart for the last inner step; 0 means a shared tail."""
 

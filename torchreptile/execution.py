@@ -214,7 +214,9 @@ def _differentiable_singly(
 ) -> tuple[Tensor, Params]:
     """The same, as a function of the stack of parameters that can be differentiated again."""
     losses, gradients = [], []
-    copies = [dict(zip(params, parts, strict=True)) for parts in zip(*(p.unbind(0) for p in params.values()), strict=True)]
+    copies = [
+        dict(zip(params, parts, strict=True)) for parts in zip(*(p.unbind(0) for p in params.values()), strict=True)
+    ]
     for task, copy in enumerate(copies):
         logits = forward(copy, x[task])
         losses.append(F.cross_entropy(logits.to(next(iter(copy.values())).dtype), y[task]))

@@ -30,8 +30,8 @@ class Path:
 
     Attributes:
         end: the adapted weights, (T, ...) each, out of any graph.
-        pull: takes the gradient of a loss at ``end`` back to where the loops began: the gradients, summed over tasks, of
-            the weights and of those rates that are tensors. To be called once.
+        pull: takes the gradient of a loss at ``end`` back to where the loops began: the gradients, summed over tasks,
+            of the weights and of those rates that are tensors. To be called once.
     """
 
     end: Params

@@ -18,7 +18,6 @@ from torch import Tensor
 from torchreptile.algorithms.base import Adapted, MetaState
 from torchreptile.algorithms.by_query import ByQuery
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
-from torchreptile.chunks import saved_bytes
 from torchreptile.episodes import Episodes
 from torchreptile.execution import stack
 from torchreptile.inner import Params
@@ -46,7 +45,9 @@ class ANIL(ByQuery):
             adapted = self._adapted_heads(leaves, episodes.support_x, episodes.support_y, drawn)
             logits = heads(adapted, self._features(leaves, episodes.query_x))
             labels = episodes.query_y
-            losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
+            losses = (
+                F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
+            )
             loss = losses.sum()
         gradient = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return dict(zip(leaves, gradient, strict=True)), loss.detach()

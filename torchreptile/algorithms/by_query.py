@@ -1,4 +1,4 @@
-"""The frame of MAML and its kin: adapt by plain SGD on the support set, learn from the queries of the adapted networks."""
+"""The frame of MAML and its kin: adapt by plain SGD on the support set, learn from the adapted networks' queries."""
 
 from __future__ import annotations
 
@@ -77,8 +77,10 @@ class ByQuery(GradientBased, ByTask):
         steps = self.config.inner.inner_steps
         segment = min(self.segment or steps, steps)
         borders = -(-steps // segment)
-        return self._fixed_bytes(state, episodes) + segment * self.step_bytes(state, episodes) + (
-            borders * self._weight_bytes(state)
+        return (
+            self._fixed_bytes(state, episodes)
+            + segment * self.step_bytes(state, episodes)
+            + (borders * self._weight_bytes(state))
         )
 
     def step_bytes(self, state: MetaState, episodes: Episodes) -> int:

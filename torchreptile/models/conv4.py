@@ -151,7 +151,7 @@ def for_images(shape: tuple[int, int, int], way: int) -> Conv4:
 
 
 def maml_for_images(shape: tuple[int, int, int], way: int) -> Conv4:
-    """The same for MAML: of small images its head sees 64 averages (Finn et al. 2017; their code averages the last maps)."""
+    """The same for MAML: of small images its head sees 64 averages, as in the code of Finn et al. 2017."""
     channels, size, _ = shape
     if size < 64:
         return Conv4(channels, size, way, hidden=64, downsample="stride", averaged=True)

@@ -167,7 +167,7 @@ def _patches(x: Tensor, stride: int, side: int) -> Tensor:
 def _unfold_padded(x: Tensor, stride: int, side: int) -> Tensor:
     """Padded maps (T, B, size, size, C) -> patches (T, B, side, side, 3, 3, C): the transpose of the fold below."""
     patches = _patches(x.contiguous(), stride, side).clone(memory_format=torch.contiguous_format)
-    return patches.unflatten(-1, (KERNEL, -1))
+    return patches.view(*patches.shape[:-1], KERNEL, -1)
 
 
 @_unfold_padded.register_fake
