@@ -93,7 +93,7 @@ def test_published_accuracies(cell: tuple[str, int, int]) -> None:
         assert (found.accuracy if found else None) == expected
 
 
-# Section 4 of the MAML paper's appendix: preset, inner lr, steps, evaluation steps, meta-batch, queries, clip
+# The MAML paper's appendix A.1: preset, inner lr, steps, evaluation steps, meta-batch, queries, clip
 MAML_SETTINGS = [
     ("omniglot-1shot-5way", 0.4, 1, 3, 32, 1, 0.0),
     ("omniglot-5shot-5way", 0.08, 1, 3, 32, 5, 0.0),  # 0.4 on a loss that its code divides by the shots
