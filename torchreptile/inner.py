@@ -56,8 +56,10 @@ class InnerLoop:
         self.settings, self.execution, self._precision = settings, execution, precision
         step = self._adam_written_out if execution.compiled else self._adam_fused
         self._step = step if settings.inner_optimizer == "adam" else self._sgd
+        self._twice = execution.twice
         if execution.compiled:
             self._step = torch.compile(self._step, dynamic=False)
+            self._twice = execution.twice and torch.compile(execution.twice, dynamic=False)
         if execution.step is not None:
             self._step = self._step_of_execution
 
@@ -96,13 +98,35 @@ class InnerLoop:
                 return self.execution.loss_and_gradient(params, x, y)
 
         def total(params: Params) -> tuple[Tensor, Tensor]:
-            logits = self.forward(params, x)
-            logits = logits.to(params[next(iter(params))].dtype)
-            losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+            losses = self._losses(params, x, y)
             return losses.sum(), losses
 
         gradient, losses = torch.func.grad(total, has_aux=True)(params)
         return losses, gradient
+
+    def differentiable_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
+        """The same, as functions of ``params`` that autograd can differentiate; they must require a gradient."""
+        if self._twice is not None:
+            with self._cast(x):
+                return self._twice(params, x, y)
+        losses = self._losses(params, x, y)
+        inputs = list(params.values())
+        gradient = torch.autograd.grad(losses.sum(), inputs, create_graph=True, materialize_grads=True)
+        return losses, dict(zip(params, gradient, strict=True))
+
+    def shared_features(self, params: Params, x: Tensor) -> Tensor | None:
+        """What the heads see of (T, B, C, H, W), for one body: (T, B, features); None if that is not known."""
+        if self.execution.shared_features is None:
+            return None
+        with self._cast(x):
+            features = self.execution.shared_features(params, x)
+        return features.to(next(iter(params.values())).dtype)
+
+    def _losses(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """(T,) mean cross-entropy of each task."""
+        logits = self.forward(params, x)
+        logits = logits.to(params[next(iter(params))].dtype)
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
 
     def _cast(self, x: Tensor) -> AbstractContextManager[object]:
         if self._precision != "bf16":
