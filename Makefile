@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # Two minutes of meta-training on generated characters, then accuracy on unseen ones, then pictures.
 quickstart: setup
-	$(BIN)/reptile train glyphs-1shot-5way --max-minutes 2 --monitor-every 400 --monitor-episodes 20 --out $(RUN)
+	$(BIN)/reptile train glyphs-1shot-5way --max-minutes 2 --monitor-episodes 20 --out $(RUN)
 	$(BIN)/reptile evaluate $(RUN) --episodes 300
 	$(BIN)/reptile report $(RUN)
 

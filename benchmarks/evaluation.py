@@ -39,7 +39,7 @@ FULL = 10_000
 class Settings:
     """What to measure."""
 
-    executions: tuple[str, ...] = ("grouped", "compiled")
+    executions: tuple[str, ...] = ("grouped", "compiled", "native")
     rounds: int = 5
     device: str = "cpu"
     out: Path = Path("evaluation.json")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from torchreptile.algorithms import ALGORITHMS
 from torchreptile.config import Config
 from torchreptile.data import Absent, ImageStore, Splits
 from torchreptile.inner import Params
-from torchreptile.models import for_images, initial_params
+from torchreptile.models import initial_params
+from torchreptile.models.native_library import NativeUnavailableError, native_library
+from torchreptile.presets import for_algorithm
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -45,8 +49,14 @@ def easy_splits(with_val: bool = True, shape: tuple[int, int, int] = TINY) -> Sp
 
 
 def small_config(**changes: object) -> Config:
-    """Settings for runs of a second: 3-way, few images, few steps, on the CPU."""
-    config = Config().replace(
+    """Settings for runs of a second: 3-way, few images, few steps, on the CPU; the rest is the algorithm's own."""
+    algorithm = str(changes.get("algorithm", "reptile"))
+    config = for_algorithm(algorithm, Config())
+    if config.method.learns_from_queries:
+        config = config.replace(train_queries=2)
+    if config.outer.outer_optimizer == "adam":
+        config = config.replace(outer_step_size=0.008, outer_step_size_final=0.0)  # so few steps must be large
+    config = config.replace(
         way=3, train_shots=4, inner_batch=5, inner_steps=3, outer_steps=6, meta_batch=3,
         eval_steps=4, eval_batch=3, eval_episodes=20, monitor_every=2, monitor_episodes=4,
         device="cpu", execution="grouped",
@@ -56,14 +66,21 @@ def small_config(**changes: object) -> Config:
 
 def double_params(config: Config, shape: tuple[int, int, int] = (1, 28, 28)) -> Params:
     """The package's initial weights in float64, with biases and BatchNorm moved off 0 and 1 so that errors show."""
-    generator = torch.Generator().manual_seed(99)
-    params = {
-        name: p.double() for name, p in initial_params(for_images, shape, config.task.way, config.run.seed).items()
-    }
+    generator, network = torch.Generator().manual_seed(99), ALGORITHMS[config.method.algorithm].network(config)
+    params = {name: p.double() for name, p in initial_params(network, shape, config.task.way, config.run.seed).items()}
     for p in params.values():
         if p.ndim == 1:
             p += 0.1 * torch.randn(p.shape, generator=generator, dtype=torch.float64)
     return params
+
+
+def skip_without_native(execution: str = "native") -> None:
+    """Skip a test that needs compiled code of our own where it cannot be had, saying why."""
+    if execution == "native":
+        try:
+            native_library()
+        except NativeUnavailableError as error:
+            pytest.skip(f"no native execution: {error}")
 
 
 def drawn_orders(tasks: int, passes: int, images: int, generator: torch.Generator) -> list[list[list[int]]]:

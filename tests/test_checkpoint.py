@@ -168,6 +168,12 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved: Path, monkeyp
     assert_same(load_checkpoint(saved), some_checkpoint(7))
 
 
+def test_a_bare_pickle_is_refused_without_a_warning_of_torch(saved: Path) -> None:
+    saved.write_bytes(pickle.dumps(Path("x"), protocol=4))
+    with pytest.raises(RunError, match="refused, it holds more than tensors"):
+        load_checkpoint(saved)
+
+
 def test_saving_again_replaces(saved: Path) -> None:
     save_checkpoint(some_checkpoint(8), saved)
     assert_same(load_checkpoint(saved), some_checkpoint(8))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.easy import TINY, double_params, easy_store, small_config
+from tests.easy import TINY, double_params, easy_store, skip_without_native, small_config
 from torchreptile import chunks
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms import ALGORITHMS, build_algorithm
 from torchreptile.chunks import TaskChunks, saved_bytes, total_memory
 from torchreptile.episodes import EpisodeSampler
 
@@ -88,10 +89,16 @@ def test_saved_bytes_counts_what_the_backward_pass_needs() -> None:
     assert saved_bytes(lambda: (x @ w.detach()).relu().sum()) == 0
 
 
-@pytest.mark.parametrize("execution", ["loop", "grouped", "matmul", "vmap"])
-@pytest.mark.parametrize("algorithm_name", ["reptile", "foml"])
+@pytest.mark.parametrize(
+    ("algorithm_name", "execution"),
+    [
+        *product(ALGORITHMS, ["loop", "grouped", "matmul", "vmap"]),
+        *product(["reptile", "foml"], ["native"]),  # which has no other network than theirs
+    ],
+)
 def test_chunks_change_nothing_but_rounding(algorithm_name: str, execution: str) -> None:
     """SGD in float64: meta-gradient to 1e-10, and the same labels."""
+    skip_without_native(execution)
     results = []
     for chunk in (0, 2, 1):
         config = small_config(

@@ -21,7 +21,8 @@ CHANGED = {
     "outer_optimizer": "adam", "outer_clip": 2.5, "outer_clip_by": "norm",
     "outer_step_size": 0.5, "outer_step_size_final": 0.125, "max_minutes": 1.5, "eval_steps": 3, "eval_batch": 4,
     "eval_episodes": 99, "queries": 2, "transductive": True, "seed": 12, "device": "cpu", "execution": "loop",
-    "precision": "bf16", "task_chunk": 3, "monitor_every": 5, "monitor_episodes": 6, "save_minutes": 0.1,
+    "precision": "bf16", "task_chunk": 3, "unrolled_steps": 2, "monitor_every": 5, "monitor_episodes": 6,
+    "save_minutes": 0.1,
 }  # fmt: skip
 FOR_OTHER_ALGORITHMS = {"train_queries"}  # settings that do not go with CHANGED's
 
@@ -62,7 +63,7 @@ BAD_NUMBERS = [
     ("inner_lr", -0.5, "greater than 0"),
     ("inner_lr", math.nan, "greater than 0"),
     ("inner_lr", math.inf, "greater than 0"),
-    ("inner_batch", 0, "at least 1"),
+    ("inner_batch", -1, "at least 0"),
     ("inner_steps", 0, "at least 1"),
     ("foml_tail", -1, "at least 0"),
     ("outer_clip", -1.0, "at least 0"),
@@ -74,20 +75,21 @@ BAD_NUMBERS = [
     ("max_minutes", -1.0, "at least 0"),
     ("max_minutes", math.inf, "at least 0"),
     ("eval_steps", 0, "at least 1"),
-    ("eval_batch", 0, "at least 1"),
+    ("eval_batch", -1, "at least 0"),
     ("eval_episodes", 1, "at least 2"),
     ("queries", 0, "at least 1"),
     ("seed", -1, "at least 0"),
     ("monitor_every", -1, "at least 0"),
     ("monitor_episodes", 1, "at least 2"),
     ("task_chunk", -1, "at least 0"),
+    ("unrolled_steps", -1, "at least 0"),
     ("save_minutes", -0.5, "at least 0"),
 ]
 BAD_CHOICES = [
     ("inner_optimizer", "adamw", "adam, sgd"),
     ("inner_state", "keep", "share, carry, reset"),
-    ("algorithm", "maml2", "reptile, foml"),
-    ("execution", "fast", "auto, loop, grouped, matmul, vmap, compiled"),
+    ("algorithm", "maml2", "reptile, foml, maml"),
+    ("execution", "fast", "auto, loop, grouped, matmul, vmap, compiled, native"),
     ("precision", "fp16", "fp32, tf32, bf16"),
 ]
 
@@ -137,6 +139,9 @@ def test_a_whole_number_is_a_float_in_json() -> None:
         ({"foml_tail": 2}, "foml_tail is 2, but algorithm is reptile"),
         ({"algorithm": "foml", "foml_tail": 10}, r"foml_tail is 10; it must be smaller than train_shots \(10\)"),
         ({"algorithm": "foml", "foml_tail": 1, "inner_steps": 1}, "foml_tail needs inner_steps of at least 2"),
+        ({"algorithm": "maml", "train_queries": 1}, "inner_optimizer is adam; maml needs plain sgd"),
+        ({"algorithm": "maml", "inner_optimizer": "sgd"}, "train_queries is 0; maml learns from queries"),
+        ({"train_queries": 1}, "train_queries is 1, but reptile learns from no queries"),
         ({"replacement": True, "inner_batch": 51}, "inner_batch is 51; .* at most the 50 images of a task"),
         ({"replacement": True, "algorithm": "foml", "foml_tail": 5, "inner_batch": 26}, "at most the 25 images"),
     ],

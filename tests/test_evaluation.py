@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.easy import TINY, double_params, easy_store, small_config
+from tests.easy import TINY, double_params, easy_store, skip_without_native, small_config
 from tests.sidebyside import cut, reference_for, run_both
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.config import Config
@@ -37,11 +37,12 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("execution", ["loop", "grouped"])
+@pytest.mark.parametrize("execution", ["loop", "grouped", "native"])
 @pytest.mark.parametrize("policy", ["share", "reset"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_predictions_are_the_references(optimizer: str, policy: str, execution: str) -> None:
     """After some training, so that Adam's second moment is not fresh; labels of both kinds, in float64."""
+    skip_without_native(execution)
     config = small_config(
         inner_optimizer=optimizer, inner_lr=0.1 if optimizer == "sgd" else 1e-3, inner_state=policy, queries=2,
         eval_steps=6, eval_batch=2, execution=execution, meta_batch=2,

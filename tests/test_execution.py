@@ -8,8 +8,9 @@ from torch import nn
 
 from tests.easy import TINY
 from torchreptile.errors import ConfigError
-from torchreptile.execution import COMPILE_FROM, COMPILE_LARGE_FROM, choose_execution
+from torchreptile.execution import COMPILE_FROM, COMPILE_LARGE_FROM, NATIVE_FROM, choose_execution
 from torchreptile.models import for_images
+from torchreptile.models.native_library import NativeUnavailableError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SMALL, LARGE = (1, 28, 28), (3, 84, 84)
@@ -45,16 +46,54 @@ class LooksAtItsData(Dense):
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_auto_for_built_in_networks(works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_auto_for_built_in_networks(works: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without code of our own, or in bf16, which it does not compute in."""
+
+    def none() -> None:
+        raise NativeUnavailableError("none today")
+
+    if precision == "fp32":
+        monkeypatch.setattr("torchreptile.execution.native_library", none)
     monkeypatch.setattr("torchreptile.execution._compiler_works", lambda: works)
     small, large = for_images(SMALL, 3), for_images(LARGE, 3)
-    assert choose_execution("auto", small, SMALL, CPU, COMPILE_FROM - 1).name == "grouped"
-    assert choose_execution("auto", small, SMALL, CPU, COMPILE_FROM).name == ("compiled" if works else "grouped")
-    assert choose_execution("auto", large, LARGE, CPU, COMPILE_LARGE_FROM - 1).name == "loop"
-    assert choose_execution("auto", large, LARGE, CPU, COMPILE_LARGE_FROM).name == ("compiled" if works else "loop")
-    assert choose_execution("auto", small, SMALL, CUDA).name == "matmul"
+
+    def auto(net: nn.Module, shape: tuple[int, int, int], device: torch.device, work: float = 0) -> str:
+        return choose_execution("auto", net, shape, device, work, precision).name
+
+    assert auto(small, SMALL, CPU, COMPILE_FROM - 1) == "grouped"
+    assert auto(small, SMALL, CPU, COMPILE_FROM) == ("compiled" if works else "grouped")
+    assert auto(large, LARGE, CPU, COMPILE_LARGE_FROM - 1) == "loop"
+    assert auto(large, LARGE, CPU, COMPILE_LARGE_FROM) == ("compiled" if works else "loop")
+    assert auto(small, SMALL, CUDA) == "matmul"
     asked = choose_execution("loop", small, SMALL, CPU, COMPILE_FROM)
     assert (asked.name, asked.reason) == ("loop", "as asked")
+
+
+@pytest.mark.parametrize("shape", [SMALL, LARGE])
+def test_auto_takes_code_of_our_own_from_some_work_on(
+    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchreptile.execution.native_library", lambda: None)
+    monkeypatch.setattr("torchreptile.execution.NativeConv4", lambda net: StandIn())
+    net = for_images(shape, 3)
+    assert choose_execution("auto", net, shape, CPU, NATIVE_FROM).name == "native"
+    assert choose_execution("auto", net, shape, CPU, NATIVE_FROM - 1).name in ("grouped", "loop")
+    assert choose_execution("auto", net, shape, CUDA, NATIVE_FROM).name == "matmul"
+
+
+class StandIn:
+    """For what need not be compiled to be chosen."""
+
+    forward = loss_and_gradient = step = None
+
+
+def test_native_computes_in_fp32_on_a_cpu() -> None:
+    net = for_images(SMALL, 3)
+    with pytest.raises(ConfigError, match="native runs on a CPU, and the device is cuda"):
+        choose_execution("native", net, SMALL, CUDA)
+    with pytest.raises(ConfigError, match="native computes in fp32, and precision is bf16"):
+        choose_execution("native", net, SMALL, CPU, precision="bf16")
 
 
 @pytest.mark.parametrize("works", [True, False])
@@ -79,7 +118,7 @@ def test_asking_for_what_cannot_be_done_is_refused(name: str) -> None:
         choose_execution(name, LooksAtItsData(), TINY, CPU)
 
 
-@pytest.mark.parametrize("name", ["grouped", "matmul"])
+@pytest.mark.parametrize("name", ["grouped", "matmul", "native"])
 def test_the_built_in_networks_own_ways_are_theirs_alone(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} needs a built-in network; Dense runs with loop, vmap or compiled"):
         choose_execution(name, Dense(), TINY, CPU)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.easy import double_params, easy_store, small_config
+from tests.easy import double_params, easy_store, skip_without_native, small_config
 from tests.reference import MiniImageNetNet, OmniglotNet, ReferenceLearner
 from torchreptile.config import Config, InnerConfig
 from torchreptile.execution import choose_execution, stack
@@ -30,6 +30,7 @@ def drawn_batches(shape: tuple[int, int, int], dtype: torch.dtype = torch.float6
 
 
 def loop_for(module: nn.Module, settings: InnerConfig, execution: str) -> InnerLoop:
+    skip_without_native(execution)
     return InnerLoop(settings, choose_execution(execution, module, (1, 28, 28), torch.device("cpu")))
 
 
@@ -38,7 +39,7 @@ def start(config: Config, params: Params) -> tuple[Params, InnerState]:
     return stack(params, TASKS), InnerState(stack(fresh.v, TASKS), fresh.steps)
 
 
-@pytest.mark.parametrize("execution", ["loop", "grouped", "matmul", "vmap"])
+@pytest.mark.parametrize("execution", ["loop", "grouped", "matmul", "vmap", "native"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_logits_and_losses_equal_the_reference(network: str, optimizer: str, execution: str) -> None:
@@ -67,7 +68,7 @@ def test_logits_and_losses_equal_the_reference(network: str, optimizer: str, exe
                 torch.testing.assert_close(params[name][task], p.detach(), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("execution", ["loop", "grouped", "matmul", "vmap"])
+@pytest.mark.parametrize("execution", ["loop", "grouped", "matmul", "vmap", "native"])
 def test_a_carried_second_moment_goes_on_as_in_one_long_run(execution: str) -> None:
     """Two runs of the loop with the state handed over are one run of twice as many steps."""
     config = small_config()

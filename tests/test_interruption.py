@@ -129,7 +129,9 @@ def test_sigterm_saves_and_the_run_goes_on(tmp_path: Path, easy_data: Splits, un
 
 def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path, easy_data: Splits, uninterrupted: Path) -> None:
     """TORCHREPTILE_KILLS=30 tries harder. A run that is all done is begun anew, so that every kill hits a live one."""
-    rng, run = random.Random(), tmp_path / "run0"
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"the moments of the kills follow from the seed {seed}")  # shown if the test fails
+    rng, run = random.Random(seed), tmp_path / "run0"
     for kill in range(int(os.environ.get("TORCHREPTILE_KILLS", "3"))):
         if run.exists() and load_checkpoint(run / "last.pt").step > 0.7 * KILLED_STEPS:
             resume(run)
@@ -158,6 +160,31 @@ def test_killed_before_its_first_checkpoint_a_run_begins_again(tmp_path: Path, e
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / ".config.json-1-beef.tmp").write_bytes(b"half")
     assert train(config, tmp_path / "c").step == 3
+
+
+@pytest.mark.parametrize("damage", [{}, {"head.bias": torch.zeros(7)}])
+def test_a_second_moment_that_does_not_fit_is_refused(
+    tmp_path: Path, easy_data: Splits, damage: dict[str, torch.Tensor]
+) -> None:
+    """Adam's fused step would take one of another shape without a word, and go on with nonsense."""
+    run = train(small_config(), tmp_path / "run", stop_at(2))
+    content = torch.load(run.folder / "last.pt", weights_only=True)
+    content["inner"]["v"] = content["inner"]["v"] | damage if damage else {}
+    torch.save(content, run.folder / "last.pt")
+    with pytest.raises(RunError, match=r"last\.pt is damaged: what its optimisers remember"):
+        resume(run.folder)
+
+
+def test_a_lost_checkpoint_is_no_reason_to_begin_again(tmp_path: Path, easy_data: Splits) -> None:
+    run = train(small_config(), tmp_path / "run", stop_at(3)).folder
+    (run / "last.pt").unlink()
+    before = metrics_without_time(run)
+    with pytest.raises(RunError, match=r"run has metrics, but no last\.pt"):
+        resume(run)
+    assert metrics_without_time(run) == before
+    (run / "last.pt").mkdir()
+    with pytest.raises(RunError, match=r"no last\.pt to go on from"):
+        resume(run)
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path, easy_data: Splits) -> None:

@@ -59,7 +59,7 @@ def test_train_resume_and_evaluate(
 def test_other_images_than_those_of_the_run(own: Path, tmp_path: Path) -> None:
     assert reptile("train", "--data", "own", *SMALL, "--out", "run") == 0
     noise(3).save(own / "train/train00/new.png")
-    with pytest.raises(RunError, match="was trained on other images than"):
+    with pytest.raises(RunError, match="was trained on other images than own holds now"):
         reptile("train", "--resume", "run")
     (own / "train/train00/new.png").unlink()
     own.rename(tmp_path / "moved")
@@ -68,6 +68,25 @@ def test_other_images_than_those_of_the_run(own: Path, tmp_path: Path) -> None:
     assert reptile("evaluate", "run", "--data", "moved") == 0
     new = make_divided(tmp_path / "new", {"test": 3}, images=5)
     assert reptile("evaluate", "run", "--data", str(new)) == 0
+
+
+@pytest.mark.parametrize("words", [[], ["--exclude-duplicates"]])
+def test_a_class_more_must_not_make_trained_classes_test_classes(tmp_path: Path, words: list[str]) -> None:
+    make_classes(tmp_path / "own", [f"c{n}" for n in range(10)], images=5)
+    shutil.copy(tmp_path / "own/c0/00.png", tmp_path / "own/c1/again.png")
+    assert reptile("train", "--data", "own", *SMALL, "--out", "run", *words) == 0
+    assert reptile("evaluate", "run") == 0
+    make_classes(tmp_path / "own", ["another"], images=5, first=50)
+    with pytest.raises(RunError, match=r"run was trained on other images than .*own holds now, so classes"):
+        reptile("evaluate", "run")
+    (tmp_path / "own/another").rename(tmp_path / "another")
+    assert reptile("evaluate", "run") == 0
+
+
+def test_classes_that_are_divided_already_may_change(own: Path) -> None:
+    assert reptile("train", "--data", "own", *SMALL, "--out", "run") == 0
+    make_classes(own / "test", ["another"], images=5, first=50)
+    assert reptile("evaluate", "run") == 0
 
 
 def test_a_csv_and_grey(tmp_path: Path) -> None:

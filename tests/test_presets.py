@@ -25,6 +25,14 @@ ACCURACIES = {
     ("foml", 5, 5): (99.2, None),
     ("foml", 20, 1): (89.4, None),
     ("foml", 20, 5): (97.9, None),
+    ("fomaml", 5, 1): (98.3, None),
+    ("maml", 5, 1): (98.7, None),
+    ("maml", 5, 5): (99.9, None),
+    ("maml", 20, 1): (95.8, None),
+    ("maml", 20, 5): (98.9, None),
+    ("meta-sgd", 5, 1): (99.53, None),
+    ("meta-sgd", 20, 5): (98.97, None),
+    ("anil", 5, 1): (None, None),
 }
 
 
@@ -51,6 +59,10 @@ MINI_ACCURACIES = {  # table 1: transductive and not
     ("reptile", 5, 5): (65.99, 62.74),
     ("foml", 5, 1): (48.07, None),
     ("foml", 5, 5): (63.15, None),
+    ("fomaml", 5, 1): (48.07, None),
+    ("maml", 5, 1): (48.70, None),
+    ("maml", 5, 5): (63.11, None),
+    ("meta-sgd", 5, 1): (50.47, None),
     ("reptile", 20, 1): (None, None),
 }
 
@@ -79,6 +91,38 @@ def test_published_accuracies(cell: tuple[str, int, int]) -> None:
     for transductive, expected in zip((True, False), ACCURACIES[cell], strict=True):
         found = published(algorithm, "omniglot", way, shots, transductive)
         assert (found.accuracy if found else None) == expected
+
+
+# The MAML paper's appendix A.1: preset, inner lr, steps, evaluation steps, meta-batch, queries, clip
+MAML_SETTINGS = [
+    ("omniglot-1shot-5way", 0.4, 1, 3, 32, 1, 0.0),
+    ("omniglot-5shot-5way", 0.08, 1, 3, 32, 5, 0.0),  # 0.4 on a loss that its code divides by the shots
+    ("omniglot-1shot-20way", 0.1, 5, 5, 16, 1, 0.0),
+    ("mini-imagenet-1shot-5way", 0.01, 5, 10, 4, 15, 10.0),
+    ("mini-imagenet-5shot-5way", 0.002, 5, 10, 2, 15, 10.0),
+]
+
+
+@pytest.mark.parametrize("algorithm", ["maml", "fomaml", "anil"])
+@pytest.mark.parametrize(("name", "lr", "steps", "eval_steps", "meta_batch", "queries", "clip"), MAML_SETTINGS)
+def test_settings_of_maml(
+    algorithm: str, name: str, lr: float, steps: int, eval_steps: int, meta_batch: int, queries: int, clip: float
+) -> None:
+    c = preset(name, algorithm)
+    assert (c.method.algorithm, c.inner.inner_optimizer) == (algorithm, "sgd")
+    assert c.inner.inner_lr == pytest.approx(lr)
+    assert (c.inner.inner_steps, c.evaluation.eval_steps, c.outer.meta_batch) == (steps, eval_steps, meta_batch)
+    assert (c.task.train_queries, c.task.images_per_class) == (queries, c.task.shots)
+    assert (c.inner.inner_batch, c.evaluation.eval_batch) == (0, 0)
+    o = c.outer
+    assert (o.outer_optimizer, o.outer_step_size, o.outer_step_size_final) == ("adam", 1e-3, 1e-3)
+    assert (o.outer_steps, o.outer_clip, o.outer_clip_by) == (60_000, clip, "value")
+
+
+def test_settings_of_meta_sgd() -> None:
+    c = preset("omniglot-1shot-5way", "meta-sgd")
+    assert (c.inner.inner_steps, c.evaluation.eval_steps, c.inner.inner_lr) == (1, 1, 0.1)
+    assert (c.outer.meta_batch, c.outer.outer_optimizer) == (32, "adam")
 
 
 def test_nothing_was_published_for_generated_characters() -> None:

@@ -53,11 +53,12 @@ def test_shares_cover_all_tasks_evenly(tasks: int, size: int) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["reptile", "maml", "meta-sgd"])
+def test_two_processes_give_what_one_gives(algorithm: str, tmp_path: Path) -> None:
     """SGD in float64, five tasks over two processes: to 1e-10, and the same labels."""
-    ended = together("gradient", tmp_path / "two.pt")
+    ended = together("gradient", tmp_path / "two.pt", algorithm)
     assert [process.returncode for process in ended] == [0, 0], ended
-    two, one = torch.load(tmp_path / "two.pt", weights_only=True), gradient_and_labels(ALONE)
+    two, one = torch.load(tmp_path / "two.pt", weights_only=True), gradient_and_labels(ALONE, algorithm)
     assert two.keys() == one.keys()
     for name, expected in one.items():
         torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-10)

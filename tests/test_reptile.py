@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.easy import double_params, easy_store, small_config
+from tests.easy import double_params, easy_store, skip_without_native, small_config
 from tests.sidebyside import run_both
 from torchreptile.algorithms import build_algorithm
 from torchreptile.config import Config
@@ -13,9 +13,10 @@ from torchreptile.models import for_images
 from torchreptile.outer_optimizer import OuterState, outer_update
 
 
-@pytest.mark.parametrize("execution", ["loop", "grouped"])
+@pytest.mark.parametrize("execution", ["loop", "grouped", "native"])
 @pytest.mark.parametrize("replacement", [False, True])
 def test_sgd_gives_the_reference_weights(execution: str, replacement: bool) -> None:
+    skip_without_native(execution)
     # 12 images in batches of 5: the third batch crosses the border of a pass.
     config = small_config(inner_optimizer="sgd", inner_lr=0.1, execution=execution, replacement=replacement)
     both = run_both(config, easy_store(10))
@@ -26,8 +27,9 @@ def test_sgd_gives_the_reference_weights(execution: str, replacement: bool) -> N
 
 
 @pytest.mark.parametrize("policy", ["share", "carry", "reset"])
-@pytest.mark.parametrize("execution", ["loop", "grouped"])
+@pytest.mark.parametrize("execution", ["loop", "grouped", "native"])
 def test_adam_gives_the_reference_logits_losses_and_second_moment(policy: str, execution: str) -> None:
+    skip_without_native(execution)
     # Raw weights are not compared: a convolution's bias before BatchNorm has a gradient of rounding noise,
     # which Adam blows up to a step; BatchNorm then takes it out again.
     config = small_config(inner_state=policy, execution=execution)

@@ -1,6 +1,6 @@
 """One of several processes that work as one; started by a test, through torchrun or by hand.
 
-python tests/work_together.py gradient FILE            a meta-gradient and predictions in float64, saved by rank 0
+python tests/work_together.py gradient FILE ALGORITHM  a meta-gradient and predictions in float64, saved by rank 0
 python tests/work_together.py train FOLDER STEPS       a training; with DIE_AT="RANK STEP" one process kills itself
 python tests/work_together.py resume FOLDER            going on with it
 """
@@ -62,7 +62,7 @@ class MortalOuterStep(OuterStep):
 def main(command: str, target: str, *rest: str) -> int:
     if command == "gradient":
         with joined() as processes:
-            result = gradient_and_labels(processes)
+            result = gradient_and_labels(processes, *rest)
             if processes.rank == 0:
                 torch.save(result, target)
         return 0

@@ -27,7 +27,7 @@ from torchreptile.errors import ConfigError
 from torchreptile.models import Network, build_network, for_images
 from torchreptile.workloads import NAIVE, Candidate, bare_steps, naive_outer_steps, outer_steps, random_store
 
-EXECUTIONS = ("loop", "grouped", "matmul", "vmap", "compiled")
+EXECUTIONS = ("loop", "grouped", "matmul", "vmap", "compiled", "native")
 SHAPES = {"omniglot": (1, 28, 28), "mini-imagenet": (3, 84, 84)}
 WARM_UP = 3
 PEAK_SIDE = 2048  # of the square matrices whose product shows what the machine can do

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pickle
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,7 +101,9 @@ def load_checkpoint(source: Path | IO[bytes], device: torch.device | str = "cpu"
     """
     path = source if isinstance(source, Path) else "the checkpoint"
     try:
-        content = torch.load(source, map_location=device, weights_only=True)
+        with warnings.catch_warnings():  # torch warns of pickles that are refused at once
+            warnings.simplefilter("ignore")
+            content = torch.load(source, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise RunError(f"{path}: there is no such checkpoint") from error
     except pickle.UnpicklingError as error:
@@ -227,6 +230,20 @@ class RunFolder:
         except (ConfigError, UnicodeDecodeError) as error:
             restore = "; delete it to go by last.pt's settings" if self.last.is_file() else ""
             raise RunError(f"{self.config_file}: {error}{restore}") from error
+
+    def begun(self) -> bool:
+        """Whether there is a last checkpoint to go on from; without one the run was killed before its first.
+
+        Raises:
+            RunError: it must have had one, as something was measured.
+        """
+        if self.last.is_file():
+            return True
+        if self.last.exists() or (self.metrics_file.is_file() and self.metrics_file.stat().st_size):
+            raise RunError(
+                f"{self.path} has metrics, but no {self.last.name} to go on from; start again with another --out"
+            )
+        return False
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line cut short by a kill is left out."""

@@ -20,6 +20,7 @@ from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes
 from torchreptile.config import DATASETS, AlgorithmName, Config, ExecutionName, Precision, Resize, TaskConfig
 from torchreptile.errors import ConfigError, TorchReptileError
 from torchreptile.presets import PRESETS, for_algorithm, preset
+from torchreptile.refusals import one_line_refusals
 from torchreptile.workers import launch, started_by_launcher
 
 # The flags of the original code, so that the published commands can be pasted.
@@ -286,7 +287,7 @@ class Bench:
     """Images in an inner mini-batch."""
     inner_steps: int = 5
     """Inner steps per task."""
-    executions: tuple[str, ...] = ("naive", "loop", "grouped", "matmul", "vmap", "compiled")
+    executions: tuple[str, ...] = ("naive", "loop", "grouped", "matmul", "vmap", "compiled", "native")
     """What to compare; naive is deepcopy and torch.optim.Adam, task after task."""
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     """Precisions of each; naive runs in fp32 alone."""
@@ -446,7 +447,11 @@ def translate(arguments: Sequence[str]) -> list[str]:
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """The command that ``arguments`` (without the program's name) ask for; exits with 2 if they make none."""
+    """The command that ``arguments`` (without the program's name) ask for.
+
+    Raises:
+        ConfigError: they make none.
+    """
     words, pasted = list(arguments), False
     if words[:1] == ["train"]:
         pasted = any(_dashed(word.partition("=")[0]) in set(ORIGINAL_FLAGS) - CONVENIENT for word in words)
@@ -479,13 +484,14 @@ def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> 
         | Annotated[Data, subcommand("data")]
         | Annotated[Presets, subcommand("presets")]
     )
-    command: Command = tyro.cli(
-        kinds,
-        prog="reptile",
-        description="Few-shot meta-learning: the Reptile paper's experiments, and your own.",
-        args=words,
-        config=(OmitArgPrefixes, CascadeSubcommandArgs, FlagCreatePairsOff),
-    )
+    with one_line_refusals():
+        command: Command = tyro.cli(
+            kinds,
+            prog="reptile",
+            description="Few-shot meta-learning: the Reptile paper's experiments, and your own.",
+            args=words,
+            config=(OmitArgPrefixes, CascadeSubcommandArgs, FlagCreatePairsOff),
+        )
     return command
 
 

@@ -81,13 +81,14 @@ def describe(config: Config, out: Path, model: str) -> int:
         print(f"execution {algorithm.execution.name}: {algorithm.execution.reason}")
     val = f"{len(splits.val):,} validation classes" if splits.val else "no validation classes"
     test = f"{len(splits.test):,} test classes" if splits.has("test") else "no test classes"
-    outer, inner = config.outer, config.inner
+    outer, inner, task = config.outer, config.inner, config.task
     print(config.to_json())
     print(f"data: {len(splits.train):,} training classes, {val}, {test}")
     print(f"leaks: {find_leaks(splits).message(config.task.exclude_duplicates) or 'no picture is in two splits'}")
     print(
         f"work: {outer.outer_steps:,} outer steps x {outer.meta_batch} tasks x {inner.inner_steps} inner steps "
-        f"= {outer.outer_steps * outer.meta_batch * inner.inner_steps:,} task-steps of {inner.inner_batch} images"
+        f"= {outer.outer_steps * outer.meta_batch * inner.inner_steps:,} task-steps of "
+        f"{inner.inner_batch or task.way * task.images_per_class} images"
     )
     print(f"would write {out}")
     return 0

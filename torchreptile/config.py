@@ -16,12 +16,12 @@ from typing import Any, Literal, get_type_hints
 from torchreptile.checks import at_least, at_most, check_types, positive, require
 from torchreptile.errors import ConfigError
 
-AlgorithmName = Literal["reptile", "foml"]
+AlgorithmName = Literal["reptile", "foml", "maml", "fomaml", "anil", "meta-sgd"]
 OuterOptimizer = Literal["sgd", "adam"]
 InnerOptimizer = Literal["adam", "sgd"]
 InnerStatePolicy = Literal["share", "carry", "reset"]
 LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
-ExecutionName = Literal["auto", "loop", "grouped", "matmul", "vmap", "compiled"]
+ExecutionName = Literal["auto", "loop", "grouped", "matmul", "vmap", "compiled", "native"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Resize = Literal["nearest", "bicubic", "lanczos"]
 DATASETS = ("omniglot", "glyphs", "mini-imagenet")  # that have a name; own images are the data set "folder"
@@ -133,7 +133,9 @@ class MethodConfig:
     """Which few-shot learner is trained, and what single ones have for themselves."""
 
     algorithm: AlgorithmName = "reptile"
-    """reptile, or foml (first-order MAML as the Reptile paper has it: the last inner step's change alone)."""
+    """reptile; foml (first-order MAML as the Reptile paper has it: the last inner step's change alone); maml (through
+    the inner steps); fomaml (first-order MAML as the MAML paper has it: the gradient of the queries' loss at the
+    adapted weights); anil (maml that adapts the head alone); meta-sgd (maml that learns a rate for every weight)."""
     foml_tail: int = 0
     """foml: images per class kept apart for the last inner step; 0 means a shared tail."""
 
@@ -148,6 +150,11 @@ class MethodConfig:
         """Whether its training tasks have a query set of ``train_queries`` images per class."""
         return self.algorithm not in ("reptile", "foml")
 
+    @property
+    def adapts_by_sgd_alone(self) -> bool:
+        """Whether its inner steps are plain SGD, as what goes through them or beside them demands."""
+        return self.algorithm in ("maml", "fomaml", "anil", "meta-sgd")
+
 
 @dataclass(frozen=True)
 class InnerConfig:
@@ -158,7 +165,7 @@ class InnerConfig:
     inner_lr: float = 1e-3
     """Learning rate of the inner optimiser."""
     inner_batch: int = 10
-    """Images in an inner mini-batch."""
+    """Images in an inner mini-batch; 0 takes all of the task's in every step."""
     inner_steps: int = 5
     """Inner steps per task in training."""
     replacement: bool = False
@@ -170,7 +177,8 @@ class InnerConfig:
     def __post_init__(self) -> None:
         check_types(self)
         positive(inner_lr=self.inner_lr)
-        at_least(1, inner_batch=self.inner_batch, inner_steps=self.inner_steps)
+        at_least(0, inner_batch=self.inner_batch)
+        at_least(1, inner_steps=self.inner_steps)
 
 
 @dataclass(frozen=True)
@@ -218,7 +226,7 @@ class EvalConfig:
     eval_steps: int = 50
     """Inner steps on the support set of an evaluation episode."""
     eval_batch: int = 5
-    """Images in an inner mini-batch of an evaluation episode."""
+    """Images in an inner mini-batch of an evaluation episode; 0 takes all of its support set in every step."""
     eval_episodes: int = 10_000
     """Episodes of a final evaluation."""
     queries: int = 1
@@ -228,7 +236,8 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        at_least(1, eval_batch=self.eval_batch, queries=self.queries, eval_steps=self.eval_steps)
+        at_least(0, eval_batch=self.eval_batch)
+        at_least(1, queries=self.queries, eval_steps=self.eval_steps)
         at_least(2, eval_episodes=self.eval_episodes)
 
 
@@ -242,11 +251,15 @@ class RunConfig:
     """auto, cpu, cuda or cuda:N. auto takes a GPU if there is one."""
     execution: ExecutionName = "auto"
     """How a meta-batch of tasks is computed; all ways give the same numbers up to rounding. auto chooses by device,
-    map size, network and amount of work, and says why."""
+    map size, network and amount of work, and says why. native: the built-in networks on a CPU in fp32, by C++ that is
+    compiled on first use."""
     precision: Precision = "fp32"
     """fp32; tf32 and bf16 round what goes into matrix products (weights and optimiser state stay in fp32)."""
     task_chunk: int = 0
     """Tasks computed at a time, to bound memory; 0 takes as many as fit."""
+    unrolled_steps: int = 0
+    """maml, anil, meta-sgd: inner steps whose graph is in memory at a time; those before are computed again on the way
+    back. 0 takes as many as fit."""
     monitor_every: int = 0
     """Outer steps between measurements of accuracy on training and validation classes; 0 means 20 per run, by time
     where --max-minutes limits it."""
@@ -258,7 +271,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_types(self)
         at_least(0, monitor_every=self.monitor_every, save_minutes=self.save_minutes, seed=self.seed)
-        at_least(0, task_chunk=self.task_chunk)
+        at_least(0, task_chunk=self.task_chunk, unrolled_steps=self.unrolled_steps)
         at_most(LARGEST_SEED, seed=self.seed)
         at_least(2, monitor_episodes=self.monitor_episodes)
 
@@ -276,6 +289,11 @@ class Config:
 
     def __post_init__(self) -> None:
         self._check_queries()
+        if self.method.adapts_by_sgd_alone:
+            require(
+                self.inner.inner_optimizer == "sgd",
+                f"inner_optimizer is {self.inner.inner_optimizer}; {self.method.algorithm} needs plain sgd",
+            )
         images = self.task.way * self.task.images_per_class
         batch, tail = self.inner.inner_batch, self.method.foml_tail
         if tail:

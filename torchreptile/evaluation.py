@@ -20,6 +20,8 @@ from torch import Tensor
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.config import LARGEST_SEED, Config, TaskConfig
 from torchreptile.data import ImageStore, load_splits
+from torchreptile.data.duplicates import find_leaks, without_leaks
+from torchreptile.data.folder import divided_by_ratio
 from torchreptile.data.splits import Split, resolve_scheme
 from torchreptile.device import choose_device, keep_freed_memory, precision_of
 from torchreptile.environment import environment
@@ -252,6 +254,8 @@ def evaluate(
         changes |= _own_images(learned.config.task, data)
     config = learned.config.replace(**changes)
     config = config.replace(split_scheme=resolve_scheme(config.task.dataset, config.task.split_scheme))
+    if data is None:
+        _check_division(learned, config.task)
     store = split_store(config, split).to(where)
     evaluated = config.evaluation
     sampler = EpisodeSampler(store, config.task.way, config.task.shots, evaluated.queries)
@@ -290,6 +294,19 @@ def _own_images(trained: TaskConfig, data: str) -> dict[str, Any]:
         return {"data": data}
     channels, side, _ = trained.image_shape
     return {"data": data, "image_size": side, "grey": channels == 1, "split_scheme": "default", "split_seed": 0}
+
+
+def _check_division(learned: Learned, task: TaskConfig) -> None:
+    """Refuse own images that are divided otherwise than in the training: classes trained on would be test classes."""
+    if not learned.data or not task.data or not divided_by_ratio(task):
+        return
+    splits = load_splits(task)
+    train = without_leaks(splits.train, find_leaks(splits)) if task.exclude_duplicates else splits.train
+    if train.fingerprint != learned.data:
+        raise RunError(
+            f"{learned.name} was trained on other images than {task.data} holds now, so classes it was trained on may "
+            "count as test classes; bring the images back, or give --data with folders train, val and test of classes"
+        )
 
 
 def split_store(config: Config, split: Split) -> ImageStore:

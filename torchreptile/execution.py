@@ -20,6 +20,8 @@ from torchreptile.errors import ConfigError
 from torchreptile.models import stacked_conv4
 from torchreptile.models.conv4 import Conv4, Params
 from torchreptile.models.fused_conv4 import FusedConv4, stacked
+from torchreptile.models.native import NativeConv4, Rule
+from torchreptile.models.native_library import NativeUnavailableError, native_library
 
 StackedForward = Callable[[Params, Tensor], Tensor]
 """(parameters with a leading axis of T, (T, B, C, H, W)) -> logits (T, B, way)."""
@@ -27,10 +29,15 @@ StackedForward = Callable[[Params, Tensor], Tensor]
 LossAndGradient = Callable[[Params, Tensor, Tensor], tuple[Tensor, Params]]
 """(parameters, images (T, B, C, H, W), labels (T, B)) -> each task's mean cross-entropy (T,), and its gradient."""
 
+Step = Callable[[Params, Params, Tensor, Tensor, Rule], Tensor]
+"""(parameters, second moment, images, labels, how to move) -> each task's loss (T,), after changing the first two."""
+
 # Task-steps from which compiling repays: it takes from 10 seconds to a minute once per machine, and saves 1 to 3 ms
 # per task-step of small maps on two cores, 10 ms of large ones.
 COMPILE_FROM = 100_000
 COMPILE_LARGE_FROM = 10_000
+# The same for code of our own, which takes about 7 seconds once per machine and saves 3 ms per task-step and more.
+NATIVE_FROM = 2_000
 
 # The order in which the axes of a kernel (O, I, h, w) lie in memory.
 CHANNELS_LAST = (0, 2, 3, 1)  # what convolutions like best
@@ -42,10 +49,14 @@ class Execution:
     """A way to compute T copies of a network.
 
     Attributes:
-        name: loop, grouped, matmul, vmap or compiled.
+        name: loop, grouped, matmul, vmap, compiled or native.
         reason: why it was chosen, for people.
         forward: what runs T copies.
         loss_and_gradient: their losses and gradients; None leaves it to autograd.
+        twice: the same, itself to be differentiated in the parameters; None leaves it to autograd.
+        shared_features: what the heads see of images (T, B, C, H, W), for one body, its parameters not stacked; None if
+            the network does not tell its head from its body.
+        step: whole inner steps, if it can do them faster than from a gradient.
         compiled: whether ``forward`` and what is done with it is for torch.compile to take as a whole.
         kernel_order: how stacked kernels should lie in memory for it.
         draws: the network draws random numbers (Dropout).
@@ -56,6 +67,9 @@ class Execution:
     reason: str
     forward: StackedForward
     loss_and_gradient: LossAndGradient | None = None
+    twice: LossAndGradient | None = None
+    shared_features: StackedForward | None = None
+    step: Step | None = None
     compiled: bool = False
     kernel_order: tuple[int, ...] = CHANNELS_LAST
     draws: bool = False
@@ -82,29 +96,35 @@ def choose_execution(
     image_shape: tuple[int, int, int],
     device: torch.device,
     task_steps: float = 0,
+    precision: str = "fp32",
+    twice: bool = False,
 ) -> Execution:
     """The execution that ``name`` asks for; ``auto`` goes by device, map size, network and amount of work.
 
     Args:
-        name: auto, loop, grouped, matmul, vmap or compiled.
+        name: auto, loop, grouped, matmul, vmap, compiled or native.
         module: the network.
         image_shape: (C, H, W).
         device: where it will run.
         task_steps: how many inner steps of one task there are to do.
+        precision: fp32, tf32 or bf16.
+        twice: gradients of inner steps are differentiated again.
 
     Raises:
-        ConfigError: the module has no such form.
+        ConfigError: the module has no such form, or it cannot be had here.
     """
     if isinstance(module, Conv4):
         if name == "auto":
-            name, reason = _auto_for_conv4(module, device, task_steps)
+            name, reason = _auto_for_conv4(module, device, task_steps, precision, twice)
         else:
             reason = "as asked"
+        if name == "native":
+            return _native(module, reason, device, precision)
         return _conv4_execution(module, name, reason, device)
     if name == "auto":
         name, reason = _auto_for_own(module, image_shape, device, task_steps)
         return _own_execution(module, name, reason)
-    if name in ("grouped", "matmul"):
+    if name in ("grouped", "matmul", "native"):
         kind = type(module).__name__
         raise ConfigError(f"execution {name} needs a built-in network; {kind} runs with loop, vmap or compiled")
     if name != "loop" and (obstacle := _vmap_obstacle(module, image_shape, device)):
@@ -112,9 +132,25 @@ def choose_execution(
     return _own_execution(module, name, "as asked")
 
 
-def _auto_for_conv4(module: Conv4, device: torch.device, task_steps: float) -> tuple[str, str]:
+def _auto_for_conv4(
+    module: Conv4, device: torch.device, task_steps: float, precision: str, twice: bool
+) -> tuple[str, str]:
+    if twice and (device.type != "cpu" or module.stride == 2):
+        return "matmul", "its gradient is written out, and so differentiated but once for second order"
     if device.type != "cpu":
         return "matmul", "batched matrix products need the fewest kernels on a GPU"
+    without = ""
+    if precision != "bf16" and task_steps >= NATIVE_FROM and not (twice or module.averaged):
+        try:
+            native_library()
+            return "native", "code of our own for the built-in networks, and enough work to repay compiling it"
+        except NativeUnavailableError as error:
+            without = f" (not native: {error})"
+    name, reason = _auto_without_native(module, task_steps)
+    return name, reason + without
+
+
+def _auto_without_native(module: Conv4, task_steps: float) -> tuple[str, str]:
     if module.stride == 2:
         maps, enough, otherwise = "small", COMPILE_FROM, "grouped"
     else:
@@ -126,12 +162,43 @@ def _auto_for_conv4(module: Conv4, device: torch.device, task_steps: float) -> t
     return "compiled", f"{maps} maps, and enough work to repay compiling"
 
 
+def _native(module: Conv4, reason: str, device: torch.device, precision: str) -> Execution:
+    if device.type != "cpu":
+        raise ConfigError(f"execution native runs on a CPU, and the device is {device}; matmul is the one for a GPU")
+    if module.averaged:
+        raise ConfigError("execution native has no head that sees averages, as MAML's network has; take auto")
+    if precision == "bf16":
+        raise ConfigError("execution native computes in fp32, and precision is bf16; take fp32 or execution compiled")
+    try:
+        net = NativeConv4(module)
+    except NativeUnavailableError as error:
+        raise ConfigError(f"execution native is not possible here: {error}; auto takes another") from error
+    return Execution(
+        "native",
+        reason,
+        forward=net.forward,
+        loss_and_gradient=net.loss_and_gradient,
+        shared_features=_shared_features(module, device),
+        step=net.step,
+        kernel_order=TAPS_FIRST,
+    )
+
+
+def _shared_features(module: Conv4, device: torch.device) -> StackedForward:
+    """Large maps on a CPU by the library's convolutions, all others as matrix products."""
+    if module.stride == 1 and device.type == "cpu":
+        return module.shared_features
+    return partial(stacked_conv4.shared_features, module)
+
+
 def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device) -> Execution:
+    features = _shared_features(module, device)
     if name == "grouped":
-        return Execution(name, reason, module.forward_grouped)
-    if name == "compiled" and module.stride == 1 and device.type == "cpu":
+        return Execution(name, reason, module.forward_grouped, shared_features=features)
+    if name == "compiled" and module.stride == 1 and device.type == "cpu" and not module.averaged:
         return replace(
             _own_execution(module, "loop", reason),
+            shared_features=features,
             name=name,
             loss_and_gradient=FusedConv4(compiled=True).loss_and_gradient,
         )
@@ -141,10 +208,12 @@ def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device
             reason,
             forward=partial(stacked_conv4.forward, module),
             loss_and_gradient=partial(stacked_conv4.loss_and_gradient, module),
+            twice=partial(stacked_conv4.loss_and_gradient, module),
+            shared_features=features,
             compiled=name == "compiled",
             kernel_order=TAPS_FIRST,
         )
-    return _own_execution(module, name, reason)
+    return replace(_own_execution(module, name, reason), shared_features=features)
 
 
 def _auto_for_own(
@@ -173,7 +242,8 @@ def _own_execution(module: nn.Module, name: str, reason: str) -> Execution:
             return torch.stack([singly(copy, images) for copy, images in zip(copies, x, strict=True)])
 
         gradient = partial(_loss_and_gradient_singly, singly)
-        return Execution(name, reason, one_by_one, gradient, draws=draws, one_by_one=True)
+        twice = partial(_differentiable_singly, singly)
+        return Execution(name, reason, one_by_one, gradient, twice, draws=draws, one_by_one=True)
     return Execution(name, reason, _vmapped(module), compiled=name == "compiled", draws=draws)
 
 
@@ -189,6 +259,22 @@ def _loss_and_gradient_singly(
             loss = F.cross_entropy(logits.to(next(iter(leaves.values())).dtype), y[task])
         gradients.append(torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True))
         losses.append(loss.detach())
+    return torch.stack(losses), dict(zip(params, map(stacked, zip(*gradients, strict=True)), strict=True))
+
+
+def _differentiable_singly(
+    forward: Callable[[Params, Tensor], Tensor], params: Params, x: Tensor, y: Tensor
+) -> tuple[Tensor, Params]:
+    """The same, as a function of the stack of parameters that can be differentiated again."""
+    losses, gradients = [], []
+    copies = [
+        dict(zip(params, parts, strict=True)) for parts in zip(*(p.unbind(0) for p in params.values()), strict=True)
+    ]
+    for task, copy in enumerate(copies):
+        logits = forward(copy, x[task])
+        losses.append(F.cross_entropy(logits.to(next(iter(copy.values())).dtype), y[task]))
+        inputs = list(copy.values())
+        gradients.append(torch.autograd.grad(losses[-1], inputs, create_graph=True, materialize_grads=True))
     return torch.stack(losses), dict(zip(params, map(stacked, zip(*gradients, strict=True)), strict=True))
 
 

@@ -6,6 +6,7 @@ parameter sets in one tensor, and a second moment that outlives the task it was 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 from torchreptile.config import InnerConfig
 from torchreptile.execution import Execution, stack
 from torchreptile.models.conv4 import Params as Params
+from torchreptile.models.native import Rule
 
 BETA2 = 0.999
 EPS = 1e-8
@@ -54,8 +56,12 @@ class InnerLoop:
         self.settings, self.execution, self._precision = settings, execution, precision
         step = self._adam_written_out if execution.compiled else self._adam_fused
         self._step = step if settings.inner_optimizer == "adam" else self._sgd
+        self._twice = execution.twice
         if execution.compiled:
             self._step = torch.compile(self._step, dynamic=False)
+            self._twice = execution.twice and torch.compile(execution.twice, dynamic=False)
+        if execution.step is not None:
+            self._step = self._step_of_execution
 
     def stacked(self, params: Params, state: InnerState, tasks: int) -> tuple[Params, InnerState]:
         """T independent copies of parameters and optimiser state, as :meth:`run` wants them."""
@@ -92,13 +98,35 @@ class InnerLoop:
                 return self.execution.loss_and_gradient(params, x, y)
 
         def total(params: Params) -> tuple[Tensor, Tensor]:
-            logits = self.forward(params, x)
-            logits = logits.to(params[next(iter(params))].dtype)
-            losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+            losses = self._losses(params, x, y)
             return losses.sum(), losses
 
         gradient, losses = torch.func.grad(total, has_aux=True)(params)
         return losses, gradient
+
+    def differentiable_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
+        """The same, as functions of ``params`` that autograd can differentiate; they must require a gradient."""
+        if self._twice is not None:
+            with self._cast(x):
+                return self._twice(params, x, y)
+        losses = self._losses(params, x, y)
+        inputs = list(params.values())
+        gradient = torch.autograd.grad(losses.sum(), inputs, create_graph=True, materialize_grads=True)
+        return losses, dict(zip(params, gradient, strict=True))
+
+    def shared_features(self, params: Params, x: Tensor) -> Tensor | None:
+        """What the heads see of (T, B, C, H, W), for one body: (T, B, features); None if that is not known."""
+        if self.execution.shared_features is None:
+            return None
+        with self._cast(x):
+            features = self.execution.shared_features(params, x)
+        return features.to(next(iter(params.values())).dtype)
+
+    def _losses(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        """(T,) mean cross-entropy of each task."""
+        logits = self.forward(params, x)
+        logits = logits.to(params[next(iter(params))].dtype)
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
 
     def _cast(self, x: Tensor) -> AbstractContextManager[object]:
         if self._precision != "bf16":
@@ -126,6 +154,13 @@ class InnerLoop:
             v[name].mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
             params[name].addcdiv_(g, v[name].sqrt().div_(correction).add_(EPS), value=-self.settings.inner_lr)
         return losses
+
+    def _step_of_execution(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Either of them, by an execution that does whole steps."""
+        assert self.execution.step is not None
+        correction = math.sqrt(1 - BETA2 ** float(steps))
+        rule = Rule(self.settings.inner_optimizer, self.settings.inner_lr, BETA2, EPS, correction)
+        return self.execution.step(params, v, x, y, rule)
 
     def _sgd(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
         losses, gradient = self.loss_and_gradient(params, x, y)

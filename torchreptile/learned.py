@@ -34,6 +34,7 @@ class Learned:
         state: phi and the inner optimiser's state.
         step: outer steps done.
         folder: the run folder, None for weights.
+        data: fingerprint of the training images; empty for weights, which do not know it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Learned:
     state: MetaState
     step: int
     folder: Path | None
+    data: str = ""
 
     def to(self, device: torch.device | str) -> Learned:
         """The same with its tensors on ``device``."""
@@ -90,7 +92,7 @@ def load_learned(source: str | Path, device: torch.device | str = "cpu", checkpo
         if checkpoint == "best" and not folder.best.is_file():
             raise RunError(f"{path} has no best.pt: it has no validation classes, or measured none yet; take the last")
         kept = load_checkpoint(folder.best if checkpoint == "best" else folder.last, device)
-        return Learned(path.name, kept.config, kept.state, kept.step, path)
+        return Learned(path.name, kept.config, kept.state, kept.step, path, kept.data)
     if path.suffix == ".safetensors" and path.is_file():
         return _load_weights(path, device)
     if str(source) in shipped_weights():

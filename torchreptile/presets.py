@@ -49,8 +49,51 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+def _maml(config: Config) -> dict[str, Any]:
+    """Finn, Abbeel, Levine 2017, appendix A.1; on the whole support set, moved by Adam at a constant 1e-3.
+
+    Their code divides the inner loss by the shots once more, which is the learning rate's part here. Large images are
+    mini-ImageNet's settings, small ones Omniglot's, whoever's they are.
+    """
+    task = config.task
+    large = task.dataset == "mini-imagenet" or (bool(task.data) and task.own_image_size >= 64)
+    if large:
+        lr, steps, eval_steps, meta_batch, queries = 0.01, 5, 10, 4 if task.shots == 1 else 2, 15
+    elif task.way < 20:
+        lr, steps, eval_steps, meta_batch, queries = 0.4, 1, 3, 32, task.shots
+    else:
+        lr, steps, eval_steps, meta_batch, queries = 0.1, 5, 5, 16, task.shots
+    return {
+        "train_shots": 0,
+        "train_queries": queries,
+        "inner_optimizer": "sgd",
+        "inner_lr": lr / task.shots,
+        "inner_batch": 0,
+        "inner_steps": steps,
+        "eval_steps": eval_steps,
+        "eval_batch": 0,
+        "outer_steps": 60_000,
+        "meta_batch": meta_batch,
+        "outer_optimizer": "adam",
+        "outer_step_size": 1e-3,
+        "outer_step_size_final": 1e-3,
+        "outer_clip": 10.0 if large else 0.0,
+    }
+
+
+def _meta_sgd(config: Config) -> dict[str, Any]:
+    """Li et al. 2017, section 4.2: MAML's frame with one inner step; rates begin within 0.005 to 0.1."""
+    lr = 0.01 if config.task.dataset == "mini-imagenet" else 0.1
+    return _maml(config) | {"inner_steps": 1, "eval_steps": 1, "inner_lr": lr}
+
+
 # What an algorithm's own publication has in place of Reptile's settings, for the task of a preset.
-METHOD_SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {}
+METHOD_SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {
+    "maml": _maml,
+    "fomaml": _maml,
+    "anil": _maml,  # Raghu et al. 2020 keep MAML's settings
+    "meta-sgd": _meta_sgd,
+}
 
 
 def for_algorithm(algorithm: str, config: Config) -> Config:

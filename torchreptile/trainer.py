@@ -120,13 +120,16 @@ class Trainer:
         checkpoint = load_checkpoint(folder.last, self.device)
         if checkpoint.config != self.config:
             raise RunError(f"{folder.config_file} is not what {path} was trained with; settings of a run cannot change")
-        if shapes(checkpoint.state.params) != self.algorithm.shapes:
+        state, begun = checkpoint.state, self.algorithm.begin(self.config.run.seed)
+        if shapes(state.params) != shapes(begun.params):
             raise RunError(
                 f"{folder.last}: its weights are not those of this network; it was trained with another, or is damaged"
             )
+        if _remembered(state) != _remembered(begun):
+            raise RunError(f"{folder.last} is damaged: what its optimisers remember does not fit its weights")
         if checkpoint.data != self.data:
-            dataset = self.config.task.dataset
-            raise RunError(f"{path} was trained on other images than {dataset} holds now; it cannot go on")
+            title = self.config.task.title
+            raise RunError(f"{path} was trained on other images than {title} holds now; it cannot go on")
         return checkpoint
 
     def run(self, start: Checkpoint) -> Run:
@@ -280,6 +283,11 @@ class Sitting:
             losses=(float(self._loss_sum), self.unmeasured),
             best=self._best,
         )
+
+
+def _remembered(state: MetaState) -> list[dict[str, tuple[int, ...]]]:
+    """Names and shapes of what the inner and the outer optimiser remember."""
+    return [shapes(moments) for moments in (state.inner.v, state.outer.m, state.outer.v)]
 
 
 def _line(

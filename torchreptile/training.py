@@ -83,7 +83,6 @@ def _resume(
     processes.from_first(config.to_json().encode())
     with folder.locked():
         trainer = Trainer(config, folder, observer, tensorboard, processes, network)
-        # Without a checkpoint it was killed before its first.
-        start = trainer.last() if folder.last.is_file() else trainer.beginning()
+        start = trainer.last() if folder.begun() else trainer.beginning()
         processes.from_first(checkpoint_bytes(start) if processes.size > 1 else b"")
         return trainer.run(start)

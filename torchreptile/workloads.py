@@ -79,7 +79,7 @@ def bare_steps(
     """A function that does the forward and backward passes of one outer step on one mini-batch, and nothing else."""
     tasks, way = config.outer.meta_batch, config.task.way
     module = build_network(network, image_shape, way)
-    execution = choose_execution(candidate.execution, module, image_shape, device)
+    execution = choose_execution(candidate.execution, module, image_shape, device, precision=candidate.precision)
     together = 1 if execution.one_by_one else tasks
     loop = InnerLoop(config.inner, execution, candidate.precision)
     fresh = initial_params(network, image_shape, way, seed=0)

@@ -49,7 +49,7 @@ JAX = [
 
 CONTESTANTS = [
     *STANDARD.values(),
-    *(_ours(execution) for execution in ("compiled", "loop", "grouped")),
+    *(_ours(execution) for execution in ("native", "compiled", "loop", "grouped")),
     *JAX,
     *(Contestant("parallel-metalearn", backend, "with_metalearn.py", "metalearn", "full-batch")
       for backend in ("vmap", "sequential")),

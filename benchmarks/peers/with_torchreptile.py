@@ -1,4 +1,4 @@
-"""This project: the variant is an execution (auto, loop, grouped, matmul, vmap, compiled), or ``peak``.
+"""This project: the variant is an execution (auto, loop, grouped, matmul, vmap, compiled, native), or ``peak``.
 
 ``peak`` multiplies matrices: what the same threads can do at most, measured in turn with the others.
 """

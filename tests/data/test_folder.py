@@ -222,6 +222,14 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "a csv without rows": (lists("file,label\n"), "lists no pictures"),
     "a csv that leads out": (lists("file,label\n../x.png,a\n"), "line 2: '../x.png' leads out of .*; files must be in"),
     "a csv with an absolute path": (lists("file,label\n/etc/x.png,a\n"), "line 2: '/etc/x.png' leads out of"),
+    "a file name that is not UTF-8": (
+        lambda root: (root / "train/train00/00.png").rename(root / "train/train00" / os.fsdecode(b"\xff.png")) and None,
+        r"train/train00/\?.png: its name is not UTF-8; rename it",
+    ),
+    "a class name that is not UTF-8": (
+        lambda root: (root / "train/train00").rename(root / "train" / os.fsdecode(b"\xff")) and None,
+        r"train/\? has a name that is not UTF-8; rename it",
+    ),
     "a csv that leads out by a link": (
         lambda root: os.symlink("/etc", root / "etc") or csv(root, "file,label\netc/x.png,a\n"),
         "line 2: 'etc/x.png' leads out of",

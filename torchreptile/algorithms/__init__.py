@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from torchreptile.algorithms.anil import ANIL as ANIL
 from torchreptile.algorithms.base import Adapted as Adapted
 from torchreptile.algorithms.base import Algorithm as Algorithm
 from torchreptile.algorithms.base import Machinery as Machinery
@@ -11,6 +12,9 @@ from torchreptile.algorithms.base import MetaGradient as MetaGradient
 from torchreptile.algorithms.base import MetaState as MetaState
 from torchreptile.algorithms.base import Predictions as Predictions
 from torchreptile.algorithms.foml import FirstOrderMAML as FirstOrderMAML
+from torchreptile.algorithms.fomaml import FirstOrderQuery as FirstOrderQuery
+from torchreptile.algorithms.maml import MAML as MAML
+from torchreptile.algorithms.meta_sgd import MetaSGD as MetaSGD
 from torchreptile.algorithms.reptile import Reptile as Reptile
 from torchreptile.chunks import TaskChunks
 from torchreptile.config import Config
@@ -22,6 +26,10 @@ from torchreptile.processes import ALONE, Processes
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "reptile": Reptile,
     "foml": FirstOrderMAML,
+    "maml": MAML,
+    "fomaml": FirstOrderQuery,
+    "anil": ANIL,
+    "meta-sgd": MetaSGD,
 }
 
 
@@ -50,6 +58,9 @@ def build_algorithm(
     if network is not None:
         check_network(network, image_shape, kind.outputs(config))
     blueprint = Blueprint.of(network or kind.network(config), image_shape, kind.outputs(config), device)
-    execution = choose_execution(config.run.execution, blueprint.module, image_shape, device, task_steps)
-    machinery = Machinery(execution, TaskChunks(config.run.task_chunk, device), processes)
+    run = config.run
+    execution = choose_execution(
+        run.execution, blueprint.module, image_shape, device, task_steps, run.precision, kind.second_order
+    )
+    machinery = Machinery(execution, TaskChunks(run.task_chunk, device), processes)
     return kind(blueprint, config, machinery)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -109,7 +110,10 @@ class Algorithm(ABC):
         blueprint: the network it learns with.
         execution: how it computes.
         chunks, processes: how many tasks at a time, and with whom they are shared.
+        second_order: whether it differentiates the gradients of inner steps again.
     """
+
+    second_order: ClassVar[bool] = False
 
     def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
         self.config, self.blueprint, self.execution = config, blueprint, machinery.execution

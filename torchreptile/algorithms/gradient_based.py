@@ -57,10 +57,24 @@ class GradientBased(Algorithm):
 
     def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
         """Of an inner step: activations both ways, and weights with their second moment, gradient, temporaries."""
-        batch = max(self.config.inner.inner_batch, self.config.evaluation.eval_batch)
-        leaves, _ = self.inner_loop.stacked(state.params, InnerState.fresh(state.params, "sgd"), 1)
+        return self.plain_bytes(state, episodes, self.largest_batch())
+
+    def largest_batch(self) -> int:
+        """Images in an inner mini-batch of training or evaluation, whichever has more."""
+        task = self.config.task
+        training = self.config.inner.inner_batch or task.way * task.images_per_class
+        return max(training, self.config.evaluation.eval_batch or task.way * task.shots)
+
+    def weights(self, params: Params) -> Params:
+        """Of what is meta-learned, the network's own part: by default all of it."""
+        return params
+
+    def plain_bytes(self, state: MetaState, episodes: Episodes, images: int) -> int:
+        """Of one step of one task on so many images, of which nothing is differentiated again."""
+        params = self.weights(state.params)
+        leaves, _ = self.inner_loop.stacked(params, InnerState.fresh(params, "sgd"), 1)
         leaves = {name: p.requires_grad_() for name, p in leaves.items()}
-        x = episodes.support_x[:1, :1].expand(1, batch, *episodes.support_x.shape[2:])
+        x = episodes.support_x[:1, :1].expand(1, images, *episodes.support_x.shape[2:])
         with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):  # it may draw; nobody must notice
             activations = saved_bytes(lambda: self.inner_loop.forward(leaves, x))
         return 2 * activations + 5 * sum(p.nbytes for p in leaves.values())

@@ -101,7 +101,7 @@ def one_split_each(found: Iterable[tuple[str, Split]]) -> tuple[dict[str, Split]
 def regular_file(path: Path, name: str) -> PictureFile | str:
     """The file, or what is wrong with it; a link counts as what it leads to."""
     try:
-        name.encode()
+        path.name.encode()  # not the name for people, which is printable in any case
         found = path.stat()
     except UnicodeEncodeError:
         return f"{name.encode(errors='replace').decode()}: its name is not UTF-8; rename it"
@@ -152,6 +152,8 @@ class _Scan:
         for path in self.entries(folder):
             if path.is_dir() and path.is_symlink():
                 self.wrong(path, "is a link to a folder; only links to files are followed")
+            elif path.is_dir() and self.name(path) != os.path.relpath(path, self.root):
+                self.wrong(path, "has a name that is not UTF-8; rename it")
             elif path.is_dir():
                 found[path.name] = path
             elif path.suffix.lower() in SUFFIXES:

@@ -118,6 +118,15 @@ def split(task: TaskConfig, on_progress: Progress = lambda done, total: None) ->
     return Splits(*(source(part) for part in SPLITS))
 
 
+def divided_by_ratio(task: TaskConfig) -> bool:
+    """Whether these are own images whose division is drawn, so that one class more changes that of all others.
+
+    Raises:
+        DataError: the files cannot be used.
+    """
+    return bool(task.data) and scan(Path(task.data)).splits is None
+
+
 def _others(parts: dict[Split, list[str]], part: Split) -> str:
     return " or ".join(other for other in SPLITS if parts[other] and other != part)
 

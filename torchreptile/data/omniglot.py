@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from torchreptile.data.cache import prepared
 from torchreptile.data.download import RemoteFile, fetch
@@ -194,6 +194,8 @@ def _read_drawing(path: Path, file: zipfile.ZipFile, member: str, side: int) -> 
             # Named because Pillow's default has changed; for 1-bit images nearest is what was published.
             resized = image.resize((side, side), Image.Resampling.NEAREST)
             return np.asarray(resized.convert("L"))
+    except UnidentifiedImageError as error:  # its own message has an address in memory
+        raise DataError(f"{path}: {member} is damaged or not a PNG") from error
     except _DAMAGE as error:
         raise DataError(f"{path}: {member} is damaged or not a PNG ({error})") from error
 

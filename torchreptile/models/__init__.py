@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchreptile.models.conv4 import Conv4 as Conv4
 from torchreptile.models.conv4 import for_images as for_images
+from torchreptile.models.conv4 import maml_for_images as maml_for_images
 
 Network = Callable[[tuple[int, int, int], int], nn.Module]
 """(image shape (C, H, W), outputs) -> a module that takes images (B, C, H, W) to (B, outputs): a logit per class,

@@ -38,7 +38,15 @@ class Conv4(nn.Module):
     predicted for an image depends on the other images in its batch: evaluation says how they are chosen.
     """
 
-    def __init__(self, channels: int, size: int, way: int, hidden: int, downsample: Literal["stride", "pool"]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        way: int,
+        hidden: int,
+        downsample: Literal["stride", "pool"],
+        averaged: bool = False,
+    ) -> None:
         """Build the network with all weights zero; call :meth:`initialise` to draw them.
 
         Args:
@@ -47,9 +55,10 @@ class Conv4(nn.Module):
             way: classes to tell apart.
             hidden: filters of every block.
             downsample: halve the maps by ``stride`` 2, or by 2x2 max-``pool`` rounding up.
+            averaged: the head sees the mean of every map of the last block, not each pixel of it.
         """
         super().__init__()
-        self.stride = 2 if downsample == "stride" else 1
+        self.stride, self.averaged = 2 if downsample == "stride" else 1, averaged
         self.convs = nn.ModuleList(
             nn.Conv2d(channels if block == 0 else hidden, hidden, KERNEL, self.stride) for block in range(BLOCKS)
         )
@@ -58,7 +67,7 @@ class Conv4(nn.Module):
         )
         for _ in range(BLOCKS):
             size = math.ceil(size / 2)
-        self.head = nn.Linear(hidden * size * size, way)
+        self.head = nn.Linear(hidden if averaged else hidden * size * size, way)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw Glorot-uniform kernels; set biases to 0, BatchNorm scales to 1."""
@@ -74,7 +83,7 @@ class Conv4(nn.Module):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(F.pad(x, 2 * same_padding(x.shape[-1], self.stride)))
             x = self._pool(F.relu(norm(x)))
-        out: Tensor = self.head(x.flatten(1))
+        out: Tensor = self.head(self._features(x))
         return out
 
     def forward_grouped(self, params: Params, x: Tensor) -> Tensor:
@@ -98,8 +107,31 @@ class Conv4(nn.Module):
             # Statistics per channel over (B, H, W): with T * C channels, each task has its own.
             x = F.batch_norm(x, None, None, gamma, beta, training=True, eps=BATCH_NORM_EPS)
             x = self._pool(F.relu(x))
-        features = x.reshape(batch, tasks, -1).transpose(0, 1)  # (T, B, hidden * h * w)
-        return heads(params, features)
+        maps = x.view(batch, tasks, -1, *x.shape[2:])
+        return heads(params, self._features(maps.transpose(0, 1)))
+
+    def shared_features(self, params: Params, x: Tensor) -> Tensor:
+        """What the heads see of one body: (T, B, C, H, W) -> (T, B, features), every task a batch of its own.
+
+        Args:
+            params: this module's parameters by name, for all tasks the same.
+            x: T batches of images.
+        """
+        features = []
+        for maps in x.unbind(0):
+            maps = maps.contiguous(memory_format=torch.channels_last)
+            for block in range(BLOCKS):
+                maps = F.pad(maps, 2 * same_padding(maps.shape[-1], self.stride))
+                maps = F.conv2d(maps, params[f"convs.{block}.weight"], params[f"convs.{block}.bias"], self.stride)
+                gamma, beta = params[f"norms.{block}.weight"], params[f"norms.{block}.bias"]
+                maps = F.batch_norm(maps, None, None, gamma, beta, training=True, eps=BATCH_NORM_EPS)
+                maps = self._pool(F.relu(maps))
+            features.append(self._features(maps))
+        return torch.stack(features)
+
+    def _features(self, maps: Tensor) -> Tensor:
+        """(..., hidden, h, w) -> what the head sees, (..., features)."""
+        return maps.mean((-2, -1)) if self.averaged else maps.flatten(-3)
 
     def _pool(self, x: Tensor) -> Tensor:
         return x if self.stride == 2 else F.max_pool2d(x, 2, ceil_mode=True)
@@ -116,3 +148,11 @@ def for_images(shape: tuple[int, int, int], way: int) -> Conv4:
     if size < 64:
         return Conv4(channels, size, way, hidden=64, downsample="stride")
     return Conv4(channels, size, way, hidden=32, downsample="pool")
+
+
+def maml_for_images(shape: tuple[int, int, int], way: int) -> Conv4:
+    """The same for MAML: of small images its head sees 64 averages, as in the code of Finn et al. 2017."""
+    channels, size, _ = shape
+    if size < 64:
+        return Conv4(channels, size, way, hidden=64, downsample="stride", averaged=True)
+    return for_images(shape, way)

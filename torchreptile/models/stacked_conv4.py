@@ -5,12 +5,16 @@ products over all tasks they do, and what lies between the products is plain ari
 fuse. The backward pass is written out because the derivative of a strided gather, as autograd has it, is a
 scatter full of divisions; here it is four shifted additions.
 
+Everything here can be differentiated, the written-out gradient too: that is what second order costs nothing more for
+than one pass of autograd through it.
+
 Maps are kept channels-last: (T, B, H, W, C).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,24 +45,36 @@ def loss_and_gradient(net: Conv4, params: Params, x: Tensor, y: Tensor) -> tuple
     classes = torch.arange(logits.shape[2], device=y.device)
     d = (log_p.exp() - (y.unsqueeze(2) == classes).to(log_p.dtype)) / y.shape[1]
     gradient = {"head.weight": torch.bmm(d.transpose(1, 2), features).to(x.dtype), "head.bias": d.sum(1)}
-    d = _maps_of(torch.bmm(d, params["head.weight"]).to(x.dtype), blocks[-1].side)
+    d = _maps_of(torch.bmm(d, params["head.weight"]).to(x.dtype), blocks[-1].side, net.averaged)
     for number in reversed(range(BLOCKS)):
         d = blocks[number].backward(d, gradient, to_maps=number > 0)
     return losses, gradient
 
 
+def shared_features(net: Conv4, params: Params, x: Tensor) -> Tensor:
+    """What the heads see, of one body for all tasks: (T, B, C, H, W) -> (T, B, features); ``params`` not stacked."""
+    return _features(net, {name: p.unsqueeze(0) for name, p in params.items()}, x)[0]
+
+
 def _forward(net: Conv4, params: Params, x: Tensor) -> tuple[Tensor, Tensor, list[_Block]]:
+    features, blocks = _features(net, params, x)
+    return heads(params, features).to(features.dtype), features, blocks
+
+
+def _features(net: Conv4, params: Params, x: Tensor) -> tuple[Tensor, list[_Block]]:
+    """Channels first, as the head's weights count them; the blocks know the way back."""
     x = x.permute(0, 1, 3, 4, 2)
     blocks = []
     for number in range(BLOCKS):
         blocks.append(_Block(net.stride, number, params))
         x = blocks[-1].forward(x)
-    features = x.permute(0, 1, 4, 2, 3).flatten(2)  # channels first, as the head's weights count them
-    return heads(params, features).to(features.dtype), features, blocks
+    return x.mean((2, 3)) if net.averaged else x.permute(0, 1, 4, 2, 3).flatten(2), blocks
 
 
-def _maps_of(features: Tensor, side: int) -> Tensor:
-    """(T, B, C * side * side) -> (T, B, side, side, C)."""
+def _maps_of(features: Tensor, side: int, averaged: bool) -> Tensor:
+    """The gradient of the last maps (T, B, side, side, C) from that of the features (T, B, features)."""
+    if averaged:
+        return (features / side**2)[:, :, None, None, :].expand(-1, -1, side, side, -1)
     return features.reshape(*features.shape[:2], -1, side, side).permute(0, 1, 3, 4, 2)
 
 
@@ -77,7 +93,10 @@ class _Block:
         conv_side = math.ceil(self.size / self.stride)
         self.patches = _unfold(x, conv_side, self.stride)
         # The convolution's bias would be taken out again by BatchNorm.
-        y = torch.bmm(self.patches, self.weight).to(x.dtype)  # (T, B * side^2, filters)
+        if len(self.weight) == tasks:
+            y = torch.bmm(self.patches, self.weight).to(x.dtype)  # (T, B * side^2, filters)
+        else:  # one set of weights for all tasks: one large product
+            y = (self.patches @ self.weight[0]).to(x.dtype)
         self.centred = y - y.mean(1, keepdim=True)
         self.scale = torch.rsqrt(self.centred.square().mean(1, keepdim=True) + BATCH_NORM_EPS)
         active = F.relu(self.centred * (self.scale * self.gamma) + self.beta)
@@ -130,11 +149,30 @@ def _unfold(x: Tensor, side: int, stride: int) -> Tensor:
     padded, (before, _) = _padded_size(side, stride), same_padding(size, stride)
     after = padded - size - before
     x = F.pad(x, (0, 0, before, after, before, after)).contiguous()
+    # Where maps are differentiated, by an operation whose derivative is known to be the fold.
+    patches = _unfold_padded(x, stride, side) if x.requires_grad else _patches(x, stride, side)
+    return patches.reshape(tasks, batch * side * side, KERNEL * KERNEL * channels)
+
+
+def _patches(x: Tensor, stride: int, side: int) -> Tensor:
+    """A view of padded maps (T, B, size, size, C) as overlapping patches (T, B, side, side, 3, 3 * C)."""
+    tasks, batch, padded, _, channels = x.shape
     row = padded * channels
     # The three pixels of a patch's row lie side by side in memory.
     shape = (tasks, batch, side, side, KERNEL, KERNEL * channels)
-    strides = (batch * padded * row, padded * row, stride * row, stride * channels, row, 1)
-    return x.as_strided(shape, strides).reshape(tasks, batch * side * side, KERNEL * KERNEL * channels)
+    return x.as_strided(shape, (batch * padded * row, padded * row, stride * row, stride * channels, row, 1))
+
+
+@torch.library.custom_op("torchreptile::unfold", mutates_args=())
+def _unfold_padded(x: Tensor, stride: int, side: int) -> Tensor:
+    """Padded maps (T, B, size, size, C) -> patches (T, B, side, side, 3, 3, C): the transpose of the fold below."""
+    patches = _patches(x.contiguous(), stride, side).clone(memory_format=torch.contiguous_format)
+    return patches.view(*patches.shape[:-1], KERNEL, -1)
+
+
+@_unfold_padded.register_fake
+def _(x: Tensor, stride: int, side: int) -> Tensor:
+    return x.new_empty(*x.shape[:2], side, side, KERNEL, KERNEL, x.shape[-1])
 
 
 @torch.library.custom_op("torchreptile::fold", mutates_args=())
@@ -166,6 +204,18 @@ def _(patches: Tensor, stride: int) -> Tensor:
     tasks, batch, side, _, _, _, channels = patches.shape
     size = _padded_size(side, stride)
     return patches.new_empty(tasks, batch, size, size, channels)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """What a transpose must know: the stride, and how many patches there are in a row."""
+    ctx.stride, ctx.side = inputs[1], inputs[0].shape[2]
+
+
+# Each is the other's transpose, so they can be differentiated as often as one likes.
+_fold_padded.register_autograd(lambda ctx, d: (_unfold_padded(d, ctx.stride, ctx.side), None), setup_context=_keep)
+_unfold_padded.register_autograd(
+    lambda ctx, d: (_fold_padded(d.contiguous(), ctx.stride), None, None), setup_context=_keep
+)
 
 
 def _fold(patches: Tensor, size: int, stride: int) -> Tensor:

@@ -31,7 +31,14 @@ MODE_WORDS = {
     "transductive": ("transductive", "all queries of an episode share one batch and its statistics"),
     "non_transductive": ("non-transductive", "each query alone with the support set"),
 }
-ALGORITHM_WORDS = {"reptile": "Reptile", "foml": "first-order MAML"}
+ALGORITHM_WORDS = {
+    "reptile": "Reptile",
+    "foml": "first-order MAML (the last inner step)",
+    "maml": "MAML",
+    "fomaml": "first-order MAML",
+    "anil": "ANIL",
+    "meta-sgd": "Meta-SGD",
+}
 GROUP_WORDS = {
     "task": "Task",
     "inner": "Inner loop",

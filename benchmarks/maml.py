@@ -1,0 +1,195 @@
+"""MAML's outer step beside the same task by task, and beside `higher` and torchopt, taking turns in one run.
+
+    python benchmarks/maml.py --network omniglot --rounds 7 [--peers] [--algorithms maml fomaml anil meta-sgd]
+
+The published settings (5-way 1-shot, meta-batch 32 or 4) on random images; everything included, from drawing tasks to
+the outer update. "Task by task" is what people write: a dict of fast weights, torch.autograd.grad with create_graph,
+one task after another. Peers run in the environment of requirements/functional.txt, in a process of their own
+(peers/with_maml.py).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor
+
+from torchreptile.algorithms import ALGORITHMS, build_algorithm
+from torchreptile.bench import SHAPES
+from torchreptile.config import Config
+from torchreptile.device import keep_freed_memory
+from torchreptile.environment import environment
+from torchreptile.models import build_network
+from torchreptile.outer import OuterStep
+from torchreptile.presets import preset
+from torchreptile.workloads import random_store
+
+PEERS = Path(__file__).resolve().parent / "peers"
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to run."""
+
+    network: Literal["omniglot", "mini-imagenet"] = "omniglot"
+    algorithms: tuple[str, ...] = ("maml", "fomaml", "anil", "meta-sgd")
+    executions: tuple[str, ...] = ("auto",)
+    """Of ours; auto is what `reptile train` takes."""
+    peers: bool = False
+    """Also run higher and torchopt, at MAML's work."""
+    rounds: int = 7
+    threads: int = 1
+    meta_batch: int = 0
+    """Tasks per outer step; 0 means as published."""
+    out: Path | None = None
+    """Write the results here as JSON too."""
+
+
+def ours(config: Config, shape: tuple[int, int, int]) -> Callable[[], object]:
+    """The next outer step, by the object that `reptile train` uses."""
+    algorithm = build_algorithm(config, shape, CPU)
+    sampler = algorithm.sampler(random_store(shape, CPU))
+    step = OuterStep(algorithm, sampler, config.outer, torch.Generator().manual_seed(0), record=False)
+    state = algorithm.begin(0)
+
+    def work() -> object:
+        nonlocal state
+        state, _ = step(state, 1e-3)
+        return state
+
+    return work
+
+
+def task_by_task(config: Config, shape: tuple[int, int, int]) -> Callable[[], object]:
+    """The same as people write it, with torch.optim.Adam outside."""
+    name, inner = config.method.algorithm, config.inner
+    kind = ALGORITHMS[name]
+    net = build_network(kind.network(config), shape, config.task.way)
+    sampler = build_algorithm(config, shape, CPU).sampler(random_store(shape, CPU))
+    generator = torch.Generator().manual_seed(0)
+    phi = dict(net.named_parameters())
+    moving = [key for key in phi if key.startswith("head.")] if name == "anil" else list(phi)
+    rates = {key: torch.full_like(phi[key], inner.inner_lr, requires_grad=name == "meta-sgd") for key in moving}
+    learned = [*phi.values(), *(rates.values() if name == "meta-sgd" else ())]
+    adam = torch.optim.Adam(learned, lr=1e-3)
+
+    def loss_of(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(torch.func.functional_call(net, weights, (x,)), y)
+
+    def work() -> None:
+        episodes = sampler.sample(config.outer.meta_batch, generator)
+        adam.zero_grad()
+        for task in range(len(episodes)):
+            fast = dict(phi)
+            for _ in range(inner.inner_steps):
+                loss = loss_of(fast, episodes.support_x[task], episodes.support_y[task])
+                inputs = [fast[key] for key in moving]
+                gradient = torch.autograd.grad(loss, inputs, create_graph=name != "fomaml")
+                fast |= {key: fast[key] - rates[key] * g for key, g in zip(moving, gradient, strict=True)}
+            loss = loss_of(fast, episodes.query_x[task], episodes.query_y[task]) / len(episodes)
+            loss.backward()  # type: ignore[no-untyped-call]
+        if config.outer.outer_clip:
+            torch.nn.utils.clip_grad_value_(learned, config.outer.outer_clip)
+        adam.step()
+
+    return work
+
+
+class Peer:
+    """A library in a process of its own, which answers a line with the seconds of an outer step."""
+
+    def __init__(self, library: str, config: Config, settings: Settings) -> None:
+        sys.path.insert(0, str(PEERS))
+        from environments import interpreter
+
+        work = {
+            "library": library,
+            "network": settings.network,
+            "threads": settings.threads,
+            "tasks": config.outer.meta_batch,
+            "way": config.task.way,
+            "shots": config.task.images_per_class,
+            "queries": config.task.train_queries,
+            "steps": config.inner.inner_steps,
+            "lr": config.inner.inner_lr,
+        }
+        command = [str(interpreter("functional")), str(PEERS / "with_maml.py"), json.dumps(work)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self) -> float:
+        """Of its next outer step, by its own clock."""
+        to, back = self._process.stdin, self._process.stdout
+        assert to is not None
+        assert back is not None
+        return _asked(to, back)
+
+    def close(self) -> None:
+        """End of input sends it away."""
+        self._process.communicate()
+
+
+def _asked(to: IO[str], back: IO[str]) -> float:
+    to.write("step\n")
+    to.flush()
+    return float(back.readline())
+
+
+def _timed(work: Callable[[], object]) -> Callable[[], float]:
+    def seconds() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return seconds
+
+
+def main(settings: Settings) -> None:
+    """Warm up, take turns, print medians."""
+    torch.set_num_threads(settings.threads)
+    keep_freed_memory()
+    shape, contestants, peers = SHAPES[settings.network], {}, []
+    for name in settings.algorithms:
+        config = preset(f"{settings.network}-1shot-5way", name)
+        if settings.meta_batch:
+            config = config.replace(meta_batch=settings.meta_batch)
+        contestants[f"{name}, task by task"] = _timed(task_by_task(config, shape))
+        for execution in settings.executions:
+            work = ours(config.replace(execution=execution), shape)
+            contestants[f"{name}, torchreptile {execution}"] = _timed(work)
+        if name == "maml" and settings.peers:
+            for library in ("higher", "torchopt"):
+                peers.append(Peer(library, config, settings))
+                contestants[f"maml, {library}"] = peers[-1].seconds
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+    order = list(contestants)
+    for turn in range(settings.rounds + 1):
+        for name in order:
+            seconds = contestants[name]()
+            if turn:  # the first is to warm up
+                taken[name].append(seconds)
+        order.reverse()
+    for peer in peers:
+        peer.close()
+    medians = {name: 1000 * statistics.median(seconds) for name, seconds in taken.items()}
+    for name, median in medians.items():
+        reference = medians[f"{name.split(',')[0]}, task by task"]
+        print(f"{name:40} {median:9.1f} ms per outer step   {reference / median:5.2f}x task by task")
+    if settings.out is not None:
+        content = {"medians_ms": medians, "turns_s": taken, "environment": environment()}
+        settings.out.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

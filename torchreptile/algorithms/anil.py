@@ -1,0 +1,84 @@
+"""ANIL (almost no inner loop): MAML whose inner steps move the head alone; the body is common to all tasks.
+
+The inner loop then is a softmax regression on fixed features, and the second order reaches the body through the
+features of support and queries. Raghu, Raghu, Bengio, Vinyals 2020 (arXiv 1909.09157), section 4.
+
+The head is the layer that the network's last parameter belongs to. Of the built-in networks the body runs once per
+batch of images, for all tasks together; of others it runs again with every inner step, as in MAML.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchreptile.algorithms.base import Adapted, MetaState
+from torchreptile.algorithms.by_query import ByQuery
+from torchreptile.algorithms.gradient_based import AdaptedNetwork
+from torchreptile.episodes import Episodes
+from torchreptile.execution import stack
+from torchreptile.inner import Params
+from torchreptile.models.conv4 import heads
+from torchreptile.unrolled import Rates
+
+WEIGHT, BIAS = "head.weight", "head.bias"  # of the built-in networks
+
+
+@final
+class ANIL(ByQuery):
+    """Second order, with inner steps of the head alone."""
+
+    def rates(self, params: Params) -> Rates:
+        """The head's."""
+        owner = list(self.weights(params))[-1].rpartition(".")[0]
+        return {name: self.config.inner.inner_lr for name in params if name.rpartition(".")[0] == owner}
+
+    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Params, Tensor]:
+        """By autograd through features and heads, where the network tells them apart."""
+        if self.execution.shared_features is None:
+            return super().gradient(params, episodes, drawn)
+        leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
+        with torch.enable_grad():
+            adapted = self._adapted_heads(leaves, episodes.support_x, episodes.support_y, drawn)
+            logits = heads(adapted, self._features(leaves, episodes.query_x))
+            labels = episodes.query_y
+            losses = (
+                F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
+            )
+            loss = losses.sum()
+        gradient = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, gradient, strict=True)), loss.detach()
+
+    def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
+        """T heads on one body."""
+        if self.execution.shared_features is None:
+            return super().adapt(state, support_x, support_y, drawn)
+        adapted = self._adapted_heads(state.params, support_x, support_y, drawn)
+        body = {name: p for name, p in state.params.items() if name not in adapted}
+        params = stack(body, len(support_x), self.execution.kernel_order) | adapted
+        return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
+
+    def _adapted_heads(self, params: Params, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Params:
+        """Heads (T, ...) after the inner steps; the gradient of softmax regression is written out.
+
+        BatchNorm sees the images of one inner batch together, as in MAML.
+        """
+        tasks, lr = torch.arange(len(support_x), device=support_x.device)[:, None], self.config.inner.inner_lr
+        weight, bias = (params[name].expand(len(support_x), *params[name].shape) for name in (WEIGHT, BIAS))
+        whole = drawn.shape[2] == support_y.shape[1]  # every batch then is the support set, in whatever order
+        features = self._features(params, support_x) if whole else None
+        for chosen in drawn.unbind(1):
+            x = self._features(params, support_x[tasks, chosen]) if features is None else features
+            y = support_y if whole else support_y[tasks, chosen]
+            p = heads({WEIGHT: weight, BIAS: bias}, x).softmax(-1)
+            d = (p - F.one_hot(y, p.shape[-1])) / y.shape[1]
+            weight, bias = weight - lr * (d.transpose(1, 2) @ x), bias - lr * d.sum(1)
+        return {WEIGHT: weight, BIAS: bias}
+
+    def _features(self, params: Params, x: Tensor) -> Tensor:
+        features = self.inner_loop.shared_features(params, x)
+        assert features is not None
+        return features

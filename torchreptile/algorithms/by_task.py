@@ -1,0 +1,48 @@
+"""The frame of algorithms whose meta-gradient is a mean over tasks of what each piece of the meta-batch gives."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from torchreptile.algorithms.base import Algorithm, MetaGradient, MetaState
+from torchreptile.episodes import Episodes
+from torchreptile.inner import Params
+
+
+class ByTask(Algorithm):
+    """Draws for all tasks, takes them piece by piece, shares them among processes, and averages."""
+
+    @abstractmethod
+    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Params, Tensor]:
+        """The gradient of the sum of these tasks' losses, and that sum, ().
+
+        Args:
+            params: what is meta-learned.
+            episodes: T training tasks.
+            drawn: what :meth:`training_draw` gave for them.
+        """
+
+    def training_draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
+        """The random numbers that ``tasks`` training tasks take, (T, ...): by default none."""
+        return torch.empty(tasks, 0, device=generator.device)
+
+    def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
+        """The mean over tasks of the gradient of their losses."""
+        tasks, images = episodes.support_y.shape
+        drawn = self.training_draw(tasks, images, generator)
+        self.fit_chunks(state, episodes)
+        total = {name: torch.zeros_like(p) for name, p in state.params.items()}
+        loss = torch.zeros((), dtype=torch.float64, device=episodes.support_y.device)
+        with self.own_draws(generator):
+            pieces = self.chunks.map(
+                self.processes.share(tasks), lambda part: self.gradient(state.params, episodes[part], drawn[part])
+            )
+        for gradient, its_loss in pieces:
+            torch._foreach_add_(list(total.values()), [gradient[name] for name in total])
+            loss += its_loss
+        self.processes.sum_([*total.values(), loss])
+        torch._foreach_div_([*total.values()], tasks)
+        return MetaGradient(total, state.inner, loss / tasks)

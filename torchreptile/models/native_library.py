@@ -1,0 +1,134 @@
+"""The C++ code of native.py as a library: compiled for this machine on first use, kept in the cache, loaded.
+
+Loading a library runs it, so it lies in a folder that belongs to the user and that nobody else may enter, and it
+carries the checksum of its content: one that was cut short is made again instead of taking the process down.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from torchreptile.data.cache import cache_dir
+from torchreptile.files import replacing
+
+SOURCE = Path(__file__).with_name("native_conv4.cpp")
+# Not -ffast-math: NaN and infinity must stay what they are.
+FLAGS = [
+    *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+]
+BUILD_SECONDS = 180  # it takes about 7 of an idle core
+ASK_SECONDS = 20
+DIGEST = 32  # bytes of a SHA-256
+
+
+class NativeUnavailableError(Exception):
+    """There is no compiled library here, and none can be made; the message says why, in a line."""
+
+
+def native_library() -> ctypes.CDLL:
+    """The library, compiled if need be.
+
+    Raises:
+        NativeUnavailableError: it cannot be had here.
+    """
+    found = _once()
+    if isinstance(found, str):
+        raise NativeUnavailableError(found)
+    return found
+
+
+@cache
+def _once() -> ctypes.CDLL | str:
+    """The library, or why there is none: tried once per process, because failing may take minutes."""
+    if os.name != "posix":
+        return "it needs Linux or macOS"
+    try:
+        return ctypes.CDLL(str(_library_file(_private_folder(cache_dir() / "native"))))
+    except (OSError, NativeUnavailableError) as error:
+        return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _private_folder(folder: Path) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise NativeUnavailableError(f"{folder} must be a folder of yours that is closed to others (chmod 700)")
+    return folder
+
+
+def _library_file(folder: Path) -> Path:
+    """The first of the machine's compilers that works makes it, unless it has made it before."""
+    obstacles = []
+    for compiler in _compilers():
+        try:
+            key = hashlib.sha256(SOURCE.read_bytes() + _what_it_compiles_for(compiler)).hexdigest()[:32]
+            library = folder / f"conv4-{key}.so"
+            if not _is_whole(library):
+                _compile(compiler, library)
+            return library
+        except NativeUnavailableError as error:
+            obstacles.append(str(error))
+    raise NativeUnavailableError("; ".join(obstacles) or "no C++ compiler: neither $CXX nor g++ nor clang++")
+
+
+def _compilers() -> list[list[str]]:
+    named = shlex.split(os.environ.get("CXX", ""))
+    return [named] if named else [[name] for name in ("g++", "clang++") if shutil.which(name)]
+
+
+def _what_it_compiles_for(compiler: list[str]) -> bytes:
+    """The command and the macros it defines: its version, and what it found out about this processor."""
+    command = [*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull]
+    return shlex.join(command).encode() + _output_of(command, ASK_SECONDS)
+
+
+def _compile(compiler: list[str], library: Path) -> None:
+    with replacing(library) as temporary:
+        _output_of([*compiler, *FLAGS, str(SOURCE), "-o", str(temporary)], BUILD_SECONDS)
+        content = temporary.read_bytes()
+        temporary.write_bytes(content + hashlib.sha256(content).digest())  # the loader ignores what follows
+
+
+def _is_whole(library: Path) -> bool:
+    if not library.is_file():
+        return False
+    content = library.read_bytes()
+    return hashlib.sha256(content[:-DIGEST]).digest() == content[-DIGEST:]
+
+
+def _output_of(command: list[str], seconds: float) -> bytes:
+    """What ``command`` writes, within a time: with it ends whatever it started itself."""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except OSError as error:
+        raise NativeUnavailableError(f"{command[0]} does not start ({error.strerror})") from error
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise NativeUnavailableError(f"{command[0]} took longer than {seconds:g} seconds") from error
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    if process.returncode != 0:
+        lines = output.decode(errors="replace").splitlines()
+        said = next((line.strip() for line in lines if "error" in line), lines[-1].strip() if lines else "silently")
+        raise NativeUnavailableError(f"{command[0]} failed: {said[:200]}")
+    return output
