@@ -21,7 +21,7 @@ from torchreptile.config import DATASETS, AlgorithmName, Config, ExecutionName, 
 from torchreptile.errors import ConfigError, TorchReptileError
 from torchreptile.presets import PRESETS, for_algorithm, preset
 from torchreptile.refusals import one_line_refusals
-from torchreptile.workers import launch, started_by_launcher
+from torchreptile.workers import launch, let_idle_threads_sleep, started_by_launcher
 
 # The flags of the original code, so that the published commands can be pasted.
 ORIGINAL_FLAGS: dict[str, tuple[str, ...]] = {
@@ -497,6 +497,7 @@ def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> 
 
 def main() -> None:
     """Entry point: 0 for success, 2 for what was asked wrongly, 130 for a training stopped by a signal."""
+    let_idle_threads_sleep()
     try:
         code = parse(sys.argv[1:]).run()
     except TorchReptileError as error:
