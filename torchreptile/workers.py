@@ -26,7 +26,7 @@ LAUNCHER = "TORCHREPTILE_LAUNCHER"  # holds the process id of the launcher
 
 
 def let_idle_threads_sleep() -> None:
-    """Do not let torch's idle threads keep cores busy; counts only before torch is loaded, and if the user says nothing."""
+    """Do not let torch's idle threads keep cores busy; counts before torch is loaded, where the user says nothing."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
