@@ -15,9 +15,10 @@
 
 namespace {
 
-constexpr int SPINS = 2000;  // before a waiting thread lets others have its core
+constexpr int SPINS = 1000;  // some ten microseconds, before a waiting thread gives up its processor
 
-// Threads of a team meet here; they spin, for what lies between two meetings is short.
+// Threads of a team meet here. What lies between two meetings is short, so they spin; where others want the processor
+// too, who waits in vain goes to sleep.
 class Barrier {
   public:
     void meet(int size) {
@@ -25,20 +26,31 @@ class Barrier {
         const int round = round_.load(std::memory_order_acquire);
         if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
             waiting_.store(0, std::memory_order_relaxed);
+            std::unique_lock<std::mutex> hold(lock_);
             round_.store(round + 1, std::memory_order_release);
+            const bool wake = sleeping_ > 0;
+            hold.unlock();
+            if (wake) all_here_.notify_all();
             return;
         }
-        for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
-            if (spins > SPINS) std::this_thread::yield();
+        for (int spins = 0; spins < SPINS; ++spins) {
+            if (round_.load(std::memory_order_acquire) != round) return;
 #if defined(__x86_64__)
             __builtin_ia32_pause();
 #endif
         }
+        std::unique_lock<std::mutex> hold(lock_);
+        ++sleeping_;
+        all_here_.wait(hold, [&] { return round_.load(std::memory_order_relaxed) != round; });
+        --sleeping_;
     }
 
   private:
     alignas(64) std::atomic<int> waiting_{0};
     alignas(64) std::atomic<int> round_{0};
+    std::mutex lock_;
+    std::condition_variable all_here_;
+    int sleeping_ = 0;
 };
 
 struct Team {
