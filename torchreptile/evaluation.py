@@ -101,8 +101,9 @@ def measure(
 
     def hits(tasks: int) -> Tensor:
         """(2, tasks) share of right answers, in the order of MODES."""
-        drawn = sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
-        predictions = algorithm.predict(state, drawn, generator)
+        with algorithm.execution.claim():
+            drawn = sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
+            predictions = algorithm.predict(state, drawn, generator)
         right = [getattr(predictions, mode) == drawn.query_y for mode in MODES]
         return torch.stack(right).double().mean(2)
 

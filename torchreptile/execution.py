@@ -7,6 +7,7 @@ maps and the network; :func:`choose_execution` goes by what was measured (docs/s
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -60,6 +61,7 @@ class Execution:
         compiled: whether ``forward`` and what is done with it is for torch.compile to take as a whole.
         kernel_order: how stacked kernels should lie in memory for it.
         draws: the network draws random numbers (Dropout).
+        claim: what whole steps and episodes are to be computed within: it takes the processors from torch's threads.
         one_by_one: tasks gain nothing from being together; taking them singly keeps memory small and caches warm.
     """
 
@@ -74,6 +76,7 @@ class Execution:
     kernel_order: tuple[int, ...] = CHANNELS_LAST
     draws: bool = False
     one_by_one: bool = False
+    claim: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 def stack(params: Params, tasks: int, kernel_order: tuple[int, ...] = CHANNELS_LAST) -> Params:
@@ -188,6 +191,7 @@ def _native(module: Conv4, reason: str, device: torch.device, precision: str) ->
         shared_features=_shared_features(module, device),
         step=net.step,
         kernel_order=TAPS_FIRST,
+        claim=net.claim,
     )
 
 

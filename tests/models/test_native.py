@@ -254,6 +254,23 @@ def test_forward_stays_differentiable() -> None:
     assert expected["convs.0.weight"].abs().max() > 0
 
 
+@pytest.mark.usefixtures("threads")
+def test_torch_leaves_the_processors_to_it_and_gets_them_back() -> None:
+    torch.set_num_threads(3)
+    net = for_images((1, 28, 28), way=3)
+    execution, native = choose_execution("native", net, (1, 28, 28), CPU), NativeConv4(net)
+    params, (x, y) = random_params(net, 4), random_batch(net, 4, 3, 28)
+    with execution.claim():
+        assert torch.get_num_threads() == 1
+        with execution.claim():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+    with pytest.raises(IndexError), native.claim():
+        native.loss_and_gradient(params, x, y + 3)
+    assert torch.get_num_threads() == 3
+
+
 def test_stacked_parameters_need_no_copy() -> None:
     """The order in memory that the inner loop gives them is the one that the compiled code wants."""
     net = for_images((1, 28, 28), way=3)

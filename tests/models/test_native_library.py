@@ -28,9 +28,10 @@ CPU, SHAPE = torch.device("cpu"), (1, 28, 28)
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Something smaller to compile, and a compiler that no other test has chosen."""
-    path = tmp_path / "small.cpp"
+    path = tmp_path / "code" / building.MAIN
+    path.parent.mkdir()
     path.write_text('extern "C" int answer() { return 42; }\n')
-    monkeypatch.setattr(building, "SOURCE", path)
+    monkeypatch.setattr(building, "CODE", path.parent)
     monkeypatch.delenv("CXX", raising=False)
     return path
 

@@ -2,12 +2,14 @@
 
 A library's convolutions are made for one large network. Here a task is small enough for a core's own cache, each
 thread takes whole tasks, the images of a batch stand side by side in memory so that a register tile holds one
-position of all of them, and optimiser steps use gradients that have not left the cache. native_conv4.cpp does it.
+position of all of them, and optimiser steps use gradients that have not left the cache. native_code/ does it.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -70,9 +72,27 @@ class NativeConv4:
             NativeUnavailableError: that is not possible here.
         """
         library = native_library()
-        self._net = net
+        self._net, self._threads = net, 0
         self._functions = dict(zip(DTYPES, (library.native_conv4_float, library.native_conv4_double), strict=True))
         self._shapes = {name: p.shape for name, p in net.named_parameters()}
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Within it torch computes in one thread, and this in as many as torch had.
+
+        Torch's threads go on spinning for milliseconds after each operation that they shared, and would do so on
+        the processors that the threads of the next inner step need.
+        """
+        if self._threads:  # claimed already
+            yield
+            return
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self._threads)
+            self._threads = 0
 
     def forward(self, params: Params, x: Tensor) -> Tensor:
         """(T, B, C, H, W) -> logits (T, B, way); where a derivative may be asked for, by torch's own convolutions."""
@@ -116,7 +136,7 @@ class NativeConv4:
         losses, logits = x.new_empty(tasks, dtype=dtype), x.new_empty(tasks, batch, way, dtype=dtype)
         job = _Job(
             MODES.index(mode), tasks, batch, x.shape[2], x.shape[3], filters, way, self._net.stride,
-            torch.get_num_threads(),
+            self._threads or torch.get_num_threads(),
         )  # fmt: skip
         if rule is not None:
             job.lr, job.beta2, job.eps, job.correction = rule.lr, rule.beta2, rule.eps, rule.correction
@@ -187,4 +207,4 @@ def _raise_for(outcome: int) -> None:
     if outcome == 2:
         raise torch.OutOfMemoryError("can't allocate memory for native execution")
     if outcome == 3:
-        raise RuntimeError(f"the system gives no {torch.get_num_threads()} threads (torch.set_num_threads)")
+        raise RuntimeError("the system gives native execution no threads; ask for fewer with torch.set_num_threads")

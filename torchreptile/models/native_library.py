@@ -20,7 +20,8 @@ from pathlib import Path
 from torchreptile.data.cache import cache_dir
 from torchreptile.files import replacing
 
-SOURCE = Path(__file__).with_name("native_conv4.cpp")
+CODE = Path(__file__).with_name("native_code")
+MAIN = "conv4.cpp"  # includes the rest
 # Not -ffast-math: NaN and infinity must stay what they are.
 FLAGS = [
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread"),
@@ -71,7 +72,7 @@ def _library_file(folder: Path) -> Path:
     obstacles = []
     for compiler in _compilers():
         try:
-            key = hashlib.sha256(SOURCE.read_bytes() + _what_it_compiles_for(compiler)).hexdigest()[:32]
+            key = hashlib.sha256(_code() + _what_it_compiles_for(compiler)).hexdigest()[:32]
             library = folder / f"conv4-{key}.so"
             if not _is_whole(library):
                 _compile(compiler, library)
@@ -79,6 +80,10 @@ def _library_file(folder: Path) -> Path:
         except NativeUnavailableError as error:
             obstacles.append(str(error))
     raise NativeUnavailableError("; ".join(obstacles) or "no C++ compiler: neither $CXX nor g++ nor clang++")
+
+
+def _code() -> bytes:
+    return b"".join(path.name.encode() + path.read_bytes() for path in sorted(CODE.iterdir()) if path.is_file())
 
 
 def _compilers() -> list[list[str]]:
@@ -94,7 +99,7 @@ def _what_it_compiles_for(compiler: list[str]) -> bytes:
 
 def _compile(compiler: list[str], library: Path) -> None:
     with replacing(library) as temporary:
-        _output_of([*compiler, *FLAGS, str(SOURCE), "-o", str(temporary)], BUILD_SECONDS)
+        _output_of([*compiler, *FLAGS, str(CODE / MAIN), "-o", str(temporary)], BUILD_SECONDS)
         content = temporary.read_bytes()
         temporary.write_bytes(content + hashlib.sha256(content).digest())  # the loader ignores what follows
 
