@@ -95,7 +95,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     console.print(
         f"{evaluation.source}: {task.way}-way {task.shots}-shot, {evaluation.split} classes{own} of {task.title} "
         f"(split scheme {task.split_scheme}), weights trained on {evaluation.trained_on}, "
-        f"{config.evaluation.eval_episodes:,} episodes, {config.evaluation.eval_steps} inner steps, "
+        f"{config.method.algorithm}, {config.evaluation.eval_episodes:,} episodes, {config.adaptation}, "
         f"seed {evaluation.seed}, after {evaluation.step:,} outer steps",
         highlight=False,
         soft_wrap=True,
@@ -106,7 +106,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     table.add_column("published", justify="right")
     for mode in MODES:
         cell = evaluation.published(mode)
-        shown = f"{cell.accuracy:.2f}% ± {cell.margin:.2f}" if cell else "-"
+        shown = str(cell) if cell else "-"
         table.add_row(mode.replace("_", "-"), str(getattr(evaluation.result, mode)), shown)
     console.print(table)
 
@@ -208,7 +208,7 @@ def presets() -> int:
         cells = [
             published(algorithm, task.dataset, task.way, task.shots, transductive) for transductive in (False, True)
         ]
-        shown = [f"{cell.accuracy:.2f}% ± {cell.margin:.2f}" if cell else "-" for cell in cells]
+        shown = [str(cell) if cell else "-" for cell in cells]
         table.add_row(entry.name, *shown)
     console = _Output()
     console.print(table)

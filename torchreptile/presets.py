@@ -49,8 +49,58 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+LARGE_IMAGES = ("mini-imagenet", "folder")  # data sets for which mini-ImageNet's settings are meant
+
+
+def _matching(config: Config) -> dict[str, Any]:
+    """Training tasks like those of the test (Vinyals et al. 2016, section 2.2). No optimiser was published with it:
+    15 queries per class and one task per step are Ravi and Larochelle's (ICLR 2017), Adam at 1e-3 is Chen et al.'s
+    (ICLR 2019), its annealing ours."""
+    return {
+        "train_shots": 0, "train_queries": 15, "meta_batch": 1,
+        "outer_optimizer": "adam", "outer_step_size": 1e-3, "outer_steps": 75_000,
+        "inner_optimizer": "sgd", "inner_lr": 0.01,
+    }  # fmt: skip
+
+
+def _protonet(config: Config) -> dict[str, Any]:
+    """Snell et al. 2017, sections 3.1 and 3.2: more classes than in the test, as many shots, Adam halved every 2,000
+    tasks. They stopped when the validation loss did; by 20,000 steps nothing moves any more."""
+    task = config.task
+    large = task.dataset in LARGE_IMAGES
+    way = (20 if task.shots > 1 or task.way > 5 else 30) if large else 60
+    return {
+        "train_way": way if task.dataset != "folder" else 0,  # nobody knows how many classes own images have
+        "train_shots": 0, "train_queries": 15 if large else 5, "meta_batch": 1,
+        "outer_optimizer": "adam", "outer_step_size": 1e-3, "outer_step_size_final": 1e-3, "outer_halve_every": 2_000,
+        "outer_steps": 20_000, "inner_optimizer": "sgd", "inner_lr": 0.01,
+    }  # fmt: skip
+
+
+def _pretrained(config: Config) -> dict[str, Any]:
+    """Chen et al. 2019 and its code: mini-batches of 16 images, Adam at 1e-3, 5 passes over Omniglot's training images
+    and 400 over mini-ImageNet's; in a task 100 passes of SGD at 0.01 over the support set, 4 images at a time."""
+    task = config.task
+    return {
+        "train_way": 16, "train_shots": 1, "meta_batch": 1,
+        "outer_optimizer": "adam", "outer_step_size": 1e-3, "outer_step_size_final": 1e-3,
+        "outer_steps": 960_000 if task.dataset in LARGE_IMAGES else 25_700,
+        "inner_optimizer": "sgd", "inner_lr": 0.01, "eval_steps": 25 * task.way * task.shots, "eval_batch": 4,
+    }  # fmt: skip
+
+
+def _scratch(config: Config) -> dict[str, Any]:
+    """Reptile's steps in a task, with an optimiser that knows nothing yet; one outer step, for there is none to do."""
+    return {"inner_state": "reset", "outer_steps": 1, "meta_batch": 1}
+
+
 # What an algorithm's own publication has in place of Reptile's settings, for the task of a preset.
-METHOD_SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {}
+METHOD_SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {
+    "matching": _matching,
+    "protonet": _protonet,
+    "pretrained": _pretrained,
+    "scratch": _scratch,
+}
 
 
 def for_algorithm(algorithm: str, config: Config) -> Config:

@@ -22,7 +22,6 @@ from torchreptile.device import choose_device, keep_freed_memory, precision_of
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, LostProcessError, RunError
 from torchreptile.evaluation import MODES, Result, measure
-from torchreptile.inner import shapes
 from torchreptile.metrics import MetricsLog, require_tensorboard
 from torchreptile.models import Network
 from torchreptile.observers import Observer, Silent
@@ -80,7 +79,7 @@ class Trainer:
         self.data = train.fingerprint
         self.store = train.to(self.device)
         self.algorithm = build_algorithm(
-            config, self.store.image_shape, self.device, self._task_steps(), processes, network
+            config, self.store.image_shape, self.device, self._task_steps(), processes, network, len(self.store)
         )
         self.sampler = self.algorithm.sampler(self.store)
         task, queries = config.task, config.evaluation.queries
@@ -120,7 +119,7 @@ class Trainer:
         checkpoint = load_checkpoint(folder.last, self.device)
         if checkpoint.config != self.config:
             raise RunError(f"{folder.config_file} is not what {path} was trained with; settings of a run cannot change")
-        if shapes(checkpoint.state.params) != self.algorithm.shapes:
+        if not self.algorithm.fits(checkpoint.state.params):
             raise RunError(
                 f"{folder.last}: its weights are not those of this network; it was trained with another, or is damaged"
             )
@@ -220,7 +219,7 @@ class Sitting:
 
     def outer_step(self) -> None:
         """Draw a meta-batch, learn from it, move phi."""
-        self._step_size = self._trainer.config.outer.step_size_at(self.done())
+        self._step_size = self._trainer.config.outer.step_size_at(self.done(), self.step)
         self.state, loss = self._outer_step(self.state, self._step_size)
         self._loss_sum += loss
         self.unmeasured += 1

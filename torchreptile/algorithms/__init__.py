@@ -11,16 +11,23 @@ from torchreptile.algorithms.base import MetaGradient as MetaGradient
 from torchreptile.algorithms.base import MetaState as MetaState
 from torchreptile.algorithms.base import Predictions as Predictions
 from torchreptile.algorithms.foml import FirstOrderMAML as FirstOrderMAML
+from torchreptile.algorithms.matching import MatchingNetworks as MatchingNetworks
+from torchreptile.algorithms.pretrained import Pretrained as Pretrained
+from torchreptile.algorithms.protonet import PrototypicalNetworks as PrototypicalNetworks
 from torchreptile.algorithms.reptile import Reptile as Reptile
+from torchreptile.algorithms.scratch import Scratch as Scratch
 from torchreptile.chunks import TaskChunks
 from torchreptile.config import Config
-from torchreptile.execution import choose_execution
 from torchreptile.models import Blueprint, Network
 from torchreptile.processes import ALONE, Processes
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "reptile": Reptile,
     "foml": FirstOrderMAML,
+    "matching": MatchingNetworks,
+    "protonet": PrototypicalNetworks,
+    "pretrained": Pretrained,
+    "scratch": Scratch,
 }
 
 
@@ -31,6 +38,7 @@ def build_algorithm(
     task_steps: float = 0,
     processes: Processes = ALONE,
     network: Network | None = None,
+    classes: int = 0,
 ) -> Algorithm:
     """The algorithm that ``config`` names, for images of that shape.
 
@@ -41,12 +49,13 @@ def build_algorithm(
         task_steps: about how many inner steps there are to do, which decides whether compiling pays.
         processes: with whom to share the tasks.
         network: makes the module; by default the one published with the algorithm.
+        classes: of the images it will be trained on; 0 if it will not.
 
     Raises:
         ConfigError: the network cannot be executed as the settings ask.
     """
     kind = ALGORITHMS[config.method.algorithm]
-    blueprint = Blueprint.of(network or kind.network(config), image_shape, kind.outputs(config), device)
-    execution = choose_execution(config.run.execution, blueprint.module, image_shape, device, task_steps)
+    blueprint = Blueprint.of(network or kind.network(config), image_shape, kind.outputs(config), device, classes)
+    execution = kind.choose_execution(config, blueprint, device, task_steps)
     machinery = Machinery(execution, TaskChunks(config.run.task_chunk, device), processes)
     return kind(blueprint, config, machinery)

@@ -25,6 +25,14 @@ class ByLoss(Algorithm):
             drawn: what :meth:`training_draw` gave for them.
         """
 
+    def losses_and_averages(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Tensor, Params]:
+        """The losses, and what these tasks say of the state's averages, summed over them: by default nothing."""
+        return self.losses(params, episodes, drawn), {}
+
+    def averages_after(self, averages: Params, measured: Params) -> Params:
+        """The state's averages after a meta-batch, of whose tasks ``measured`` is the mean."""
+        return averages
+
     def training_draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
         """The random numbers that ``tasks`` training tasks take, (T, ...): by default none."""
         return torch.empty(tasks, 0, device=generator.device)
@@ -36,21 +44,26 @@ class ByLoss(Algorithm):
         self.fit_chunks(state, episodes)
         total = {name: torch.zeros_like(p) for name, p in state.params.items()}
         loss = torch.zeros((), dtype=torch.float64, device=episodes.support_y.device)
+        measured = {name: torch.zeros_like(average) for name, average in state.averages.items()}
         with self.own_draws(generator):
             pieces = self.chunks.map(
                 self.processes.share(tasks), lambda part: self.gradient(state.params, episodes[part], drawn[part])
             )
-        for gradient, its_loss in pieces:
+        for gradient, its_loss, its_averages in pieces:
             torch._foreach_add_(list(total.values()), [gradient[name] for name in total])
             loss += its_loss
-        self.processes.sum_([*total.values(), loss])
-        torch._foreach_div_([*total.values()], tasks)
-        return MetaGradient(total, state.inner, loss / tasks)
+            for name, its in measured.items():
+                its += its_averages[name]
+        means = [*total.values(), *measured.values()]
+        self.processes.sum_([*means, loss])
+        torch._foreach_div_(means, tasks)
+        return MetaGradient(total, state.inner, loss / tasks, self.averages_after(state.averages, measured))
 
-    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Params, Tensor]:
-        """The gradient of the sum of these tasks' losses, and that sum, ()."""
+    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Params, Tensor, Params]:
+        """The gradient of the sum of these tasks' losses, that sum, (), and the sum of what averages are made of."""
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         with torch.enable_grad():
-            loss = self.losses(leaves, episodes, drawn).sum()
+            losses, averages = self.losses_and_averages(leaves, episodes, drawn)
+            loss = losses.sum()
         gradient = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        return dict(zip(leaves, gradient, strict=True)), loss.detach()
+        return dict(zip(leaves, gradient, strict=True)), loss.detach(), averages
