@@ -14,11 +14,11 @@ from torch import Tensor
 Weights = dict[str, Tensor]
 
 
-def attention_probabilities(support: Tensor, labels: list[int], query: Tensor, way: int) -> Tensor:
-    """(S, E), S labels, (Q, E) -> (Q, way): Matching Networks' equation 1, with the softmax of cosines for a."""
+def attention_probabilities(support: Tensor, labels: list[int], query: Tensor, way: int, scale: float = 1.0) -> Tensor:
+    """(S, E), S labels, (Q, E) -> (Q, way): Matching Networks' equation 1, with the softmax of scaled cosines for a."""
     rows = []
     for x in query:
-        cosines = [float(x @ s / (x.norm() * s.norm())) for s in support]
+        cosines = [scale * float(x @ s / (x.norm() * s.norm())) for s in support]
         total = sum(math.exp(c) for c in cosines)
         row = [0.0] * way
         for c, label in zip(cosines, labels, strict=True):
@@ -72,7 +72,12 @@ def full_context(p: Weights, support: Tensor, query: Tensor, reads: int) -> tupl
         for _ in range(reads):
             scores = [math.exp(float(h @ one)) for one in g]
             r = sum(score / sum(scores) * one for score, one in zip(scores, g, strict=True))
-            gates = p["read.weight_ih"] @ f + p["read.bias_ih"] + p["read.weight_hh"] @ torch.cat([h, r]) + p["read.bias_hh"]
+            gates = (
+                p["read.weight_ih"] @ f
+                + p["read.bias_ih"]
+                + p["read.weight_hh"] @ torch.cat([h, r])
+                + p["read.bias_hh"]
+            )
             out, c = lstm_cell(gates, c)
             h = out + f
         embedded.append(h)

@@ -68,7 +68,7 @@ def test_a_tasks_classifier_is_trained_as_torch_trains_it(head: str) -> None:
 
 @every_head
 def test_training_is_classification_over_all_classes(head: str) -> None:
-    """The loss of a mini-batch against the reference: labels are the store's own classes, whatever the task calls them."""
+    """The loss of a mini-batch against the reference: labels are the store's classes, whatever a task calls them."""
     algorithm, state = pretrained(head)
     sampler = algorithm.sampler(easy_store(CLASSES, 20, 3, TINY))
     sampler.dtype = torch.float64

@@ -1,8 +1,9 @@
-"""Matching and Prototypical Networks in float64 against plain references, task by task, and what they may not depend on."""
+"""Matching and Prototypical Networks in float64 against plain references, and what they may not depend on."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +14,17 @@ from tests.easy import TINY, easy_store, small_config
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
 from torchreptile.algorithms.by_embedding import ByEmbedding, members
 from torchreptile.algorithms.protonet import squared_distances
+from torchreptile.data import Splits
 from torchreptile.episodes import Episodes, EpisodeSampler
+from torchreptile.evaluation import Evaluation, evaluate
+from torchreptile.learned import load_learned, save_weights
 from torchreptile.outer import moved
+from torchreptile.training import resume, train
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 KINDS = {
     "matching": {"algorithm": "matching"},
+    "matching scaled": {"algorithm": "matching", "attention_scale": 10.0},
     "matching FCE": {"algorithm": "matching", "fce_reads": 3},
     "protonet": {"algorithm": "protonet"},
 }
@@ -66,7 +72,7 @@ def expected(kind: str, state: MetaState, e: Episodes, task: int, averages: dict
     if kind == "matching FCE":
         own = {name.removeprefix("fce."): p for name, p in state.params.items()}
         support, query = plain.full_context(own, support, query, reads=3)
-    return plain.attention_probabilities(support, labels, query, 3)
+    return plain.attention_probabilities(support, labels, query, 3, 10.0 if kind == "matching scaled" else 1.0)
 
 
 @every_kind
@@ -185,7 +191,9 @@ def test_fine_tuning_is_plain_gradient_descent_on_the_support_set(kind: str) -> 
     for _ in range(2):
         own = {name: p.detach().requires_grad_() for name, p in own.items()}
         embedded = plain.embedding(own, e.support_x[0], state.averages)[None]
-        logits = algorithm.label(state.params, embedded, members(e.support_y[:1], 3, embedded), embedded, torch.empty(0))
+        logits = algorithm.label(
+            state.params, embedded, members(e.support_y[:1], 3, embedded), embedded, torch.empty(0)
+        )
         loss = torch.nn.functional.cross_entropy(logits[0], e.support_y[0])
         for name, g in zip(own, torch.autograd.grad(loss, list(own.values())), strict=True):
             own[name] = own[name].detach() - 0.1 * g
@@ -244,3 +252,30 @@ def test_trained_with_more_classes_than_tested_with() -> None:
     assert drawn.support_y.shape == (2, 14)
     assert algorithm.meta_gradient(state, drawn, torch.Generator()).loss.isfinite()
     assert adapted(algorithm, state, episodes(2), "alone").shape == (2, 6, 3)
+
+
+def test_a_run_is_evaluated_with_and_without_fine_tuning(tmp_path: Path, easy_data: Splits) -> None:
+    """One training, both rows; the file says which, and another way is no other training."""
+    config = small_config(algorithm="matching", train_queries=2, inner_optimizer="sgd", inner_lr=0.1)
+    train(config, tmp_path / "run")
+    plain_row, tuned = (evaluate(tmp_path / "run", episodes=8, finetune_steps=steps) for steps in (None, 3))
+    assert [row.config.adaptation for row in (plain_row, tuned)] == [
+        "no fine-tuning",
+        "embedding fine-tuned by 3 steps",
+    ]
+    files = {Evaluation.from_json(f.read_text()).config.adaptation for f in (tmp_path / "run").glob("eval-*.json")}
+    assert files == {"no fine-tuning", "embedding fine-tuned by 3 steps"}
+    assert '"adaptation": "embedding fine-tuned by 3 steps"' in tuned.to_json()
+    assert evaluate(tmp_path / "run", episodes=8, way=5).config.task.way == 5
+
+
+def test_averages_are_kept_with_checkpoints_and_with_weights(tmp_path: Path, easy_data: Splits) -> None:
+    config = small_config(algorithm="protonet", train_queries=2, outer_optimizer="adam", outer_step_size=1e-3)
+    train(config, tmp_path / "run")
+    resume(tmp_path / "run")
+    learned = load_learned(tmp_path / "run")
+    assert float((learned.state.averages["norms.0.mean"]).abs().max()) > 1e-3
+    save_weights(learned, tmp_path / "w.safetensors", {})
+    again = load_learned(tmp_path / "w.safetensors")
+    assert again.state.averages.keys() == learned.state.averages.keys()
+    assert all(torch.equal(t, learned.state.averages[name]) for name, t in again.state.averages.items())

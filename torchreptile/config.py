@@ -141,7 +141,10 @@ class MethodConfig:
     foml_tail: int = 0
     """foml: images per class kept apart for the last inner step; 0 means a shared tail."""
     fce_reads: int = 0
-    """matching: reads of the support set by the attention LSTM of the full context embeddings; 0 means without them."""
+    """matching: reads of the support set by the attention LSTM of the full context embeddings; 0 means without."""
+    attention_scale: float = 1.0
+    """matching: what cosines are multiplied by before the softmax; 1 is the paper's equation, by which five classes can
+    get no more than 65% of the attention and training is slow."""
     pretrained_head: Literal["linear", "cosine"] = "linear"
     """pretrained: the classifier, of training classes and then of a task's: linear (Baseline of Chen et al. 2019) or
     cosine (their Baseline++)."""
@@ -150,10 +153,12 @@ class MethodConfig:
         check_types(self)
         at_least(0, foml_tail=self.foml_tail, fce_reads=self.fce_reads)
         self._require_algorithm("foml", foml_tail=self.foml_tail)
-        self._require_algorithm("matching", fce_reads=self.fce_reads)
+        positive(attention_scale=self.attention_scale)
+        scale = 0 if self.attention_scale == 1 else self.attention_scale
+        self._require_algorithm("matching", fce_reads=self.fce_reads, attention_scale=scale)
         self._require_algorithm("pretrained", pretrained_head="" if self.pretrained_head == "linear" else "cosine")
 
-    def _require_algorithm(self, its: str, **settings: int | str) -> None:
+    def _require_algorithm(self, its: str, **settings: float | str) -> None:
         """Settings of one algorithm alone are left as they are by the others."""
         for name, value in settings.items():
             require(not value or self.algorithm == its, f"{name} is {value}, but algorithm is {self.algorithm}")

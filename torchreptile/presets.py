@@ -55,9 +55,9 @@ LARGE_IMAGES = ("mini-imagenet", "folder")  # data sets for which mini-ImageNet'
 def _matching(config: Config) -> dict[str, Any]:
     """Training tasks like those of the test (Vinyals et al. 2016, section 2.2). No optimiser was published with it:
     15 queries per class and one task per step are Ravi and Larochelle's (ICLR 2017), Adam at 1e-3 is Chen et al.'s
-    (ICLR 2019), its annealing ours."""
+    (ICLR 2019), whose code scales the cosines by 100; 10 and the annealing are ours."""
     return {
-        "train_shots": 0, "train_queries": 15, "meta_batch": 1,
+        "attention_scale": 10.0, "train_shots": 0, "train_queries": 15, "meta_batch": 1,
         "outer_optimizer": "adam", "outer_step_size": 1e-3, "outer_steps": 75_000,
         "inner_optimizer": "sgd", "inner_lr": 0.01,
     }  # fmt: skip

@@ -1,10 +1,10 @@
 """Matching Networks: a query's label is the labels of the support set, weighted by attention.
 
-    P(y | x, S) = sum over i of a(x, x_i) y_i,    a = softmax over i of the cosine of f(x) and g(x_i)
+    P(y | x, S) = sum over i of a(x, x_i) y_i,    a = softmax over i of scale * cosine of f(x) and g(x_i)
 
-Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016, arXiv 1606.04080, section 2.1, equation 1. f and g are one
-embedding. With ``fce_reads`` both are conditioned on the whole support set (models/full_context.py), which then has an
-order: the one it comes in.
+Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016, arXiv 1606.04080, section 2.1, equation 1, where the scale is
+1. f and g are one embedding. With ``fce_reads`` both are conditioned on the whole support set (models/full_context.py),
+which then has an order: the one it comes in.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class MatchingNetworks(ByEmbedding):
         if reads := self.config.method.fce_reads:
             own = {name.removeprefix(PREFIX): p for name, p in params.items() if name.startswith(PREFIX)}
             support, query = functional_call(self._full_context, own, (support, query, reads))
-        return class_attention(cosines(query, support), classes)
+        return class_attention(self.config.method.attention_scale * cosines(query, support), classes)
 
     def further_params(self, network_params: Params, seed: int) -> Params:
         """Those of the full context embeddings, if wanted."""
