@@ -25,7 +25,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "matching FCE": {**ADAM, "train_queries": 3, "attention_scale": 10.0, "fce_reads": 2},
     "protonet": {**ADAM, "train_queries": 3},
     "protonet fine-tuned": {**ADAM, "train_queries": 3, "finetune_steps": 2},
-    "pretrained": {**ADAM, "train_way": 16, "train_shots": 1, "eval_steps": 40},
+    "pretrained": {**ADAM, "outer_step_size": 1e-2, "train_way": 16, "train_shots": 1, "eval_steps": 40},
     "pretrained cosine": {**ADAM, "train_way": 16, "train_shots": 1, "eval_steps": 40, "pretrained_head": "cosine"},
 }
 pytestmark = pytest.mark.parametrize("name", [*ALGORITHMS, *(case for case in SETTINGS if case not in ALGORITHMS)])
