@@ -57,7 +57,7 @@ def small_config(**changes: object) -> Config:
     if config.outer.outer_optimizer == "adam":
         config = config.replace(outer_step_size=0.008, outer_step_size_final=0.0)  # so few steps must be large
     config = config.replace(
-        way=3, train_shots=4, inner_batch=5, inner_steps=3, outer_steps=6, meta_batch=3,
+        way=3, train_way=0, train_shots=4, inner_batch=5, inner_steps=3, outer_steps=6, meta_batch=3,
         eval_steps=4, eval_batch=3, eval_episodes=20, monitor_every=2, monitor_episodes=4,
         device="cpu", execution="grouped",
     )  # fmt: skip

@@ -76,7 +76,13 @@ def describe(config: Config, out: Path, model: str) -> int:
     """Print what a training would do."""
     splits = load_splits(config.task)
     if (network := _network(model)) is not None:
-        algorithm = build_algorithm(config, splits.train.image_shape, choose_device(config.run.device), network=network)
+        algorithm = build_algorithm(
+            config,
+            splits.train.image_shape,
+            choose_device(config.run.device),
+            network=network,
+            classes=len(splits.train),
+        )
         print(f"model: {model}, {sum(math.prod(s) for s in algorithm.shapes.values()):,} parameters")
         print(f"execution {algorithm.execution.name}: {algorithm.execution.reason}")
     val = f"{len(splits.val):,} validation classes" if splits.val else "no validation classes"
@@ -114,7 +120,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     console.print(
         f"{evaluation.source}: {task.way}-way {task.shots}-shot, {evaluation.split} classes{own} of {task.title} "
         f"(split scheme {task.split_scheme}), weights trained on {evaluation.trained_on}, "
-        f"{config.evaluation.eval_episodes:,} episodes, {config.evaluation.eval_steps} inner steps, "
+        f"{config.method.algorithm}, {config.evaluation.eval_episodes:,} episodes, {config.adaptation}, "
         f"seed {evaluation.seed}, after {evaluation.step:,} outer steps",
         highlight=False,
         soft_wrap=True,
@@ -125,7 +131,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     table.add_column("published", justify="right")
     for mode in MODES:
         cell = evaluation.published(mode)
-        shown = f"{cell.accuracy:.2f}% ± {cell.margin:.2f}" if cell else "-"
+        shown = str(cell) if cell else "-"
         table.add_row(mode.replace("_", "-"), str(getattr(evaluation.result, mode)), shown)
     console.print(table)
 
@@ -296,7 +302,7 @@ def presets() -> int:
         cells = [
             published(algorithm, task.dataset, task.way, task.shots, transductive) for transductive in (False, True)
         ]
-        shown = [f"{cell.accuracy:.2f}% ± {cell.margin:.2f}" if cell else "-" for cell in cells]
+        shown = [str(cell) if cell else "-" for cell in cells]
         table.add_row(entry.name, *shown)
     console = _Output()
     console.print(table)

@@ -165,12 +165,12 @@ class Evaluation:
         task = self.config.task
         if self.split != "test":
             return None
-        algorithm = self.config.method.algorithm
-        return published(algorithm, task.dataset, task.way, task.shots, transductive=mode == "transductive")
+        return published(self.config.variant, task.dataset, task.way, task.shots, transductive=mode == "transductive")
 
     def to_json(self) -> str:
         """Everything, as indented JSON; accuracies from 0 to 1, published ones in percent."""
         content = dataclasses.asdict(self)
+        content["adaptation"] = self.config.adaptation
         content["published_percent"] = {
             mode: cell.accuracy if (cell := self.published(mode)) else None for mode in MODES
         }
@@ -186,6 +186,7 @@ class Evaluation:
         try:
             content = json.loads(text)
             content.pop("published_percent")
+            content.pop("adaptation", None)
             content["config"] = Config.from_json(json.dumps(content["config"]))
             content["result"] = Result(**{mode: Accuracy(**content["result"][mode]) for mode in MODES})
             return cls(**content)
@@ -205,6 +206,7 @@ def evaluate(
     episodes: int | None = None,
     eval_steps: int | None = None,
     eval_batch: int | None = None,
+    finetune_steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
     checkpoint: Kept = "last",
@@ -225,8 +227,8 @@ def evaluate(
         data_root: the folder that holds the data set, where it is not the training's.
         data: own images, brought to the size of those that the weights were trained on. If that was on own images
             too, they are divided as those were: so name a folder that has moved, or other classes for testing.
-        shots, way, episodes, eval_steps, eval_batch: instead of the training's settings; another way than the
-            weights have outputs is refused.
+        shots, way, episodes, eval_steps, eval_batch, finetune_steps: instead of the training's settings; another way
+            than the weights have outputs is refused.
         seed: of episodes and mini-batches.
         device: auto, cpu, cuda or cuda:N.
         checkpoint: of a run folder, the last one or the one with the best validation accuracy.
@@ -243,6 +245,7 @@ def evaluate(
     keep_freed_memory()
     learned = source.to(where) if isinstance(source, Learned) else load_learned(source, where, checkpoint)
     wanted = {"shots": shots, "way": way, "eval_episodes": episodes, "eval_steps": eval_steps, "eval_batch": eval_batch}
+    wanted |= {"finetune_steps": finetune_steps}
     changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     changes |= {"execution": execution, "precision": precision, "task_chunk": task_chunk}
     if dataset is not None and dataset != learned.config.task.dataset:

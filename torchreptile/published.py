@@ -1,8 +1,11 @@
 """The published accuracies, and where they stand.
 
 Sources: [Reptile] Nichol, Achiam, Schulman 2018, arXiv 1803.02999, tables 1 and 2 (first-order MAML as [MAML] or
-[Reptile] ran it); [MAML] Finn, Abbeel, Levine 2017, arXiv 1703.03400, table 1;
-[Meta-SGD] Li, Zhou, Chen, Li 2017, arXiv 1707.09835, tables 2 and 3 (also of MAML at mini-ImageNet 20-way).
+[Reptile] ran it); [MAML] Finn, Abbeel, Levine 2017, arXiv 1703.03400, table 1; [Meta-SGD] Li, Zhou, Chen, Li 2017,
+arXiv 1707.09835, tables 2 and 3 (also of MAML at mini-ImageNet 20-way); [Matching Networks] Vinyals et al. 2016,
+arXiv 1606.04080, table 1, and on mini-ImageNet's usual split Ravi and Larochelle 2017, table 1; [Prototypical Networks]
+Snell, Swersky, Zemel 2017, arXiv 1703.05175, tables 1 and 2; [Baselines] Chen et al. 2019, arXiv 1904.04232, table 2
+(Conv-4) and, on Omniglot, the appendix.
 """
 
 from __future__ import annotations
@@ -15,13 +18,17 @@ class Published:
     """A published accuracy.
 
     Attributes:
-        accuracy, margin: percent, with the margin as printed in the source.
+        accuracy, margin: percent, with the margin as printed in the source; None if it prints none.
         source: where it stands.
     """
 
     accuracy: float
-    margin: float
+    margin: float | None
     source: str
+
+    def __str__(self) -> str:
+        """For people: ``97.68% ± 0.04``."""
+        return f"{self.accuracy:.2f}%" + ("" if self.margin is None else f" ± {self.margin:.2f}")
 
 
 REPTILE_SOURCE = "Nichol et al. 2018, table 2"
@@ -30,7 +37,14 @@ MAML_SOURCE = "Finn et al. 2017, table 1"
 META_SGD_SOURCE = "Li et al. 2017, table 2"
 META_SGD_MINI_SOURCE = "Li et al. 2017, table 3"
 
-# Keyed by (algorithm, data set, way, shots, transductive).
+MATCHING_SOURCE = "Vinyals et al. 2016, table 1"
+MATCHING_MINI_SOURCE = "Ravi and Larochelle 2017, table 1"
+PROTONET_SOURCE = "Snell et al. 2017, table 1"
+PROTONET_MINI_SOURCE = "Snell et al. 2017, table 2"
+BASELINE_SOURCE = "Chen et al. 2019, appendix"
+BASELINE_MINI_SOURCE = "Chen et al. 2019, table 2"
+
+# Keyed by (algorithm and its form, data set, way, shots, transductive).
 PUBLISHED: dict[tuple[str, str, int, int, bool], Published] = {
     ("reptile", "omniglot", 5, 1, False): Published(95.39, 0.09, REPTILE_SOURCE),
     ("reptile", "omniglot", 5, 1, True): Published(97.68, 0.04, REPTILE_SOURCE),
@@ -72,9 +86,40 @@ PUBLISHED: dict[tuple[str, str, int, int, bool], Published] = {
     ("meta-sgd", "mini-imagenet", 5, 5, True): Published(64.03, 0.94, META_SGD_MINI_SOURCE),
     ("meta-sgd", "mini-imagenet", 20, 1, True): Published(17.56, 0.64, META_SGD_MINI_SOURCE),
     ("meta-sgd", "mini-imagenet", 20, 5, True): Published(28.92, 0.35, META_SGD_MINI_SOURCE),
+    ("matching", "omniglot", 5, 1, False): Published(98.1, None, MATCHING_SOURCE),
+    ("matching", "omniglot", 5, 5, False): Published(98.9, None, MATCHING_SOURCE),
+    ("matching", "omniglot", 20, 1, False): Published(93.8, None, MATCHING_SOURCE),
+    ("matching", "omniglot", 20, 5, False): Published(98.5, None, MATCHING_SOURCE),
+    ("matching fine-tuned", "omniglot", 5, 1, False): Published(97.9, None, MATCHING_SOURCE),
+    ("matching fine-tuned", "omniglot", 5, 5, False): Published(98.7, None, MATCHING_SOURCE),
+    ("matching fine-tuned", "omniglot", 20, 1, False): Published(93.5, None, MATCHING_SOURCE),
+    ("matching fine-tuned", "omniglot", 20, 5, False): Published(98.7, None, MATCHING_SOURCE),
+    ("matching", "mini-imagenet", 5, 1, False): Published(43.40, 0.78, MATCHING_MINI_SOURCE),
+    ("matching", "mini-imagenet", 5, 5, False): Published(51.09, 0.71, MATCHING_MINI_SOURCE),
+    ("matching FCE", "mini-imagenet", 5, 1, False): Published(43.56, 0.84, MATCHING_MINI_SOURCE),
+    ("matching FCE", "mini-imagenet", 5, 5, False): Published(55.31, 0.73, MATCHING_MINI_SOURCE),
+    ("protonet", "omniglot", 5, 1, False): Published(98.8, None, PROTONET_SOURCE),
+    ("protonet", "omniglot", 5, 5, False): Published(99.7, None, PROTONET_SOURCE),
+    ("protonet", "omniglot", 20, 1, False): Published(96.0, None, PROTONET_SOURCE),
+    ("protonet", "omniglot", 20, 5, False): Published(98.9, None, PROTONET_SOURCE),
+    ("protonet", "mini-imagenet", 5, 1, False): Published(49.42, 0.78, PROTONET_MINI_SOURCE),
+    ("protonet", "mini-imagenet", 5, 5, False): Published(68.20, 0.66, PROTONET_MINI_SOURCE),
+    ("pretrained", "omniglot", 5, 1, False): Published(94.89, 0.45, BASELINE_SOURCE),
+    ("pretrained", "omniglot", 5, 5, False): Published(99.12, 0.13, BASELINE_SOURCE),
+    ("pretrained", "mini-imagenet", 5, 1, False): Published(42.11, 0.71, BASELINE_MINI_SOURCE),
+    ("pretrained", "mini-imagenet", 5, 5, False): Published(62.53, 0.69, BASELINE_MINI_SOURCE),
+    ("pretrained cosine", "omniglot", 5, 1, False): Published(95.41, 0.39, BASELINE_SOURCE),
+    ("pretrained cosine", "omniglot", 5, 5, False): Published(99.38, 0.10, BASELINE_SOURCE),
+    ("pretrained cosine", "mini-imagenet", 5, 1, False): Published(48.24, 0.75, BASELINE_MINI_SOURCE),
+    ("pretrained cosine", "mini-imagenet", 5, 5, False): Published(66.43, 0.63, BASELINE_MINI_SOURCE),
 }
 
 
-def published(algorithm: str, dataset: str, way: int, shots: int, transductive: bool) -> Published | None:
-    """The published accuracy of that cell, or None where none was published."""
-    return PUBLISHED.get((algorithm, dataset, way, shots, transductive))
+def published(variant: str, dataset: str, way: int, shots: int, transductive: bool) -> Published | None:
+    """The published accuracy of that cell, or None where none was published.
+
+    Args:
+        variant: the algorithm, and which form of it: ``Config.variant``.
+        dataset, way, shots, transductive: the cell.
+    """
+    return PUBLISHED.get((variant, dataset, way, shots, transductive))

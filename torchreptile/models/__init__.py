@@ -48,19 +48,26 @@ class Blueprint:
         image_shape: (C, H, W).
         outputs: numbers the module makes of an image.
         module: gives the form alone; its own weights are never used.
+        classes: of the images to train on; 0 where nothing is trained.
     """
 
     network: Network
     image_shape: tuple[int, int, int]
     outputs: int
     module: nn.Module
+    classes: int = 0
 
     @classmethod
     def of(
-        cls, network: Network, image_shape: tuple[int, int, int], outputs: int, device: torch.device | str = "cpu"
+        cls,
+        network: Network,
+        image_shape: tuple[int, int, int],
+        outputs: int,
+        device: torch.device | str = "cpu",
+        classes: int = 0,
     ) -> Blueprint:
         """With its module on ``device``."""
-        return cls(network, image_shape, outputs, build_network(network, image_shape, outputs).to(device))
+        return cls(network, image_shape, outputs, build_network(network, image_shape, outputs).to(device), classes)
 
     def params(self, seed: int) -> dict[str, Tensor]:
         """Freshly drawn weights by name, on the module's device: same seed, same weights."""

@@ -109,7 +109,7 @@ def _accuracy(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mod
         else:  # a band of no width cannot be seen
             axis.errorbar(steps, means, yerr=margins, color=color, capsize=5, linestyle="none", label=label)
     task = config.task
-    cell = published(config.method.algorithm, task.dataset, task.way, task.shots, mode == "transductive")
+    cell = published(config.variant, task.dataset, task.way, task.shots, mode == "transductive")
     if cell is not None:
         axis.axhline(cell.accuracy, color=ink.text, linestyle=(0, (5, 3)), linewidth=1.3)
         axis.text(

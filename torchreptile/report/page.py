@@ -38,6 +38,10 @@ ALGORITHM_WORDS = {
     "fomaml": "first-order MAML",
     "anil": "ANIL",
     "meta-sgd": "Meta-SGD",
+    "matching": "Matching Networks",
+    "protonet": "Prototypical Networks",
+    "pretrained": "a classifier of all training classes (no meta-learning)",
+    "scratch": "nothing (every task from scratch)",
 }
 GROUP_WORDS = {
     "task": "Task",
@@ -201,7 +205,7 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
             beside = ("none", "", "")
         else:
             difference = f"{100 * accuracy.mean - cell.accuracy:+.2f}".replace("-", "−")
-            beside = (f"{cell.accuracy:.2f}% ± {cell.margin:.2f}", cell.source, difference)
+            beside = (str(cell), cell.source, difference)
         rows.append(_ModeRow(*MODE_WORDS[mode], str(accuracy), *beside))
     hardware = environment.get("gpu") or environment.get("processor") or environment.get("machine")
     versions = [f"{name} {environment[name]}" for name in ("torchreptile", "torch") if name in environment]
@@ -216,7 +220,7 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
         "made": [
             f"seed {evaluation.seed}",
             f"{evaluation.step:,} outer steps",
-            f"{evaluation.config.evaluation.eval_steps} inner steps",
+            evaluation.config.adaptation,
             f"{evaluation.seconds:,.1f} s",
             *versions,
             *([_words(hardware)] if hardware else []),
