@@ -56,14 +56,17 @@ def small_config(**changes: object) -> Config:
 
 def double_params(config: Config, shape: tuple[int, int, int] = (1, 28, 28)) -> Params:
     """The package's initial weights in float64, with biases and BatchNorm moved off 0 and 1 so that errors show."""
+    return shaken(initial_params(for_images, shape, config.task.way, config.run.seed))
+
+
+def shaken(params: Params) -> Params:
+    """These weights in float64, with all that are in one axis moved by noise."""
     generator = torch.Generator().manual_seed(99)
-    params = {
-        name: p.double() for name, p in initial_params(for_images, shape, config.task.way, config.run.seed).items()
-    }
-    for p in params.values():
+    moved = {name: p.double() for name, p in params.items()}
+    for p in moved.values():
         if p.ndim == 1:
             p += 0.1 * torch.randn(p.shape, generator=generator, dtype=torch.float64)
-    return params
+    return moved
 
 
 def drawn_orders(tasks: int, passes: int, images: int, generator: torch.Generator) -> list[list[list[int]]]:

@@ -91,11 +91,12 @@ def evaluate(source: Path, as_json: bool, **settings: Any) -> int:
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """A table of both accuracies beside the published ones."""
     config, task = evaluation.config, evaluation.config.task
+    steps = f"{config.evaluation.eval_steps} inner steps, " if config.method.takes_inner_steps else ""
     own = " (the very classes these weights were trained on: no test result)" if evaluation.on_training_classes else ""
     console.print(
         f"{evaluation.source}: {task.way}-way {task.shots}-shot, {evaluation.split} classes{own} of {task.title} "
         f"(split scheme {task.split_scheme}), weights trained on {evaluation.trained_on}, "
-        f"{config.evaluation.eval_episodes:,} episodes, {config.evaluation.eval_steps} inner steps, "
+        f"{config.evaluation.eval_episodes:,} episodes, {steps}"
         f"seed {evaluation.seed}, after {evaluation.step:,} outer steps",
         highlight=False,
         soft_wrap=True,
@@ -105,9 +106,10 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     table.add_column("accuracy, 95% CI", justify="right")
     table.add_column("published", justify="right")
     for mode in MODES:
-        cell = evaluation.published(mode)
-        shown = f"{cell.accuracy:.2f}% ± {cell.margin:.2f}" if cell else "-"
-        table.add_row(mode.replace("_", "-"), str(getattr(evaluation.result, mode)), shown)
+        accuracy = evaluation.result.by_mode(mode)
+        table.add_row(mode.replace("_", "-"), str(accuracy or "does not apply"), str(evaluation.published(mode) or "-"))
+    for name, accuracy in evaluation.result.further.items():
+        table.add_row(name, str(accuracy), str(evaluation.published(name) or "-"))
     console.print(table)
 
 
@@ -208,7 +210,7 @@ def presets() -> int:
         cells = [
             published(algorithm, task.dataset, task.way, task.shots, transductive) for transductive in (False, True)
         ]
-        shown = [f"{cell.accuracy:.2f}% ± {cell.margin:.2f}" if cell else "-" for cell in cells]
+        shown = [str(cell or "-") for cell in cells]
         table.add_row(entry.name, *shown)
     console = _Output()
     console.print(table)

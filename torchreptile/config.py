@@ -16,7 +16,7 @@ from typing import Any, Literal, get_type_hints
 from torchreptile.checks import at_least, at_most, check_types, positive, require
 from torchreptile.errors import ConfigError
 
-AlgorithmName = Literal["reptile", "foml"]
+AlgorithmName = Literal["reptile", "foml", "mann", "meta-lstm"]
 OuterOptimizer = Literal["sgd", "adam"]
 InnerOptimizer = Literal["adam", "sgd"]
 InnerStatePolicy = Literal["share", "carry", "reset"]
@@ -125,20 +125,51 @@ class MethodConfig:
     """Which few-shot learner is trained, and what single ones have for themselves."""
 
     algorithm: AlgorithmName = "reptile"
-    """reptile, or foml (first-order MAML as the Reptile paper has it: the last inner step's change alone)."""
+    """reptile, foml (first-order MAML as the Reptile paper has it: the last inner step's change alone), mann (a
+    network with an external memory) or meta-lstm (a learned optimiser)."""
     foml_tail: int = 0
     """foml: images per class kept apart for the last inner step; 0 means a shared tail."""
+    mann_units: int = 200
+    """mann: units of the LSTM controller."""
+    mann_slots: int = 128
+    """mann: rows of the memory."""
+    mann_width: int = 40
+    """mann: numbers in a row of the memory."""
+    mann_heads: int = 4
+    """mann: read heads, which are also the least used rows that may be written."""
+    mann_decay: float = 0.99
+    """mann: what remains of a row's usage from one image to the next."""
+    meta_lstm_units: int = 20
+    """meta-lstm: units of the LSTM that reads losses and gradients."""
+    meta_lstm_filters: int = 32
+    """meta-lstm: filters of every convolution of the learner."""
 
     def __post_init__(self) -> None:
         check_types(self)
+        self._check_memory()
+        at_least(1, meta_lstm_units=self.meta_lstm_units, meta_lstm_filters=self.meta_lstm_filters)
         at_least(0, foml_tail=self.foml_tail)
         if self.foml_tail:
             require(self.algorithm == "foml", f"foml_tail is {self.foml_tail}, but algorithm is {self.algorithm}")
 
+    def _check_memory(self) -> None:
+        at_least(1, mann_units=self.mann_units, mann_width=self.mann_width, mann_heads=self.mann_heads)
+        at_least(0, mann_decay=self.mann_decay)
+        at_most(1, mann_decay=self.mann_decay)
+        require(
+            self.mann_slots >= self.mann_heads,
+            f"mann_slots is {self.mann_slots}; it must be at least mann_heads ({self.mann_heads})",
+        )
+
     @property
     def learns_from_queries(self) -> bool:
         """Whether its training tasks have a query set of ``train_queries`` images per class."""
-        return self.algorithm not in ("reptile", "foml")
+        return self.algorithm not in ("reptile", "foml", "mann")
+
+    @property
+    def takes_inner_steps(self) -> bool:
+        """Whether it adapts step by step, so that ``inner_steps`` and ``eval_steps`` mean something."""
+        return self.algorithm != "mann"
 
 
 @dataclass(frozen=True)
@@ -267,6 +298,11 @@ class Config:
 
     def __post_init__(self) -> None:
         self._check_queries()
+        if self.method.algorithm == "mann":
+            require(
+                not self.evaluation.transductive,
+                "transductive is set, but mann labels each query alone and has no such accuracy; leave it out",
+            )
         images = self.task.way * self.task.images_per_class
         batch, tail = self.inner.inner_batch, self.method.foml_tail
         if tail:

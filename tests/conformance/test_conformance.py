@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.easy import TINY, double_params, easy_store, small_config
+from tests.easy import TINY, easy_store, shaken, small_config
 from torchreptile.algorithms import ALGORITHMS, Algorithm, MetaGradient, MetaState, build_algorithm
 from torchreptile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from torchreptile.config import Config
@@ -20,8 +20,17 @@ from torchreptile.outer import moved
 pytestmark = pytest.mark.parametrize("name", ALGORITHMS)
 
 
+# What single algorithms need to be small, and to learn within a test.
+OWN: dict[str, dict[str, object]] = {
+    "mann": {"mann_units": 60, "mann_slots": 16, "mann_width": 20, "mann_heads": 2}
+    | {"outer_optimizer": "adam", "outer_step_size": 4e-3},
+    "meta-lstm": {"train_queries": 3, "meta_lstm_units": 6, "meta_lstm_filters": 12}
+    | {"outer_optimizer": "adam", "outer_step_size": 1e-2},
+}
+
+
 def start(name: str, **changes: object) -> tuple[Config, Algorithm, MetaState]:
-    config = small_config(algorithm=name, **changes)
+    config = small_config(**({"algorithm": name} | OWN.get(name, {}) | changes))
     algorithm = build_algorithm(config, TINY, torch.device("cpu"))
     return (
         config,
@@ -30,16 +39,21 @@ def start(name: str, **changes: object) -> tuple[Config, Algorithm, MetaState]:
     )
 
 
+def modes(algorithm: Algorithm) -> list[str]:
+    """The accuracies that apply."""
+    return ["transductive"] * algorithm.transduces + ["non_transductive"]
+
+
 def tiny_store(seed: int = 0) -> ImageStore:
     return easy_store(30, 20, seed, TINY, noise=0.2)
 
 
 def trained(algorithm: Algorithm, state: MetaState, steps: int, generator: torch.Generator) -> MetaState:
-    """So many outer steps of size 0.5, on tasks of four."""
+    """So many outer steps of half the usual size, on meta-batches of four tasks."""
     sampler = algorithm.sampler(tiny_store())
     for _ in range(steps):
         learned = algorithm.meta_gradient(state, sampler.sample(4, generator), generator)
-        state = moved(algorithm.config.outer, state, learned, 0.5)
+        state = moved(algorithm.config.outer, state, learned, algorithm.config.outer.outer_step_size / 2)
     return state
 
 
@@ -101,7 +115,7 @@ def test_training_beats_chance_and_the_start(name: str) -> None:
     sampler = EpisodeSampler(tiny_store(seed=1), 5, 1, 1)
     before = measure(algorithm, state, sampler, 60, seed=0)
     after = measure(algorithm, trained(algorithm, state, 30, seeded(1)), sampler, 60, seed=0)
-    for mode in ("transductive", "non_transductive"):
+    for mode in modes(algorithm):
         assert getattr(after, mode).mean > 0.65
         assert getattr(after, mode).mean > getattr(before, mode).mean + 0.07
 
@@ -118,7 +132,7 @@ def test_permuted_classes_leave_the_accuracy(name: str) -> None:
     turn = torch.tensor([1, 2, 0])
     relabelled = replace(episodes, support_y=turn[episodes.support_y], query_y=turn[episodes.query_y])
     first, second = (algorithm.predict(state, e, seeded(2)) for e in (episodes, relabelled))
-    for mode in ("transductive", "non_transductive"):
+    for mode in modes(algorithm):
         right = float((getattr(first, mode) == episodes.query_y).double().mean())
         right_relabelled = float((getattr(second, mode) == relabelled.query_y).double().mean())
         assert right > 0.6  # chance is a third
@@ -134,15 +148,17 @@ def test_permuted_labels_with_permuted_heads_are_the_same_network(name: str) -> 
 
     def turned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         back = turn.argsort()
-        return {key: t[back] if key.startswith("head.") else t for key, t in tensors.items()}
+        rows = {key: t[back] if key.startswith("head.") else t for key, t in tensors.items()}
+        # What is told of a label enters by a column of its own.
+        return {key: t[:, back] if key.startswith("label.") else t for key, t in rows.items()}
 
     inner = replace(state.inner, v=turned(state.inner.v))
     other = replace(state, params=turned(state.params), inner=inner)
     episodes = EpisodeSampler(tiny_store(seed=1), 3, 1, 1, torch.float64).sample(20, seeded(0))
     relabelled = replace(episodes, support_y=turn[episodes.support_y], query_y=turn[episodes.query_y])
     first, second = algorithm.predict(state, episodes, seeded(2)), algorithm.predict(other, relabelled, seeded(2))
-    assert torch.equal(second.transductive, turn[first.transductive])
-    assert torch.equal(second.non_transductive, turn[first.non_transductive])
+    for mode in modes(algorithm):
+        assert torch.equal(getattr(second, mode), turn[getattr(first, mode)])
 
 
 def test_one_query_never_changes_another_ones_prediction(name: str) -> None:
@@ -161,19 +177,18 @@ def test_one_query_never_changes_another_ones_prediction(name: str) -> None:
 def test_batched_equals_sequential(name: str) -> None:
     """SGD in float64: four tasks side by side, and the mean of the four done one at a time by the loop."""
 
-    def gradient(execution: str, tasks: slice) -> MetaGradient:
+    def gradient(execution: str, tasks: slice, generator: torch.Generator) -> MetaGradient:
         # One inner batch holds a whole task, so that the order of its images does not matter.
-        config = small_config(
-            algorithm=name, inner_optimizer="sgd", inner_lr=0.1, inner_batch=12, inner_steps=3, execution=execution
-        )
-        algorithm = build_algorithm(config, TINY, torch.device("cpu"))
+        settings = {"inner_optimizer": "sgd", "inner_lr": 0.1, "inner_batch": 12, "inner_steps": 3}
+        config, algorithm, state = start(name, **settings, execution=execution)
         sampler = algorithm.sampler(tiny_store())
         sampler.dtype = torch.float64
-        state = algorithm.initial_state(double_params(config, TINY))
-        return algorithm.meta_gradient(state, sampler.sample(4, seeded(0))[tasks], seeded(1))
+        state = algorithm.initial_state(shaken(algorithm.begin(config.run.seed).params))
+        return algorithm.meta_gradient(state, sampler.sample(4, seeded(0))[tasks], generator)
 
-    together = gradient("grouped", slice(0, 4))
-    alone = [gradient("loop", slice(task, task + 1)) for task in range(4)]
+    together = gradient("grouped", slice(0, 4), seeded(1))
+    draws = seeded(1)  # one after another they draw what all draw at once
+    alone = [gradient("loop", slice(task, task + 1), draws) for task in range(4)]
     for key, g in together.gradient.items():
         expected = torch.stack([part.gradient[key] for part in alone]).mean(0)
         torch.testing.assert_close(g, expected, rtol=0, atol=1e-10)

@@ -10,17 +10,21 @@ from torchreptile.algorithms.base import Machinery as Machinery
 from torchreptile.algorithms.base import MetaGradient as MetaGradient
 from torchreptile.algorithms.base import MetaState as MetaState
 from torchreptile.algorithms.base import Predictions as Predictions
+from torchreptile.algorithms.base import Further as Further
 from torchreptile.algorithms.foml import FirstOrderMAML as FirstOrderMAML
+from torchreptile.algorithms.mann import MANN as MANN
+from torchreptile.algorithms.meta_lstm import MetaLSTM as MetaLSTM
 from torchreptile.algorithms.reptile import Reptile as Reptile
 from torchreptile.chunks import TaskChunks
 from torchreptile.config import Config
-from torchreptile.execution import choose_execution
 from torchreptile.models import Blueprint, Network
 from torchreptile.processes import ALONE, Processes
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "reptile": Reptile,
     "foml": FirstOrderMAML,
+    "mann": MANN,
+    "meta-lstm": MetaLSTM,
 }
 
 
@@ -47,6 +51,6 @@ def build_algorithm(
     """
     kind = ALGORITHMS[config.method.algorithm]
     blueprint = Blueprint.of(network or kind.network(config), image_shape, kind.outputs(config), device)
-    execution = choose_execution(config.run.execution, blueprint.module, image_shape, device, task_steps)
+    execution = kind.executed(config, blueprint, device, task_steps)
     machinery = Machinery(execution, TaskChunks(config.run.task_chunk, device), processes)
     return kind(blueprint, config, machinery)

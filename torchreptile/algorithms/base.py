@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torchreptile.chunks import TaskChunks
 from torchreptile.config import Config
 from torchreptile.data.store import ImageStore
 from torchreptile.episodes import Episodes, EpisodeSampler
-from torchreptile.execution import Execution
+from torchreptile.execution import Execution, choose_execution
 from torchreptile.inner import InnerState, Params, shapes
 from torchreptile.models import Blueprint, Network, for_images
 from torchreptile.outer_optimizer import OuterState
@@ -66,12 +67,26 @@ class Predictions:
     """Predicted labels of every query image, (T, way * queries) int64 each.
 
     Attributes:
-        transductive: all queries of an episode in one batch, sharing BatchNorm statistics.
+        transductive: all queries of an episode in one batch, sharing BatchNorm statistics; None where that is
+            nothing else than each alone.
         non_transductive: each query alone with the support set; no query can influence another.
     """
 
-    transductive: Tensor
+    transductive: Tensor | None
     non_transductive: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Further:
+    """What an algorithm measures beside the accuracy of queries.
+
+    Attributes:
+        names: of the measures, for people and files, such as "presentation 2"; accuracies from 0 to 1.
+        sampler: of the episodes they are taken on.
+    """
+
+    names: tuple[str, ...]
+    sampler: EpisodeSampler
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +107,12 @@ class Machinery:
 class Adapted(ABC):
     """T learners, each adapted to the support set of its own task."""
 
-    @abstractmethod
     def together(self, query_x: Tensor) -> Tensor:
-        """Transductive: (T, Q, C, H, W) -> logits (T, Q, way), all queries of a task in one batch."""
+        """Transductive: (T, Q, C, H, W) -> logits (T, Q, way), all queries of a task in one batch.
+
+        The same as :meth:`alone` for learners that look at one image at a time.
+        """
+        return self.alone(query_x)
 
     @abstractmethod
     def alone(self, query_x: Tensor) -> Tensor:
@@ -109,7 +127,10 @@ class Algorithm(ABC):
         blueprint: the network it learns with.
         execution: how it computes.
         chunks, processes: how many tasks at a time, and with whom they are shared.
+        transduces: whether queries in one batch can be labelled otherwise than each alone.
     """
+
+    transduces: ClassVar[bool] = True
 
     def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
         self.config, self.blueprint, self.execution = config, blueprint, machinery.execution
@@ -124,6 +145,15 @@ class Algorithm(ABC):
     def outputs(config: Config) -> int:
         """How many numbers its network makes of an image: one per class, unless it wants an embedding."""
         return config.task.way
+
+    @classmethod
+    def executed(cls, config: Config, blueprint: Blueprint, device: torch.device, task_steps: float) -> Execution:
+        """How T copies of its network are computed.
+
+        Raises:
+            ConfigError: the network cannot be executed as the settings ask.
+        """
+        return choose_execution(config.run.execution, blueprint.module, blueprint.image_shape, device, task_steps)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -189,15 +219,33 @@ class Algorithm(ABC):
         def label(part: slice) -> Tensor:
             its = episodes[part]
             adapted = self.adapt(state, its.support_x, its.support_y, drawn[part])
-            return torch.stack([adapted.together(its.query_x), adapted.alone(its.query_x)]).argmax(-1)
+            ways = [adapted.together, adapted.alone] if self.transduces else [adapted.alone]
+            return torch.stack([way(its.query_x) for way in ways]).argmax(-1)
 
-        share = self.processes.share(tasks)
-        labels = torch.zeros(2, *episodes.query_y.shape, dtype=torch.int64, device=episodes.query_y.device)
         with self.own_draws(generator):
-            if pieces := self.chunks.map(share, label):
-                labels[:, share] = torch.cat(pieces, dim=1)
-        self.processes.sum_([labels])
-        return Predictions(transductive=labels[0], non_transductive=labels[1])
+            labels = self.shared_out(label, episodes.query_y.new_zeros(1 + self.transduces, *episodes.query_y.shape))
+        return Predictions(labels[0] if self.transduces else None, labels[-1])
+
+    def further(self, store: ImageStore) -> Further | None:
+        """What to measure beside the accuracy of queries on classes of that store: by default nothing."""
+        return None
+
+    def measure_further(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Tensor:
+        """(names, T) the measures that :meth:`further` named, of each episode; ``state`` is left as it was."""
+        return torch.empty(0, len(episodes), device=generator.device)
+
+    def shared_out(self, work: Callable[[slice], Tensor], blank: Tensor) -> Tensor:
+        """``work`` done for all tasks, piece by piece and by all processes together.
+
+        Args:
+            work: gives (rows, these tasks, ...).
+            blank: (rows, T, ...) zeros, which are overwritten.
+        """
+        share = self.processes.share(blank.shape[1])
+        if pieces := self.chunks.map(share, work):
+            blank[:, share] = torch.cat(pieces, dim=1)
+        self.processes.sum_([blank])
+        return blank
 
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
         """Find out once how many tasks of this kind fit into memory."""
