@@ -192,15 +192,16 @@ def test_presentations_count_up() -> None:
 
 def test_accuracy_by_presentation_is_measured() -> None:
     """By hand over the same episodes; there is no transductive accuracy."""
-    algorithm, state = begun(train_shots=4)
+    algorithm, state = begun()
+    store = easy_store(12, images=4, shape=TINY)
     state = state.mapped(lambda t: t.float() if t is not state.inner.steps else t)
-    result = measure(algorithm, state, EpisodeSampler(easy_store(12, shape=TINY), 3, 1, 1), 40, seed=5)
+    result = measure(algorithm, state, EpisodeSampler(store, 3, 1, 1), 40, seed=5)
     assert result.transductive is None
     assert list(result.further) == [f"presentation {number}" for number in (1, 2, 3, 4)]
     generator = seeded(5)
-    drawn = EpisodeSampler(easy_store(12, shape=TINY), 3, 1, 1).sample(100, generator)[:40]
+    drawn = EpisodeSampler(store, 3, 1, 1).sample(100, generator)[:40]
     algorithm.predict(state, drawn, generator)
-    further = algorithm.further(easy_store(12, shape=TINY))
+    further = algorithm.further(store)
     assert further is not None
     episodes = further.sampler.sample(100, generator)[:40]
     logits, labels = algorithm.read_through(state.params, episodes, algorithm.training_draw(40, 12, generator))

@@ -1,7 +1,7 @@
 """The learned optimiser of Ravi and Larochelle 2017: an LSTM whose cell is the learner's weights.
 
 Every weight is a coordinate; all coordinates share the optimiser's parameters and have states of their own. An
-ordinary LSTM reads loss and gradient, and from what it makes of them the gates of the update follow (section 3.2):
+ordinary LSTM reads loss and gradient, and from what it makes of them the gates of the update follow (section 3.1):
 
     i = sigmoid(W_I [h, theta, i before] + b_I)    f = sigmoid(W_F [h, theta, f before] + b_F)
     theta <- f * theta - i * gradient
