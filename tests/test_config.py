@@ -18,6 +18,8 @@ CHANGED = {
     "way": 20, "shots": 5, "train_shots": 9,
     "inner_optimizer": "sgd", "inner_lr": 0.25, "inner_batch": 3, "inner_steps": 11, "replacement": True,
     "inner_state": "carry", "algorithm": "foml", "foml_tail": 2, "outer_steps": 17, "meta_batch": 2,
+    "mann_units": 30, "mann_slots": 20, "mann_width": 8, "mann_heads": 3, "mann_decay": 0.5,
+    "meta_lstm_units": 7, "meta_lstm_filters": 9,
     "outer_optimizer": "adam", "outer_clip": 2.5, "outer_clip_by": "norm",
     "outer_step_size": 0.5, "outer_step_size_final": 0.125, "outer_halve_every": 5,
     "max_minutes": 1.5, "eval_steps": 3, "eval_batch": 4,

@@ -130,9 +130,10 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     table.add_column("accuracy, 95% CI", justify="right")
     table.add_column("published", justify="right")
     for mode in MODES:
-        cell = evaluation.published(mode)
-        shown = str(cell) if cell else "-"
-        table.add_row(mode.replace("_", "-"), str(getattr(evaluation.result, mode)), shown)
+        accuracy = evaluation.result.by_mode(mode)
+        table.add_row(mode.replace("_", "-"), str(accuracy or "does not apply"), str(evaluation.published(mode) or "-"))
+    for name, accuracy in evaluation.result.further.items():
+        table.add_row(name, str(accuracy), str(evaluation.published(name) or "-"))
     console.print(table)
 
 
@@ -302,7 +303,7 @@ def presets() -> int:
         cells = [
             published(algorithm, task.dataset, task.way, task.shots, transductive) for transductive in (False, True)
         ]
-        shown = [str(cell) if cell else "-" for cell in cells]
+        shown = [str(cell or "-") for cell in cells]
         table.add_row(entry.name, *shown)
     console = _Output()
     console.print(table)

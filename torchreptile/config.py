@@ -17,8 +17,9 @@ from torchreptile.checks import at_least, at_most, check_types, positive, requir
 from torchreptile.errors import ConfigError
 
 AlgorithmName = Literal[
-    "reptile", "foml", "maml", "fomaml", "anil", "meta-sgd", "matching", "protonet", "pretrained", "scratch"
-]
+    "reptile", "foml", "maml", "fomaml", "anil", "meta-sgd",
+    "matching", "protonet", "pretrained", "scratch", "mann", "meta-lstm",
+]  # fmt: skip
 OuterOptimizer = Literal["sgd", "adam"]
 InnerOptimizer = Literal["adam", "sgd"]
 InnerStatePolicy = Literal["share", "carry", "reset"]
@@ -142,7 +143,8 @@ class MethodConfig:
     the inner steps); fomaml (first-order MAML as the MAML paper has it: the gradient of the queries' loss at the
     adapted weights); anil (maml that adapts the head alone); meta-sgd (maml that learns a rate for every weight);
     matching (Matching Networks); protonet (Prototypical Networks); pretrained (no meta-learning: features of a
-    classifier of all training classes); scratch (nothing learned before the task)."""
+    classifier of all training classes); scratch (nothing learned before the task); mann (a network with an external
+    memory); meta-lstm (a learned optimiser)."""
     foml_tail: int = 0
     """foml: images per class kept apart for the last inner step; 0 means a shared tail."""
     fce_reads: int = 0
@@ -153,9 +155,25 @@ class MethodConfig:
     pretrained_head: Literal["linear", "cosine"] = "linear"
     """pretrained: the classifier, of training classes and then of a task's: linear (Baseline of Chen et al. 2019) or
     cosine (their Baseline++)."""
+    mann_units: int = 200
+    """mann: units of the LSTM controller."""
+    mann_slots: int = 128
+    """mann: rows of the memory."""
+    mann_width: int = 40
+    """mann: numbers in a row of the memory."""
+    mann_heads: int = 4
+    """mann: read heads, which are also the least used rows that may be written."""
+    mann_decay: float = 0.99
+    """mann: what remains of a row's usage from one image to the next."""
+    meta_lstm_units: int = 20
+    """meta-lstm: units of the LSTM that reads losses and gradients."""
+    meta_lstm_filters: int = 32
+    """meta-lstm: filters of every convolution of the learner."""
 
     def __post_init__(self) -> None:
         check_types(self)
+        self._check_memory()
+        at_least(1, meta_lstm_units=self.meta_lstm_units, meta_lstm_filters=self.meta_lstm_filters)
         at_least(0, foml_tail=self.foml_tail, fce_reads=self.fce_reads)
         self._require_algorithm("foml", foml_tail=self.foml_tail)
         positive(attention_scale=self.attention_scale)
@@ -168,10 +186,24 @@ class MethodConfig:
         for name, value in settings.items():
             require(not value or self.algorithm == its, f"{name} is {value}, but algorithm is {self.algorithm}")
 
+    def _check_memory(self) -> None:
+        at_least(1, mann_units=self.mann_units, mann_width=self.mann_width, mann_heads=self.mann_heads)
+        at_least(0, mann_decay=self.mann_decay)
+        at_most(1, mann_decay=self.mann_decay)
+        require(
+            self.mann_slots >= self.mann_heads,
+            f"mann_slots is {self.mann_slots}; it must be at least mann_heads ({self.mann_heads})",
+        )
+
     @property
     def learns_from_queries(self) -> bool:
         """Whether its training tasks have a query set of ``train_queries`` images per class."""
-        return self.algorithm not in ("reptile", "foml", "pretrained", "scratch")
+        return self.algorithm not in ("reptile", "foml", "pretrained", "scratch", "mann")
+
+    @property
+    def takes_inner_steps(self) -> bool:
+        """Whether it trains step by step in every task, so that ``inner_steps`` mean something."""
+        return self.algorithm not in ("matching", "protonet", "pretrained", "scratch", "mann")
 
     @property
     def compares_embeddings(self) -> bool:
@@ -331,6 +363,11 @@ class Config:
                 self.inner.inner_optimizer == "sgd",
                 f"inner_optimizer is {self.inner.inner_optimizer}; {self.method.algorithm} needs plain sgd",
             )
+        if self.method.algorithm == "mann":
+            require(
+                not self.evaluation.transductive,
+                "transductive is set, but mann labels each query alone and has no such accuracy; leave it out",
+            )
         self._check_embedding()
         images = self.task.way * self.task.images_per_class
         batch, tail = self.inner.inner_batch, self.method.foml_tail
@@ -376,6 +413,8 @@ class Config:
     @property
     def adaptation(self) -> str:
         """What is done in an evaluation episode before its queries are labelled, for people."""
+        if self.method.algorithm == "mann":
+            return "the support set read once"
         if not self.method.compares_embeddings:
             return f"{self.evaluation.eval_steps} inner steps"
         steps = self.evaluation.finetune_steps

@@ -132,6 +132,43 @@ def _scratch(config: Config) -> dict[str, Any]:
     return {"inner_state": "reset", "outer_steps": 1, "meta_batch": 1}
 
 
+def _mann(config: Config) -> dict[str, Any]:
+    """Santoro et al. 2016: episodes of 10 images per class, 16 at a time, 100,000 of those.
+
+    The optimiser is Adam at 1e-3, as in the public implementations that reach the paper's numbers; the paper's own
+    is RMSProp.
+    """
+    return {
+        "train_shots": 10,
+        "meta_batch": 16,
+        "outer_steps": 100_000,
+        "outer_optimizer": "adam",
+        "outer_step_size": 1e-3,
+        "outer_step_size_final": 1e-4,
+        "outer_clip": 10.0,
+        "outer_clip_by": "norm",
+    }
+
+
+def _meta_lstm(config: Config) -> dict[str, Any]:
+    """Ravi and Larochelle 2017: training tasks of as many shots as are tested, 15 queries per class, one at a time."""
+    updates = 12 if config.task.shots == 1 else 5
+    return {
+        "train_shots": 0,
+        "train_queries": 15,
+        "queries": 15,
+        "inner_steps": updates,
+        "eval_steps": updates,
+        "meta_batch": 1,
+        "outer_steps": 50_000,
+        "outer_optimizer": "adam",
+        "outer_step_size": 1e-3,
+        "outer_step_size_final": 1e-3,
+        "outer_clip": 0.25,
+        "outer_clip_by": "norm",
+    }
+
+
 # What an algorithm's own publication has in place of Reptile's settings, for the task of a preset.
 METHOD_SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {
     "maml": _maml,
@@ -142,6 +179,8 @@ METHOD_SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {
     "protonet": _protonet,
     "pretrained": _pretrained,
     "scratch": _scratch,
+    "mann": _mann,
+    "meta-lstm": _meta_lstm,
 }
 
 

@@ -303,10 +303,11 @@ def _line(
         "seconds": round(seconds, 3),
     }
     for split, result in measured.items():
-        for mode in MODES:
-            accuracy = getattr(result, mode)
-            line[f"{split}_{mode}"] = accuracy.mean
-            line[f"{split}_{mode}_ci95"] = accuracy.ci95
+        measures = {mode: accuracy for mode in MODES if (accuracy := result.by_mode(mode))}
+        for name, accuracy in (measures | result.further).items():
+            key = f"{split}_{name.replace(' ', '_')}"
+            line[key] = accuracy.mean
+            line[f"{key}_ci95"] = accuracy.ci95
     return line
 
 

@@ -7,6 +7,7 @@ import torch
 from torchreptile.algorithms.anil import ANIL as ANIL
 from torchreptile.algorithms.base import Adapted as Adapted
 from torchreptile.algorithms.base import Algorithm as Algorithm
+from torchreptile.algorithms.base import Further as Further
 from torchreptile.algorithms.base import Machinery as Machinery
 from torchreptile.algorithms.base import MetaGradient as MetaGradient
 from torchreptile.algorithms.base import MetaState as MetaState
@@ -14,8 +15,10 @@ from torchreptile.algorithms.base import Predictions as Predictions
 from torchreptile.algorithms.foml import FirstOrderMAML as FirstOrderMAML
 from torchreptile.algorithms.fomaml import FirstOrderQuery as FirstOrderQuery
 from torchreptile.algorithms.maml import MAML as MAML
-from torchreptile.algorithms.meta_sgd import MetaSGD as MetaSGD
+from torchreptile.algorithms.mann import MANN as MANN
 from torchreptile.algorithms.matching import MatchingNetworks as MatchingNetworks
+from torchreptile.algorithms.meta_lstm import MetaLSTM as MetaLSTM
+from torchreptile.algorithms.meta_sgd import MetaSGD as MetaSGD
 from torchreptile.algorithms.pretrained import Pretrained as Pretrained
 from torchreptile.algorithms.protonet import PrototypicalNetworks as PrototypicalNetworks
 from torchreptile.algorithms.reptile import Reptile as Reptile
@@ -37,6 +40,8 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "protonet": PrototypicalNetworks,
     "pretrained": Pretrained,
     "scratch": Scratch,
+    "mann": MANN,
+    "meta-lstm": MetaLSTM,
 }
 
 

@@ -73,12 +73,26 @@ class Predictions:
     """Predicted labels of every query image, (T, way * queries) int64 each.
 
     Attributes:
-        transductive: all queries of an episode in one batch, sharing BatchNorm statistics.
+        transductive: all queries of an episode in one batch, sharing BatchNorm statistics; None where that is
+            nothing else than each alone.
         non_transductive: each query alone with the support set; no query can influence another.
     """
 
-    transductive: Tensor
+    transductive: Tensor | None
     non_transductive: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Further:
+    """What an algorithm measures beside the accuracy of queries.
+
+    Attributes:
+        names: of the measures, for people and files, such as "presentation 2"; accuracies from 0 to 1.
+        sampler: of the episodes they are taken on.
+    """
+
+    names: tuple[str, ...]
+    sampler: EpisodeSampler
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +113,12 @@ class Machinery:
 class Adapted(ABC):
     """T learners, each adapted to the support set of its own task."""
 
-    @abstractmethod
     def together(self, query_x: Tensor) -> Tensor:
-        """Transductive: (T, Q, C, H, W) -> logits (T, Q, way), all queries of a task in one batch."""
+        """Transductive: (T, Q, C, H, W) -> logits (T, Q, way), all queries of a task in one batch.
+
+        The same as :meth:`alone` for learners that look at one image at a time.
+        """
+        return self.alone(query_x)
 
     @abstractmethod
     def alone(self, query_x: Tensor) -> Tensor:
@@ -118,10 +135,12 @@ class Algorithm(ABC):
         execution: how it computes.
         chunks, processes: how many tasks at a time, and with whom they are shared.
         second_order: whether it differentiates the gradients of inner steps again.
+        transduces: whether queries in one batch can be labelled otherwise than each alone.
     """
 
     meta_learns: ClassVar[bool] = True
     second_order: ClassVar[bool] = False
+    transduces: ClassVar[bool] = True
 
     def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
         self.config, self.blueprint, self.execution = config, blueprint, machinery.execution
@@ -229,15 +248,33 @@ class Algorithm(ABC):
         def label(part: slice) -> Tensor:
             its = episodes[part]
             adapted = self.adapt(state, its.support_x, its.support_y, drawn[part])
-            return torch.stack([adapted.together(its.query_x), adapted.alone(its.query_x)]).argmax(-1)
+            ways = [adapted.together, adapted.alone] if self.transduces else [adapted.alone]
+            return torch.stack([way(its.query_x) for way in ways]).argmax(-1)
 
-        share = self.processes.share(tasks)
-        labels = torch.zeros(2, *episodes.query_y.shape, dtype=torch.int64, device=episodes.query_y.device)
         with self.own_draws(generator):
-            if pieces := self.chunks.map(share, label):
-                labels[:, share] = torch.cat(pieces, dim=1)
-        self.processes.sum_([labels])
-        return Predictions(transductive=labels[0], non_transductive=labels[1])
+            labels = self.shared_out(label, episodes.query_y.new_zeros(1 + self.transduces, *episodes.query_y.shape))
+        return Predictions(labels[0] if self.transduces else None, labels[-1])
+
+    def further(self, store: ImageStore) -> Further | None:
+        """What to measure beside the accuracy of queries on classes of that store: by default nothing."""
+        return None
+
+    def measure_further(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Tensor:
+        """(names, T) the measures that :meth:`further` named, of each episode; ``state`` is left as it was."""
+        return torch.empty(0, len(episodes), device=generator.device)
+
+    def shared_out(self, work: Callable[[slice], Tensor], blank: Tensor) -> Tensor:
+        """``work`` done for all tasks, piece by piece and by all processes together.
+
+        Args:
+            work: gives (rows, these tasks, ...).
+            blank: (rows, T, ...) zeros, which are overwritten.
+        """
+        share = self.processes.share(blank.shape[1])
+        if pieces := self.chunks.map(share, work):
+            blank[:, share] = torch.cat(pieces, dim=1)
+        self.processes.sum_([blank])
+        return blank
 
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
         """Find out once how many tasks of this kind fit into memory."""

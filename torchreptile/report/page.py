@@ -42,6 +42,8 @@ ALGORITHM_WORDS = {
     "protonet": "Prototypical Networks",
     "pretrained": "a classifier of all training classes (no meta-learning)",
     "scratch": "nothing (every task from scratch)",
+    "mann": "MANN",
+    "meta-lstm": "Meta-LSTM",
 }
 GROUP_WORDS = {
     "task": "Task",
@@ -155,7 +157,8 @@ def _evaluations(folder: RunFolder) -> list[Evaluation]:
 
 def _sound(evaluation: Evaluation) -> bool:
     """Whether the values are of the types they should be, which reading alone does not check."""
-    accuracies = [getattr(evaluation.result, mode) for mode in MODES]
+    accuracies = [accuracy for mode in MODES if (accuracy := evaluation.result.by_mode(mode))]
+    accuracies += evaluation.result.further.values()
     numbers = [evaluation.seed, evaluation.step, evaluation.seconds]
     numbers += [value for accuracy in accuracies for value in dataclasses.astuple(accuracy)]
     return (
@@ -197,16 +200,21 @@ class _ModeRow:
 def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
     """An evaluation as the page shows it."""
     task, environment = evaluation.config.task, evaluation.environment
+    measures = {mode: evaluation.result.by_mode(mode) for mode in MODES} | evaluation.result.further
     rows = []
-    for mode in MODES:
-        accuracy = evaluation.result.selected(mode == "transductive")
-        cell = evaluation.published(mode)
+    for name, accuracy in measures.items():
+        cell, words = evaluation.published(name), MODE_WORDS.get(name, (name, "measured on episodes of its own"))
+        if accuracy is None:
+            rows.append(
+                _ModeRow(words[0], "queries in one batch are labelled as each alone", "does not apply", "", "", "")
+            )
+            continue
         if cell is None:
             beside = ("none", "", "")
         else:
             difference = f"{100 * accuracy.mean - cell.accuracy:+.2f}".replace("-", "−")
             beside = (str(cell), cell.source, difference)
-        rows.append(_ModeRow(*MODE_WORDS[mode], str(accuracy), *beside))
+        rows.append(_ModeRow(*words, str(accuracy), *beside))
     hardware = environment.get("gpu") or environment.get("processor") or environment.get("machine")
     versions = [f"{name} {environment[name]}" for name in ("torchreptile", "torch") if name in environment]
     return {
@@ -215,7 +223,7 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
         "trained_on": trained.task.title,
         "split": SPLITS[evaluation.split],
         "task": f"{task.way}-way {task.shots}-shot",
-        "episodes": f"{evaluation.result.transductive.episodes:,}",
+        "episodes": f"{evaluation.result.non_transductive.episodes:,}",
         "rows": rows,
         "made": [
             f"seed {evaluation.seed}",
