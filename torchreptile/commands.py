@@ -35,7 +35,7 @@ from torchreptile.workers import is_first
 
 if TYPE_CHECKING:
     from torchreptile.bench import Bench
-    from torchreptile.comparing import Comparison
+    from torchreptile.comparing import Comparison, Row
     from torchreptile.data.splits import Split
 
 STOPPED = 130
@@ -91,11 +91,16 @@ def describe(config: Config, out: Path, model: str) -> int:
     print(config.to_json())
     print(f"data: {len(splits.train):,} training classes, {val}, {test}")
     print(f"leaks: {find_leaks(splits).message(config.task.exclude_duplicates) or 'no picture is in two splits'}")
-    print(
-        f"work: {outer.outer_steps:,} outer steps x {outer.meta_batch} tasks x {inner.inner_steps} inner steps "
-        f"= {outer.outer_steps * outer.meta_batch * inner.inner_steps:,} task-steps of "
-        f"{inner.inner_batch or task.way * task.images_per_class} images"
-    )
+    tasks = f"{outer.outer_steps:,} outer steps x {outer.meta_batch} tasks"
+    if config.method.takes_inner_steps:
+        print(
+            f"work: {tasks} x {inner.inner_steps} inner steps = "
+            f"{outer.outer_steps * outer.meta_batch * inner.inner_steps:,} task-steps of "
+            f"{inner.inner_batch or task.way * task.images_per_class} images"
+        )
+    else:
+        images = task.training_way * (task.images_per_class + task.train_queries)
+        print(f"work: {tasks} of {images} images")
     print(f"would write {out}")
     return 0
 
@@ -189,11 +194,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for row in rows:
         table.add_row(
             row.algorithm,
-            *(f"{100 * row.accuracy[mode]:.2f} ± {100 * row.ci95[mode]:.2f}" for mode in MODES),
-            *(["/".join(f"{100 * (row.between[mode] or 0):.2f}" for mode in MODES)] if several else []),
-            f"{row.steps:,.0f}",
+            *(_percent(row, mode) for mode in MODES),
+            *(["/".join(_spread(row, mode) for mode in MODES)] if several else []),
+            f"{row.steps:,.0f}" if row.parameters else "-",
             f"{row.seconds / 60:.1f}",
-            f"{row.parameters:,}",
+            f"{row.parameters:,}" if row.parameters else "-",
             f"{row.adapt_ms:.1f}",
             f"{row.peak_mib:,.0f}",
         )
@@ -201,9 +206,23 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     seeds = f"; sd: between {rows[0].seeds} seeds, both ways" if several else ""
     console.print(
         f"accuracy in percent with its 95% CI over episodes{seeds}; ms/task: one task alone, from its support set to "
-        "the labels of its queries; MiB: the training's process at its largest.",
+        "the labels of its queries; MiB: the training's process at its largest; -: does not apply.",
         soft_wrap=True,
     )
+    for row in rows:
+        if row.further:
+            measures = ", ".join(f"{name} {_percent(row, name)}" for name in row.further)
+            console.print(f"{row.algorithm}: {measures}", highlight=False, soft_wrap=True)
+
+
+def _percent(row: Row, measure: str) -> str:
+    """With its interval, or ``-`` where it does not apply."""
+    return f"{100 * row.accuracy[measure]:.2f} ± {100 * row.ci95[measure]:.2f}" if measure in row.accuracy else "-"
+
+
+def _spread(row: Row, mode: str) -> str:
+    """Between seeds, in percent points."""
+    return f"{100 * (row.between[mode] or 0):.2f}" if mode in row.between else "-"
 
 
 def report(run: Path, model: str) -> int:

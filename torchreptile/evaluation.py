@@ -89,6 +89,10 @@ class Result:
         """One of MODES; None where it does not apply."""
         return self.transductive if mode == "transductive" else self.non_transductive
 
+    def measures(self) -> dict[str, Accuracy]:
+        """All there are, by name: those of MODES that apply, then the further ones."""
+        return {mode: accuracy for mode in MODES if (accuracy := self.by_mode(mode))} | self.further
+
 
 def measure(
     algorithm: Algorithm,

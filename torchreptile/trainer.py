@@ -21,7 +21,7 @@ from torchreptile.data.duplicates import find_leaks, without_leaks
 from torchreptile.device import choose_device, keep_freed_memory, precision_of
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, LostProcessError, RunError
-from torchreptile.evaluation import MODES, Result, measure
+from torchreptile.evaluation import Result, measure
 from torchreptile.inner import shapes
 from torchreptile.metrics import MetricsLog, require_tensorboard
 from torchreptile.models import Network
@@ -303,8 +303,7 @@ def _line(
         "seconds": round(seconds, 3),
     }
     for split, result in measured.items():
-        measures = {mode: accuracy for mode in MODES if (accuracy := result.by_mode(mode))}
-        for name, accuracy in (measures | result.further).items():
+        for name, accuracy in result.measures().items():
             key = f"{split}_{name.replace(' ', '_')}"
             line[key] = accuracy.mean
             line[f"{key}_ci95"] = accuracy.ci95

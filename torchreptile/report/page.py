@@ -157,10 +157,8 @@ def _evaluations(folder: RunFolder) -> list[Evaluation]:
 
 def _sound(evaluation: Evaluation) -> bool:
     """Whether the values are of the types they should be, which reading alone does not check."""
-    accuracies = [accuracy for mode in MODES if (accuracy := evaluation.result.by_mode(mode))]
-    accuracies += evaluation.result.further.values()
     numbers = [evaluation.seed, evaluation.step, evaluation.seconds]
-    numbers += [value for accuracy in accuracies for value in dataclasses.astuple(accuracy)]
+    numbers += [value for accuracy in evaluation.result.measures().values() for value in dataclasses.astuple(accuracy)]
     return (
         evaluation.split in list(SPLITS)
         and isinstance(evaluation.environment, dict)
