@@ -151,14 +151,19 @@ def _mann(config: Config) -> dict[str, Any]:
 
 
 def _meta_lstm(config: Config) -> dict[str, Any]:
-    """Ravi and Larochelle 2017: training tasks of as many shots as are tested, 15 queries per class, one at a time."""
+    """Ravi and Larochelle 2017: training tasks of as many shots as are tested, 15 queries per class, one at a time.
+
+    Every update is on the whole support set.
+    """
     updates = 12 if config.task.shots == 1 else 5
     return {
         "train_shots": 0,
         "train_queries": 15,
         "queries": 15,
+        "inner_batch": 0,
         "inner_steps": updates,
         "eval_steps": updates,
+        "eval_batch": 0,
         "meta_batch": 1,
         "outer_steps": 50_000,
         "outer_optimizer": "adam",
