@@ -121,6 +121,7 @@ class Train:
             way=task.way,
             eval_steps=evaluation.eval_steps,
             eval_batch=evaluation.eval_batch,
+            finetune_steps=evaluation.finetune_steps,
             seed=run.seed,
             device=run.device,
             execution=run.execution,
@@ -143,7 +144,7 @@ class Evaluate:
     shots: int | None = None
     """Support images per class; by default the training's."""
     way: int | None = None
-    """Classes per episode; must be the training's."""
+    """Classes per episode; must be the training's, but for matching, protonet and pretrained."""
     checkpoint: Literal["last", "best"] = "last"
     """Of a run folder: the last checkpoint, as published, or the one with the best validation accuracy."""
     dataset: str | None = None
@@ -156,6 +157,9 @@ class Evaluate:
     """Inner steps per episode; by default the training's."""
     eval_batch: int | None = None
     """Images in an inner mini-batch; by default the training's."""
+    finetune_steps: int | None = None
+    """matching, protonet: steps by which the embedding is trained on in every episode, 0 for none; by default the
+    training's."""
     seed: int = 0
     """Seed of episodes and mini-batches."""
     device: str = "auto"
@@ -193,6 +197,7 @@ class Evaluate:
             data=self.data,
             eval_steps=self.eval_steps,
             eval_batch=self.eval_batch,
+            finetune_steps=self.finetune_steps,
             seed=self.seed,
             device=self.device,
             execution=self.execution,

@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchreptile.errors import ConfigError
 from torchreptile.models import stacked_conv4
 from torchreptile.models.conv4 import Conv4, Params
+from torchreptile.models.embedding import Embedding
 from torchreptile.models.fused_conv4 import FusedConv4, stacked
 from torchreptile.models.native import NativeConv4, Rule
 from torchreptile.models.native_library import NativeUnavailableError, native_library
@@ -140,6 +141,23 @@ def choose_execution(
     if name != "loop" and (obstacle := _vmap_obstacle(module, image_shape, device)):
         raise ConfigError(f"execution {name}: {type(module).__name__} cannot be batched over tasks ({obstacle})")
     return _own_execution(module, name, "as asked")
+
+
+def shared_execution(name: str, module: nn.Module, device: torch.device, task_steps: float = 0) -> Execution:
+    """For algorithms whose tasks share one set of weights: what is called ``name`` for copies makes no difference,
+    but that ``compiled`` fuses the embedding's blocks on a CPU.
+
+    Args:
+        name: what was asked for.
+        module: the network.
+        device: where it will run.
+        task_steps: how much there is to do.
+    """
+    reason = "tasks share the weights, so that their images are one batch"
+    possible = isinstance(module, Embedding) and device.type == "cpu"
+    wanted = name == "compiled" or (name == "auto" and task_steps >= COMPILE_LARGE_FROM)
+    compiled = possible and wanted and _compiler_works()
+    return replace(_own_execution(module, "loop", reason), name="compiled" if compiled else "shared", one_by_one=False)
 
 
 def _auto_for_conv4(

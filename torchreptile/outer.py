@@ -17,7 +17,7 @@ from torchreptile.recording import Recording
 def moved(settings: OuterConfig, state: MetaState, learned: MetaGradient, step_size: float | Tensor) -> MetaState:
     """The state after an outer step of that size."""
     params, outer = outer_update(settings, state.params, state.outer, learned.gradient, step_size)
-    return replace(state, params=params, inner=learned.inner, outer=outer)
+    return replace(state, params=params, inner=learned.inner, outer=outer, averages=learned.averages)
 
 
 class OuterStep:
