@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from torchreptile.config import Config
 from torchreptile.data import Absent, ImageStore, Splits
 from torchreptile.inner import Params
 from torchreptile.models import initial_params
-from torchreptile.models.native_library import NativeUnavailableError, native_library
+from torchreptile.models.native_library import native_library
 from torchreptile.presets import for_algorithm
 
 REPOSITORY = Path(__file__).parents[1]
@@ -81,12 +83,11 @@ def shaken(params: Params) -> Params:
 
 
 def skip_without_native(execution: str = "native") -> None:
-    """Skip a test that needs compiled code of our own where it cannot be had, saying why."""
+    """Skip a test that needs compiled code of our own where there is no compiler."""
     if execution == "native":
-        try:
-            native_library()
-        except NativeUnavailableError as error:
-            pytest.skip(f"no native execution: {error}")
+        if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++ clang++").split()):
+            pytest.skip("no native execution: there is no C++ compiler")
+        native_library()  # where there is one, code that it does not take is a failure
 
 
 def drawn_orders(tasks: int, passes: int, images: int, generator: torch.Generator) -> list[list[list[int]]]:

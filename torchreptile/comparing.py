@@ -256,13 +256,15 @@ def _adapt_ms(learned: Learned, split: Split) -> float:
     generator = torch.Generator(device).manual_seed(0)
     taken = []
     with precision_of(device, config.run.precision), torch.no_grad():
-        algorithm = build_algorithm(config, store.image_shape, device)
+        work = config.evaluation.eval_episodes * config.evaluation.eval_steps  # the execution is the evaluation's
+        algorithm = build_algorithm(config, store.image_shape, device, work)
         for _ in range(1 + ADAPTATIONS):
             episode = sampler.sample(1, generator)
             drawn = algorithm.draw(1, episode.support_y.shape[1], generator)
             start = time.perf_counter()
-            adapted = algorithm.adapt(learned.state, episode.support_x, episode.support_y, drawn)
-            adapted.alone(episode.query_x).argmax(-1).cpu()  # waits for a GPU to be done
+            with algorithm.execution.claim():
+                adapted = algorithm.adapt(learned.state, episode.support_x, episode.support_y, drawn)
+                adapted.alone(episode.query_x).argmax(-1).cpu()  # waits for a GPU to be done
             taken.append(1000 * (time.perf_counter() - start))
     return statistics.median(taken[1:])  # the first warms up
 

@@ -17,7 +17,7 @@ from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import replacing, write_text
-from torchreptile.inner import InnerState
+from torchreptile.inner import InnerState, shapes
 from torchreptile.outer_optimizer import OuterState
 
 FORMAT = "torchreptile-weights-1"
@@ -55,6 +55,8 @@ class Learned:
             ConfigError: names or shapes differ.
         """
         if algorithm.fits(self.state.params):
+            if shapes(self.state.inner.v) != shapes(algorithm.begin(0).inner.v):
+                raise RunError(f"{self.name} is damaged: its second moment does not fit its weights")
             return
         trained, task = self.config.task, algorithm.config.task
         if self.state.params.keys() != algorithm.shapes.keys():

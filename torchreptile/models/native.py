@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from torchreptile.errors import ConfigError
 from torchreptile.models.conv4 import BLOCKS, Conv4, Params
 from torchreptile.models.native_library import native_library
 
@@ -87,8 +88,8 @@ class NativeConv4:
             yield
             return
         self._threads = torch.get_num_threads()
-        torch.set_num_threads(1)
         try:
+            torch.set_num_threads(1)
             yield
         finally:
             torch.set_num_threads(self._threads)
@@ -127,11 +128,12 @@ class NativeConv4:
     ) -> tuple[Tensor, Tensor, Params]:  # fmt: skip
         """Losses (T,), logits (T, B, way) and gradient, of which ``mode`` fills its own."""
         dtype, (tasks, batch) = params[NAMES[0]].dtype, x.shape[:2]
-        self._check(params, x, y)
+        moments = v if mode == "adam" else None
+        self._check(params, x, y, moments)
         way, filters = self._shapes["head.weight"][0], self._shapes["convs.0.bias"][0]
         images, weights = x.to(dtype).contiguous(), _Tensors(params)
         labels = None if y is None else y.long().contiguous()
-        second = _Tensors(v) if v and mode == "adam" else None
+        second = None if moments is None else _Tensors(moments)
         gradient = {name: torch.empty_like(p) for name, p in weights.laid.items()} if mode == "gradient" else {}
         losses, logits = x.new_empty(tasks, dtype=dtype), x.new_empty(tasks, batch, way, dtype=dtype)
         job = _Job(
@@ -154,15 +156,17 @@ class NativeConv4:
                 second.write_back()
         return losses, logits, {name: _from_taps(g) for name, g in gradient.items()}
 
-    def _check(self, params: Params, x: Tensor, y: Tensor | None) -> None:
+    def _check(self, params: Params, x: Tensor, y: Tensor | None, moments: Params | None) -> None:
+        """Nothing but this stands between wrong tensors and other people's memory."""
         tasks, batch = x.shape[:2]
         dtype = params[NAMES[0]].dtype
         if dtype not in DTYPES:
             raise ValueError(f"parameters are {dtype}; native computes in float32 and float64")
-        for name, shape in self._shapes.items():
-            p = params[name]
-            if p.dtype != dtype or p.shape != (tasks, *shape):
-                raise ValueError(f"{name} is {p.dtype} {tuple(p.shape)}; it must be {dtype} {(tasks, *shape)}")
+        self._check_tensors("", params, tasks, dtype)
+        if moments is not None:
+            self._check_tensors("the second moment of ", moments, tasks, dtype)
+        if any(t is not None and t.device.type != "cpu" for t in (x, y)):
+            raise ValueError("native takes images and labels on the cpu")
         size, channels = x.shape[-1], self._shapes["convs.0.weight"][1]
         side = -(-size // 2**BLOCKS)
         fits = self._shapes["head.weight"][1] == self._shapes["convs.0.bias"][0] * side**2
@@ -170,6 +174,13 @@ class NativeConv4:
             raise ValueError(f"images are {tuple(x.shape)}, which is not what this network takes")
         if y is not None and y.shape != (tasks, batch):
             raise ValueError(f"labels are {tuple(y.shape)}; they must be {(tasks, batch)}")
+
+    def _check_tensors(self, of: str, tensors: Params, tasks: int, dtype: torch.dtype) -> None:
+        for name, shape in self._shapes.items():
+            p, wanted = tensors.get(name), (tasks, *shape)
+            if p is None or p.dtype != dtype or p.shape != wanted or p.device.type != "cpu":
+                found = "missing" if p is None else f"{p.dtype} {tuple(p.shape)} on {p.device}"
+                raise ValueError(f"{of}{name} is {found}; it must be {dtype} {wanted} on cpu")
 
 
 class _Tensors:
@@ -207,4 +218,4 @@ def _raise_for(outcome: int) -> None:
     if outcome == 2:
         raise torch.OutOfMemoryError("can't allocate memory for native execution")
     if outcome == 3:
-        raise RuntimeError("the system gives native execution no threads; ask for fewer with torch.set_num_threads")
+        raise ConfigError("the system gives native execution no threads; ask for fewer (OMP_NUM_THREADS=1)")
