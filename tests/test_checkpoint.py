@@ -132,11 +132,18 @@ KEYS = ["config", "params", "inner", "outer", "step", "seconds", "generator", "m
 @pytest.mark.parametrize("key", KEYS)
 def test_a_missing_part_is_named(saved: Path, key: str) -> None:
     content = torch.load(saved, weights_only=True)
-    assert set(content) == {"format", *KEYS}
+    assert set(content) == {"format", "averages", *KEYS}
     del content[key]
     torch.save(content, saved)
     with pytest.raises(RunError, match=rf"last\.pt: the checkpoint is incomplete .*{key}"):
         load_checkpoint(saved)
+
+
+def test_a_checkpoint_from_before_there_were_averages_has_none(saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    del content["averages"]
+    torch.save(content, saved)
+    assert load_checkpoint(saved).state.averages == {}
 
 
 @pytest.mark.parametrize(

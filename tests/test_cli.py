@@ -152,7 +152,7 @@ def test_what_a_published_command_leaves_out_is_what_the_original_assumes() -> N
 def test_pretrained_evaluates_with_what_was_pasted() -> None:
     command = parsed_train(PASTED + " --pretrained --seed 4")
     wanted = cli.Evaluate(
-        Path("ckpt_o120"), episodes=10_000, shots=1, way=20, eval_steps=50, eval_batch=10, seed=4, device="auto"
+        Path("ckpt_o120"), episodes=10_000, shots=1, way=20, eval_steps=50, eval_batch=10, finetune_steps=0, seed=4
     )
     assert command._evaluation() == wanted
 

@@ -9,16 +9,22 @@ import signal
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
+from rich.console import Console
 
 from torchreptile import comparing
 from torchreptile.checkpoint import load_checkpoint
+from torchreptile.commands import print_comparison
 from torchreptile.comparing import compare
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.evaluation import evaluate
+from torchreptile.presets import preset
 from torchreptile.report.comparison import draw_comparison
 
 PRESET = "glyphs-1shot-5way"
@@ -75,6 +81,70 @@ def test_it_is_drawn(folder: Path) -> None:
     comparison = again(folder)
     assert comparison is not None
     assert draw_comparison(comparison).startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory: pytest.TempPathFactory) -> comparing.Comparison:
+    """Algorithms to which not everything applies: MANN has no transductive accuracy, scratch learns nothing."""
+    out = tmp_path_factory.mktemp("unlike")
+    small = SMALL | {"mann_units": 10, "mann_slots": 4, "mann_width": 5}
+    comparison = compare(PRESET, ["mann", "scratch", "pretrained"], 2, out, episodes=8, quiet=True, **small)
+    assert comparison is not None
+    kept = json.loads((out / "comparison.json").read_text())
+    assert kept["rows"] == json.loads(comparison.to_json())["rows"]
+    assert compare(PRESET, ["mann", "scratch", "pretrained"], 2, out, episodes=8, quiet=True, **small) == replace(
+        comparison, environment=ANY
+    )  # read back from the file
+    return comparison
+
+
+def test_what_does_not_apply_is_left_out(unlike: comparing.Comparison) -> None:
+    mann, scratch, pretrained = unlike.rows()
+    presentations = [f"presentation {number}" for number in (1, 2, 3, 4, 5, 10)]
+    assert list(mann.accuracy) == ["non_transductive", *presentations]
+    assert mann.further == presentations
+    seeds = [one.evaluation.result.further["presentation 2"] for one in unlike.trained[:2]]
+    assert mann.accuracy["presentation 2"] == pytest.approx((seeds[0].mean + seeds[1].mean) / 2)
+    assert mann.ci95["presentation 2"] == pytest.approx(math.hypot(seeds[0].ci95, seeds[1].ci95) / 2)
+    for row in (scratch, pretrained):
+        assert list(row.accuracy) == ["transductive", "non_transductive"]
+        assert not row.further
+    assert scratch.parameters == 0
+    assert pretrained.parameters > 10_000
+
+
+def test_all_are_measured_with_as_many_queries() -> None:
+    """Meta-LSTM's publication has 15 per class, and transductive accuracy depends on how many share a batch."""
+    assert preset(PRESET, "meta-lstm").evaluation.queries == 15
+    plan = comparing.plan(PRESET, ["reptile", "meta-lstm"], 1, 8, {})
+    assert [config.evaluation.queries for config in plan] == [1, 1]
+    assert [config.evaluation.queries for config in comparing.plan(PRESET, ["meta-lstm"], 1, 8, {"queries": 3})] == [3]
+
+
+def test_what_learns_nothing_takes_one_step_whatever_is_asked_for() -> None:
+    plan = comparing.plan(PRESET, ["scratch", "reptile"], 1, 8, {"outer_steps": 500})
+    assert [config.outer.outer_steps for config in plan] == [1, 500]
+
+
+def test_the_table_has_a_dash_where_nothing_applies_and_a_line_of_further_measures(
+    unlike: comparing.Comparison,
+) -> None:
+    printed = StringIO()
+    print_comparison(unlike, Console(file=printed, width=160))
+    words = {line.split()[0]: line.split() for line in printed.getvalue().splitlines() if line.strip()}
+    assert words["mann"][1] == "-"
+    assert words["mann"][2] == f"{100 * unlike.rows()[0].accuracy['non_transductive']:.2f}"
+    assert words["mann"][5].startswith("-/")
+    assert "presentation 10" in " ".join(words["mann:"])
+    assert words["scratch"][1] != "-"
+    assert words["scratch"][8] == "-"  # steps
+    assert words["pretrained"][8] == "2"
+
+
+def test_a_mode_that_does_not_apply_is_not_drawn(unlike: comparing.Comparison) -> None:
+    assert draw_comparison(unlike).startswith(b"\x89PNG")
+    alone = replace(unlike, trained=unlike.trained[:2])  # MANN by itself has but one mode
+    assert draw_comparison(alone).startswith(b"\x89PNG")
 
 
 def test_other_settings_in_the_same_folder_are_refused(folder: Path) -> None:

@@ -18,13 +18,18 @@ CHANGED = {
     "way": 20, "shots": 5, "train_shots": 9,
     "inner_optimizer": "sgd", "inner_lr": 0.25, "inner_batch": 3, "inner_steps": 11, "replacement": True,
     "inner_state": "carry", "algorithm": "foml", "foml_tail": 2, "outer_steps": 17, "meta_batch": 2,
+    "mann_units": 30, "mann_slots": 20, "mann_width": 8, "mann_heads": 3, "mann_decay": 0.5,
+    "meta_lstm_units": 7, "meta_lstm_filters": 9,
     "outer_optimizer": "adam", "outer_clip": 2.5, "outer_clip_by": "norm",
-    "outer_step_size": 0.5, "outer_step_size_final": 0.125, "max_minutes": 1.5, "eval_steps": 3, "eval_batch": 4,
+    "outer_step_size": 0.5, "outer_step_size_final": 0.125, "outer_halve_every": 5,
+    "max_minutes": 1.5, "eval_steps": 3, "eval_batch": 4,
     "eval_episodes": 99, "queries": 2, "transductive": True, "seed": 12, "device": "cpu", "execution": "loop",
     "precision": "bf16", "task_chunk": 3, "unrolled_steps": 2, "monitor_every": 5, "monitor_episodes": 6,
     "save_minutes": 0.1,
 }  # fmt: skip
-FOR_OTHER_ALGORITHMS = {"train_queries"}  # settings that do not go with CHANGED's
+FOR_OTHER_ALGORITHMS = {
+    "train_queries", "train_way", "fce_reads", "attention_scale", "pretrained_head", "finetune_steps",
+}  # fmt: skip  # settings that do not go with CHANGED's
 
 
 def test_the_defaults_are_the_published_omniglot_settings() -> None:
@@ -66,6 +71,11 @@ BAD_NUMBERS = [
     ("inner_batch", -1, "at least 0"),
     ("inner_steps", 0, "at least 1"),
     ("foml_tail", -1, "at least 0"),
+    ("fce_reads", -1, "at least 0"),
+    ("attention_scale", 0.0, "greater than 0"),
+    ("train_way", 1, "at least 2"),
+    ("finetune_steps", -1, "at least 0"),
+    ("outer_halve_every", -1, "at least 0"),
     ("outer_clip", -1.0, "at least 0"),
     ("outer_steps", 0, "at least 1"),
     ("meta_batch", 0, "at least 1"),
@@ -142,6 +152,14 @@ def test_a_whole_number_is_a_float_in_json() -> None:
         ({"algorithm": "maml", "train_queries": 1}, "inner_optimizer is adam; maml needs plain sgd"),
         ({"algorithm": "maml", "inner_optimizer": "sgd"}, "train_queries is 0; maml learns from queries"),
         ({"train_queries": 1}, "train_queries is 1, but reptile learns from no queries"),
+        ({"train_way": 10}, "train_way is 10, but reptile is trained with the way it is tested with"),
+        ({"fce_reads": 2}, "fce_reads is 2, but algorithm is reptile"),
+        ({"attention_scale": 2.0}, "attention_scale is 2.0, but algorithm is reptile"),
+        ({"pretrained_head": "cosine"}, "pretrained_head is cosine, but algorithm is reptile"),
+        ({"finetune_steps": 2}, "finetune_steps is 2, but reptile has eval_steps for that"),
+        ({"algorithm": "protonet", "train_queries": 1, "finetune_steps": 2}, "inner_optimizer is adam; finetune_steps"),
+        ({"algorithm": "matching"}, "train_queries is 0; matching learns from queries and needs at least 1"),
+        ({"algorithm": "pretrained", "train_queries": 1}, "train_queries is 1, but pretrained learns from no queries"),
         ({"replacement": True, "inner_batch": 51}, "inner_batch is 51; .* at most the 50 images of a task"),
         ({"replacement": True, "algorithm": "foml", "foml_tail": 5, "inner_batch": 26}, "at most the 25 images"),
     ],

@@ -85,7 +85,7 @@ def test_auto_takes_code_of_our_own_from_some_work_on(
 class StandIn:
     """For what need not be compiled to be chosen."""
 
-    forward = loss_and_gradient = step = None
+    forward = loss_and_gradient = step = claim = None
 
 
 def test_native_computes_in_fp32_on_a_cpu() -> None:

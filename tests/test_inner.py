@@ -12,7 +12,7 @@ from torch import nn
 from tests.easy import double_params, easy_store, skip_without_native, small_config
 from tests.reference import MiniImageNetNet, OmniglotNet, ReferenceLearner
 from torchreptile.config import Config, InnerConfig
-from torchreptile.execution import choose_execution, stack
+from torchreptile.execution import choose_execution, stack, sum_over_tasks
 from torchreptile.inner import InnerLoop, InnerState, Params
 from torchreptile.models import for_images
 
@@ -128,6 +128,12 @@ def test_stack_makes_independent_copies() -> None:
         stacked[name][0].add_(1)
         assert torch.equal(stacked[name][1], p)
         assert torch.equal(params[name], p)
+
+
+def test_sums_over_tasks_are_torchs() -> None:
+    stacked = torch.rand(5, 3, 4, 2, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for p in (stacked, stacked.permute(0, 4, 3, 1, 2), stacked[:, 0, 0, 0], stacked[:1].expand(4, 3, 4, 2, 6)):
+        torch.testing.assert_close(sum_over_tasks(p), p.sum(0), rtol=0, atol=1e-14)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")

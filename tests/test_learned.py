@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.easy import small_config
-from torchreptile.algorithms import MetaState
+from tests.easy import TINY, small_config
+from torchreptile.algorithms import MetaState, build_algorithm
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.data import Splits
 from torchreptile.errors import RunError
@@ -151,3 +152,15 @@ def test_shipped_weights_are_small_whole_and_say_where_they_come_from(name: str,
         for mode in ("transductive", "non_transductive"):
             assert 85 < line[mode]["accuracy"] < 100
             assert 0 < line[mode]["ci95"] < 1
+
+
+def test_weights_whose_second_moment_was_cut_are_refused_before_they_are_used(tmp_path: Path) -> None:
+    config = small_config()
+    algorithm = build_algorithm(config, TINY, torch.device("cpu"))
+    state = algorithm.begin(0)
+    cut = {name: v.reshape(-1)[:1] for name, v in state.inner.v.items()}
+    for name, inner in (("whole", state.inner), ("cut", replace(state.inner, v=cut))):
+        save_weights(Learned(name, config, replace(state, inner=inner), 1, None), tmp_path / f"{name}.safetensors", {})
+    load_learned(tmp_path / "whole.safetensors").require_fit(algorithm)
+    with pytest.raises(RunError, match="cut is damaged: its second moment does not fit its weights"):
+        load_learned(tmp_path / "cut.safetensors").require_fit(algorithm)

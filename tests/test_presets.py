@@ -141,3 +141,68 @@ def test_every_preset_is_named_by_its_key() -> None:
 def test_an_unknown_preset_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(ConfigError, match="unknown preset omniglot; the presets are omniglot-1shot-5way, "):
         preset("omniglot")
+
+
+# Published accuracies of the metric learners and the baselines, not transductive: 5-way 1- and 5-shot, then 20-way.
+OMNIGLOT_METRIC = {
+    "matching": (98.1, 98.9, 93.8, 98.5),
+    "matching fine-tuned": (97.9, 98.7, 93.5, 98.7),
+    "protonet": (98.8, 99.7, 96.0, 98.9),
+    "pretrained": (94.89, 99.12, None, None),
+    "pretrained cosine": (95.41, 99.38, None, None),
+    "scratch": (None, None, None, None),
+}
+MINI_METRIC = {
+    "matching": (43.40, 51.09),
+    "matching FCE": (43.56, 55.31),
+    "protonet": (49.42, 68.20),
+    "pretrained": (42.11, 62.53),
+    "pretrained cosine": (48.24, 66.43),
+}
+
+
+@pytest.mark.parametrize("variant", OMNIGLOT_METRIC)
+def test_published_accuracies_of_metric_learners(variant: str) -> None:
+    cells = [("omniglot", way, shots) for way in (5, 20) for shots in (1, 5)]
+    wanted = [*OMNIGLOT_METRIC[variant], *MINI_METRIC.get(variant, ())]
+    if variant in MINI_METRIC:
+        cells += [("mini-imagenet", 5, shots) for shots in (1, 5)]
+    for cell, accuracy in zip(cells, wanted, strict=True):
+        found = published(variant, *cell, transductive=False)
+        assert (found.accuracy if found else None) == accuracy
+        assert published(variant, *cell, transductive=True) is None
+
+
+def test_settings_of_prototypical_networks() -> None:
+    """Snell et al. 2017, sections 3.1 and 3.2."""
+    for name, way, shots, queries in (
+        ("omniglot-1shot-5way", 60, 1, 5),
+        ("omniglot-5shot-20way", 60, 5, 5),
+        ("mini-imagenet-1shot-5way", 30, 1, 15),
+        ("mini-imagenet-5shot-5way", 20, 5, 15),
+    ):
+        c = preset(name, "protonet")
+        assert (c.task.training_way, c.task.images_per_class, c.task.train_queries) == (way, shots, queries)
+        assert (c.outer.outer_optimizer, c.outer.meta_batch) == ("adam", 1)
+        assert [c.outer.step_size_at(0.5, step) for step in (0, 2000, 4000)] == [1e-3, 5e-4, 2.5e-4]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("algorithm", ["matching", "protonet", "pretrained", "scratch"])
+def test_every_preset_is_for_every_algorithm(name: str, algorithm: str) -> None:
+    own, plain = preset(name, algorithm), preset(name)
+    assert (own.task.way, own.task.shots, own.task.dataset) == (plain.task.way, plain.task.shots, plain.task.dataset)
+    assert own.method.algorithm == own.variant == algorithm
+
+
+def test_what_is_done_in_a_task_is_said() -> None:
+    matching = preset("omniglot-1shot-5way", "matching")
+    tuned = matching.replace(finetune_steps=7)
+    assert (matching.variant, matching.adaptation) == ("matching", "no fine-tuning")
+    assert (tuned.variant, tuned.adaptation) == ("matching fine-tuned", "embedding fine-tuned by 7 steps")
+    assert preset("omniglot-1shot-5way").adaptation == "50 inner steps"
+
+
+def test_a_margin_that_was_not_printed_is_not_shown() -> None:
+    shown = [str(published(name, "omniglot", 5, 1, transductive=False)) for name in ("matching", "reptile")]
+    assert shown == ["98.10%", "95.39% ± 0.09"]

@@ -26,6 +26,14 @@ def test_step_size_is_annealed_linearly() -> None:
     assert [outer.step_size_at(done) for done in (0.0, 0.5, 1.0)] == [1.0, 0.625, 0.25]
 
 
+def test_step_size_is_halved_every_so_many_steps() -> None:
+    """As Prototypical Networks were trained; beside the annealing, if there is one."""
+    constant = OuterConfig(outer_step_size=1.0, outer_step_size_final=1.0, outer_halve_every=2000)
+    assert [constant.step_size_at(0.5, step) for step in (0, 1999, 2000, 4000)] == [1.0, 1.0, 0.5, 0.25]
+    annealed = OuterConfig(outer_step_size=1.0, outer_step_size_final=0.0, outer_halve_every=10)
+    assert annealed.step_size_at(0.5, 10) == 0.25
+
+
 def test_every_outer_step_uses_its_share_of_the_annealing(tmp_path: Path, easy_data: Splits) -> None:
     """Steps i = 0 .. n-1 get 1 - i / n, so they add up to (n + 1) / 2."""
     train(small_config(outer_steps=8, monitor_every=1, monitor_episodes=2), tmp_path / "run")

@@ -83,6 +83,7 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
         "params": state.params,
         "inner": {"v": inner.v, "steps": inner.steps},
         "outer": {"m": outer.m, "v": outer.v, "steps": outer.steps},
+        "averages": state.averages,
         "step": checkpoint.step,
         "seconds": checkpoint.seconds,
         "generator": checkpoint.generator.cpu(),
@@ -120,8 +121,8 @@ def load_checkpoint(source: Path | IO[bytes], device: torch.device | str = "cpu"
 
 
 def _from_content(content: dict[str, Any]) -> Checkpoint:
-    params, inner, outer = content["params"], content["inner"], content["outer"]
-    for tensors in (params, inner["v"], outer["m"], outer["v"]):
+    params, inner, outer, averages = content["params"], content["inner"], content["outer"], content.get("averages", {})
+    for tensors in (params, inner["v"], outer["m"], outer["v"], averages):
         if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
             raise TypeError("something else stands where tensors should be")
     if not 0 <= content["step"] < float("inf") or content["metrics_bytes"] < 0:
@@ -129,7 +130,10 @@ def _from_content(content: dict[str, Any]) -> Checkpoint:
     return Checkpoint(
         config=Config.from_json(content["config"]),
         state=MetaState(
-            params, InnerState(inner["v"], inner["steps"]), OuterState(outer["m"], outer["v"], outer["steps"])
+            params,
+            InnerState(inner["v"], inner["steps"]),
+            OuterState(outer["m"], outer["v"], outer["steps"]),
+            averages,
         ),
         step=int(content["step"]),
         seconds=float(content["seconds"]),

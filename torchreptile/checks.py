@@ -40,7 +40,7 @@ def at_least(minimum: float, **values: float) -> None:
         require(math.isfinite(value) and value >= minimum, f"{name} is {value}; it must be at least {minimum}")
 
 
-def at_most(maximum: int, **values: int) -> None:
+def at_most(maximum: float, **values: float) -> None:
     """Refuse values that are larger."""
     for name, value in values.items():
         require(value <= maximum, f"{name} is {value}; it must be at most {maximum}")

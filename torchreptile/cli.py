@@ -21,7 +21,7 @@ from torchreptile.config import DATASETS, AlgorithmName, Config, ExecutionName, 
 from torchreptile.errors import ConfigError, TorchReptileError
 from torchreptile.presets import PRESETS, for_algorithm, preset
 from torchreptile.refusals import one_line_refusals
-from torchreptile.workers import launch, started_by_launcher
+from torchreptile.workers import launch, let_idle_threads_sleep, started_by_launcher
 
 # The flags of the original code, so that the published commands can be pasted.
 ORIGINAL_FLAGS: dict[str, tuple[str, ...]] = {
@@ -121,6 +121,7 @@ class Train:
             way=task.way,
             eval_steps=evaluation.eval_steps,
             eval_batch=evaluation.eval_batch,
+            finetune_steps=evaluation.finetune_steps,
             seed=run.seed,
             device=run.device,
             execution=run.execution,
@@ -143,7 +144,7 @@ class Evaluate:
     shots: int | None = None
     """Support images per class; by default the training's."""
     way: int | None = None
-    """Classes per episode; must be the training's."""
+    """Classes per episode; must be the training's, but for matching, protonet and pretrained."""
     checkpoint: Literal["last", "best"] = "last"
     """Of a run folder: the last checkpoint, as published, or the one with the best validation accuracy."""
     dataset: str | None = None
@@ -156,6 +157,9 @@ class Evaluate:
     """Inner steps per episode; by default the training's."""
     eval_batch: int | None = None
     """Images in an inner mini-batch; by default the training's."""
+    finetune_steps: int | None = None
+    """matching, protonet: steps by which the embedding is trained on in every episode, 0 for none; by default the
+    training's."""
     seed: int = 0
     """Seed of episodes and mini-batches."""
     device: str = "auto"
@@ -193,6 +197,7 @@ class Evaluate:
             data=self.data,
             eval_steps=self.eval_steps,
             eval_batch=self.eval_batch,
+            finetune_steps=self.finetune_steps,
             seed=self.seed,
             device=self.device,
             execution=self.execution,
@@ -497,6 +502,7 @@ def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> 
 
 def main() -> None:
     """Entry point: 0 for success, 2 for what was asked wrongly, 130 for a training stopped by a signal."""
+    let_idle_threads_sleep()
     try:
         code = parse(sys.argv[1:]).run()
     except TorchReptileError as error:

@@ -35,7 +35,7 @@ from torchreptile.workers import is_first
 
 if TYPE_CHECKING:
     from torchreptile.bench import Bench
-    from torchreptile.comparing import Comparison
+    from torchreptile.comparing import Comparison, Row
     from torchreptile.data.splits import Split
 
 STOPPED = 130
@@ -76,7 +76,13 @@ def describe(config: Config, out: Path, model: str) -> int:
     """Print what a training would do."""
     splits = load_splits(config.task)
     if (network := _network(model)) is not None:
-        algorithm = build_algorithm(config, splits.train.image_shape, choose_device(config.run.device), network=network)
+        algorithm = build_algorithm(
+            config,
+            splits.train.image_shape,
+            choose_device(config.run.device),
+            network=network,
+            classes=len(splits.train),
+        )
         print(f"model: {model}, {sum(math.prod(s) for s in algorithm.shapes.values()):,} parameters")
         print(f"execution {algorithm.execution.name}: {algorithm.execution.reason}")
     val = f"{len(splits.val):,} validation classes" if splits.val else "no validation classes"
@@ -85,11 +91,16 @@ def describe(config: Config, out: Path, model: str) -> int:
     print(config.to_json())
     print(f"data: {len(splits.train):,} training classes, {val}, {test}")
     print(f"leaks: {find_leaks(splits).message(config.task.exclude_duplicates) or 'no picture is in two splits'}")
-    print(
-        f"work: {outer.outer_steps:,} outer steps x {outer.meta_batch} tasks x {inner.inner_steps} inner steps "
-        f"= {outer.outer_steps * outer.meta_batch * inner.inner_steps:,} task-steps of "
-        f"{inner.inner_batch or task.way * task.images_per_class} images"
-    )
+    tasks = f"{outer.outer_steps:,} outer steps x {outer.meta_batch} tasks"
+    if config.method.takes_inner_steps:
+        print(
+            f"work: {tasks} x {inner.inner_steps} inner steps = "
+            f"{outer.outer_steps * outer.meta_batch * inner.inner_steps:,} task-steps of "
+            f"{inner.inner_batch or task.way * task.images_per_class} images"
+        )
+    else:
+        images = task.training_way * (task.images_per_class + task.train_queries)
+        print(f"work: {tasks} of {images} images")
     print(f"would write {out}")
     return 0
 
@@ -114,7 +125,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     console.print(
         f"{evaluation.source}: {task.way}-way {task.shots}-shot, {evaluation.split} classes{own} of {task.title} "
         f"(split scheme {task.split_scheme}), weights trained on {evaluation.trained_on}, "
-        f"{config.evaluation.eval_episodes:,} episodes, {config.evaluation.eval_steps} inner steps, "
+        f"{config.method.algorithm}, {config.evaluation.eval_episodes:,} episodes, {config.adaptation}, "
         f"seed {evaluation.seed}, after {evaluation.step:,} outer steps",
         highlight=False,
         soft_wrap=True,
@@ -124,9 +135,10 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     table.add_column("accuracy, 95% CI", justify="right")
     table.add_column("published", justify="right")
     for mode in MODES:
-        cell = evaluation.published(mode)
-        shown = f"{cell.accuracy:.2f}% ± {cell.margin:.2f}" if cell else "-"
-        table.add_row(mode.replace("_", "-"), str(getattr(evaluation.result, mode)), shown)
+        accuracy = evaluation.result.by_mode(mode)
+        table.add_row(mode.replace("_", "-"), str(accuracy or "does not apply"), str(evaluation.published(mode) or "-"))
+    for name, accuracy in evaluation.result.further.items():
+        table.add_row(name, str(accuracy), str(evaluation.published(name) or "-"))
     console.print(table)
 
 
@@ -182,11 +194,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for row in rows:
         table.add_row(
             row.algorithm,
-            *(f"{100 * row.accuracy[mode]:.2f} ± {100 * row.ci95[mode]:.2f}" for mode in MODES),
-            *(["/".join(f"{100 * (row.between[mode] or 0):.2f}" for mode in MODES)] if several else []),
-            f"{row.steps:,.0f}",
+            *(_percent(row, mode) for mode in MODES),
+            *(["/".join(_spread(row, mode) for mode in MODES)] if several else []),
+            f"{row.steps:,.0f}" if row.parameters else "-",
             f"{row.seconds / 60:.1f}",
-            f"{row.parameters:,}",
+            f"{row.parameters:,}" if row.parameters else "-",
             f"{row.adapt_ms:.1f}",
             f"{row.peak_mib:,.0f}",
         )
@@ -194,9 +206,23 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     seeds = f"; sd: between {rows[0].seeds} seeds, both ways" if several else ""
     console.print(
         f"accuracy in percent with its 95% CI over episodes{seeds}; ms/task: one task alone, from its support set to "
-        "the labels of its queries; MiB: the training's process at its largest.",
+        "the labels of its queries; MiB: the training's process at its largest; -: does not apply.",
         soft_wrap=True,
     )
+    for row in rows:
+        if row.further:
+            measures = ", ".join(f"{name} {_percent(row, name)}" for name in row.further)
+            console.print(f"{row.algorithm}: {measures}", highlight=False, soft_wrap=True)
+
+
+def _percent(row: Row, measure: str) -> str:
+    """With its interval, or ``-`` where it does not apply."""
+    return f"{100 * row.accuracy[measure]:.2f} ± {100 * row.ci95[measure]:.2f}" if measure in row.accuracy else "-"
+
+
+def _spread(row: Row, mode: str) -> str:
+    """Between seeds, in percent points."""
+    return f"{100 * (row.between[mode] or 0):.2f}" if mode in row.between else "-"
 
 
 def report(run: Path, model: str) -> int:
@@ -296,7 +322,7 @@ def presets() -> int:
         cells = [
             published(algorithm, task.dataset, task.way, task.shots, transductive) for transductive in (False, True)
         ]
-        shown = [f"{cell.accuracy:.2f}% ± {cell.margin:.2f}" if cell else "-" for cell in cells]
+        shown = [str(cell or "-") for cell in cells]
         table.add_row(entry.name, *shown)
     console = _Output()
     console.print(table)

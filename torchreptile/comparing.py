@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms import ALGORITHMS, build_algorithm
 from torchreptile.apart import train_apart
 from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.config import Config
 from torchreptile.data.splits import Split
 from torchreptile.device import choose_device, precision_of
 from torchreptile.environment import environment
@@ -39,7 +40,7 @@ class Trained:
     Attributes:
         evaluation: accuracies and all settings, of training and measurement.
         seconds: of training, measurements on validation classes included.
-        parameters: how many numbers are meta-learned.
+        parameters: how many numbers are meta-learned; 0 where nothing is.
         adapt_ms: from one support set to the labels of its queries, each alone; median, one task at a time.
         peak_mib: memory of the training's process at its largest, on a GPU that which torch took there; of the last
             sitting, where there were several.
@@ -69,11 +70,11 @@ class Row:
     Attributes:
         algorithm: which.
         seeds: how many trainings.
-        accuracy: by mode, the mean over seeds, from 0 to 1.
-        ci95: by mode, half the width of the mean's 95% confidence interval over all episodes of all seeds.
-        between: by mode, the standard deviation between seeds; None for a single one.
+        accuracy: by mode, for those that apply, and by further measure: the mean over seeds, from 0 to 1.
+        ci95: likewise, half the width of the mean's 95% confidence interval over all episodes of all seeds.
+        between: likewise, the standard deviation between seeds; None for a single one.
         steps, seconds, adapt_ms, peak_mib: means over seeds.
-        parameters: how many numbers are meta-learned.
+        parameters: how many numbers are meta-learned; 0 where nothing is.
     """
 
     algorithm: str
@@ -86,6 +87,11 @@ class Row:
     adapt_ms: float
     peak_mib: float
     parameters: int
+
+    @property
+    def further(self) -> list[str]:
+        """The measures that the algorithm has for itself."""
+        return [name for name in self.accuracy if name not in MODES]
 
 
 @dataclass(frozen=True)
@@ -118,16 +124,16 @@ class Comparison:
 
 
 def _row(algorithm: str, trained: Sequence[Trained]) -> Row:
-    results = [one.evaluation.result for one in trained]
-    by_mode = {mode: [getattr(result, mode) for result in results] for mode in MODES}
+    each = [one.evaluation.result.measures() for one in trained]
+    by_measure = {name: [measures[name] for measures in each] for name in each[0]}
     return Row(
         algorithm,
         len(trained),
-        accuracy={mode: statistics.fmean(a.mean for a in its) for mode, its in by_mode.items()},
+        accuracy={name: statistics.fmean(a.mean for a in its) for name, its in by_measure.items()},
         # Each seed has episodes of its own, so the errors of their means are independent.
-        ci95={mode: math.hypot(*(a.ci95 for a in its)) / len(its) for mode, its in by_mode.items()},
+        ci95={name: math.hypot(*(a.ci95 for a in its)) / len(its) for name, its in by_measure.items()},
         between={
-            mode: statistics.stdev(a.mean for a in its) if len(its) > 1 else None for mode, its in by_mode.items()
+            name: statistics.stdev(a.mean for a in its) if len(its) > 1 else None for name, its in by_measure.items()
         },
         steps=statistics.fmean(one.evaluation.step for one in trained),
         seconds=statistics.fmean(one.seconds for one in trained),
@@ -151,7 +157,8 @@ def compare(
     """Train every algorithm with every seed, each in a process of its own, and measure all alike.
 
     Where there are validation classes, the checkpoint that was best on them is measured. What is there already is
-    kept, so the same call goes on after it was stopped.
+    kept, so the same call goes on after it was stopped. Alike are the episodes too: they have as many queries as the
+    preset says, whatever was published with an algorithm, because transductive accuracy depends on that.
 
     Args:
         name: a preset: the task, and the settings published with each algorithm for it.
@@ -161,7 +168,8 @@ def compare(
         split: which classes to measure on.
         episodes: of each measurement.
         quiet: do not show on standard error how it goes.
-        changes: settings that hold for all, such as ``max_minutes=20, split_scheme="vinyals"``.
+        changes: settings that hold for all, such as ``max_minutes=20, split_scheme="vinyals"``; what learns nothing
+            takes its one outer step all the same.
 
     Returns:
         All of it; None if a signal ended it before.
@@ -170,19 +178,10 @@ def compare(
         ConfigError: settings cannot work.
         RunError: ``out`` holds runs with other settings, or a training failed.
     """
-    out = Path(out)
-    if seeds < 1:
-        raise ConfigError(f"seeds is {seeds}; it must be at least 1")
-    if not algorithms or len(set(algorithms)) < len(algorithms):
-        raise ConfigError(f"algorithms is {' '.join(algorithms) or 'empty'}; name each once")
-    plan = [
-        preset(name, algorithm).replace(seed=seed, eval_episodes=episodes, **changes)
-        for algorithm in algorithms
-        for seed in range(seeds)
-    ]
+    out, planned = Path(out), plan(name, algorithms, seeds, episodes, changes)
     kept = {(one.algorithm, one.seed): one for one in _kept(out, name)}
     trained: list[Trained] = []
-    for config in plan:
+    for config in planned:
         algorithm, seed = config.method.algorithm, config.run.seed
         folder = RunFolder(out / f"{algorithm}-{seed}")
         if folder.config_file.is_file() and folder.config() != config:
@@ -196,6 +195,28 @@ def compare(
         trained.append(one)
         write_text(out / "comparison.json", Comparison(name, trained, environment()).to_json() + "\n")
     return Comparison(name, trained, environment())
+
+
+def plan(name: str, algorithms: Sequence[str], seeds: int, episodes: int, changes: Mapping[str, Any]) -> list[Config]:
+    """The settings of every training, in order; the arguments are those of :func:`compare`.
+
+    Raises:
+        ConfigError: settings cannot work.
+    """
+    if seeds < 1:
+        raise ConfigError(f"seeds is {seeds}; it must be at least 1")
+    if not algorithms or len(set(algorithms)) < len(algorithms):
+        raise ConfigError(f"algorithms is {' '.join(algorithms) or 'empty'}; name each once")
+    alike = {"eval_episodes": episodes, "queries": preset(name).evaluation.queries, **changes}
+    planned = []
+    for algorithm in algorithms:
+        config = preset(name, algorithm)
+        steps = config.outer.outer_steps  # one, where there is nothing to learn
+        config = config.replace(**alike)
+        if not ALGORITHMS[algorithm].meta_learns:
+            config = config.replace(outer_steps=steps)
+        planned += [config.replace(seed=seed) for seed in range(seeds)]
+    return planned
 
 
 def _measured(folder: RunFolder, split: Split, peak: float, quiet: bool) -> Trained:
@@ -216,10 +237,15 @@ def _measured(folder: RunFolder, split: Split, peak: float, quiet: bool) -> Trai
     return Trained(
         evaluation,
         seconds=load_checkpoint(folder.last).seconds,
-        parameters=sum(p.numel() for p in learned.state.params.values()),
+        parameters=_learned_numbers(learned),
         adapt_ms=_adapt_ms(learned, split),
         peak_mib=peak,
     )
+
+
+def _learned_numbers(learned: Learned) -> int:
+    meta_learns = ALGORITHMS[learned.config.method.algorithm].meta_learns
+    return sum(p.numel() for p in learned.state.params.values()) if meta_learns else 0
 
 
 def _adapt_ms(learned: Learned, split: Split) -> float:
@@ -230,13 +256,15 @@ def _adapt_ms(learned: Learned, split: Split) -> float:
     generator = torch.Generator(device).manual_seed(0)
     taken = []
     with precision_of(device, config.run.precision), torch.no_grad():
-        algorithm = build_algorithm(config, store.image_shape, device)
+        work = config.evaluation.eval_episodes * config.evaluation.eval_steps  # the execution is the evaluation's
+        algorithm = build_algorithm(config, store.image_shape, device, work)
         for _ in range(1 + ADAPTATIONS):
             episode = sampler.sample(1, generator)
             drawn = algorithm.draw(1, episode.support_y.shape[1], generator)
             start = time.perf_counter()
-            adapted = algorithm.adapt(learned.state, episode.support_x, episode.support_y, drawn)
-            adapted.alone(episode.query_x).argmax(-1).cpu()  # waits for a GPU to be done
+            with algorithm.execution.claim():
+                adapted = algorithm.adapt(learned.state, episode.support_x, episode.support_y, drawn)
+                adapted.alone(episode.query_x).argmax(-1).cpu()  # waits for a GPU to be done
             taken.append(1000 * (time.perf_counter() - start))
     return statistics.median(taken[1:])  # the first warms up
 

@@ -16,7 +16,10 @@ from typing import Any, Literal, get_type_hints
 from torchreptile.checks import at_least, at_most, check_types, positive, require
 from torchreptile.errors import ConfigError
 
-AlgorithmName = Literal["reptile", "foml", "maml", "fomaml", "anil", "meta-sgd"]
+AlgorithmName = Literal[
+    "reptile", "foml", "maml", "fomaml", "anil", "meta-sgd",
+    "matching", "protonet", "pretrained", "scratch", "mann", "meta-lstm",
+]  # fmt: skip
 OuterOptimizer = Literal["sgd", "adam"]
 InnerOptimizer = Literal["adam", "sgd"]
 InnerStatePolicy = Literal["share", "carry", "reset"]
@@ -63,6 +66,9 @@ class TaskConfig:
     """Labelled (support) images per class in evaluation."""
     train_shots: int = 10
     """Images per class in a training task; 0 means as many as --shots."""
+    train_way: int = 0
+    """Classes in a training task, for algorithms that can be tested with another way than they were trained with
+    (matching, protonet); images, each of another class, in a mini-batch of pretrained. 0 means as many as --way."""
     train_queries: int = 0
     """Query images per class in a training task, beside --train-shots, for the algorithms that learn from queries."""
 
@@ -71,6 +77,8 @@ class TaskConfig:
         at_least(2, way=self.way)
         at_least(1, shots=self.shots)
         at_least(0, train_shots=self.train_shots, train_queries=self.train_queries, split_seed=self.split_seed)
+        if self.train_way:
+            at_least(2, train_way=self.train_way)
         if self.image_size:
             at_least(4, image_size=self.image_size)
             at_most(LARGEST_IMAGE, image_size=self.image_size)
@@ -127,6 +135,11 @@ class TaskConfig:
         """Images per class in a training task, the 0 of ``train_shots`` resolved."""
         return self.train_shots or self.shots
 
+    @property
+    def training_way(self) -> int:
+        """Classes in a training task, the 0 of ``train_way`` resolved."""
+        return self.train_way or self.way
+
 
 @dataclass(frozen=True)
 class MethodConfig:
@@ -135,20 +148,74 @@ class MethodConfig:
     algorithm: AlgorithmName = "reptile"
     """reptile; foml (first-order MAML as the Reptile paper has it: the last inner step's change alone); maml (through
     the inner steps); fomaml (first-order MAML as the MAML paper has it: the gradient of the queries' loss at the
-    adapted weights); anil (maml that adapts the head alone); meta-sgd (maml that learns a rate for every weight)."""
+    adapted weights); anil (maml that adapts the head alone); meta-sgd (maml that learns a rate for every weight);
+    matching (Matching Networks); protonet (Prototypical Networks); pretrained (no meta-learning: features of a
+    classifier of all training classes); scratch (nothing learned before the task); mann (a network with an external
+    memory); meta-lstm (a learned optimiser)."""
     foml_tail: int = 0
     """foml: images per class kept apart for the last inner step; 0 means a shared tail."""
+    fce_reads: int = 0
+    """matching: reads of the support set by the attention LSTM of the full context embeddings; 0 means without."""
+    attention_scale: float = 1.0
+    """matching: what cosines are multiplied by before the softmax; 1 is the paper's equation, by which five classes can
+    get no more than 65% of the attention and training is slow."""
+    pretrained_head: Literal["linear", "cosine"] = "linear"
+    """pretrained: the classifier, of training classes and then of a task's: linear (Baseline of Chen et al. 2019) or
+    cosine (their Baseline++)."""
+    mann_units: int = 200
+    """mann: units of the LSTM controller."""
+    mann_slots: int = 128
+    """mann: rows of the memory."""
+    mann_width: int = 40
+    """mann: numbers in a row of the memory."""
+    mann_heads: int = 4
+    """mann: read heads, which are also the least used rows that may be written."""
+    mann_decay: float = 0.99
+    """mann: what remains of a row's usage from one image to the next."""
+    meta_lstm_units: int = 20
+    """meta-lstm: units of the LSTM that reads losses and gradients."""
+    meta_lstm_filters: int = 32
+    """meta-lstm: filters of every convolution of the learner."""
 
     def __post_init__(self) -> None:
         check_types(self)
-        at_least(0, foml_tail=self.foml_tail)
-        if self.foml_tail:
-            require(self.algorithm == "foml", f"foml_tail is {self.foml_tail}, but algorithm is {self.algorithm}")
+        self._check_memory()
+        at_least(1, meta_lstm_units=self.meta_lstm_units, meta_lstm_filters=self.meta_lstm_filters)
+        at_least(0, foml_tail=self.foml_tail, fce_reads=self.fce_reads)
+        self._require_algorithm("foml", foml_tail=self.foml_tail)
+        positive(attention_scale=self.attention_scale)
+        scale = 0 if self.attention_scale == 1 else self.attention_scale
+        self._require_algorithm("matching", fce_reads=self.fce_reads, attention_scale=scale)
+        self._require_algorithm("pretrained", pretrained_head="" if self.pretrained_head == "linear" else "cosine")
+
+    def _require_algorithm(self, its: str, **settings: float | str) -> None:
+        """Settings of one algorithm alone are left as they are by the others."""
+        for name, value in settings.items():
+            require(not value or self.algorithm == its, f"{name} is {value}, but algorithm is {self.algorithm}")
+
+    def _check_memory(self) -> None:
+        at_least(1, mann_units=self.mann_units, mann_width=self.mann_width, mann_heads=self.mann_heads)
+        at_least(0, mann_decay=self.mann_decay)
+        at_most(1, mann_decay=self.mann_decay)
+        require(
+            self.mann_slots >= self.mann_heads,
+            f"mann_slots is {self.mann_slots}; it must be at least mann_heads ({self.mann_heads})",
+        )
 
     @property
     def learns_from_queries(self) -> bool:
         """Whether its training tasks have a query set of ``train_queries`` images per class."""
-        return self.algorithm not in ("reptile", "foml")
+        return self.algorithm not in ("reptile", "foml", "pretrained", "scratch", "mann")
+
+    @property
+    def takes_inner_steps(self) -> bool:
+        """Whether it trains step by step in every task, so that ``inner_steps`` mean something."""
+        return self.algorithm not in ("matching", "protonet", "pretrained", "scratch", "mann")
+
+    @property
+    def compares_embeddings(self) -> bool:
+        """Whether queries are labelled by comparing embeddings; such an embedding may be fine-tuned in the task."""
+        return self.algorithm in ("matching", "protonet")
 
     @property
     def adapts_by_sgd_alone(self) -> bool:
@@ -199,6 +266,8 @@ class OuterConfig:
     """Outer step size at the start; Adam's learning rate."""
     outer_step_size_final: float = 0.0
     """Outer step size at the end; annealed linearly in between."""
+    outer_halve_every: int = 0
+    """Halve the outer step size after every so many outer steps, beside that; 0 means never."""
     max_minutes: float = 0.0
     """Stop after this many minutes of training; annealing then follows the time, so that the step size still
     ends at its final value. 0 means no limit."""
@@ -212,11 +281,14 @@ class OuterConfig:
             outer_clip=self.outer_clip,
             outer_step_size=self.outer_step_size,
             outer_step_size_final=self.outer_step_size_final,
+            outer_halve_every=self.outer_halve_every,
         )
 
-    def step_size_at(self, done: float) -> float:
-        """The outer step size when the share ``done`` (0 to 1) of the training is done."""
-        return (1 - done) * self.outer_step_size + done * self.outer_step_size_final
+    def step_size_at(self, done: float, step: int = 0) -> float:
+        """The outer step size when the share ``done`` (0 to 1) of the training, or ``step`` outer steps, are done."""
+        size = (1 - done) * self.outer_step_size + done * self.outer_step_size_final
+        halvings = step // self.outer_halve_every if self.outer_halve_every else 0
+        return size / 2.0**halvings
 
 
 @dataclass(frozen=True)
@@ -227,6 +299,9 @@ class EvalConfig:
     """Inner steps on the support set of an evaluation episode."""
     eval_batch: int = 5
     """Images in an inner mini-batch of an evaluation episode; 0 takes all of its support set in every step."""
+    finetune_steps: int = 0
+    """matching, protonet: train the embedding on by so many steps of size --inner-lr on the support set of an
+    evaluation episode before its queries are labelled; 0 means no fine-tuning."""
     eval_episodes: int = 10_000
     """Episodes of a final evaluation."""
     queries: int = 1
@@ -239,6 +314,7 @@ class EvalConfig:
         at_least(0, eval_batch=self.eval_batch)
         at_least(1, queries=self.queries, eval_steps=self.eval_steps)
         at_least(2, eval_episodes=self.eval_episodes)
+        at_least(0, finetune_steps=self.finetune_steps)
 
 
 @dataclass(frozen=True)
@@ -294,6 +370,12 @@ class Config:
                 self.inner.inner_optimizer == "sgd",
                 f"inner_optimizer is {self.inner.inner_optimizer}; {self.method.algorithm} needs plain sgd",
             )
+        if self.method.algorithm == "mann":
+            require(
+                not self.evaluation.transductive,
+                "transductive is set, but mann labels each query alone and has no such accuracy; leave it out",
+            )
+        self._check_embedding()
         images = self.task.way * self.task.images_per_class
         batch, tail = self.inner.inner_batch, self.method.foml_tail
         if tail:
@@ -315,6 +397,35 @@ class Config:
             require(queries > 0, f"train_queries is {queries}; {name} learns from queries and needs at least 1")
         else:
             require(not queries, f"train_queries is {queries}, but {name} learns from no queries; leave it 0")
+
+    def _check_embedding(self) -> None:
+        name, way, steps = self.method.algorithm, self.task.train_way, self.evaluation.finetune_steps
+        trains_apart = self.method.compares_embeddings or name == "pretrained"
+        require(not way or trains_apart, f"train_way is {way}, but {name} is trained with the way it is tested with")
+        if steps:
+            require(self.method.compares_embeddings, f"finetune_steps is {steps}, but {name} has eval_steps for that")
+            optimizer = self.inner.inner_optimizer
+            require(optimizer == "sgd", f"inner_optimizer is {optimizer}; finetune_steps are taken by sgd")
+
+    @property
+    def variant(self) -> str:
+        """The algorithm, and in which of its published forms."""
+        forms = {
+            "FCE": self.method.fce_reads > 0,
+            "cosine": self.method.pretrained_head == "cosine",
+            "fine-tuned": self.evaluation.finetune_steps > 0,
+        }
+        return " ".join([self.method.algorithm, *(form for form, it_is in forms.items() if it_is)])
+
+    @property
+    def adaptation(self) -> str:
+        """What is done in an evaluation episode before its queries are labelled, for people."""
+        if self.method.algorithm == "mann":
+            return "the support set read once"
+        if not self.method.compares_embeddings:
+            return f"{self.evaluation.eval_steps} inner steps"
+        steps = self.evaluation.finetune_steps
+        return f"embedding fine-tuned by {steps} steps" if steps else "no fine-tuning"
 
     @property
     def monitor_every(self) -> int:

@@ -9,7 +9,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from torchreptile.files import write_text
 from torchreptile.learned import Kept, Learned, load_learned
 from torchreptile.models import Network
 from torchreptile.processes import joined
-from torchreptile.published import Published, published
+from torchreptile.published import PUBLISHED_FURTHER, Published, published
 from torchreptile.recording import Recording
 
 MODES = ("transductive", "non_transductive")
@@ -69,14 +69,29 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Result:
-    """Both accuracies over the same episodes, adapted once."""
+    """Both accuracies over the same episodes, adapted once.
 
-    transductive: Accuracy
+    Attributes:
+        transductive: None for algorithms whose queries in one batch are labelled as each alone.
+        non_transductive: each query alone.
+        further: what the algorithm measures beside these, by name, on episodes of its own.
+    """
+
+    transductive: Accuracy | None
     non_transductive: Accuracy
+    further: dict[str, Accuracy] = field(default_factory=dict)
 
     def selected(self, transductive: bool) -> Accuracy:
-        """The one or the other."""
-        return self.transductive if transductive else self.non_transductive
+        """The one or the other; where there is but one, that one."""
+        return self.transductive if transductive and self.transductive is not None else self.non_transductive
+
+    def by_mode(self, mode: str) -> Accuracy | None:
+        """One of MODES; None where it does not apply."""
+        return self.transductive if mode == "transductive" else self.non_transductive
+
+    def measures(self) -> dict[str, Accuracy]:
+        """All there are, by name: those of MODES that apply, then the further ones."""
+        return {mode: accuracy for mode in MODES if (accuracy := self.by_mode(mode))} | self.further
 
 
 def measure(
@@ -98,13 +113,20 @@ def measure(
         on_progress: called with the number of episodes done.
     """
     generator = torch.Generator(sampler.store.images.device).manual_seed(seed)
+    further = algorithm.further(sampler.store)
 
     def hits(tasks: int) -> Tensor:
-        """(2, tasks) share of right answers, in the order of MODES."""
-        drawn = sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
-        predictions = algorithm.predict(state, drawn, generator)
-        right = [getattr(predictions, mode) == drawn.query_y for mode in MODES]
-        return torch.stack(right).double().mean(2)
+        """(rows, tasks) share of right answers: of MODES that apply, in that order, and of further measures."""
+        with algorithm.execution.claim():
+            drawn = sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
+            predictions = algorithm.predict(state, drawn, generator)
+        labels = [predictions.transductive] if predictions.transductive is not None else []
+        rows = torch.stack([label == drawn.query_y for label in [*labels, predictions.non_transductive]])
+        rows = rows.double().mean(2)
+        if further is not None:
+            its = further.sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
+            rows = torch.cat([rows, algorithm.measure_further(state, its, generator).double()])
+        return rows
 
     whole_draws = episodes // EPISODES_PER_DRAW
     on_gpu, draws = generator.device.type == "cuda", algorithm.execution.draws
@@ -119,7 +141,10 @@ def measure(
     if rest := episodes % EPISODES_PER_DRAW:
         accuracies.append(hits(rest).cpu())
         on_progress(episodes)
-    return Result(*(Accuracy.over(per_episode) for per_episode in torch.cat(accuracies, dim=1)))
+    rows = [Accuracy.over(per_episode) for per_episode in torch.cat(accuracies, dim=1)]
+    both = [rows.pop(0) if mode == "non_transductive" or algorithm.transduces else None for mode in MODES]
+    assert both[1] is not None
+    return Result(both[0], both[1], dict(zip(further.names, rows, strict=True)) if further is not None else {})
 
 
 @dataclass(frozen=True)
@@ -161,18 +186,20 @@ class Evaluation:
         return self.split == "train" and self.trained_on == self.config.task.title
 
     def published(self, mode: str) -> Published | None:
-        """What was published for this cell, for test classes."""
-        task = self.config.task
+        """What was published for this cell, for test classes; ``mode`` is one of MODES or a further measure."""
         if self.split != "test":
             return None
-        algorithm = self.config.method.algorithm
-        return published(algorithm, task.dataset, task.way, task.shots, transductive=mode == "transductive")
+        task, variant = self.config.task, self.config.variant
+        if mode in MODES:
+            return published(variant, task.dataset, task.way, task.shots, transductive=mode == "transductive")
+        return PUBLISHED_FURTHER.get((variant, task.dataset, task.way, mode))
 
     def to_json(self) -> str:
         """Everything, as indented JSON; accuracies from 0 to 1, published ones in percent."""
         content = dataclasses.asdict(self)
+        content["adaptation"] = self.config.adaptation
         content["published_percent"] = {
-            mode: cell.accuracy if (cell := self.published(mode)) else None for mode in MODES
+            mode: cell.accuracy if (cell := self.published(mode)) else None for mode in (*MODES, *self.result.further)
         }
         return json.dumps(content, indent=2)
 
@@ -186,11 +213,22 @@ class Evaluation:
         try:
             content = json.loads(text)
             content.pop("published_percent")
+            content.pop("adaptation", None)
             content["config"] = Config.from_json(json.dumps(content["config"]))
-            content["result"] = Result(**{mode: Accuracy(**content["result"][mode]) for mode in MODES})
+            content["result"] = _result_from(content["result"])
             return cls(**content)
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
             raise RunError(f"not an evaluation: {error}") from error
+
+
+def _result_from(content: dict[str, Any]) -> Result:
+    """From JSON; results of earlier versions have no further measures."""
+    transductive, further = content["transductive"], content.get("further", {})
+    return Result(
+        None if transductive is None else Accuracy(**transductive),
+        Accuracy(**content["non_transductive"]),
+        {name: Accuracy(**accuracy) for name, accuracy in further.items()},
+    )
 
 
 def evaluate(
@@ -205,6 +243,7 @@ def evaluate(
     episodes: int | None = None,
     eval_steps: int | None = None,
     eval_batch: int | None = None,
+    finetune_steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
     checkpoint: Kept = "last",
@@ -225,8 +264,8 @@ def evaluate(
         data_root: the folder that holds the data set, where it is not the training's.
         data: own images, brought to the size of those that the weights were trained on. If that was on own images
             too, they are divided as those were: so name a folder that has moved, or other classes for testing.
-        shots, way, episodes, eval_steps, eval_batch: instead of the training's settings; another way than the
-            weights have outputs is refused.
+        shots, way, episodes, eval_steps, eval_batch, finetune_steps: instead of the training's settings; another way
+            than the weights have outputs is refused.
         seed: of episodes and mini-batches.
         device: auto, cpu, cuda or cuda:N.
         checkpoint: of a run folder, the last one or the one with the best validation accuracy.
@@ -243,6 +282,7 @@ def evaluate(
     keep_freed_memory()
     learned = source.to(where) if isinstance(source, Learned) else load_learned(source, where, checkpoint)
     wanted = {"shots": shots, "way": way, "eval_episodes": episodes, "eval_steps": eval_steps, "eval_batch": eval_batch}
+    wanted |= {"finetune_steps": finetune_steps}
     changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
     changes |= {"execution": execution, "precision": precision, "task_chunk": task_chunk}
     if dataset is not None and dataset != learned.config.task.dataset:

@@ -7,6 +7,7 @@ maps and the network; :func:`choose_execution` goes by what was measured (docs/s
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -19,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torchreptile.errors import ConfigError
 from torchreptile.models import stacked_conv4
 from torchreptile.models.conv4 import Conv4, Params
+from torchreptile.models.embedding import Embedding
 from torchreptile.models.fused_conv4 import FusedConv4, stacked
 from torchreptile.models.native import NativeConv4, Rule
 from torchreptile.models.native_library import NativeUnavailableError, native_library
@@ -60,6 +62,7 @@ class Execution:
         compiled: whether ``forward`` and what is done with it is for torch.compile to take as a whole.
         kernel_order: how stacked kernels should lie in memory for it.
         draws: the network draws random numbers (Dropout).
+        claim: what whole steps and episodes are to be computed within: it takes the processors from torch's threads.
         one_by_one: tasks gain nothing from being together; taking them singly keeps memory small and caches warm.
     """
 
@@ -74,6 +77,7 @@ class Execution:
     kernel_order: tuple[int, ...] = CHANNELS_LAST
     draws: bool = False
     one_by_one: bool = False
+    claim: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 def stack(params: Params, tasks: int, kernel_order: tuple[int, ...] = CHANNELS_LAST) -> Params:
@@ -84,10 +88,17 @@ def stack(params: Params, tasks: int, kernel_order: tuple[int, ...] = CHANNELS_L
 def _copies(p: Tensor, tasks: int, kernel_order: tuple[int, ...]) -> Tensor:
     if p.ndim != 4:
         return p.expand(tasks, *p.shape).clone(memory_format=torch.contiguous_format)
-    reordered = p.permute(kernel_order)
+    reordered = p.permute(kernel_order).contiguous()  # once, and then in order T times
     copies = reordered.expand(tasks, *reordered.shape).clone(memory_format=torch.contiguous_format)
     back = sorted(range(4), key=kernel_order.__getitem__)
     return copies.permute(0, *(axis + 1 for axis in back))
+
+
+def sum_over_tasks(p: Tensor) -> Tensor:
+    """(T, ...) -> (...): along memory, because torch takes 30 times as long where axes lie in another order."""
+    axes = sorted(range(1, p.ndim), key=p.stride, reverse=True)
+    back = sorted(range(len(axes)), key=axes.__getitem__)
+    return p.permute(0, *axes).sum(0).permute(back)
 
 
 def choose_execution(
@@ -130,6 +141,23 @@ def choose_execution(
     if name != "loop" and (obstacle := _vmap_obstacle(module, image_shape, device)):
         raise ConfigError(f"execution {name}: {type(module).__name__} cannot be batched over tasks ({obstacle})")
     return _own_execution(module, name, "as asked")
+
+
+def shared_execution(name: str, module: nn.Module, device: torch.device, task_steps: float = 0) -> Execution:
+    """For algorithms whose tasks share one set of weights: what is called ``name`` for copies makes no difference,
+    but that ``compiled`` fuses the embedding's blocks on a CPU.
+
+    Args:
+        name: what was asked for.
+        module: the network.
+        device: where it will run.
+        task_steps: how much there is to do.
+    """
+    reason = "tasks share the weights, so that their images are one batch"
+    possible = isinstance(module, Embedding) and device.type == "cpu"
+    wanted = name == "compiled" or (name == "auto" and task_steps >= COMPILE_LARGE_FROM)
+    compiled = possible and wanted and _compiler_works()
+    return replace(_own_execution(module, "loop", reason), name="compiled" if compiled else "shared", one_by_one=False)
 
 
 def _auto_for_conv4(
@@ -181,6 +209,7 @@ def _native(module: Conv4, reason: str, device: torch.device, precision: str) ->
         shared_features=_shared_features(module, device),
         step=net.step,
         kernel_order=TAPS_FIRST,
+        claim=net.claim,
     )
 
 

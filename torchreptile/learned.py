@@ -54,11 +54,12 @@ class Learned:
         Raises:
             ConfigError: names or shapes differ.
         """
-        ours, theirs = shapes(self.state.params), algorithm.shapes
-        if ours == theirs:
+        if algorithm.fits(self.state.params):
+            if shapes(self.state.inner.v) != shapes(algorithm.begin(0).inner.v):
+                raise RunError(f"{self.name} is damaged: its second moment does not fit its weights")
             return
         trained, task = self.config.task, algorithm.config.task
-        if ours.keys() != theirs.keys():
+        if self.state.params.keys() != algorithm.shapes.keys():
             raise ConfigError(
                 f"{self.name}: its weights are not those of this network; one of your own is named with --model"
             )
@@ -103,12 +104,13 @@ def load_learned(source: str | Path, device: torch.device | str = "cpu", checkpo
 
 
 def save_weights(learned: Learned, path: Path, card: dict[str, Any]) -> None:
-    """Write ``path`` (.safetensors: parameters and the second moment) and its card beside it (.json: settings
+    """Write ``path`` (.safetensors: parameters, second moment, averages) and its card beside it (.json: settings
     and whatever ``card`` says of data, results and licence).
     """
     inner = learned.state.inner
     tensors = {f"params.{name}": p.cpu().contiguous() for name, p in learned.state.params.items()}
     tensors |= {f"inner.v.{name}": v.cpu().contiguous() for name, v in inner.v.items()}
+    tensors |= {f"averages.{name}": t.cpu().contiguous() for name, t in learned.state.averages.items()}
     tensors["inner.steps"] = inner.steps.cpu()
     content = {"format": FORMAT, "name": path.stem, "outer_steps_done": learned.step, **card}
     content["config"] = json.loads(learned.config.to_json())
@@ -141,7 +143,8 @@ def _load_weights(path: Path, device: torch.device | str) -> Learned:
         params = {name.removeprefix("params."): t for name, t in tensors.items() if name.startswith("params.")}
         v = {name.removeprefix("inner.v."): t for name, t in tensors.items() if name.startswith("inner.v.")}
         # What the outer optimiser remembered is of use to training alone, and not kept with weights.
-        state = MetaState(params, InnerState(v, tensors["inner.steps"]), OuterState.fresh(params, "sgd"))
+        averages = {name.removeprefix("averages."): t for name, t in tensors.items() if name.startswith("averages.")}
+        state = MetaState(params, InnerState(v, tensors["inner.steps"]), OuterState.fresh(params, "sgd"), averages)
         return Learned(path.stem, config, state, int(card["outer_steps_done"]), None)
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, ConfigError) as error:
         raise RunError(f"{path}: not readable weights ({error})") from error

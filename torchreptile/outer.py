@@ -17,7 +17,7 @@ from torchreptile.recording import Recording
 def moved(settings: OuterConfig, state: MetaState, learned: MetaGradient, step_size: float | Tensor) -> MetaState:
     """The state after an outer step of that size."""
     params, outer = outer_update(settings, state.params, state.outer, learned.gradient, step_size)
-    return replace(state, params=params, inner=learned.inner, outer=outer)
+    return replace(state, params=params, inner=learned.inner, outer=outer, averages=learned.averages)
 
 
 class OuterStep:
@@ -54,7 +54,8 @@ class OuterStep:
     def __call__(self, state: MetaState, step_size: float) -> tuple[MetaState, Tensor]:
         """The state after the step, and the mean training loss, ()."""
         if not self._record:
-            return self._step(state, step_size)
+            with self._algorithm.execution.claim():
+                return self._step(state, step_size)
         if self._state is None or self._recording is None:
             self._state = state.mapped(torch.Tensor.clone)
             self._recording = Recording(self._step_in_place, self._generator, self._state.tensors())

@@ -88,10 +88,15 @@ class LiveLine:
         """Print a line that stays."""
         name = "val" if "val" in measured else "train"
         result = measured[name]
-        self._accuracy = f"loss {loss:.3f}  {name} {result.transductive} transductive  "
+        if result.transductive is None:  # there is but one
+            short, accuracy = f"{result.non_transductive}", f"{result.non_transductive}"
+        else:
+            short = f"{result.transductive} transductive"
+            accuracy = f"{short}, {result.non_transductive} not"
+        self._accuracy = f"loss {loss:.3f}  {name} {short}  "
+        further = "".join(f", {what} {its}" for what, its in result.further.items())
         self._console.print(
-            f"step {step:>7,}  loss {loss:.3f}  {name} classes: {result.transductive} transductive, "
-            f"{result.non_transductive} not",
+            f"step {step:>7,}  loss {loss:.3f}  {name} classes: {accuracy}{further}",
             highlight=False,
             soft_wrap=True,
         )

@@ -21,7 +21,7 @@ from torchreptile.data.duplicates import find_leaks, without_leaks
 from torchreptile.device import choose_device, keep_freed_memory, precision_of
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, LostProcessError, RunError
-from torchreptile.evaluation import MODES, Result, measure
+from torchreptile.evaluation import Result, measure
 from torchreptile.inner import shapes
 from torchreptile.metrics import MetricsLog, require_tensorboard
 from torchreptile.models import Network
@@ -80,7 +80,7 @@ class Trainer:
         self.data = train.fingerprint
         self.store = train.to(self.device)
         self.algorithm = build_algorithm(
-            config, self.store.image_shape, self.device, self._task_steps(), processes, network
+            config, self.store.image_shape, self.device, self._task_steps(), processes, network, len(self.store)
         )
         self.sampler = self.algorithm.sampler(self.store)
         task, queries = config.task, config.evaluation.queries
@@ -121,15 +121,17 @@ class Trainer:
         if checkpoint.config != self.config:
             raise RunError(f"{folder.config_file} is not what {path} was trained with; settings of a run cannot change")
         state, begun = checkpoint.state, self.algorithm.begin(self.config.run.seed)
-        if shapes(state.params) != shapes(begun.params):
+        if not self.algorithm.fits(state.params):
             raise RunError(
                 f"{folder.last}: its weights are not those of this network; it was trained with another, or is damaged"
             )
-        if _remembered(state) != _remembered(begun):
-            raise RunError(f"{folder.last} is damaged: what its optimisers remember does not fit its weights")
         if checkpoint.data != self.data:
             title = self.config.task.title
             raise RunError(f"{path} was trained on other images than {title} holds now; it cannot go on")
+        if _remembered(state) != _remembered(begun):
+            raise RunError(f"{folder.last} is damaged: what its optimisers remember does not fit its weights")
+        if shapes(state.averages) != shapes(begun.averages):
+            raise RunError(f"{folder.last} is damaged: its averages do not fit its weights")
         return checkpoint
 
     def run(self, start: Checkpoint) -> Run:
@@ -235,7 +237,7 @@ class Sitting:
 
     def outer_step(self) -> None:
         """Draw a meta-batch, learn from it, move phi."""
-        self._step_size = self._trainer.config.outer.step_size_at(self.done())
+        self._step_size = self._trainer.config.outer.step_size_at(self.done(), self.step)
         self.state, loss = self._outer_step(self.state, self._step_size)
         self._loss_sum += loss
         self.unmeasured += 1
@@ -301,10 +303,10 @@ def _line(
         "seconds": round(seconds, 3),
     }
     for split, result in measured.items():
-        for mode in MODES:
-            accuracy = getattr(result, mode)
-            line[f"{split}_{mode}"] = accuracy.mean
-            line[f"{split}_{mode}_ci95"] = accuracy.ci95
+        for name, accuracy in result.measures().items():
+            key = f"{split}_{name.replace(' ', '_')}"
+            line[key] = accuracy.mean
+            line[f"{key}_ci95"] = accuracy.ci95
     return line
 
 

@@ -17,9 +17,18 @@ from contextlib import ExitStack
 from types import FrameType
 from typing import IO
 
+# How often an idle thread of GNU's OpenMP looks for work before it sleeps, some microseconds. By default it looks for
+# milliseconds, on a core that another thread or process needs (measured: docs/speed.md).
+SPINS = "2000"
 GRACE = 30.0  # seconds in which the others may save and end after one has gone
 POLL = 0.1
 LAUNCHER = "TORCHREPTILE_LAUNCHER"  # holds the process id of the launcher
+
+
+def let_idle_threads_sleep() -> None:
+    """Do not let torch's idle threads keep cores busy; counts before torch is loaded, where the user says nothing."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def started_by_launcher() -> bool:

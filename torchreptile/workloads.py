@@ -89,8 +89,9 @@ def bare_steps(
     passes = torch.compile(loop.loss_and_gradient, dynamic=False) if execution.compiled else loop.loss_and_gradient
 
     def work() -> None:
-        for _ in range(config.inner.inner_steps * tasks // together):
-            passes(params, x, y)
+        with execution.claim():
+            for _ in range(config.inner.inner_steps * tasks // together):
+                passes(params, x, y)
 
     return work
 

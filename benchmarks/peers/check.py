@@ -10,7 +10,7 @@ from launch import FailedError, Running
 from with_torchreptile import CPU, settings
 from work import INNER_BATCH, INNER_STEPS, NETWORKS, PROTOCOLS, TASKS, WAY, Case
 
-from torchreptile.algorithms.base import take_batches
+from torchreptile.algorithms.gradient_based import take_batches
 from torchreptile.bench import random_store
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.minibatches import minibatches
@@ -32,7 +32,7 @@ def make_case(network: str, rules: str, eps: float) -> Case:
     for _ in range(len(TOLERANCES)):
         episodes = sampler.sample(TASKS, generator)
         drawn = minibatches(TASKS, WAY * shots, INNER_BATCH, INNER_STEPS, replacement=False, generator=generator)
-        x, y = zip(*take_batches(episodes, drawn), strict=True)
+        x, y = zip(*take_batches(episodes.support_x, episodes.support_y, drawn), strict=True)
         images.append((torch.stack(x) * 255).round().to(torch.uint8))
         labels.append(torch.stack(y))
     weights = {name: p.numpy() for name, p in initial_params(for_images, shape, WAY, seed=0).items()}

@@ -13,6 +13,8 @@ import numpy as np
 from contestants import Contestant
 from environments import HERE, OURS, interpreter
 
+from torchreptile.workers import SPINS
+
 
 class FailedError(Exception):
     """A contestant that ended early; says the last line it left."""
@@ -85,6 +87,8 @@ def surroundings(contestant: Contestant, threads: int) -> dict[str, str]:
     told["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
     told["JAX_PLATFORMS"] = "cpu"
     inherited = dict(os.environ)
-    if contestant.environment != OURS:
+    if contestant.environment == OURS:
+        told["GOMP_SPINCOUNT"] = SPINS  # as the command reptile has it
+    else:
         inherited.pop("PYTHONPATH", None)  # a peer sees its own packages alone
     return inherited | told

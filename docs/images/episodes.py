@@ -1,4 +1,4 @@
-"""Draw docs/images/episodes.png: ``python docs/images/episodes.py RUN`` for a run on generated characters."""
+"""Draw docs/images/episodes.png: ``python docs/images/episodes.py glyphs-5way``, or a run on generated characters."""
 
 import io
 import sys

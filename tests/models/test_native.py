@@ -234,10 +234,26 @@ def test_what_does_not_fit_is_refused() -> None:
         native.loss_and_gradient(params, torch.zeros(2, 5, 1, 33, 33), y)
     with pytest.raises(ValueError, match=r"labels are \(2, 4\); they must be \(2, 5\)"):
         native.loss_and_gradient(params, x, y[:, :4])
-    with pytest.raises(ValueError, match=r"convs.0.weight is torch.float64 \(2, 16, 1, 3, 3\); it must be"):
+    with pytest.raises(ValueError, match=r"convs.0.weight is torch.float64 \(2, 16, 1, 3, 3\) on cpu; it must be"):
         native.loss_and_gradient(params, x[:1], y[:1])
     with pytest.raises(ValueError, match=r"parameters are torch.bfloat16; native computes in float32 and float64"):
         native.loss_and_gradient({name: p.bfloat16() for name, p in params.items()}, x, y)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "short", "float32"])
+def test_a_second_moment_that_does_not_fit_is_refused(wrong: str) -> None:
+    """The compiled code would write beyond its end."""
+    net = for_images((1, 28, 28), 3)
+    params, (x, y) = random_params(net, 2), random_batch(net, 2, 4, 28)
+    v = {name: torch.zeros_like(p) for name, p in params.items()}
+    if wrong == "missing":
+        v = {}
+    else:
+        v["head.weight"] = v["head.weight"].float() if wrong == "float32" else torch.zeros(1, dtype=torch.float64)
+    before = {name: p.clone() for name, p in params.items()}
+    with pytest.raises(ValueError, match=r"the second moment of .* it must be torch.float64"):
+        NativeConv4(net).step(params, v, x, y, Rule("adam", 1e-3, BETA2, EPS, 1.0))
+    assert all(torch.equal(p, before[name]) for name, p in params.items())
 
 
 def test_forward_stays_differentiable() -> None:
@@ -252,6 +268,23 @@ def test_forward_stays_differentiable() -> None:
     expected = torch.func.grad(lambda p: net.forward_grouped(p, x).square().sum())(params)
     assert torch.equal(by_grad["convs.0.weight"], expected["convs.0.weight"])
     assert expected["convs.0.weight"].abs().max() > 0
+
+
+@pytest.mark.usefixtures("threads")
+def test_torch_leaves_the_processors_to_it_and_gets_them_back() -> None:
+    torch.set_num_threads(3)
+    net = for_images((1, 28, 28), way=3)
+    execution, native = choose_execution("native", net, (1, 28, 28), CPU), NativeConv4(net)
+    params, (x, y) = random_params(net, 4), random_batch(net, 4, 3, 28)
+    with execution.claim():
+        assert torch.get_num_threads() == 1
+        with execution.claim():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+    with pytest.raises(IndexError), native.claim():
+        native.loss_and_gradient(params, x, y + 3)
+    assert torch.get_num_threads() == 3
 
 
 def test_stacked_parameters_need_no_copy() -> None:

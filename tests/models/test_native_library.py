@@ -28,9 +28,10 @@ CPU, SHAPE = torch.device("cpu"), (1, 28, 28)
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Something smaller to compile, and a compiler that no other test has chosen."""
-    path = tmp_path / "small.cpp"
+    path = tmp_path / "code" / building.MAIN
+    path.parent.mkdir()
     path.write_text('extern "C" int answer() { return 42; }\n')
-    monkeypatch.setattr(building, "SOURCE", path)
+    monkeypatch.setattr(building, "CODE", path.parent)
     monkeypatch.delenv("CXX", raising=False)
     return path
 
@@ -153,13 +154,29 @@ def test_the_folder_must_be_the_users_alone(tmp_path: Path) -> None:
     folder = building._private_folder(tmp_path / "deep" / "native")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     folder.chmod(0o755)
-    with pytest.raises(NativeUnavailableError, match=r"native must be a folder of yours .*chmod 700"):
+    with pytest.raises(NativeUnavailableError, match=r"native is not a folder of yours .* delete it"):
         building._private_folder(folder)
     folder.chmod(0o700)
     link = tmp_path / "link"
     link.symlink_to(folder)
-    with pytest.raises(NativeUnavailableError, match="link must be a folder of yours"):
+    with pytest.raises(NativeUnavailableError, match="link is not a folder of yours"):
         building._private_folder(link)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("source")
+def test_a_library_that_others_may_write_is_made_again(folder: Path) -> None:
+    library = building._library_file(folder)
+    library.chmod(0o666)
+    assert not building._is_whole(library)
+    assert building._library_file(folder) == library
+    assert stat.S_IMODE(library.stat().st_mode) == 0o700
+
+
+def test_a_compiler_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "g++ 'x")
+    with pytest.raises(NativeUnavailableError, match=r"\$CXX cannot be read \(No closing quotation\)"):
+        building._library_file(folder)
 
 
 def test_without_it_auto_takes_another_and_a_wish_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,21 @@ def test_a_file_that_fails_is_named_with_its_reason(tmp_path: Path) -> None:
         load_network(f"{tmp_path / 'worse.py'}:Net")
 
 
+def test_a_file_may_hold_dataclasses_and_share_its_name_with_another(tmp_path: Path) -> None:
+    content = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom torch import nn\n\n"
+        "@dataclass\nclass Size:\n    width: int = {width}\n\n"
+        "def net(image_shape, outputs):\n    return nn.Linear(Size().width, outputs)\n"
+    )
+    modules = []
+    for width in (3, 4):
+        folder = tmp_path / str(width)
+        folder.mkdir()
+        (folder / "net.py").write_text(content.format(width=width))
+        modules.append(load_network(f"{folder / 'net.py'}:net")((1, 7, 7), 2))
+    assert [module.in_features for module in modules] == [3, 4]
+
+
 class TakesNoShape(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ import torch
 from torchreptile.algorithms.anil import ANIL as ANIL
 from torchreptile.algorithms.base import Adapted as Adapted
 from torchreptile.algorithms.base import Algorithm as Algorithm
+from torchreptile.algorithms.base import Further as Further
 from torchreptile.algorithms.base import Machinery as Machinery
 from torchreptile.algorithms.base import MetaGradient as MetaGradient
 from torchreptile.algorithms.base import MetaState as MetaState
@@ -14,11 +15,16 @@ from torchreptile.algorithms.base import Predictions as Predictions
 from torchreptile.algorithms.foml import FirstOrderMAML as FirstOrderMAML
 from torchreptile.algorithms.fomaml import FirstOrderQuery as FirstOrderQuery
 from torchreptile.algorithms.maml import MAML as MAML
+from torchreptile.algorithms.mann import MANN as MANN
+from torchreptile.algorithms.matching import MatchingNetworks as MatchingNetworks
+from torchreptile.algorithms.meta_lstm import MetaLSTM as MetaLSTM
 from torchreptile.algorithms.meta_sgd import MetaSGD as MetaSGD
+from torchreptile.algorithms.pretrained import Pretrained as Pretrained
+from torchreptile.algorithms.protonet import PrototypicalNetworks as PrototypicalNetworks
 from torchreptile.algorithms.reptile import Reptile as Reptile
+from torchreptile.algorithms.scratch import Scratch as Scratch
 from torchreptile.chunks import TaskChunks
 from torchreptile.config import Config
-from torchreptile.execution import choose_execution
 from torchreptile.models import Blueprint, Network
 from torchreptile.models.own import check_network
 from torchreptile.processes import ALONE, Processes
@@ -30,6 +36,12 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "fomaml": FirstOrderQuery,
     "anil": ANIL,
     "meta-sgd": MetaSGD,
+    "matching": MatchingNetworks,
+    "protonet": PrototypicalNetworks,
+    "pretrained": Pretrained,
+    "scratch": Scratch,
+    "mann": MANN,
+    "meta-lstm": MetaLSTM,
 }
 
 
@@ -40,6 +52,7 @@ def build_algorithm(
     task_steps: float = 0,
     processes: Processes = ALONE,
     network: Network | None = None,
+    classes: int = 0,
 ) -> Algorithm:
     """The algorithm that ``config`` names, for images of that shape.
 
@@ -50,6 +63,7 @@ def build_algorithm(
         task_steps: about how many inner steps there are to do, which decides whether compiling pays.
         processes: with whom to share the tasks.
         network: makes the module; by default the one published with the algorithm.
+        classes: of the images it will be trained on; 0 if it will not.
 
     Raises:
         ConfigError: the network does not fit, or cannot be executed as the settings ask.
@@ -57,10 +71,7 @@ def build_algorithm(
     kind = ALGORITHMS[config.method.algorithm]
     if network is not None:
         check_network(network, image_shape, kind.outputs(config))
-    blueprint = Blueprint.of(network or kind.network(config), image_shape, kind.outputs(config), device)
-    run = config.run
-    execution = choose_execution(
-        run.execution, blueprint.module, image_shape, device, task_steps, run.precision, kind.second_order
-    )
-    machinery = Machinery(execution, TaskChunks(run.task_chunk, device), processes)
+    blueprint = Blueprint.of(network or kind.network(config), image_shape, kind.outputs(config), device, classes)
+    execution = kind.choose_execution(config, blueprint, device, task_steps)
+    machinery = Machinery(execution, TaskChunks(config.run.task_chunk, device), processes)
     return kind(blueprint, config, machinery)

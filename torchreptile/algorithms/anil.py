@@ -17,6 +17,7 @@ from torch import Tensor
 
 from torchreptile.algorithms.base import Adapted, MetaState
 from torchreptile.algorithms.by_query import ByQuery
+from torchreptile.algorithms.by_task import TaskSums
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
 from torchreptile.episodes import Episodes
 from torchreptile.execution import stack
@@ -36,7 +37,7 @@ class ANIL(ByQuery):
         owner = list(self.weights(params))[-1].rpartition(".")[0]
         return {name: self.config.inner.inner_lr for name in params if name.rpartition(".")[0] == owner}
 
-    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Params, Tensor]:
+    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:
         """By autograd through features and heads, where the network tells them apart."""
         if self.execution.shared_features is None:
             return super().gradient(params, episodes, drawn)
@@ -50,7 +51,7 @@ class ANIL(ByQuery):
             )
             loss = losses.sum()
         gradient = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        return dict(zip(leaves, gradient, strict=True)), loss.detach()
+        return TaskSums(dict(zip(leaves, gradient, strict=True)), loss.detach())
 
     def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
         """T heads on one body."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from torchreptile.chunks import TaskChunks
 from torchreptile.config import Config
 from torchreptile.data.store import ImageStore
 from torchreptile.episodes import Episodes, EpisodeSampler
-from torchreptile.execution import Execution
+from torchreptile.execution import Execution, choose_execution
 from torchreptile.inner import InnerState, Params, shapes
 from torchreptile.models import Blueprint, Network, for_images
 from torchreptile.outer_optimizer import OuterState
@@ -30,21 +30,25 @@ class MetaState:
         params: phi, by name: the network's parameters, and whatever else an algorithm meta-learns.
         inner: the inner optimiser's state that carries on from task to task.
         outer: the outer optimiser's state.
+        averages: what is gathered beside learning, such as running averages of BatchNorm's statistics, by name.
     """
 
     params: Params
     inner: InnerState
     outer: OuterState
+    averages: Params = field(default_factory=dict)
 
     def tensors(self) -> list[Tensor]:
         """All of them, in a fixed order."""
-        return [*self.params.values(), *self.inner.v.values(), self.inner.steps, *self.outer.tensors()]
+        inner = [*self.inner.v.values(), self.inner.steps]
+        return [*self.params.values(), *inner, *self.outer.tensors(), *self.averages.values()]
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> MetaState:
         """The same with every tensor changed, such as moved or copied."""
         params = {name: change(p) for name, p in self.params.items()}
         inner = InnerState({name: change(v) for name, v in self.inner.v.items()}, change(self.inner.steps))
-        return replace(self, params=params, inner=inner, outer=self.outer.mapped(change))
+        averages = {name: change(average) for name, average in self.averages.items()}
+        return replace(self, params=params, inner=inner, outer=self.outer.mapped(change), averages=averages)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +59,13 @@ class MetaGradient:
         gradient: shaped like the parameters; the outer update moves them against it.
         inner: the inner optimiser's state after these tasks.
         loss: () mean training loss inside the tasks, for people.
+        averages: the state's after these tasks.
     """
 
     gradient: Params
     inner: InnerState
     loss: Tensor
+    averages: Params = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +73,26 @@ class Predictions:
     """Predicted labels of every query image, (T, way * queries) int64 each.
 
     Attributes:
-        transductive: all queries of an episode in one batch, sharing BatchNorm statistics.
+        transductive: all queries of an episode in one batch, sharing BatchNorm statistics; None where that is
+            nothing else than each alone.
         non_transductive: each query alone with the support set; no query can influence another.
     """
 
-    transductive: Tensor
+    transductive: Tensor | None
     non_transductive: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Further:
+    """What an algorithm measures beside the accuracy of queries.
+
+    Attributes:
+        names: of the measures, for people and files, such as "presentation 2"; accuracies from 0 to 1.
+        sampler: of the episodes they are taken on.
+    """
+
+    names: tuple[str, ...]
+    sampler: EpisodeSampler
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +113,12 @@ class Machinery:
 class Adapted(ABC):
     """T learners, each adapted to the support set of its own task."""
 
-    @abstractmethod
     def together(self, query_x: Tensor) -> Tensor:
-        """Transductive: (T, Q, C, H, W) -> logits (T, Q, way), all queries of a task in one batch."""
+        """Transductive: (T, Q, C, H, W) -> logits (T, Q, way), all queries of a task in one batch.
+
+        The same as :meth:`alone` for learners that look at one image at a time.
+        """
+        return self.alone(query_x)
 
     @abstractmethod
     def alone(self, query_x: Tensor) -> Tensor:
@@ -106,14 +129,18 @@ class Algorithm(ABC):
     """A few-shot learner.
 
     Attributes:
+        meta_learns: whether training changes anything.
         config: all settings.
         blueprint: the network it learns with.
         execution: how it computes.
         chunks, processes: how many tasks at a time, and with whom they are shared.
         second_order: whether it differentiates the gradients of inner steps again.
+        transduces: whether queries in one batch can be labelled otherwise than each alone.
     """
 
+    meta_learns: ClassVar[bool] = True
     second_order: ClassVar[bool] = False
+    transduces: ClassVar[bool] = True
 
     def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
         self.config, self.blueprint, self.execution = config, blueprint, machinery.execution
@@ -129,10 +156,34 @@ class Algorithm(ABC):
         """How many numbers its network makes of an image: one per class, unless it wants an embedding."""
         return config.task.way
 
+    @classmethod
+    def choose_execution(
+        cls, config: Config, blueprint: Blueprint, device: torch.device, task_steps: float
+    ) -> Execution:
+        """How T tasks are computed; by default, how T copies of the network are.
+
+        Args:
+            config: ``execution`` is what was asked for.
+            blueprint: the network.
+            device: where it will run.
+            task_steps: about how many inner steps there are to do, which decides whether compiling pays.
+
+        Raises:
+            ConfigError: the network cannot be executed as the settings ask.
+        """
+        run, module = config.run, blueprint.module
+        return choose_execution(
+            run.execution, module, blueprint.image_shape, device, task_steps, run.precision, cls.second_order
+        )
+
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of what it meta-learns."""
         return shapes(self.begin(0).params)
+
+    def fits(self, params: Params) -> bool:
+        """Whether these can have been meta-learned by it: they have its shapes."""
+        return shapes(params) == self.shapes
 
     def begin(self, seed: int) -> MetaState:
         """The state before training: same seed, same state."""
@@ -142,7 +193,7 @@ class Algorithm(ABC):
         """The state before training, from the network's weights; ``seed`` draws what else is meta-learned."""
         params = network_params | self.further_params(network_params, seed)
         outer = OuterState.fresh(params, self.config.outer.outer_optimizer)
-        return MetaState(params, self.initial_inner(network_params), outer)
+        return MetaState(params, self.initial_inner(network_params), outer, self.initial_averages(network_params))
 
     def further_params(self, network_params: Params, seed: int) -> Params:
         """What is meta-learned beside the network's weights, on their device: by default nothing."""
@@ -151,6 +202,10 @@ class Algorithm(ABC):
     def initial_inner(self, network_params: Params) -> InnerState:
         """The inner optimiser's state before training: by default it carries none."""
         return InnerState.fresh(network_params, "sgd")
+
+    def initial_averages(self, network_params: Params) -> Params:
+        """What is gathered beside learning, before training: by default nothing."""
+        return {}
 
     def sampler(self, store: ImageStore) -> EpisodeSampler:
         """The sampler of training tasks: ``train_shots`` support and ``train_queries`` query images per class."""
@@ -193,15 +248,33 @@ class Algorithm(ABC):
         def label(part: slice) -> Tensor:
             its = episodes[part]
             adapted = self.adapt(state, its.support_x, its.support_y, drawn[part])
-            return torch.stack([adapted.together(its.query_x), adapted.alone(its.query_x)]).argmax(-1)
+            ways = [adapted.together, adapted.alone] if self.transduces else [adapted.alone]
+            return torch.stack([way(its.query_x) for way in ways]).argmax(-1)
 
-        share = self.processes.share(tasks)
-        labels = torch.zeros(2, *episodes.query_y.shape, dtype=torch.int64, device=episodes.query_y.device)
         with self.own_draws(generator):
-            if pieces := self.chunks.map(share, label):
-                labels[:, share] = torch.cat(pieces, dim=1)
-        self.processes.sum_([labels])
-        return Predictions(transductive=labels[0], non_transductive=labels[1])
+            labels = self.shared_out(label, episodes.query_y.new_zeros(1 + self.transduces, *episodes.query_y.shape))
+        return Predictions(labels[0] if self.transduces else None, labels[-1])
+
+    def further(self, store: ImageStore) -> Further | None:
+        """What to measure beside the accuracy of queries on classes of that store: by default nothing."""
+        return None
+
+    def measure_further(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Tensor:
+        """(names, T) the measures that :meth:`further` named, of each episode; ``state`` is left as it was."""
+        return torch.empty(0, len(episodes), device=generator.device)
+
+    def shared_out(self, work: Callable[[slice], Tensor], blank: Tensor) -> Tensor:
+        """``work`` done for all tasks, piece by piece and by all processes together.
+
+        Args:
+            work: gives (rows, these tasks, ...).
+            blank: (rows, T, ...) zeros, which are overwritten.
+        """
+        share = self.processes.share(blank.shape[1])
+        if pieces := self.chunks.map(share, work):
+            blank[:, share] = torch.cat(pieces, dim=1)
+        self.processes.sum_([blank])
+        return blank
 
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
         """Find out once how many tasks of this kind fit into memory."""

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.by_task import ByTask
+from torchreptile.algorithms.by_task import ByTask, TaskSums
 from torchreptile.episodes import Episodes
 from torchreptile.inner import Params
 
@@ -25,10 +25,15 @@ class ByLoss(ByTask):
             drawn: what :meth:`training_draw` gave for them.
         """
 
-    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Params, Tensor]:
-        """The gradient of the sum of these tasks' losses, and that sum, ()."""
+    def losses_and_averages(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Tensor, Params]:
+        """The losses, and what these tasks say of the state's averages, summed over them: by default nothing."""
+        return self.losses(params, episodes, drawn), {}
+
+    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:
+        """By autograd, through whatever the losses are made of."""
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         with torch.enable_grad():
-            loss = self.losses(leaves, episodes, drawn).sum()
+            losses, averages = self.losses_and_averages(leaves, episodes, drawn)
+            loss = losses.sum()
         gradient = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        return dict(zip(leaves, gradient, strict=True)), loss.detach()
+        return TaskSums(dict(zip(leaves, gradient, strict=True)), loss.detach(), averages)

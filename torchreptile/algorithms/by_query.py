@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchreptile.algorithms.base import Adapted, Machinery, MetaState
-from torchreptile.algorithms.by_task import ByTask
+from torchreptile.algorithms.by_task import ByTask, TaskSums
 from torchreptile.algorithms.gradient_based import AdaptedNetwork, GradientBased, take_batches
 from torchreptile.chunks import CPU_TASKS, SHARE, saved_bytes, total_memory
 from torchreptile.config import Config
@@ -47,14 +47,14 @@ class ByQuery(GradientBased, ByTask):
         inner = self.config.inner
         return minibatches(tasks, images, inner.inner_batch, inner.inner_steps, inner.replacement, generator)
 
-    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Params, Tensor]:
+    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:
         """Second order: through every inner step."""
         weights, rates = self.weights(params), self.rates(params)
         batches = list(take_batches(episodes.support_x, episodes.support_y, drawn))
         path = differentiable_descent(self.inner_loop, weights, rates, batches, self.segment or len(batches))
         losses, at_end = self.query_gradient(path.end, episodes.query_x, episodes.query_y)
         of_weights, of_rates = path.pull(at_end)
-        return of_weights | self.named_rates(of_rates), losses.sum()
+        return TaskSums(of_weights | self.named_rates(of_rates), losses.sum())
 
     def named_rates(self, of_rates: Params) -> Params:
         """Gradients of learned rates by the names they are meta-learned under: by default there are none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,12 +13,27 @@ from torchreptile.episodes import Episodes
 from torchreptile.inner import Params
 
 
+@dataclass(frozen=True, eq=False)
+class TaskSums:
+    """What a piece of the meta-batch gives, summed over its tasks.
+
+    Attributes:
+        gradient: of their losses, shaped like the parameters.
+        loss: (), for people.
+        averages: what they say of the state's averages, by the same names.
+    """
+
+    gradient: Params
+    loss: Tensor
+    averages: Params = field(default_factory=dict)
+
+
 class ByTask(Algorithm):
     """Draws for all tasks, takes them piece by piece, shares them among processes, and averages."""
 
     @abstractmethod
-    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Params, Tensor]:
-        """The gradient of the sum of these tasks' losses, and that sum, ().
+    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:
+        """The gradient of the sum of these tasks' losses, and what goes with it.
 
         Args:
             params: what is meta-learned.
@@ -29,6 +45,10 @@ class ByTask(Algorithm):
         """The random numbers that ``tasks`` training tasks take, (T, ...): by default none."""
         return torch.empty(tasks, 0, device=generator.device)
 
+    def averages_after(self, averages: Params, measured: Params) -> Params:
+        """The state's averages after a meta-batch, of whose tasks ``measured`` is the mean."""
+        return averages
+
     def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
         """The mean over tasks of the gradient of their losses."""
         tasks, images = episodes.support_y.shape
@@ -36,13 +56,17 @@ class ByTask(Algorithm):
         self.fit_chunks(state, episodes)
         total = {name: torch.zeros_like(p) for name, p in state.params.items()}
         loss = torch.zeros((), dtype=torch.float64, device=episodes.support_y.device)
+        measured = {name: torch.zeros_like(average) for name, average in state.averages.items()}
         with self.own_draws(generator):
             pieces = self.chunks.map(
                 self.processes.share(tasks), lambda part: self.gradient(state.params, episodes[part], drawn[part])
             )
-        for gradient, its_loss in pieces:
-            torch._foreach_add_(list(total.values()), [gradient[name] for name in total])
-            loss += its_loss
-        self.processes.sum_([*total.values(), loss])
-        torch._foreach_div_([*total.values()], tasks)
-        return MetaGradient(total, state.inner, loss / tasks)
+        for sums in pieces:
+            torch._foreach_add_(list(total.values()), [sums.gradient[name] for name in total])
+            loss += sums.loss
+            for name, its in measured.items():
+                its += sums.averages[name]
+        means = [*total.values(), *measured.values()]
+        self.processes.sum_([*means, loss])
+        torch._foreach_div_(means, tasks)
+        return MetaGradient(total, state.inner, loss / tasks, self.averages_after(state.averages, measured))

@@ -13,6 +13,7 @@ from torchreptile.algorithms.base import MetaGradient, MetaState
 from torchreptile.algorithms.gradient_based import GradientBased
 from torchreptile.episodes import Episodes
 from torchreptile.errors import ConfigError
+from torchreptile.execution import sum_over_tasks
 from torchreptile.inner import InnerState, Params
 from torchreptile.minibatches import minibatches
 
@@ -82,8 +83,8 @@ class FirstOrder(GradientBased):
         """Sums over these tasks: of the change, of the second moment, of the loss."""
         params, inner = self.inner_loop.stacked(start.params, start.inner, len(episodes))
         anchor, losses = self.train(start.params, params, inner, episodes, drawn)
-        gradient = {name: (p - params[name]).sum(0) for name, p in anchor.items()}
-        moments = {name: v.sum(0) for name, v in inner.v.items()}
+        gradient = {name: sum_over_tasks(params[name] - p).neg_() for name, p in anchor.items()}
+        moments = {name: sum_over_tasks(v) for name, v in inner.v.items()}
         return MetaGradient(gradient, InnerState(moments, inner.steps), losses.mean(0).sum())
 
 

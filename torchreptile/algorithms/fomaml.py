@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.by_query import ByQuery
+from torchreptile.algorithms.by_task import TaskSums
 from torchreptile.algorithms.gradient_based import take_batches
 from torchreptile.episodes import Episodes
 from torchreptile.inner import Params
@@ -26,12 +27,12 @@ class FirstOrderQuery(ByQuery):
 
     second_order = False
 
-    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Params, Tensor]:
+    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:
         """At the adapted weights."""
         batches = list(take_batches(episodes.support_x, episodes.support_y, drawn))
         adapted = descend(self.inner_loop, params, self.rates(params), batches)
         losses, at_end = self.query_gradient(adapted, episodes.query_x, episodes.query_y)
-        return {name: g.sum(0) for name, g in at_end.items()}, losses.sum()
+        return TaskSums({name: g.sum(0) for name, g in at_end.items()}, losses.sum())
 
     def step_bytes(self, state: MetaState, episodes: Episodes) -> int:
         """No graph is kept."""

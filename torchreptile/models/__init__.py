@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchreptile.models.conv4 import Conv4 as Conv4
 from torchreptile.models.conv4 import for_images as for_images
 from torchreptile.models.conv4 import maml_for_images as maml_for_images
+from torchreptile.models.memory import MemoryNetwork
 
 Network = Callable[[tuple[int, int, int], int], nn.Module]
 """(image shape (C, H, W), outputs) -> a module that takes images (B, C, H, W) to (B, outputs): a logit per class,
@@ -26,7 +27,7 @@ def build_network(network: Network, image_shape: tuple[int, int, int], way: int,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = network(image_shape, way)
-    if isinstance(module, Conv4):
+    if isinstance(module, Conv4 | MemoryNetwork):
         module.initialise(torch.Generator().manual_seed(seed))
         return module
     without_averages: nn.Module = torch.func.replace_all_batch_norm_modules_(module)
@@ -48,19 +49,26 @@ class Blueprint:
         image_shape: (C, H, W).
         outputs: numbers the module makes of an image.
         module: gives the form alone; its own weights are never used.
+        classes: of the images to train on; 0 where nothing is trained.
     """
 
     network: Network
     image_shape: tuple[int, int, int]
     outputs: int
     module: nn.Module
+    classes: int = 0
 
     @classmethod
     def of(
-        cls, network: Network, image_shape: tuple[int, int, int], outputs: int, device: torch.device | str = "cpu"
+        cls,
+        network: Network,
+        image_shape: tuple[int, int, int],
+        outputs: int,
+        device: torch.device | str = "cpu",
+        classes: int = 0,
     ) -> Blueprint:
         """With its module on ``device``."""
-        return cls(network, image_shape, outputs, build_network(network, image_shape, outputs).to(device))
+        return cls(network, image_shape, outputs, build_network(network, image_shape, outputs).to(device), classes)
 
     def params(self, seed: int) -> dict[str, Tensor]:
         """Freshly drawn weights by name, on the module's device: same seed, same weights."""

@@ -43,7 +43,7 @@ class _Activation:
     scale: Tensor
 
 
-Activate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
+Activate = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
 Backtrack = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -55,8 +55,7 @@ class FusedConv4:
         self._activate: Activate = activate
         self._backtrack: Backtrack = backtrack
         if compiled:
-            limit = torch._dynamo.config.recompile_limit
-            torch._dynamo.config.recompile_limit = max(limit, RECOMPILE_LIMIT)
+            allow_shapes()
             self._activate = torch.compile(activate, dynamic=False)
             self._backtrack = torch.compile(backtrack, dynamic=False)
 
@@ -103,8 +102,21 @@ class FusedConv4:
         return loss, gradient
 
 
-def activate(y: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """BatchNorm, ReLU and 2x2 max-pooling, rounding up, of a convolution's output (B, H, W, C).
+def allow_shapes() -> None:
+    """Let the compiler keep as many shapes as networks have."""
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, RECOMPILE_LIMIT)
+
+
+def activate(
+    y: Tensor, gamma: Tensor, beta: Tensor, eps: float = BATCH_NORM_EPS, ceil: bool = True
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """BatchNorm, ReLU and 2x2 max-pooling of a convolution's output (B, H, W, C).
+
+    Args:
+        y, gamma, beta: the output, and BatchNorm's parameters (C,).
+        eps: BatchNorm's.
+        ceil: whether pooling rounds odd sizes up, or down.
 
     Returns:
         The members of :class:`_Activation`, in their order.
@@ -114,9 +126,11 @@ def activate(y: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Te
     origin = wide[0, 0, 0]
     offset = _total(wide - origin) / rows
     variance = (_total((wide - origin).square()) / rows - offset.square()).clamp_min(0)
-    mean, scale = offset + origin, torch.rsqrt(variance + BATCH_NORM_EPS)
+    mean, scale = offset + origin, torch.rsqrt(variance + eps)
     slope = scale * gamma
     shift = beta - mean * slope
+    if not ceil:
+        wide = wide[:, : y.shape[1] // 2 * 2, : y.shape[2] // 2 * 2]
     quarters = [wide[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
     best, winner = quarters[0] * slope + shift, quarters[0]
     place = torch.zeros_like(best)
@@ -157,6 +171,7 @@ def backtrack(
     cells = (batch, high, 1, wide, 1, channels)
     spread = torch.where(place.reshape(cells) == four, (d * slope).reshape(cells), 0.0)
     spread = spread.reshape(batch, 2 * high, 2 * wide, channels)[:, :height, :width]
+    spread = F.pad(spread, (0, 0, 0, width - spread.shape[2], 0, height - spread.shape[1]))
     return (spread + y.to(gamma.dtype) * tilt + level).to(y.dtype), d_gamma, d_beta
 
 

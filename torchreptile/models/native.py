@@ -2,18 +2,21 @@
 
 A library's convolutions are made for one large network. Here a task is small enough for a core's own cache, each
 thread takes whole tasks, the images of a batch stand side by side in memory so that a register tile holds one
-position of all of them, and optimiser steps use gradients that have not left the cache. native_conv4.cpp does it.
+position of all of them, and optimiser steps use gradients that have not left the cache. native_code/ does it.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from torchreptile.errors import ConfigError
 from torchreptile.models.conv4 import BLOCKS, Conv4, Params
 from torchreptile.models.native_library import native_library
 
@@ -70,9 +73,27 @@ class NativeConv4:
             NativeUnavailableError: that is not possible here.
         """
         library = native_library()
-        self._net = net
+        self._net, self._threads = net, 0
         self._functions = dict(zip(DTYPES, (library.native_conv4_float, library.native_conv4_double), strict=True))
         self._shapes = {name: p.shape for name, p in net.named_parameters()}
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Within it torch computes in one thread, and this in as many as torch had.
+
+        Torch's threads go on spinning for milliseconds after each operation that they shared, and would do so on
+        the processors that the threads of the next inner step need.
+        """
+        if self._threads:  # claimed already
+            yield
+            return
+        self._threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)
+            yield
+        finally:
+            torch.set_num_threads(self._threads)
+            self._threads = 0
 
     def forward(self, params: Params, x: Tensor) -> Tensor:
         """(T, B, C, H, W) -> logits (T, B, way); where a derivative may be asked for, by torch's own convolutions."""
@@ -107,16 +128,17 @@ class NativeConv4:
     ) -> tuple[Tensor, Tensor, Params]:  # fmt: skip
         """Losses (T,), logits (T, B, way) and gradient, of which ``mode`` fills its own."""
         dtype, (tasks, batch) = params[NAMES[0]].dtype, x.shape[:2]
-        self._check(params, x, y)
+        moments = v if mode == "adam" else None
+        self._check(params, x, y, moments)
         way, filters = self._shapes["head.weight"][0], self._shapes["convs.0.bias"][0]
         images, weights = x.to(dtype).contiguous(), _Tensors(params)
         labels = None if y is None else y.long().contiguous()
-        second = _Tensors(v) if v and mode == "adam" else None
+        second = None if moments is None else _Tensors(moments)
         gradient = {name: torch.empty_like(p) for name, p in weights.laid.items()} if mode == "gradient" else {}
         losses, logits = x.new_empty(tasks, dtype=dtype), x.new_empty(tasks, batch, way, dtype=dtype)
         job = _Job(
             MODES.index(mode), tasks, batch, x.shape[2], x.shape[3], filters, way, self._net.stride,
-            torch.get_num_threads(),
+            self._threads or torch.get_num_threads(),
         )  # fmt: skip
         if rule is not None:
             job.lr, job.beta2, job.eps, job.correction = rule.lr, rule.beta2, rule.eps, rule.correction
@@ -134,15 +156,17 @@ class NativeConv4:
                 second.write_back()
         return losses, logits, {name: _from_taps(g) for name, g in gradient.items()}
 
-    def _check(self, params: Params, x: Tensor, y: Tensor | None) -> None:
+    def _check(self, params: Params, x: Tensor, y: Tensor | None, moments: Params | None) -> None:
+        """Nothing but this stands between wrong tensors and other people's memory."""
         tasks, batch = x.shape[:2]
         dtype = params[NAMES[0]].dtype
         if dtype not in DTYPES:
             raise ValueError(f"parameters are {dtype}; native computes in float32 and float64")
-        for name, shape in self._shapes.items():
-            p = params[name]
-            if p.dtype != dtype or p.shape != (tasks, *shape):
-                raise ValueError(f"{name} is {p.dtype} {tuple(p.shape)}; it must be {dtype} {(tasks, *shape)}")
+        self._check_tensors("", params, tasks, dtype)
+        if moments is not None:
+            self._check_tensors("the second moment of ", moments, tasks, dtype)
+        if any(t is not None and t.device.type != "cpu" for t in (x, y)):
+            raise ValueError("native takes images and labels on the cpu")
         size, channels = x.shape[-1], self._shapes["convs.0.weight"][1]
         side = -(-size // 2**BLOCKS)
         fits = self._shapes["head.weight"][1] == self._shapes["convs.0.bias"][0] * side**2
@@ -150,6 +174,13 @@ class NativeConv4:
             raise ValueError(f"images are {tuple(x.shape)}, which is not what this network takes")
         if y is not None and y.shape != (tasks, batch):
             raise ValueError(f"labels are {tuple(y.shape)}; they must be {(tasks, batch)}")
+
+    def _check_tensors(self, of: str, tensors: Params, tasks: int, dtype: torch.dtype) -> None:
+        for name, shape in self._shapes.items():
+            p, wanted = tensors.get(name), (tasks, *shape)
+            if p is None or p.dtype != dtype or p.shape != wanted or p.device.type != "cpu":
+                found = "missing" if p is None else f"{p.dtype} {tuple(p.shape)} on {p.device}"
+                raise ValueError(f"{of}{name} is {found}; it must be {dtype} {wanted} on cpu")
 
 
 class _Tensors:
@@ -187,4 +218,4 @@ def _raise_for(outcome: int) -> None:
     if outcome == 2:
         raise torch.OutOfMemoryError("can't allocate memory for native execution")
     if outcome == 3:
-        raise RuntimeError(f"the system gives no {torch.get_num_threads()} threads (torch.set_num_threads)")
+        raise ConfigError("the system gives native execution no threads; ask for fewer (OMP_NUM_THREADS=1)")

@@ -14,13 +14,15 @@ import shutil
 import signal
 import stat
 import subprocess
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from torchreptile.data.cache import cache_dir
 from torchreptile.files import replacing
 
-SOURCE = Path(__file__).with_name("native_conv4.cpp")
+CODE = Path(__file__).with_name("native_code")
+MAIN = "conv4.cpp"  # includes the rest
 # Not -ffast-math: NaN and infinity must stay what they are.
 FLAGS = [
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread"),
@@ -53,7 +55,8 @@ def _once() -> ctypes.CDLL | str:
     if os.name != "posix":
         return "it needs Linux or macOS"
     try:
-        return ctypes.CDLL(str(_library_file(_private_folder(cache_dir() / "native"))))
+        # By user, for a cache may be shared, and nobody should run what others put there.
+        return ctypes.CDLL(str(_library_file(_private_folder(cache_dir() / f"native-{os.geteuid()}"))))
     except (OSError, NativeUnavailableError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
 
@@ -62,7 +65,7 @@ def _private_folder(folder: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise NativeUnavailableError(f"{folder} must be a folder of yours that is closed to others (chmod 700)")
+        raise NativeUnavailableError(f"{folder} is not a folder of yours that is closed to others; delete it")
     return folder
 
 
@@ -71,7 +74,7 @@ def _library_file(folder: Path) -> Path:
     obstacles = []
     for compiler in _compilers():
         try:
-            key = hashlib.sha256(SOURCE.read_bytes() + _what_it_compiles_for(compiler)).hexdigest()[:32]
+            key = hashlib.sha256(_code() + _what_it_compiles_for(compiler)).hexdigest()[:32]
             library = folder / f"conv4-{key}.so"
             if not _is_whole(library):
                 _compile(compiler, library)
@@ -81,8 +84,15 @@ def _library_file(folder: Path) -> Path:
     raise NativeUnavailableError("; ".join(obstacles) or "no C++ compiler: neither $CXX nor g++ nor clang++")
 
 
+def _code() -> bytes:
+    return b"".join(path.name.encode() + path.read_bytes() for path in sorted(CODE.iterdir()) if path.is_file())
+
+
 def _compilers() -> list[list[str]]:
-    named = shlex.split(os.environ.get("CXX", ""))
+    try:
+        named = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise NativeUnavailableError(f"$CXX cannot be read ({error})") from error
     return [named] if named else [[name] for name in ("g++", "clang++") if shutil.which(name)]
 
 
@@ -94,13 +104,18 @@ def _what_it_compiles_for(compiler: list[str]) -> bytes:
 
 def _compile(compiler: list[str], library: Path) -> None:
     with replacing(library) as temporary:
-        _output_of([*compiler, *FLAGS, str(SOURCE), "-o", str(temporary)], BUILD_SECONDS)
+        _output_of([*compiler, *FLAGS, str(CODE / MAIN), "-o", str(temporary)], BUILD_SECONDS)
         content = temporary.read_bytes()
         temporary.write_bytes(content + hashlib.sha256(content).digest())  # the loader ignores what follows
+        temporary.chmod(0o700)
 
 
 def _is_whole(library: Path) -> bool:
+    """Whether it is there, written by this user alone, and as it was written."""
     if not library.is_file():
+        return False
+    status = library.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         return False
     content = library.read_bytes()
     return hashlib.sha256(content[:-DIGEST]).digest() == content[-DIGEST:]
@@ -121,12 +136,13 @@ def _output_of(command: list[str], seconds: float) -> bytes:
         raise NativeUnavailableError(f"{command[0]} does not start ({error.strerror})") from error
     try:
         output, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired as error:
-        raise NativeUnavailableError(f"{command[0]} took longer than {seconds:g} seconds") from error
-    finally:
-        if process.poll() is None:
+    except BaseException as error:
+        with suppress(ProcessLookupError):  # what it started may outlive it
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise NativeUnavailableError(f"{command[0]} took longer than {seconds:g} seconds") from error
+        raise
     if process.returncode != 0:
         lines = output.decode(errors="replace").splitlines()
         said = next((line.strip() for line in lines if "error" in line), lines[-1].strip() if lines else "silently")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -32,13 +34,16 @@ def load_network(named: str) -> Network:
     file = Path(path)
     if not file.is_file():
         raise ConfigError(f"model is {named}, but there is no file {file}")
-    spec = importlib.util.spec_from_file_location(f"torchreptile_model_{file.stem}", file)
+    key = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"torchreptile_model_{file.stem}_{key}", file)
     assert spec is not None
     assert spec.loader is not None  # both are given for every .py file
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses, for one, look their module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # someone else's code may fail in any way
+        del sys.modules[spec.name]
         raise ConfigError(f"model {named}: {file} fails ({type(error).__name__}: {_first_line(error)})") from error
     found = module.__dict__.get(name)
     if not callable(found):

@@ -13,7 +13,9 @@ NAMES = {"transductive": "transductive", "non_transductive": "each query alone"}
 
 
 def draw_comparison(comparison: Comparison) -> bytes:
-    """Points with 95% intervals, best on top; beside each algorithm its time per task and its parameters.
+    """Points with 95% intervals, best on top; beside each algorithm its time per task and what it learned.
+
+    A mode that does not apply to an algorithm has no point; measures that one has for itself are left to the table.
 
     Returns:
         A PNG file.
@@ -22,15 +24,18 @@ def draw_comparison(comparison: Comparison) -> bytes:
     from matplotlib.figure import Figure
 
     ink = LIGHT
-    rows = sorted(comparison.rows(), key=lambda row: -max(row.accuracy.values()))
+    rows = sorted(comparison.rows(), key=lambda row: -max(row.accuracy[mode] for mode in MODES if mode in row.accuracy))
     figure = Figure(figsize=(8, 1.9 + 0.5 * len(rows)), dpi=DPI, facecolor=ink.paper, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for mode, color, marker, offset in zip(MODES, (ink.train, ink.val), "os", (-OFFSET, OFFSET), strict=True):
+        places = [(place + offset, row) for place, row in enumerate(rows) if mode in row.accuracy]
+        if not places:
+            continue
         axes.errorbar(
-            [100 * row.accuracy[mode] for row in rows],
-            [place + offset for place in range(len(rows))],
-            xerr=[100 * row.ci95[mode] for row in rows],
+            [100 * row.accuracy[mode] for _, row in places],
+            [place for place, _ in places],
+            xerr=[100 * row.ci95[mode] for _, row in places],
             color=color,
             marker=marker,
             linestyle="none",
@@ -38,10 +43,11 @@ def draw_comparison(comparison: Comparison) -> bytes:
             label=NAMES[mode],
         )
     for place, row in enumerate(rows):
+        learned = f"{row.parameters:,} parameters" if row.parameters else "nothing learned before"
         axes.text(
             1.02,
             place,
-            f"{row.adapt_ms:,.1f} ms per task\n{row.parameters:,} parameters",
+            f"{row.adapt_ms:,.1f} ms per task\n{learned}",
             transform=axes.get_yaxis_transform(),
             va="center",
             color=ink.text,

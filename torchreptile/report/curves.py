@@ -64,14 +64,16 @@ def draw_curves(config: Config, metrics: Sequence[dict[str, Any]], *, dark: bool
 
 
 def _fill(figure: Figure, config: Config, metrics: Sequence[dict[str, Any]], ink: _Ink) -> None:
-    axes = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1, 0.75])
-    for mode, axis in zip(MODES, axes[:2], strict=True):
+    measured = {key for line in metrics for key in line}
+    modes = [mode for mode in MODES if measured & {f"{split}_{mode}" for split in NAMES}] or list(MODES)
+    axes = figure.subplots(len(modes) + 1, 1, sharex=True, height_ratios=[1] * len(modes) + [0.75])
+    for mode, axis in zip(modes, axes, strict=False):
         _accuracy(axis, config, metrics, mode, ink)
     # The same scale for both modes, so that their difference can be seen.
-    low, high = zip(*(axis.get_ylim() for axis in axes[:2]), strict=True)
-    for axis in axes[:2]:
+    low, high = zip(*(axis.get_ylim() for axis in axes[:-1]), strict=True)
+    for axis in axes[:-1]:
         axis.set_ylim(min(low), min(max(high), 101))
-    loss = axes[2]
+    loss = axes[-1]
     loss.plot(*_series(metrics, "loss"), color=ink.text, linewidth=_width(metrics), **_marker(metrics, "o"))
     loss.set_ylabel("mean inner loss")
     loss.set_title("Training loss inside the tasks", loc="left", fontsize=12, color=ink.text)
@@ -109,7 +111,7 @@ def _accuracy(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mod
         else:  # a band of no width cannot be seen
             axis.errorbar(steps, means, yerr=margins, color=color, capsize=5, linestyle="none", label=label)
     task = config.task
-    cell = published(config.method.algorithm, task.dataset, task.way, task.shots, mode == "transductive")
+    cell = published(config.variant, task.dataset, task.way, task.shots, mode == "transductive")
     if cell is not None:
         axis.axhline(cell.accuracy, color=ink.text, linestyle=(0, (5, 3)), linewidth=1.3)
         axis.text(

@@ -60,7 +60,9 @@ def sample_episodes(learned: Learned, store: ImageStore, network: Network | None
     for _ in range(0, SEARCHED, SHOWN):
         drawn = sampler.sample(SHOWN, generator)
         answers = algorithm.predict(learned.state, drawn, generator)
-        predicted = answers.transductive if config.evaluation.transductive else answers.non_transductive
+        predicted = answers.non_transductive
+        if config.evaluation.transductive and answers.transductive is not None:
+            predicted = answers.transductive
         wrong = (predicted != drawn.query_y).any(1)
         if not shown:
             shown = [_shown(drawn, predicted, task, store, sought=False) for task in range(SHOWN)]

@@ -38,6 +38,12 @@ ALGORITHM_WORDS = {
     "fomaml": "first-order MAML",
     "anil": "ANIL",
     "meta-sgd": "Meta-SGD",
+    "matching": "Matching Networks",
+    "protonet": "Prototypical Networks",
+    "pretrained": "a classifier of all training classes (no meta-learning)",
+    "scratch": "nothing (every task from scratch)",
+    "mann": "MANN",
+    "meta-lstm": "Meta-LSTM",
 }
 GROUP_WORDS = {
     "task": "Task",
@@ -151,9 +157,8 @@ def _evaluations(folder: RunFolder) -> list[Evaluation]:
 
 def _sound(evaluation: Evaluation) -> bool:
     """Whether the values are of the types they should be, which reading alone does not check."""
-    accuracies = [getattr(evaluation.result, mode) for mode in MODES]
     numbers = [evaluation.seed, evaluation.step, evaluation.seconds]
-    numbers += [value for accuracy in accuracies for value in dataclasses.astuple(accuracy)]
+    numbers += [value for accuracy in evaluation.result.measures().values() for value in dataclasses.astuple(accuracy)]
     return (
         evaluation.split in list(SPLITS)
         and isinstance(evaluation.environment, dict)
@@ -193,16 +198,21 @@ class _ModeRow:
 def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
     """An evaluation as the page shows it."""
     task, environment = evaluation.config.task, evaluation.environment
+    measures = {mode: evaluation.result.by_mode(mode) for mode in MODES} | evaluation.result.further
     rows = []
-    for mode in MODES:
-        accuracy = evaluation.result.selected(mode == "transductive")
-        cell = evaluation.published(mode)
+    for name, accuracy in measures.items():
+        cell, words = evaluation.published(name), MODE_WORDS.get(name, (name, "measured on episodes of its own"))
+        if accuracy is None:
+            rows.append(
+                _ModeRow(words[0], "queries in one batch are labelled as each alone", "does not apply", "", "", "")
+            )
+            continue
         if cell is None:
             beside = ("none", "", "")
         else:
             difference = f"{100 * accuracy.mean - cell.accuracy:+.2f}".replace("-", "−")
-            beside = (f"{cell.accuracy:.2f}% ± {cell.margin:.2f}", cell.source, difference)
-        rows.append(_ModeRow(*MODE_WORDS[mode], str(accuracy), *beside))
+            beside = (str(cell), cell.source, difference)
+        rows.append(_ModeRow(*words, str(accuracy), *beside))
     hardware = environment.get("gpu") or environment.get("processor") or environment.get("machine")
     versions = [f"{name} {environment[name]}" for name in ("torchreptile", "torch") if name in environment]
     return {
@@ -211,12 +221,12 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
         "trained_on": trained.task.title,
         "split": SPLITS[evaluation.split],
         "task": f"{task.way}-way {task.shots}-shot",
-        "episodes": f"{evaluation.result.transductive.episodes:,}",
+        "episodes": f"{evaluation.result.non_transductive.episodes:,}",
         "rows": rows,
         "made": [
             f"seed {evaluation.seed}",
             f"{evaluation.step:,} outer steps",
-            f"{evaluation.config.evaluation.eval_steps} inner steps",
+            evaluation.config.adaptation,
             f"{evaluation.seconds:,.1f} s",
             *versions,
             *([_words(hardware)] if hardware else []),

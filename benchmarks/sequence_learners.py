@@ -1,0 +1,129 @@
+"""MANN and Meta-LSTM with all tasks side by side against the same algorithm done task by task.
+
+    python benchmarks/sequence_learners.py [--rounds 5] [--tasks 16] [--out sequence_learners.json]
+
+Random images of Omniglot's size, 5-way, the published sizes, one meta-gradient per turn. "One by one" is the package
+itself with one task at a time: the arithmetic of a loop over tasks. "As usual" is Meta-LSTM as it is commonly written:
+one task at a time, nn.LSTMCell over coordinates, a cell that concatenates its inputs. They take turns in one process
+after a warm-up; medians, and the ratio to the package in each round.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import parameters_to_vector
+
+from torchreptile.algorithms import build_algorithm
+from torchreptile.device import choose_device, keep_freed_memory
+from torchreptile.environment import environment
+from torchreptile.episodes import EpisodeSampler
+from torchreptile.models.coordinate_lstm import preprocessed
+from torchreptile.models.pooled_learner import PooledLearner
+from torchreptile.presets import preset
+from torchreptile.workloads import random_store
+
+SHAPE = (1, 28, 28)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure."""
+
+    algorithms: tuple[str, ...] = ("mann", "meta-lstm")
+    tasks: int = 16
+    rounds: int = 5
+    device: str = "cpu"
+    out: Path = Path("sequence_learners.json")
+
+
+def meta_gradient(algorithm_name: str, tasks: int, at_a_time: int, device: torch.device) -> Callable[[], object]:
+    """A meta-gradient of so many tasks, computed so many at a time."""
+    config = preset("omniglot-1shot-5way", algorithm_name).replace(meta_batch=tasks, task_chunk=at_a_time)
+    algorithm = build_algorithm(config, SHAPE, device)
+    state, generator = algorithm.begin(0), torch.Generator(device).manual_seed(0)
+    sampler = algorithm.sampler(random_store(SHAPE, device))
+    return lambda: algorithm.meta_gradient(state, sampler.sample(tasks, generator), generator)
+
+
+def usual_meta_lstm(tasks: int, device: torch.device) -> Callable[[], object]:
+    """A meta-gradient of so many tasks, task after task, by modules and autograd alone."""
+    config = preset("omniglot-1shot-5way", "meta-lstm")
+    sampler = EpisodeSampler(random_store(SHAPE, device), 5, 1, config.task.train_queries)
+    generator = torch.Generator(device).manual_seed(0)
+    learner = PooledLearner(SHAPE, 5).to(device)
+    start = parameters_to_vector(learner.parameters()).detach().unsqueeze(1).requires_grad_()
+    lstm = nn.LSTMCell(4, 20).to(device)
+    forget, admit = nn.Linear(22, 1).to(device), nn.Linear(22, 1).to(device)
+    learned = [start, *lstm.parameters(), *forget.parameters(), *admit.parameters()]
+
+    def logits(theta: Tensor, x: Tensor) -> Tensor:
+        named, at = {}, 0
+        for name, p in learner.named_parameters():
+            named[name], at = theta[at : at + p.numel(), 0].view_as(p), at + p.numel()
+        return functional_call(learner, named, (x,))
+
+    def one(x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> tuple[Tensor, ...]:
+        theta = start
+        hidden = cell = start.new_zeros(len(start), 20)
+        f = i = start.new_zeros(len(start), 1)
+        for _ in range(config.inner.inner_steps):
+            cut = theta.detach().requires_grad_()
+            loss = F.cross_entropy(logits(cut, x), y)
+            (slope,) = torch.autograd.grad(loss, cut)
+            told = [preprocessed(loss.detach().expand(len(start))), preprocessed(slope[:, 0])]
+            hidden, cell = lstm(torch.cat(told).t(), (hidden, cell))
+            f, i = forget(torch.cat([hidden, theta, f], 1)), admit(torch.cat([hidden, theta, i], 1))
+            theta = f.sigmoid() * theta - i.sigmoid() * slope
+        return torch.autograd.grad(F.cross_entropy(logits(theta, query_x), query_y), learned)
+
+    def work() -> None:
+        e = sampler.sample(tasks, generator)
+        for task in range(tasks):
+            one(e.support_x[task], e.support_y[task], e.query_x[task], e.query_y[task])
+
+    return work
+
+
+def main(settings: Settings) -> None:
+    """Measure, print and save."""
+    keep_freed_memory()
+    device, results = choose_device(settings.device), {}
+    for name in settings.algorithms:
+        works = {
+            "side by side": meta_gradient(name, settings.tasks, settings.tasks, device),
+            "one by one": meta_gradient(name, settings.tasks, 1, device),
+        }
+        if name == "meta-lstm":
+            works["as usual"] = usual_meta_lstm(settings.tasks, device)
+        taken: dict[str, list[float]] = {way: [] for way in works}
+        for turn in range(settings.rounds + 1):
+            for way, work in works.items():
+                start = time.perf_counter()
+                work()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                if turn:  # the first one warms up
+                    taken[way].append(1000 * (time.perf_counter() - start) / settings.tasks)
+        ours = taken["side by side"]
+        results[name] = {way: statistics.median(ms) for way, ms in taken.items()}
+        print(f"{name}: {results[name]['side by side']:.1f} ms per task side by side")
+        for way in list(works)[1:]:
+            ratio = statistics.median(theirs / mine for mine, theirs in zip(ours, taken[way], strict=True))
+            print(f"  {way}: {results[name][way]:.1f} ms, {ratio:.2f}x")
+    content = {"ms_per_task": results, "tasks": settings.tasks, "rounds": settings.rounds, "environment": environment()}
+    settings.out.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

@@ -1,0 +1,62 @@
+"""What an algorithm measures for itself, from training to the report; and a mode that does not apply."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.easy import small_config
+from torchreptile.commands import print_evaluation
+from torchreptile.data import Splits
+from torchreptile.evaluation import Evaluation, _result_from, evaluate
+from torchreptile.published import PUBLISHED_FURTHER, Published
+from torchreptile.report import report
+from torchreptile.training import train
+
+SMALL = {"mann_units": 9, "mann_slots": 7, "mann_width": 5, "mann_heads": 2, "outer_steps": 2, "monitor_every": 1}
+PRESENTATIONS = [f"presentation {number}" for number in (1, 2, 3, 4, 5, 10)]
+
+
+@pytest.fixture
+def run(tmp_path: Path, easy_data: Splits) -> Path:
+    train(small_config(algorithm="mann", **SMALL), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_metrics_have_further_measures_and_no_mode_that_does_not_apply(run: Path) -> None:
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {f"val_presentation_{number}" for number in (1, 2, 3, 4, 5, 10)} <= line.keys()
+    assert "val_presentation_10_ci95" in line
+    assert "val_non_transductive" in line
+    assert "val_transductive" not in line
+
+
+def test_an_evaluation_keeps_prints_and_shows_them(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = ("mann", "omniglot", 3, "presentation 2")
+    monkeypatch.setitem(PUBLISHED_FURTHER, cell, Published(77.1, None, "a paper"))
+    evaluation = evaluate(run, episodes=6, device="cpu")
+    assert list(evaluation.result.further) == PRESENTATIONS
+    kept = json.loads((run / evaluation.file_name).read_text())
+    assert kept["result"]["transductive"] is None
+    assert kept["published_percent"]["presentation 2"] == 77.1
+    assert Evaluation.from_json(json.dumps(kept)).result == evaluation.result
+    printed = StringIO()
+    print_evaluation(evaluation, Console(file=printed, width=200))
+    lines = printed.getvalue().splitlines()
+    assert any("transductive" in line and "does not apply" in line for line in lines)
+    assert any("presentation 2" in line and "77.10%" in line for line in lines)
+    assert "inner steps" not in printed.getvalue()
+    page = next(file for file in report(run) if file.suffix == ".html").read_text()
+    assert "does not apply" in page
+    assert str(evaluation.result.further["presentation 10"]) in page
+
+
+def test_results_of_earlier_versions_have_none() -> None:
+    accuracy = {"mean": 0.5, "ci95": 0.1, "episodes": 4}
+    result = _result_from({"transductive": accuracy, "non_transductive": accuracy})
+    assert result.further == {}
+    assert result.selected(True).mean == 0.5

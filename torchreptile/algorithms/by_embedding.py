@@ -1,0 +1,205 @@
+"""The frame of algorithms that embed images and label queries by the support set's embeddings.
+
+The weights are common to all tasks, so T episodes are one batch of images to the convolutions; BatchNorm's statistics
+are each episode's own. What those statistics are decides what ``together`` and ``alone`` mean:
+
+- together (transductive): support set and queries of an episode in one batch, as in training.
+- alone: running averages gathered in training, by which each image is embedded without a look at any other, as the
+  published code evaluates. A network of one's own has no such averages: there each query is in one batch with the
+  support set.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchreptile.algorithms.base import Adapted, Machinery, MetaState
+from torchreptile.algorithms.by_loss import ByLoss
+from torchreptile.chunks import saved_bytes
+from torchreptile.config import Config
+from torchreptile.data.store import ImageStore
+from torchreptile.episodes import Episodes, EpisodeSampler
+from torchreptile.execution import Execution, shared_execution
+from torchreptile.inner import Params
+from torchreptile.models import Blueprint, Network
+from torchreptile.models.embedding import HIDDEN, Embedder, for_embedding, width
+
+MOMENTUM = 0.1  # of running averages, per outer step: PyTorch's default, as in the published code
+
+
+class ByEmbedding(ByLoss):
+    """Embeds, and leaves what is made of the embeddings to its kinds."""
+
+    def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
+        super().__init__(blueprint, config, machinery)
+        plain = Embedder(blueprint.module, config.run.precision)
+        compiled = self.execution.name == "compiled"
+        # Evaluation sees many shapes of batches once or twice: none of them repays compiling.
+        self.embedder = plain
+        self.training_embedder = Embedder(blueprint.module, config.run.precision, compiled) if compiled else plain
+        self.width = width(blueprint.module, blueprint.image_shape)
+
+    @staticmethod
+    def network(config: Config) -> Network:
+        """Four convolutional blocks."""
+        return for_embedding
+
+    @staticmethod
+    def outputs(config: Config) -> int:
+        """What a network of one's own is asked for."""
+        return HIDDEN
+
+    @classmethod
+    def choose_execution(
+        cls, config: Config, blueprint: Blueprint, device: torch.device, task_steps: float
+    ) -> Execution:
+        """One batch, whatever was asked for."""
+        return shared_execution(config.run.execution, blueprint.module, device, task_steps)
+
+    def initial_averages(self, network_params: Params) -> Params:
+        """Mean 0 and variance 1."""
+        return self.embedder.fresh_averages(network_params)
+
+    def averages_after(self, averages: Params, measured: Params) -> Params:
+        """A step of the running averages towards the mean of these tasks' statistics."""
+        return {name: average.lerp(measured[name], MOMENTUM) for name, average in averages.items()}
+
+    def sampler(self, store: ImageStore) -> EpisodeSampler:
+        """Training tasks may have a way of their own."""
+        task = self.config.task
+        return EpisodeSampler(store, task.training_way, task.images_per_class, queries=task.train_queries)
+
+    @abstractmethod
+    def label(self, params: Params, support: Tensor, classes: Tensor, query: Tensor, drawn: Tensor) -> Tensor:
+        """Label queries by embeddings, each query without a look at the others.
+
+        Args:
+            params: what is meta-learned.
+            support: (T, S, E) embeddings.
+            classes: (T, S, way) 1 where an image is of a class, else 0; classes may have different numbers of images.
+            query: (T, Q, E) embeddings.
+            drawn: what :meth:`draw` gave for these tasks.
+
+        Returns:
+            (T, Q, way) logits.
+        """
+
+    def losses(self, params: Params, episodes: Episodes, drawn: Tensor) -> Tensor:
+        """Of each task, (T,)."""
+        return self.losses_and_averages(params, episodes, drawn)[0]
+
+    def losses_and_averages(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Tensor, Params]:
+        """Mean cross-entropy of each task's queries, (T,), embedded together with its support set."""
+        batch = torch.cat([episodes.support_x, episodes.query_x], dim=1)
+        embedded, statistics = self.training_embedder.together(params, batch)
+        images = episodes.support_y.shape[1]
+        support, query = embedded[:, :images], embedded[:, images:]
+        classes = members(episodes.support_y, self.config.task.training_way, embedded)
+        return cross_entropy(self.label(params, support, classes, query, drawn), episodes.query_y), statistics
+
+    def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
+        """Nothing but remembering the support set, unless the embedding is to be fine-tuned."""
+        weights = [(slice(None), state.params)]
+        if steps := self.config.evaluation.finetune_steps:
+            tasks = [slice(task, task + 1) for task in range(len(support_x))]
+            weights = [
+                (task, self.finetuned(state, support_x[task], support_y[task], drawn[task], steps)) for task in tasks
+            ]
+        return EmbeddedTasks(self, weights, state.averages, support_x, support_y, drawn)
+
+    def finetuned(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor, steps: int) -> Params:
+        """The parameters of one task, its embedding trained on by ``steps`` steps of SGD.
+
+        The loss is that of the support images as queries of their own set: with one image per class too, it moves
+        classes apart.
+        """
+        names = [name for name, _ in self.blueprint.module.named_parameters()]
+        own = {name: state.params[name].detach().requires_grad_() for name in names}
+        for _ in range(steps):
+            with torch.enable_grad():
+                embedded = self.embedded(own, state.averages, support_x)
+                classes = members(support_y, self.config.task.way, embedded)
+                logits = self.label(state.params | own, embedded, classes, embedded, drawn)
+                loss = cross_entropy(logits, support_y).sum()
+            gradient = torch.autograd.grad(loss, list(own.values()))
+            moved = torch._foreach_sub(list(own.values()), gradient, alpha=self.config.inner.inner_lr)
+            own = {name: p.detach().requires_grad_() for name, p in zip(own, moved, strict=True)}
+        return state.params | {name: p.detach() for name, p in own.items()}
+
+    def embedded(self, params: Params, averages: Params, x: Tensor) -> Tensor:
+        """(T, B, C, H, W) -> (T, B, E), every image by itself where the network can."""
+        if self.embedder.keeps_averages:
+            return self.embedder.by_averages(params, averages, x)
+        return self.embedder.together(params, x)[0]
+
+    def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
+        """Of a training step: activations both ways."""
+        leaves = {name: p.detach().requires_grad_() for name, p in state.params.items()}
+        batch = torch.cat([episodes.support_x, episodes.query_x], dim=1)[:1]
+
+        def embed() -> Tensor:
+            with torch.enable_grad():
+                return self.embedder.together(leaves, batch)[0]
+
+        with torch.random.fork_rng([batch.device] if batch.device.type == "cuda" else []):  # nobody must notice
+            return 2 * saved_bytes(embed)
+
+
+class EmbeddedTasks(Adapted):
+    """T support sets, and the weights to embed them by: common ones, or each task's own."""
+
+    def __init__(
+        self,
+        algorithm: ByEmbedding,
+        weights: Sequence[tuple[slice, Params]],
+        averages: Params,
+        support_x: Tensor,
+        support_y: Tensor,
+        drawn: Tensor,
+    ) -> None:
+        """``weights``: parameters, each with the tasks that they are for."""
+        self.weights = weights
+        self._algorithm, self._averages = algorithm, averages
+        self._support_x, self._support_y, self._drawn = support_x, support_y, drawn
+
+    @torch.no_grad()
+    def together(self, query_x: Tensor) -> Tensor:
+        """All queries in one batch with the support set."""
+        return torch.cat([self._in_one_batch(tasks, params, query_x[tasks]) for tasks, params in self.weights])
+
+    @torch.no_grad()
+    def alone(self, query_x: Tensor) -> Tensor:
+        """By running averages; without them, each query in a batch with the support set."""
+        if self._algorithm.embedder.keeps_averages:
+            return torch.cat([self._by_averages(tasks, params, query_x[tasks]) for tasks, params in self.weights])
+        return torch.cat([self.together(query_x[:, query : query + 1]) for query in range(query_x.shape[1])], dim=1)
+
+    def _in_one_batch(self, tasks: slice, params: Params, query_x: Tensor) -> Tensor:
+        batch = torch.cat([self._support_x[tasks], query_x], dim=1)
+        return self._label(tasks, params, self._algorithm.embedder.together(params, batch)[0])
+
+    def _by_averages(self, tasks: slice, params: Params, query_x: Tensor) -> Tensor:
+        batch = torch.cat([self._support_x[tasks], query_x], dim=1)
+        return self._label(tasks, params, self._algorithm.embedder.by_averages(params, self._averages, batch))
+
+    def _label(self, tasks: slice, params: Params, embedded: Tensor) -> Tensor:
+        """Logits of the queries, which stand behind the support set."""
+        shots = self._support_y.shape[1]
+        support, query = embedded[:, :shots], embedded[:, shots:]
+        classes = members(self._support_y[tasks], self._algorithm.config.task.way, embedded)
+        return self._algorithm.label(params, support, classes, query, self._drawn[tasks])
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """(T, Q, way), (T, Q) -> the mean over each task's queries, (T,)."""
+    return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+
+
+def members(y: Tensor, way: int, like: Tensor) -> Tensor:
+    """(T, S) labels -> (T, S, way), 1 where an image is of a class and 0 elsewhere, in the dtype of ``like``."""
+    return F.one_hot(y, way).to(like.dtype)

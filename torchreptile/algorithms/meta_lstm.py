@@ -1,0 +1,176 @@
+"""Meta-LSTM: the optimiser is learned, and with it the weights it starts from.
+
+    theta_t = f_t * theta_(t-1) - i_t * gradient_t
+
+An LSTM over coordinates sets a forget rate f and a learning rate i for each weight at each update. Ravi and Larochelle,
+ICLR 2017. The loss of the queries after the last update is differentiated through the updates, but not through the
+gradients they were made of: second derivatives are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchreptile.algorithms.base import Adapted, Machinery, MetaState
+from torchreptile.algorithms.by_loss import ByLoss
+from torchreptile.algorithms.gradient_based import AdaptedNetwork
+from torchreptile.chunks import saved_bytes
+from torchreptile.config import Config
+from torchreptile.episodes import Episodes
+from torchreptile.errors import ConfigError
+from torchreptile.execution import Execution
+from torchreptile.inner import InnerLoop, Params
+from torchreptile.models import Blueprint, Network
+from torchreptile.models.coordinate_lstm import CoordinateState, fresh_weights, preprocessed, update
+from torchreptile.models.pooled_learner import Averages, PooledLearner
+
+LARGE = 64  # pixels from which learners run one after another on a CPU
+OPTIMISER = "optimiser."  # in front of the names of the optimiser's parameters
+
+
+@final
+class MetaLSTM(ByLoss):
+    """Adapts by ``inner_steps`` updates (in evaluation ``eval_steps``), each on the whole support set."""
+
+    def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
+        super().__init__(blueprint, config, machinery)
+        self.inner_loop = InnerLoop(config.inner, machinery.execution, config.run.precision)
+        module = blueprint.module
+        self._learner = module if isinstance(module, PooledLearner) else None
+        if self._learner is not None:
+            one_by_one = machinery.execution.one_by_one
+            self._forward = self._learner.one_by_one if one_by_one else self._learner.forward_stacked
+        self._sizes = {name: p.shape for name, p in module.named_parameters()}
+
+    @staticmethod
+    def network(config: Config) -> Network:
+        """The authors' learner."""
+        return partial(PooledLearner, filters=config.method.meta_lstm_filters)
+
+    @classmethod
+    def choose_execution(
+        cls, config: Config, blueprint: Blueprint, device: torch.device, task_steps: float
+    ) -> Execution:
+        """The authors' learner runs grouped, or on a CPU one after another where maps are large.
+
+        Raises:
+            ConfigError: the network cannot be executed as the settings ask.
+        """
+        module, name = blueprint.module, config.run.execution
+        if not isinstance(module, PooledLearner):
+            return super().choose_execution(config, blueprint, device, task_steps)
+        reason = "as asked"
+        if name == "auto":
+            large = device.type == "cpu" and blueprint.image_shape[1] >= LARGE
+            name, reason = ("loop", "large maps") if large else ("grouped", "small maps, or a GPU")
+        if name == "loop":
+            return Execution(name, reason, module.one_by_one, one_by_one=True)
+        if name == "grouped":
+            return Execution(name, reason, module.forward_stacked)
+        raise ConfigError(f"execution is {name}; the learner of meta-lstm runs with auto, grouped or loop")
+
+    def further_params(self, network_params: Params, seed: int) -> Params:
+        """The optimiser's parameters; the network's own are the weights that learning starts from."""
+        like = next(iter(network_params.values()))
+        fresh = fresh_weights(self.config.method.meta_lstm_units, torch.Generator().manual_seed(seed))
+        return {OPTIMISER + name: p.to(like.device, like.dtype) for name, p in fresh.items()}
+
+    def losses(self, params: Params, episodes: Episodes, drawn: Tensor) -> Tensor:
+        """Each task's mean cross-entropy of its queries after the updates, normalised by the batch of queries."""
+        steps = self.config.inner.inner_steps
+        theta, _ = self.learn(params, episodes.support_x, episodes.support_y, steps)
+        logits = self.inner_loop.forward(self._named(theta), episodes.query_x).to(theta.dtype)
+        return _mean_loss(logits, episodes.query_y)
+
+    def learn(self, params: Params, x: Tensor, y: Tensor, steps: int) -> tuple[Tensor, Averages | None]:
+        """The learners of T tasks after so many updates.
+
+        Args:
+            params: the start and the optimiser; the result is differentiable in them where gradients are recorded.
+            x, y: (T, S, C, H, W) images and (T, S) labels of the support sets.
+            steps: updates.
+
+        Returns:
+            The weights (T, N), and what BatchNorm saw on the way, or None for networks that keep no averages.
+        """
+        weights = {name.removeprefix(OPTIMISER): p for name, p in params.items() if name.startswith(OPTIMISER)}
+        start = torch.cat([params[name].flatten() for name in self._sizes])
+        theta = start.repeat(len(x))
+        state = CoordinateState.fresh(self.config.method.meta_lstm_units, theta.detach())
+        averages = self._learner.fresh_averages(theta.detach(), len(x)) if self._learner is not None else None
+        for _ in range(steps):
+            loss, gradient = self._loss_and_gradient(theta.detach().view(len(x), -1), x, y, averages)
+            told = torch.cat([preprocessed(loss).repeat_interleave(len(start), 1), preprocessed(gradient)])
+            theta, state = update(weights, theta, gradient, told, state)
+        return theta.view(len(x), -1), averages
+
+    def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
+        """Take ``eval_steps`` updates."""
+        with torch.no_grad():
+            theta, averages = self.learn(state.params, support_x, support_y, self.config.evaluation.eval_steps)
+        params = self._named(theta)
+        if self._learner is None or averages is None:
+            return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
+        return AdaptedLearner(self._forward, params, averages)
+
+    def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
+        """What the updates of one task keep for the backward pass, and the learner's own both ways."""
+        leaves = {name: p.detach().requires_grad_() for name, p in state.params.items()}
+        x, y = episodes.support_x[:1], episodes.support_y[:1]
+
+        def kept(steps: int) -> int:
+            with torch.enable_grad():
+                return saved_bytes(lambda: self.learn(leaves, x, y, steps)[0])
+
+        one, two = kept(1), kept(2)
+        return one + (two - one) * (self.config.inner.inner_steps - 1)
+
+    def _named(self, theta: Tensor) -> Params:
+        """(T, N) -> the network's parameters by name, (T, ...) each."""
+        parts = torch.split(theta, [size.numel() for size in self._sizes.values()], dim=1)
+        return {
+            name: part.view(len(theta), *size) for (name, size), part in zip(self._sizes.items(), parts, strict=True)
+        }
+
+    def _loss_and_gradient(
+        self, theta: Tensor, x: Tensor, y: Tensor, averages: Averages | None
+    ) -> tuple[Tensor, Tensor]:
+        """Each learner's mean cross-entropy (T,), and its gradient, (T * N,)."""
+        named = self._named(theta)
+        if self._learner is None:
+            loss, its = self.inner_loop.loss_and_gradient(named, x, y)
+            return loss, torch.cat([its[name].flatten(1) for name in named], dim=1).flatten()
+        leaves = {name: p.detach().requires_grad_() for name, p in named.items()}
+        with torch.enable_grad():
+            losses = _mean_loss(self._forward(leaves, x, averages), y)
+            gradient = torch.autograd.grad(losses.sum(), list(leaves.values()))
+        return losses.detach(), torch.cat([g.flatten(1) for g in gradient], dim=1).flatten()
+
+
+class AdaptedLearner(Adapted):
+    """T learners after their updates."""
+
+    def __init__(self, forward: Callable[..., Tensor], params: Params, averages: Averages) -> None:
+        """``forward``: the learner's; ``averages``: of the batches it learned from."""
+        self._forward, self._params, self._averages = forward, params, averages
+
+    @torch.no_grad()
+    def together(self, query_x: Tensor) -> Tensor:
+        """Normalised by the batch of queries, as in meta-training."""
+        return self._forward(self._params, query_x)
+
+    @torch.no_grad()
+    def alone(self, query_x: Tensor) -> Tensor:
+        """Normalised by the averages over the support set, as published: no query tells of another."""
+        return self._forward(self._params, query_x, self._averages, by_averages=True)
+
+
+def _mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """(T, B, way), (T, B) -> (T,) mean cross-entropy."""
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
