@@ -193,7 +193,7 @@ class FewShotClassifier:
             way=way,
             eval_steps=own.evaluation.eval_steps if self.steps is None else self.steps,
             eval_batch=batch,
-            # How training tasks were made says nothing here, and must not stand in the way of another number of classes.
+            # How training tasks were made says nothing here, and must not stand in the way.
             inner_batch=1,
             execution="auto",
             precision="fp32",

@@ -19,7 +19,7 @@ def with_outputs(learned: Learned, algorithm: Algorithm) -> Learned:
     Training shuffles labels in every task, so a row of a head means no class, but the rows differ, and the inner steps
     make use of it. For fewer classes the first rows are taken, and lose nothing. For more classes the further rows are
     the mean of those there are, and so is their second moment: that is a makeshift, well below weights trained for as
-    many classes (docs/classifier.md has figures). Algorithms without a head, such as Prototypical Networks, need neither.
+    many classes. Algorithms without a head, such as Prototypical Networks, need neither.
 
     Raises:
         ConfigError: more than a head's number of outputs differs.
