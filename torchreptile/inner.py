@@ -48,6 +48,11 @@ def shapes(params: Params) -> dict[str, tuple[int, ...]]:
     return {name: tuple(p.shape) for name, p in params.items()}
 
 
+def task_losses(logits: Tensor, y: Tensor) -> Tensor:
+    """(T, B, way), (T, B) labels -> the mean cross-entropy of each task, (T,)."""
+    return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+
+
 class InnerLoop:
     """Trains T copies of a network, each on its own task."""
 
@@ -126,7 +131,7 @@ class InnerLoop:
         """(T,) mean cross-entropy of each task."""
         logits = self.forward(params, x)
         logits = logits.to(params[next(iter(params))].dtype)
-        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+        return task_losses(logits, y)
 
     def _cast(self, x: Tensor) -> AbstractContextManager[object]:
         if self._precision != "bf16":

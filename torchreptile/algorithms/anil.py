@@ -21,7 +21,7 @@ from torchreptile.algorithms.by_task import TaskSums
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
 from torchreptile.episodes import Episodes
 from torchreptile.execution import stack
-from torchreptile.inner import Params
+from torchreptile.inner import Params, task_losses
 from torchreptile.models.conv4 import heads
 from torchreptile.unrolled import Rates
 
@@ -45,11 +45,7 @@ class ANIL(ByQuery):
         with torch.enable_grad():
             adapted = self._adapted_heads(leaves, episodes.support_x, episodes.support_y, drawn)
             logits = heads(adapted, self._features(leaves, episodes.query_x))
-            labels = episodes.query_y
-            losses = (
-                F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
-            )
-            loss = losses.sum()
+            loss = task_losses(logits, episodes.query_y).sum()
         gradient = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return TaskSums(dict(zip(leaves, gradient, strict=True)), loss.detach())
 

@@ -25,7 +25,7 @@ from torchreptile.config import Config
 from torchreptile.data.store import ImageStore
 from torchreptile.episodes import Episodes, EpisodeSampler
 from torchreptile.execution import Execution, shared_execution
-from torchreptile.inner import Params
+from torchreptile.inner import Params, task_losses
 from torchreptile.models import Blueprint, Network
 from torchreptile.models.embedding import HIDDEN, Embedder, for_embedding, width
 
@@ -100,7 +100,7 @@ class ByEmbedding(ByLoss):
         images = episodes.support_y.shape[1]
         support, query = embedded[:, :images], embedded[:, images:]
         classes = members(episodes.support_y, self.config.task.training_way, embedded)
-        return cross_entropy(self.label(params, support, classes, query, drawn), episodes.query_y), statistics
+        return task_losses(self.label(params, support, classes, query, drawn), episodes.query_y), statistics
 
     def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
         """Nothing but remembering the support set, unless the embedding is to be fine-tuned."""
@@ -125,7 +125,7 @@ class ByEmbedding(ByLoss):
                 embedded = self.embedded(own, state.averages, support_x)
                 classes = members(support_y, self.config.task.way, embedded)
                 logits = self.label(state.params | own, embedded, classes, embedded, drawn)
-                loss = cross_entropy(logits, support_y).sum()
+                loss = task_losses(logits, support_y).sum()
             gradient = torch.autograd.grad(loss, list(own.values()))
             moved = torch._foreach_sub(list(own.values()), gradient, alpha=self.config.inner.inner_lr)
             own = {name: p.detach().requires_grad_() for name, p in zip(own, moved, strict=True)}
@@ -193,11 +193,6 @@ class EmbeddedTasks(Adapted):
         support, query = embedded[:, :shots], embedded[:, shots:]
         classes = members(self._support_y[tasks], self._algorithm.config.task.way, embedded)
         return self._algorithm.label(params, support, classes, query, self._drawn[tasks])
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """(T, Q, way), (T, Q) -> the mean over each task's queries, (T,)."""
-    return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
 
 
 def members(y: Tensor, way: int, like: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torchreptile.data.store import ImageStore
 from torchreptile.episodes import Episodes, EpisodeSampler
 from torchreptile.errors import ConfigError
 from torchreptile.execution import Execution, choose_execution
-from torchreptile.inner import Params
+from torchreptile.inner import Params, task_losses
 from torchreptile.models import Blueprint, Network
 from torchreptile.models.memory import MemoryNetwork, MemoryState
 
@@ -77,7 +77,7 @@ class MANN(ByLoss):
     def losses(self, params: Params, episodes: Episodes, drawn: Tensor) -> Tensor:
         """Mean cross-entropy over the images of each episode."""
         logits, labels = self.read_through(params, episodes, drawn)
-        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
+        return task_losses(logits, labels)
 
     def read_through(self, params: Params, episodes: Episodes, order: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (T, S, way) for the images of the support set in that order, and their labels (T, S)."""

@@ -14,7 +14,6 @@ from functools import partial
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from torchreptile.algorithms.base import Adapted, Machinery, MetaState
@@ -25,7 +24,7 @@ from torchreptile.config import Config
 from torchreptile.episodes import Episodes
 from torchreptile.errors import ConfigError
 from torchreptile.execution import Execution
-from torchreptile.inner import InnerLoop, Params
+from torchreptile.inner import InnerLoop, Params, task_losses
 from torchreptile.models import Blueprint, Network
 from torchreptile.models.coordinate_lstm import CoordinateState, fresh_weights, preprocessed, update
 from torchreptile.models.pooled_learner import Averages, PooledLearner
@@ -86,7 +85,7 @@ class MetaLSTM(ByLoss):
         steps = self.config.inner.inner_steps
         theta, _ = self.learn(params, episodes.support_x, episodes.support_y, steps)
         logits = self.inner_loop.forward(self._named(theta), episodes.query_x).to(theta.dtype)
-        return _mean_loss(logits, episodes.query_y)
+        return task_losses(logits, episodes.query_y)
 
     def learn(self, params: Params, x: Tensor, y: Tensor, steps: int) -> tuple[Tensor, Averages | None]:
         """The learners of T tasks after so many updates.
@@ -148,7 +147,7 @@ class MetaLSTM(ByLoss):
             return loss, torch.cat([its[name].flatten(1) for name in named], dim=1).flatten()
         leaves = {name: p.detach().requires_grad_() for name, p in named.items()}
         with torch.enable_grad():
-            losses = _mean_loss(self._forward(leaves, x, averages), y)
+            losses = task_losses(self._forward(leaves, x, averages), y)
             gradient = torch.autograd.grad(losses.sum(), list(leaves.values()))
         return losses.detach(), torch.cat([g.flatten(1) for g in gradient], dim=1).flatten()
 
@@ -169,8 +168,3 @@ class AdaptedLearner(Adapted):
     def alone(self, query_x: Tensor) -> Tensor:
         """Normalised by the averages over the support set, as published: no query tells of another."""
         return self._forward(self._params, query_x, self._averages, by_averages=True)
-
-
-def _mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """(T, B, way), (T, B) -> (T,) mean cross-entropy."""
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)

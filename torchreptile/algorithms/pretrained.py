@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchreptile.algorithms.by_embedding import ByEmbedding, cross_entropy
+from torchreptile.algorithms.by_embedding import ByEmbedding
 from torchreptile.episodes import Episodes
-from torchreptile.inner import Params, shapes
+from torchreptile.inner import Params, shapes, task_losses
 from torchreptile.minibatches import minibatches
 
 PREFIX = "classifier."  # of the parameters of the classifier of training classes
@@ -47,7 +47,7 @@ class Pretrained(ByEmbedding):
         """Cross-entropy over all training classes; a task is no more than a mini-batch of images."""
         embedded, statistics = self.training_embedder.together(params, episodes.support_x)
         head = {name.removeprefix(PREFIX): p for name, p in params.items() if name.startswith(PREFIX)}
-        return cross_entropy(classified(head, embedded), episodes.classes.gather(1, episodes.support_y)), statistics
+        return task_losses(classified(head, embedded), episodes.classes.gather(1, episodes.support_y)), statistics
 
     def draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
         """(T, eval_steps, B) indices of mini-batches."""
@@ -101,7 +101,7 @@ def trained(head: Params, support: Tensor, y: Tensor, drawn: Tensor, lr: float) 
         leaves = [p.detach().requires_grad_() for p in values]
         with torch.enable_grad():
             logits = classified(dict(zip(names, leaves, strict=True)), support[tasks, batch])
-            loss = cross_entropy(logits, y[tasks, batch]).sum()
+            loss = task_losses(logits, y[tasks, batch]).sum()
         gradient = torch._foreach_add(torch.autograd.grad(loss, leaves), values, alpha=WEIGHT_DECAY)
         if speed is None:
             speed = gradient
