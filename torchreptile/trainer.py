@@ -29,6 +29,7 @@ from torchreptile.observers import Observer, Silent
 from torchreptile.outer import OuterStep
 from torchreptile.processes import Processes
 
+MEASURING_SHARE = 0.1  # of a training limited by time, at most; without it short ones would do little else
 SECONDS_PER_TASK_STEP = 0.003  # on two CPU cores; a guess, for choosing the execution of a run limited by time
 MONITOR_SEED = 1_000_003  # apart from training's seeds; the same episodes at every measurement
 
@@ -208,6 +209,8 @@ class Sitting:
         self._began = time.monotonic()
         self.seconds = start.seconds  # of training, over all sittings, as all processes agreed on before this step
         self._shares = self._shares_done()
+        self._measuring = False  # whether the step before this one ended in a measurement
+        self._measure_again = 0.0  # not before so many seconds of training, if limited by time
 
     def clock(self) -> float:
         """Seconds of training so far, over all sittings, by this process's clock."""
@@ -215,7 +218,11 @@ class Sitting:
 
     def agree(self, stop: bool) -> bool:
         """Whether any process was told to stop; also sets the common clock, by which annealing may go."""
+        before = self.seconds
         stopped, self.seconds = self._trainer.processes.agree(stop, self.clock())
+        if self._measuring:  # by the common clock, so that all processes measure at the same steps
+            self._measure_again = self.seconds + (self.seconds - before) * (1 / MEASURING_SHARE - 1)
+            self._measuring = False
         return stopped
 
     def done(self) -> float:
@@ -225,11 +232,14 @@ class Sitting:
         return min(1.0, max(self.step / outer.outer_steps, by_time))
 
     def due(self) -> bool:
-        """Whether to measure now: after so many outer steps or, in a training limited by time, so many times in all."""
-        config, before = self._trainer.config, self._shares
-        self._shares = self._shares_done()
+        """Whether to measure now: after so many outer steps or, in a training limited by time, so many times in all,
+        fewer where that would take too much of it."""
+        config = self._trainer.config
         by_time = config.outer.max_minutes > 0 and not config.run.monitor_every
-        return self.step % config.monitor_every == 0 or (by_time and self._shares > before)
+        if by_time and self.seconds >= self._measure_again and self._shares_done() > self._shares:
+            self._shares = self._shares_done()
+            return True
+        return self.step % config.monitor_every == 0
 
     def _shares_done(self) -> int:
         """How many of the equal shares of the training, one for each measurement, are over."""
@@ -257,7 +267,7 @@ class Sitting:
             for split, sampler in trainer.monitored.items()
         }
         self._loss_sum.zero_()
-        self.unmeasured = 0
+        self.unmeasured, self._measuring = 0, True
         if self._log is None:
             return
         self._log.write(_line(self.step, loss, self._step_size, self.clock(), self.measured))
