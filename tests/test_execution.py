@@ -9,7 +9,7 @@ from torch import nn
 from tests.easy import TINY
 from torchreptile.errors import ConfigError
 from torchreptile.execution import COMPILE_FROM, COMPILE_LARGE_FROM, NATIVE_FROM, choose_execution
-from torchreptile.models import for_images
+from torchreptile.models import for_images, maml_for_images
 from torchreptile.models.native_library import NativeUnavailableError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -86,6 +86,14 @@ class StandIn:
     """For what need not be compiled to be chosen."""
 
     forward = loss_and_gradient = step = claim = None
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_single_task_waits_for_no_compiler(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchreptile.execution.native_library_is_there", lambda: there)
+    monkeypatch.setattr("torchreptile.execution.NativeConv4", lambda net: StandIn())
+    assert choose_execution("auto", for_images(SMALL, 3), SMALL, CPU).name == ("native" if there else "loop")
+    assert choose_execution("auto", maml_for_images(SMALL, 3), SMALL, CPU).name == "loop"
 
 
 def test_native_computes_in_fp32_on_a_cpu() -> None:

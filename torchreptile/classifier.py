@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from torchreptile import classifier_file
 from torchreptile.algorithms import Adapted, Algorithm, MetaState, build_algorithm
 from torchreptile.config import Config
 from torchreptile.device import choose_device
-from torchreptile.errors import ConfigError, DataError, NotFittedError
+from torchreptile.errors import ConfigError, DataError, NotFittedError, RunError
 from torchreptile.given_images import as_images
 from torchreptile.heads import with_outputs
 from torchreptile.learned import Learned, load_learned
@@ -91,16 +93,9 @@ class FewShotClassifier:
             raise DataError(f"there are {len(support)} images and {len(y)} labels")
         device = choose_device(self.device)
         algorithm = build_algorithm(self._settings(learned, len(names)), shape, device, network=network)
-        state = self._state(learned, algorithm).mapped(lambda tensor: tensor.to(device))
-        generator = torch.Generator(device).manual_seed(self.seed)
-        drawn = algorithm.draw(1, len(support), generator)
-        with torch.no_grad():
-            self._adapted: Adapted = algorithm.adapt(
-                state, _floats(support, device), torch.from_numpy(y).to(device)[None], drawn
-            )
+        self._adapt(algorithm, self._state(learned, algorithm), support, torch.from_numpy(y))
         self.classes_: NDArray[Any] = names
-        self.image_shape_ = shape
-        self._device = device
+        self._learned = learned
         return self
 
     def predict(self, images: Any) -> NDArray[Any]:
@@ -139,6 +134,54 @@ class FewShotClassifier:
             raise DataError(f"there are {len(answers)} images and {len(truth)} labels")
         return float((answers == truth).mean())
 
+    def save(self, path: str | Path) -> None:
+        """Write what was fitted: ``path``, which ends in .safetensors, and a .json beside it. They hold the weights
+        before and after adapting, and the support set, for its images are the company in which others are labelled.
+
+        Raises:
+            NotFittedError: :meth:`fit` was not called.
+            ConfigError, DataError, RunError: the name, the labels or a file in the way.
+        """
+        self._require_fitted()
+        state, config = self._algorithm.settled(self._state_before, self._adapted)
+        before, evaluation = self._state_before.params, config.evaluation
+        what = classifier_file.Remembered(
+            self._learned or self._own_module(),
+            adapted={name: p for name, p in state.params.items() if p is not before[name]},
+            evaluation={"eval_steps": evaluation.eval_steps, "finetune_steps": evaluation.finetune_steps},
+            support=self._support,
+            labels=self._labels,
+            classes=self.classes_,
+            settings={name: getattr(self, name) for name in ("steps", "batch", "transductive", "seed")},
+        )
+        classifier_file.write(what, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path, *, network: Network | None = None, device: str = "cpu") -> Self:
+        """What :meth:`save` wrote, which answers as it did, up to rounding; fitted again, it starts from the weights before adapting.
+
+        Args:
+            path: the .safetensors file.
+            network: what the weights belong to, if not the network published with their algorithm: files hold no code.
+            device: cpu, cuda, cuda:N or auto.
+
+        Raises:
+            RunError: it cannot be read.
+            ConfigError: the network is another.
+        """
+        what = classifier_file.read(Path(path))
+        classifier = cls(what.learned, network=network, device=device, **what.settings)
+        shape, on = what.learned.config.task.image_shape, choose_device(device)
+        settings = classifier._settings(what.learned, len(what.classes)).replace(**what.evaluation)
+        algorithm = build_algorithm(settings, shape, on, network=network)
+        state = classifier._state(what.learned, algorithm)
+        state = replace(state, params=state.params | what.adapted)
+        if not algorithm.fits(state.params):
+            raise RunError(f"{path} is damaged: its adapted weights do not fit its network")
+        classifier._adapt(algorithm, state, what.support, what.labels)
+        classifier.classes_, classifier._learned = what.classes, what.learned
+        return classifier
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The settings by name, as scikit-learn asks for them; none of them holds others, so ``deep`` says nothing."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
@@ -169,6 +212,23 @@ class FewShotClassifier:
         return Tags(
             estimator_type="classifier", target_tags=TargetTags(required=True), classifier_tags=ClassifierTags()
         )
+
+    def _adapt(self, algorithm: Algorithm, state: MetaState, support: Tensor, labels: Tensor) -> None:
+        """Become a classifier of these ``support`` images (N, C, H, W) uint8 and ``labels`` (N,)."""
+        device = choose_device(self.device)
+        state = state.mapped(lambda tensor: tensor.to(device))
+        drawn = algorithm.draw(1, len(support), torch.Generator(device).manual_seed(self.seed))
+        with torch.no_grad():
+            self._adapted: Adapted = algorithm.adapt(state, _floats(support, device), labels.to(device)[None], drawn)
+        self._algorithm, self._state_before, self._support, self._labels = algorithm, state, support, labels
+        self._device = device
+        self.image_shape_: tuple[int, int, int] = algorithm.blueprint.image_shape
+
+    def _own_module(self) -> Learned:
+        """A module of one's own as meta-learned weights."""
+        channels, side, _ = self.image_shape_
+        config = self._algorithm.config.replace(dataset="folder", data="own", image_size=side, grey=channels == 1)
+        return Learned(type(self.weights).__name__, config, self._state_before, 0, None)
 
     def _require_fitted(self) -> None:
         if "_adapted" not in self.__dict__:

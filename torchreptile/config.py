@@ -296,7 +296,7 @@ class EvalConfig:
     """How accuracy is measured."""
 
     eval_steps: int = 50
-    """Inner steps on the support set of an evaluation episode."""
+    """Inner steps on the support set of an evaluation episode; 0 leaves the weights as they were meta-learned."""
     eval_batch: int = 5
     """Images in an inner mini-batch of an evaluation episode; 0 takes all of its support set in every step."""
     finetune_steps: int = 0
@@ -311,10 +311,9 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        at_least(0, eval_batch=self.eval_batch)
-        at_least(1, queries=self.queries, eval_steps=self.eval_steps)
+        at_least(0, eval_batch=self.eval_batch, eval_steps=self.eval_steps, finetune_steps=self.finetune_steps)
+        at_least(1, queries=self.queries)
         at_least(2, eval_episodes=self.eval_episodes)
-        at_least(0, finetune_steps=self.finetune_steps)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from torchreptile.models.conv4 import Conv4, Params
 from torchreptile.models.embedding import Embedding
 from torchreptile.models.fused_conv4 import FusedConv4, stacked
 from torchreptile.models.native import NativeConv4, Rule
-from torchreptile.models.native_library import NativeUnavailableError, native_library
+from torchreptile.models.native_library import NativeUnavailableError, native_library, native_library_is_there
 
 StackedForward = Callable[[Params, Tensor], Tensor]
 """(parameters with a leading axis of T, (T, B, C, H, W)) -> logits (T, B, way)."""
@@ -117,7 +117,7 @@ def choose_execution(
         module: the network.
         image_shape: (C, H, W).
         device: where it will run.
-        task_steps: how many inner steps of one task there are to do.
+        task_steps: how many inner steps of one task there are to do; 0 for a single task, at once.
         precision: fp32, tf32 or bf16.
         twice: gradients of inner steps are differentiated again.
 
@@ -167,8 +167,12 @@ def _auto_for_conv4(
         return "matmul", "its gradient is written out, and so differentiated but once for second order"
     if device.type != "cpu":
         return "matmul", "batched matrix products need the fewest kernels on a GPU"
-    without = ""
-    if precision != "bf16" and task_steps >= NATIVE_FROM and not (twice or module.averaged):
+    native_can, without = precision != "bf16" and not (twice or module.averaged), ""
+    if not task_steps:
+        if native_can and native_library_is_there():
+            return "native", "code of our own for the built-in networks, compiled before"
+        return "loop", "a single task"
+    if native_can and task_steps >= NATIVE_FROM:
         try:
             native_library()
             return "native", "code of our own for the built-in networks, and enough work to repay compiling it"

@@ -24,6 +24,8 @@ def with_outputs(learned: Learned, algorithm: Algorithm) -> Learned:
     Raises:
         ConfigError: more than a head's number of outputs differs.
     """
+    if algorithm.fits(learned.state.params):
+        return learned
     shapes = algorithm.shapes
     trained, wanted = learned.config.task.way, algorithm.config.task.way
 

@@ -84,12 +84,12 @@ class InnerLoop:
         Returns:
             (steps, T) each task's cross-entropy at each step.
         """
-        losses = []
+        losses: list[Tensor] = []
         for x, y in batches:
             # Counted out here because the compiler (torch 2.13) loses in-place changes of a 0-dimensional CPU tensor.
             state.steps.add_(1)
             losses.append(self._step(params, state.v, state.steps, x, y))
-        return torch.stack(losses)
+        return torch.stack(losses) if losses else torch.empty(0, len(next(iter(params.values()))))
 
     def forward(self, params: Params, x: Tensor) -> Tensor:
         """(T, B, C, H, W) -> logits (T, B, way), in the precision of this loop."""

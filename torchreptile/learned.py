@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
+from torch import Tensor
 
 from torchreptile.algorithms import Algorithm, MetaState
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import replacing, write_text
-from torchreptile.inner import InnerState, shapes
+from torchreptile.inner import InnerState, Params, shapes
 from torchreptile.outer_optimizer import OuterState
 
 FORMAT = "torchreptile-weights-1"
@@ -38,8 +40,8 @@ class Learned:
     """
 
     name: str
-    config: Config
-    state: MetaState
+    config: Config = field(repr=False)
+    state: MetaState = field(repr=False)
     step: int
     folder: Path | None
     data: str = ""
@@ -95,27 +97,35 @@ def load_learned(source: str | Path, device: torch.device | str = "cpu", checkpo
         kept = load_checkpoint(folder.best if checkpoint == "best" else folder.last, device)
         return Learned(path.name, kept.config, kept.state, kept.step, path, kept.data)
     if path.suffix == ".safetensors" and path.is_file():
-        return _load_weights(path, device)
+        return read_weights(path, device)[0]
     if str(source) in shipped_weights():
         with resources.as_file(resources.files("torchreptile.weights").joinpath(f"{source}.safetensors")) as file:
-            return _load_weights(file, device)
+            return read_weights(file, device)[0]
     known = ", ".join(shipped_weights()) or "none"
     raise RunError(f"{source}: neither a run folder nor shipped weights (there are: {known})")
 
 
-def save_weights(learned: Learned, path: Path, card: dict[str, Any]) -> None:
-    """Write ``path`` (.safetensors: parameters, second moment, averages) and its card beside it (.json: settings
-    and whatever ``card`` says of data, results and licence).
+def save_weights(
+    learned: Learned, path: Path, card: dict[str, Any], further: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write ``path`` (.safetensors: parameters, second moment, averages, and tensors ``further`` by names of their own)
+    and its card beside it (.json: settings and whatever ``card`` says of data, results and licence).
+
+    Raises:
+        RunError: in the card's place is a file that is none.
     """
+    if path.with_suffix(".json").exists():
+        weights_card(path)
     inner = learned.state.inner
     tensors = {f"params.{name}": p.cpu().contiguous() for name, p in learned.state.params.items()}
     tensors |= {f"inner.v.{name}": v.cpu().contiguous() for name, v in inner.v.items()}
     tensors |= {f"averages.{name}": t.cpu().contiguous() for name, t in learned.state.averages.items()}
     tensors["inner.steps"] = inner.steps.cpu()
+    tensors |= {name: tensor.cpu().contiguous() for name, tensor in (further or {}).items()}
     content = {"format": FORMAT, "name": path.stem, "outer_steps_done": learned.step, **card}
     content["config"] = json.loads(learned.config.to_json())
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": FORMAT})
+        temporary.write_bytes(save(tensors, {"format": FORMAT}))  # save_file would let nobody else read it
     write_text(path.with_suffix(".json"), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -134,7 +144,12 @@ def weights_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def _load_weights(path: Path, device: torch.device | str) -> Learned:
+def read_weights(path: Path, device: torch.device | str = "cpu") -> tuple[Learned, Params]:
+    """What :func:`save_weights` wrote, and all tensors in the file by name.
+
+    Raises:
+        RunError: it cannot be read.
+    """
     card = weights_card(path)
     try:
         config = Config.from_json(json.dumps(card["config"]))
@@ -145,6 +160,6 @@ def _load_weights(path: Path, device: torch.device | str) -> Learned:
         # What the outer optimiser remembered is of use to training alone, and not kept with weights.
         averages = {name.removeprefix("averages."): t for name, t in tensors.items() if name.startswith("averages.")}
         state = MetaState(params, InnerState(v, tensors["inner.steps"]), OuterState.fresh(params, "sgd"), averages)
-        return Learned(path.stem, config, state, int(card["outer_steps_done"]), None)
+        return Learned(path.stem, config, state, int(card["outer_steps_done"]), None), tensors
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, ConfigError) as error:
         raise RunError(f"{path}: not readable weights ({error})") from error

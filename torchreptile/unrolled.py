@@ -38,19 +38,20 @@ class Path:
     pull: Callable[[Params], tuple[Params, Params]]
 
 
-def descend(loop: InnerLoop, params: Params, rates: Rates, batches: Batches) -> Params:
+def descend(loop: InnerLoop, params: Params, rates: Rates, batches: Batches, tasks: int) -> Params:
     """The weights after one SGD step per batch, with no way back.
 
     Args:
         loop: computes losses and gradients.
         params: where all tasks begin, not stacked.
         rates: learning rates.
-        batches: what the steps see.
+        batches: what the steps see; none leaves the weights as they are.
+        tasks: T.
 
     Returns:
         (T, ...) each.
     """
-    weights = stack(params, len(batches[0][0]), loop.execution.kernel_order)
+    weights = stack(params, tasks, loop.execution.kernel_order)
     for x, y in batches:
         _, gradient = loop.loss_and_gradient(weights, x, y)
         weights = _stepped(weights, gradient, rates)

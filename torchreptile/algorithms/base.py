@@ -227,6 +227,13 @@ class Algorithm(ABC):
             drawn: what :meth:`draw` gave for these tasks.
         """
 
+    def settled(self, state: MetaState, adapted: Adapted) -> tuple[MetaState, Config]:
+        """State and settings under which adapting to its support set again gives the first of ``adapted`` as it is.
+
+        By default those it was adapted under: where adapting is more than to move weights, it is done again.
+        """
+        return state, self.config
+
     def draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
         """The random numbers that adapting to ``tasks`` support sets of ``images`` images takes, (T, ...).
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -130,6 +131,12 @@ class ByEmbedding(ByLoss):
             moved = torch._foreach_sub(list(own.values()), gradient, alpha=self.config.inner.inner_lr)
             own = {name: p.detach().requires_grad_() for name, p in zip(own, moved, strict=True)}
         return state.params | {name: p.detach() for name, p in own.items()}
+
+    def settled(self, state: MetaState, adapted: Adapted) -> tuple[MetaState, Config]:
+        """The embedding as it is now, and no fine-tuning."""
+        assert isinstance(adapted, EmbeddedTasks)
+        _, params = adapted.weights[0]
+        return replace(state, params=params), self.config.replace(finetune_steps=0)
 
     def embedded(self, params: Params, averages: Params, x: Tensor) -> Tensor:
         """(T, B, C, H, W) -> (T, B, E), every image by itself where the network can."""

@@ -63,7 +63,8 @@ class ByQuery(GradientBased, ByTask):
     def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
         """SGD steps from phi, with the rates as they are now."""
         batches = list(take_batches(support_x, support_y, drawn))
-        params = descend(self.inner_loop, self.weights(state.params), self.rates(state.params), batches)
+        rates = self.rates(state.params)
+        params = descend(self.inner_loop, self.weights(state.params), rates, batches, len(support_x))
         return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
 
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:

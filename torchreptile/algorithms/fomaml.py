@@ -30,7 +30,7 @@ class FirstOrderQuery(ByQuery):
     def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:
         """At the adapted weights."""
         batches = list(take_batches(episodes.support_x, episodes.support_y, drawn))
-        adapted = descend(self.inner_loop, params, self.rates(params), batches)
+        adapted = descend(self.inner_loop, params, self.rates(params), batches, len(episodes))
         losses, at_end = self.query_gradient(adapted, episodes.query_x, episodes.query_y)
         return TaskSums({name: g.sum(0) for name, g in at_end.items()}, losses.sum())
 

@@ -43,6 +43,13 @@ class GradientBased(Algorithm):
         self.inner_loop.run(params, inner, take_batches(support_x, support_y, drawn))
         return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
 
+    def settled(self, state: MetaState, adapted: Adapted) -> tuple[MetaState, Config]:
+        """The adapted weights, and no step to take."""
+        if not isinstance(adapted, AdaptedNetwork):
+            return super().settled(state, adapted)
+        params = {name: p[0].clone(memory_format=torch.contiguous_format) for name, p in adapted.params.items()}
+        return replace(state, params=state.params | params), self.config.replace(eval_steps=0)
+
     def start(self, state: MetaState) -> MetaState:
         """What a task begins with: under ``reset`` the optimiser forgets what it gathered before."""
         if self.config.inner.inner_state == "reset":

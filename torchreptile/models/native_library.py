@@ -14,6 +14,7 @@ import shutil
 import signal
 import stat
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -50,15 +51,29 @@ def native_library() -> ctypes.CDLL:
 
 
 @cache
+def native_library_is_there() -> bool:
+    """Whether it was compiled before and works, so that using it costs next to nothing."""
+    try:
+        compiled = os.name == "posix" and any(_is_whole(library) for _, library in _libraries(_own_folder(), []))
+    except (OSError, NativeUnavailableError):
+        return False
+    return compiled and not isinstance(_once(), str)
+
+
+@cache
 def _once() -> ctypes.CDLL | str:
     """The library, or why there is none: tried once per process, because failing may take minutes."""
     if os.name != "posix":
         return "it needs Linux or macOS"
     try:
-        # By user, for a cache may be shared, and nobody should run what others put there.
-        return ctypes.CDLL(str(_library_file(_private_folder(cache_dir() / f"native-{os.geteuid()}"))))
+        return ctypes.CDLL(str(_library_file(_own_folder())))
     except (OSError, NativeUnavailableError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _own_folder() -> Path:
+    """By user, for a cache may be shared, and nobody should run what others put there."""
+    return _private_folder(cache_dir() / f"native-{os.geteuid()}")
 
 
 def _private_folder(folder: Path) -> Path:
@@ -71,17 +86,28 @@ def _private_folder(folder: Path) -> Path:
 
 def _library_file(folder: Path) -> Path:
     """The first of the machine's compilers that works makes it, unless it has made it before."""
-    obstacles = []
-    for compiler in _compilers():
+    obstacles: list[str] = []
+    for compiler, library in _libraries(folder, obstacles):
         try:
-            key = hashlib.sha256(_code() + _what_it_compiles_for(compiler)).hexdigest()[:32]
-            library = folder / f"conv4-{key}.so"
             if not _is_whole(library):
                 _compile(compiler, library)
             return library
         except NativeUnavailableError as error:
             obstacles.append(str(error))
     raise NativeUnavailableError("; ".join(obstacles) or "no C++ compiler: neither $CXX nor g++ nor clang++")
+
+
+def _libraries(folder: Path, obstacles: list[str]) -> Iterator[tuple[list[str], Path]]:
+    """Each of the machine's compilers that answers, and where what it makes lies; the others' reasons are added to
+    ``obstacles``.
+    """
+    for compiler in _compilers():
+        try:
+            key = hashlib.sha256(_code() + _what_it_compiles_for(compiler)).hexdigest()[:32]
+        except NativeUnavailableError as error:
+            obstacles.append(str(error))
+        else:
+            yield compiler, folder / f"conv4-{key}.so"
 
 
 def _code() -> bytes:
