@@ -1,4 +1,4 @@
-"""A fitted classifier written and read: it must answer as before, whatever the algorithm, and refuse what is damaged."""
+"""A fitted classifier written and read: the same answers, whatever the algorithm, and what is damaged refused."""
 
 from __future__ import annotations
 

@@ -158,7 +158,8 @@ class FewShotClassifier:
 
     @classmethod
     def load(cls, path: str | Path, *, network: Network | None = None, device: str = "cpu") -> Self:
-        """What :meth:`save` wrote, which answers as it did, up to rounding; fitted again, it starts from the weights before adapting.
+        """What :meth:`save` wrote, answering as it did, up to rounding; fitted again, it starts from the weights
+        before adapting.
 
         Args:
             path: the .safetensors file.
@@ -181,6 +182,12 @@ class FewShotClassifier:
         classifier._adapt(algorithm, state, what.support, what.labels)
         classifier.classes_, classifier._learned = what.classes, what.learned
         return classifier
+
+    @property
+    def support_(self) -> dict[str, Tensor]:
+        """What it learned from, as the network sees it: by the name of the class, (n, C, H, W) uint8 images."""
+        self._require_fitted()
+        return {str(name): self._support[self._labels == place] for place, name in enumerate(self.classes_)}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The settings by name, as scikit-learn asks for them; none of them holds others, so ``deep`` says nothing."""

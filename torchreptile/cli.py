@@ -207,6 +207,57 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Adapt:
+    """Learn classes from a few pictures of each, and label others: predictions with confidences, and a picture of
+    them."""
+
+    source: Annotated[Positional[Path], arg(metavar="WEIGHTS|RUN|CLASSIFIER")]
+    """Shipped weights by name, a run folder, or a classifier that --save wrote, which needs no --support."""
+    query: Path
+    """What to label: a picture or a folder. Folders in it named after the classes tell the truth: accuracy is shown."""
+    support: Path | None = None
+    """What to learn from: a folder with a folder of pictures for every class, whose name is the label."""
+    csv: Path | None = None
+    """Also write the predictions to this file."""
+    picture: Path = Path("predictions.png")
+    """Picture of the support set and the labelled pictures."""
+    save: Path | None = None
+    """Keep the classifier in this .safetensors file (and a .json beside it)."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Of a run folder: the last checkpoint, or the one with the best validation accuracy."""
+    steps: int | None = None
+    """Inner steps on the support set; by default as many as in the weights' own evaluation."""
+    transductive: bool = False
+    """Label all pictures together, so that what is said of one depends on the others."""
+    seed: int = 0
+    """Seed of the inner mini-batches."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    model: str = ""
+    """The network of your own that was trained, such as net.py:Net: see reptile train --help."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        """Fit, label, print, draw."""
+        from torchreptile import commands
+
+        return commands.adapt(
+            self.source,
+            self.support,
+            self.query,
+            commands.AdaptFiles(self.csv, self.picture, self.save),
+            self.model,
+            self.checkpoint,
+            self.json,
+            steps=self.steps,
+            transductive=self.transductive,
+            seed=self.seed,
+            device=self.device,
+        )
+
+
+@dataclass(frozen=True)
 class Compare:
     """Train several algorithms on one task under the same budget, measure all alike, and put them into one table and
     one picture. Stopped, the same command goes on. Where there are validation classes, the checkpoint that was best
@@ -433,7 +484,7 @@ def _free_folder(name: str) -> Path:
     return folder
 
 
-Command = Train | Evaluate | Compare | Report | Bench | Data | Presets
+Command = Train | Evaluate | Adapt | Compare | Report | Bench | Data | Presets
 
 
 def _dashed(flag: str) -> str:
@@ -483,6 +534,7 @@ def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> 
     kinds = (
         Annotated[Train, subcommand("train", default=start)]
         | Annotated[Evaluate, subcommand("evaluate")]
+        | Annotated[Adapt, subcommand("adapt")]
         | Annotated[Compare, subcommand("compare")]
         | Annotated[Report, subcommand("report")]
         | Annotated[Bench, subcommand("bench")]

@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from torchreptile.adapting import Labelled, fit_folder, label_pictures
 from torchreptile.algorithms import build_algorithm
+from torchreptile.classifier import FewShotClassifier
+from torchreptile.classifier_file import is_classifier
 from torchreptile.config import Config
 from torchreptile.data import load_splits
 from torchreptile.data.duplicates import find_leaks
@@ -21,7 +26,8 @@ from torchreptile.errors import ConfigError
 from torchreptile.evaluation import MODES, Evaluation
 from torchreptile.evaluation import evaluate as measure
 from torchreptile.files import replacing, write_text
-from torchreptile.learned import shipped_weights
+from torchreptile.given_images import as_images
+from torchreptile.learned import Kept, load_learned, shipped_weights
 from torchreptile.models import Network
 from torchreptile.models.own import load_network
 from torchreptile.presets import PRESETS
@@ -140,6 +146,88 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     for name, accuracy in evaluation.result.further.items():
         table.add_row(name, str(accuracy), str(evaluation.published(name) or "-"))
     console.print(table)
+
+
+@dataclass(frozen=True)
+class AdaptFiles:
+    """What ``reptile adapt`` writes: None for what is not wanted."""
+
+    csv: Path | None
+    picture: Path
+    classifier: Path | None
+
+
+def adapt(
+    source: Path,
+    support: Path | None,
+    query: Path,
+    files: AdaptFiles,
+    model: str,
+    checkpoint: Kept,
+    as_json: bool,
+    **settings: Any,
+) -> int:
+    """Fit to the support set, or load what was fitted; label; print a table or JSON; draw."""
+    from torchreptile.report.predictions import draw_predictions
+
+    network = _network(model)
+    if is_classifier(source):
+        _refuse_adapting_again(source, support, settings)
+        classifier = FewShotClassifier.load(source, network=network, device=settings["device"])
+    elif support is None:
+        raise ConfigError(f"{source} has not learned your classes yet; name a folder of class folders by --support")
+    else:
+        classifier = FewShotClassifier(load_learned(source, checkpoint=checkpoint), network=network, **settings)
+        fit_folder(classifier, support)
+    labelled = label_pictures(classifier, query)
+    seen = as_images([file.path for file in labelled.files], classifier.image_shape_)
+    its = {name: images / 255 for name, images in classifier.support_.items()}
+    drawn = draw_predictions(its, seen / 255, labelled.predicted, labelled.confidence, labelled.truth)
+    if files.csv is not None:
+        write_text(files.csv, labelled.to_csv())
+    if files.classifier is not None:
+        classifier.save(files.classifier)
+    with replacing(files.picture) as temporary:
+        temporary.write_bytes(drawn)
+    if as_json:
+        print(labelled.to_json())
+        return 0
+    print_labelled(labelled, _Output())
+    for path in (files.csv, files.classifier, files.picture):
+        if path is not None:
+            print(path)
+    return 0
+
+
+def _refuse_adapting_again(source: Path, support: Path | None, settings: dict[str, Any]) -> None:
+    """A classifier has learned what it labels: nothing that says how to learn may come with it.
+
+    Raises:
+        ConfigError: naming what does.
+    """
+    given = {"support": support is not None, "steps": settings["steps"] is not None}
+    given |= {"transductive": settings["transductive"], "seed": settings["seed"] != 0}
+    if any(given.values()):
+        flags = ", ".join(f"--{name}" for name, is_given in given.items() if is_given)
+        raise ConfigError(f"{source} is a classifier that has learned its classes already; leave out {flags}")
+
+
+def print_labelled(labelled: Labelled, console: Console) -> None:
+    """One line per picture."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("file", overflow="fold")
+    table.add_column("predicted", overflow="fold")
+    table.add_column("confidence", justify="right")
+    if labelled.truth is not None:
+        table.add_column("")
+    for number, file in enumerate(labelled.files):
+        said, sure = labelled.predicted[number], labelled.confidence[number]
+        right = [] if labelled.truth is None else ["" if said == labelled.truth[number] else "wrong"]
+        table.add_row(Text(file.name), Text(said), f"{100 * sure:.1f}%", *right)
+    console.print(table)
+    if labelled.right is not None:
+        of = len(labelled.files)
+        console.print(f"{labelled.right:,} of {of:,} right ({100 * labelled.right / of:.1f}%)", highlight=False)
 
 
 def compare(

@@ -73,6 +73,27 @@ def scan_folders(root: Path) -> Catalogue:
     return scan.finish([(split, scan.folders(folders[split], "a split")) for split in divided])
 
 
+def scan_pictures(root: Path) -> dict[str, tuple[PictureFile, ...]]:
+    """The pictures in ``root`` itself, under the empty name, and in its folders, under theirs; or ``root``, a file.
+
+    Raises:
+        DataError: naming everything there that does not fit, or there is nothing.
+    """
+    if not root.is_dir():
+        found = regular_file(root, str(root))
+        if isinstance(found, str):
+            raise DataError(found)
+        return {"": (found,)}
+    scan = _Scan(root)
+    folders = {path.name: path for path in scan.subfolders(root)}
+    groups = {"": scan.files(path for path in scan.entries(root) if path not in folders.values())}
+    groups |= {name: scan.pictures(folder) for name, folder in folders.items()}
+    refuse(root, scan.problems)
+    if not any(groups.values()):
+        raise DataError(f"{root}: there are no pictures in it")
+    return groups
+
+
 def refuse(root: Path, problems: list[str]) -> None:
     """Raise one error that names all ``problems``, if there are any.
 
@@ -172,8 +193,13 @@ class _Scan:
 
     def pictures(self, folder: Path) -> tuple[PictureFile, ...]:
         """The files of a class."""
-        found = [regular_file(path, self.name(path)) for path in self.entries(folder)]
-        self.problems += [problem for problem in found if isinstance(problem, str)]
-        if not found:
+        entries = self.entries(folder)
+        if not entries:
             self.wrong(folder, "is a class without pictures; remove the folder or fill it")
+        return self.files(entries)
+
+    def files(self, paths: Iterable[Path]) -> tuple[PictureFile, ...]:
+        """Those of them that are pictures; what the others are is wrong."""
+        found = [regular_file(path, self.name(path)) for path in paths]
+        self.problems += [problem for problem in found if isinstance(problem, str)]
         return tuple(file for file in found if isinstance(file, PictureFile))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +11,7 @@ from torchreptile.data import ImageStore
 from torchreptile.data.splits import Split
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import DataError
+from torchreptile.report.canvas import GAP, fitting, line, png, stacked
 from torchreptile.report.drawing import LIGHT, draw_episode, scaled, tile_for
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CLASSES, IMAGES, TASKS = 6, 8, 2  # drawn of every split
 # Pixels.
-ROOM, GAP, NAME, LINE, HEAD, MARGIN = 84, 8, 300, 40, 56, 24
+ROOM, NAME, LINE, HEAD = 84, 300, 40, 56
 SEED = 3_000_017  # apart from the seeds of training, monitoring and evaluation
 
 
@@ -37,10 +37,10 @@ def draw_sheet(stores: dict[Split, ImageStore], way: int, shots: int, queries: i
     """
     parts: list[Picture] = []
     for split, store in stores.items():
-        parts += [_line(f"{split}: {describe(store)}", HEAD), _classes(store)]
-        parts.append(_line(f"tasks from {split} classes: {way}-way, {shots}-shot, queries per class: {queries}", HEAD))
+        parts += [line(f"{split}: {describe(store)}", HEAD), _classes(store)]
+        parts.append(line(f"tasks from {split} classes: {way}-way, {shots}-shot, queries per class: {queries}", HEAD))
         parts.append(_tasks(store, way, shots, queries))
-    return _png(_stacked(parts))
+    return png(stacked(parts))
 
 
 def describe(store: ImageStore) -> str:
@@ -70,7 +70,7 @@ def _classes(store: ImageStore) -> Picture:
     starts, sizes = store.class_starts.tolist(), store.class_sizes.tolist()
     for place, index in enumerate(shown):
         size = sizes[index]
-        name = _fitting(store.class_names[index], NAME - GAP, font.getlength)
+        name = fitting(store.class_names[index], NAME - GAP, font.getlength)
         pen.text((0, place * row), name, fill=LIGHT.text, font=font)
         pen.text((0, place * row + 24), f"{size:,} image{'s' * (size != 1)}", fill=LIGHT.frame, font=font)
         for column, image in enumerate(_spread(size, IMAGES)):
@@ -87,48 +87,10 @@ def _tasks(store: ImageStore, way: int, shots: int, queries: int) -> Picture:
     try:
         sampler = EpisodeSampler(store, way, shots, queries)
     except DataError as error:
-        return _line(f"none: {error}", LINE)
+        return line(f"none: {error}", LINE)
     drawn = sampler.sample(TASKS, torch.Generator().manual_seed(SEED))
     tasks = [Image.open(io.BytesIO(draw_episode(drawn, None, task))) for task in range(TASKS)]
     canvas = Image.new("RGB", (sum(task.width + 5 * GAP for task in tasks), tasks[0].height), LIGHT.paper)
     for number, task in enumerate(tasks):
         canvas.paste(task, (number * (task.width + 5 * GAP), 0))
     return canvas
-
-
-def _line(text: str, height: int) -> Picture:
-    from PIL import Image, ImageDraw, ImageFont
-
-    font = ImageFont.load_default(size=26)
-    canvas = Image.new("RGB", (int(font.getlength(text)) + 1, height), LIGHT.paper)
-    ImageDraw.Draw(canvas).text((0, height - 12), text, fill=LIGHT.text, font=font, anchor="ls")
-    return canvas
-
-
-def _fitting(text: str, width: int, length: Callable[[str], float]) -> str:
-    """The text, its middle left out where it is wider than ``width`` pixels."""
-    cut = len(text)
-    shown = text
-    while length(shown) > width:
-        cut -= 1
-        shown = f"{text[: cut // 2]}...{text[len(text) - (cut - cut // 2) :]}"
-    return shown
-
-
-def _stacked(parts: list[Picture]) -> Picture:
-    """One below the other, with a margin around and space between."""
-    from PIL import Image
-
-    size = max(part.width for part in parts), sum(part.height + 2 * GAP for part in parts)
-    canvas = Image.new("RGB", (size[0] + 2 * MARGIN, size[1] + 2 * MARGIN), LIGHT.paper)
-    y = MARGIN
-    for part in parts:
-        canvas.paste(part, (MARGIN, y))
-        y += part.height + 2 * GAP
-    return canvas
-
-
-def _png(picture: Picture) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, format="PNG", optimize=True)
-    return file.getvalue()
