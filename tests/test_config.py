@@ -28,7 +28,7 @@ CHANGED = {
     "save_minutes": 0.1,
 }  # fmt: skip
 FOR_OTHER_ALGORITHMS = {
-    "train_queries", "train_way", "fce_reads", "attention_scale", "pretrained_head", "finetune_steps",
+    "train_queries", "train_way", "fce_reads", "attention_scale", "pretrained_head", "finetune_steps", "mann_jitter",
 }  # fmt: skip  # settings that do not go with CHANGED's
 
 
@@ -84,7 +84,7 @@ BAD_NUMBERS = [
     ("outer_step_size_final", -0.1, "at least 0"),
     ("max_minutes", -1.0, "at least 0"),
     ("max_minutes", math.inf, "at least 0"),
-    ("eval_steps", 0, "at least 1"),
+    ("eval_steps", -1, "at least 0"),
     ("eval_batch", -1, "at least 0"),
     ("eval_episodes", 1, "at least 2"),
     ("queries", 0, "at least 1"),
@@ -156,6 +156,7 @@ def test_a_whole_number_is_a_float_in_json() -> None:
         ({"fce_reads": 2}, "fce_reads is 2, but algorithm is reptile"),
         ({"attention_scale": 2.0}, "attention_scale is 2.0, but algorithm is reptile"),
         ({"pretrained_head": "cosine"}, "pretrained_head is cosine, but algorithm is reptile"),
+        ({"mann_jitter": 0.5}, "mann_jitter is 0.5, but algorithm is reptile"),
         ({"finetune_steps": 2}, "finetune_steps is 2, but reptile has eval_steps for that"),
         ({"algorithm": "protonet", "train_queries": 1, "finetune_steps": 2}, "inner_optimizer is adam; finetune_steps"),
         ({"algorithm": "matching"}, "train_queries is 0; matching learns from queries and needs at least 1"),

@@ -16,6 +16,7 @@ from torchreptile.config import Config
 from torchreptile.episodes import Episodes, EpisodeSampler
 from torchreptile.errors import ConfigError
 from torchreptile.evaluation import measure
+from torchreptile.jitter import jittered
 from torchreptile.models import for_images
 from torchreptile.models.memory import least_used, lookup, write
 
@@ -87,7 +88,7 @@ def test_a_whole_episode_is_the_papers() -> None:
     """Logits and all state after 18 steps of 4 episodes, to 1e-10; the memory of 7 rows is overwritten on the way."""
     algorithm, state = begun()
     episodes = sampled(4, shots=6)
-    order = algorithm.training_draw(4, 18, seeded(3))
+    order = algorithm.draw(4, 18, seeded(3))
     logits, labels = algorithm.read_through(state.params, episodes, order)
     x, _ = in_order(episodes.support_x, episodes.support_y, order)
     network = algorithm.memory_network
@@ -118,6 +119,23 @@ def test_the_gradient_is_the_slope() -> None:
         direction = torch.randn(g.shape, generator=seeded(1), dtype=torch.float64)
         slope = (loss(1e-5, name, direction) - loss(-1e-5, name, direction)) / 2e-5
         assert float((g * direction).sum()) == pytest.approx(slope, rel=1e-5, abs=1e-9), name
+
+
+def test_training_moves_images_and_measuring_does_not() -> None:
+    """The same draws: with jitter the order is the same, and the loss is that of the moved images."""
+    plain, state = begun()
+    moving = build_algorithm(plain.config.replace(mann_jitter=1.0), TINY, torch.device("cpu"))
+    episodes = sampled(2, shots=3)
+    drawn = moving.training_draw(2, 9, seeded(3))
+    assert drawn.shape == (2, 9, 4)
+    x = jittered(episodes.support_x, drawn[..., 1:], 1.0)
+    expected = plain.losses(state.params, replace(episodes, support_x=x), drawn[..., :1])
+    torch.testing.assert_close(moving.losses(state.params, episodes, drawn), expected, rtol=0, atol=1e-12)
+    assert not torch.equal(expected, plain.losses(state.params, episodes, drawn[..., :1]))
+    assert torch.equal(
+        plain.predict(state, episodes, seeded(1)).non_transductive,
+        moving.predict(state, episodes, seeded(1)).non_transductive,
+    )
 
 
 def test_reading_goes_by_cosine_alone() -> None:
@@ -204,7 +222,7 @@ def test_accuracy_by_presentation_is_measured() -> None:
     further = algorithm.further(store)
     assert further is not None
     episodes = further.sampler.sample(100, generator)[:40]
-    logits, labels = algorithm.read_through(state.params, episodes, algorithm.training_draw(40, 12, generator))
+    logits, labels = algorithm.read_through(state.params, episodes, algorithm.draw(40, 12, generator))
     hits: list[list[bool]] = [[], [], [], []]
     for guesses, truth in zip(logits.argmax(2).tolist(), labels.tolist(), strict=True):
         seen = [0, 0, 0]

@@ -172,6 +172,9 @@ class MethodConfig:
     """mann: read heads, which are also the least used rows that may be written."""
     mann_decay: float = 0.99
     """mann: what remains of a row's usage from one image to the next."""
+    mann_jitter: float = 0.0
+    """mann: how far training images are moved and turned at random: 1 is up to a tenth of their width and 11 degrees,
+    0 not at all."""
     meta_lstm_units: int = 20
     """meta-lstm: units of the LSTM that reads losses and gradients."""
     meta_lstm_filters: int = 32
@@ -180,6 +183,7 @@ class MethodConfig:
     def __post_init__(self) -> None:
         check_types(self)
         self._check_memory()
+        self._require_algorithm("mann", mann_jitter=self.mann_jitter)
         at_least(1, meta_lstm_units=self.meta_lstm_units, meta_lstm_filters=self.meta_lstm_filters)
         at_least(0, foml_tail=self.foml_tail, fce_reads=self.fce_reads)
         self._require_algorithm("foml", foml_tail=self.foml_tail)
@@ -195,7 +199,7 @@ class MethodConfig:
 
     def _check_memory(self) -> None:
         at_least(1, mann_units=self.mann_units, mann_width=self.mann_width, mann_heads=self.mann_heads)
-        at_least(0, mann_decay=self.mann_decay)
+        at_least(0, mann_decay=self.mann_decay, mann_jitter=self.mann_jitter)
         at_most(1, mann_decay=self.mann_decay)
         require(
             self.mann_slots >= self.mann_heads,

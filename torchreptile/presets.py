@@ -133,13 +133,14 @@ def _scratch(config: Config) -> dict[str, Any]:
 
 
 def _mann(config: Config) -> dict[str, Any]:
-    """Santoro et al. 2016: episodes of 10 images per class, 16 at a time, 100,000 of those.
+    """Santoro et al. 2016: episodes of 10 images per class, 16 at a time, 100,000 of those; images moved and turned.
 
     The optimiser is Adam at 1e-3, as in the public implementations that reach the paper's numbers; the paper's own
     is RMSProp.
     """
     return {
         "train_shots": 10,
+        "mann_jitter": 1.0,
         "meta_batch": 16,
         "outer_steps": 100_000,
         "outer_optimizer": "adam",

@@ -24,6 +24,7 @@ from torchreptile.episodes import Episodes, EpisodeSampler
 from torchreptile.errors import ConfigError
 from torchreptile.execution import Execution, choose_execution
 from torchreptile.inner import Params, task_losses
+from torchreptile.jitter import DRAWS, jittered
 from torchreptile.models import Blueprint, Network
 from torchreptile.models.memory import MemoryNetwork, MemoryState
 
@@ -71,12 +72,15 @@ class MANN(ByLoss):
         return EpisodeSampler(store, self.config.task.way, self.config.task.images_per_class, queries=0)
 
     def training_draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
-        """(T, S) a random order for each episode."""
-        return torch.rand(tasks, images, generator=generator, device=generator.device).argsort(1)
+        """(T, S, 1) of which the order of an episode follows, or (T, S, 4) where images are moved and turned too."""
+        numbers = 1 + DRAWS if self.config.method.mann_jitter else 1
+        return torch.rand(tasks, images, numbers, generator=generator, device=generator.device)
 
     def losses(self, params: Params, episodes: Episodes, drawn: Tensor) -> Tensor:
         """Mean cross-entropy over the images of each episode."""
-        logits, labels = self.read_through(params, episodes, drawn)
+        if amount := self.config.method.mann_jitter:
+            episodes = replace(episodes, support_x=jittered(episodes.support_x, drawn[..., 1:], amount))
+        logits, labels = self.read_through(params, episodes, drawn[..., 0].argsort(1))
         return task_losses(logits, labels)
 
     def read_through(self, params: Params, episodes: Episodes, order: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +92,7 @@ class MANN(ByLoss):
 
     def draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
         """(T, S) a random order for each support set."""
-        return self.training_draw(tasks, images, generator)
+        return torch.rand(tasks, images, generator=generator, device=generator.device).argsort(1)
 
     def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
         """Show the support set; the last label is still to be told, with the query."""
@@ -109,7 +113,7 @@ class MANN(ByLoss):
     def measure_further(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Tensor:
         """(presentations, T) share of the classes whose image was labelled right at that presentation."""
         tasks, images = episodes.support_y.shape
-        order, shown = self.training_draw(tasks, images, generator), images // self.config.task.way
+        order, shown = self.draw(tasks, images, generator), images // self.config.task.way
         reported = [number for number in REPORTED if number <= shown]
         self.fit_chunks(state, episodes)
 
