@@ -125,7 +125,7 @@ def test_training_moves_images_and_measuring_does_not() -> None:
     """The same draws: with jitter the order is the same, and the loss is that of the moved images."""
     plain, state = begun(mann_jitter=0.0)
     moving = build_algorithm(plain.config.replace(mann_jitter=1.0), TINY, torch.device("cpu"))
-    episodes = sampled(2, shots=3)
+    episodes = sampled(2, shots=3, queries=1)
     drawn = moving.training_draw(2, 9, seeded(3))
     assert drawn.shape == (2, 9, 4)
     x = jittered(episodes.support_x, drawn[..., 1:], 1.0)
