@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests import metric_reference as plain
 from tests.easy import TINY, easy_store, small_config
 from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
-from torchreptile.algorithms.by_embedding import ByEmbedding, members
+from torchreptile.algorithms.by_embedding import ByEmbedding
 from torchreptile.algorithms.protonet import squared_distances
 from torchreptile.data import Splits
 from torchreptile.episodes import Episodes, EpisodeSampler
@@ -135,8 +135,8 @@ def test_gradient_and_statistics_are_those_of_autograd_task_by_task(kind: str) -
         x = torch.cat([e.support_x[task], e.query_x[task]])[None]
         # The reference of probabilities computes with floats; through the plain embedding autograd must come by itself.
         embedded = plain.embedding(leaves, x[0])[None]
-        classes = members(e.support_y[task : task + 1], 3, embedded)
-        logits = algorithm.label(leaves, embedded[:, :6], classes, embedded[:, 6:], torch.empty(1, 0))
+        y = e.support_y[task : task + 1]
+        logits = algorithm.label_by(leaves, embedded[:, :6], y, 3, embedded[:, 6:], torch.empty(1, 0))
         its = torch.nn.functional.cross_entropy(logits[0], e.query_y[task])
         for name, g in zip(names, torch.autograd.grad(its, [leaves[name] for name in names]), strict=True):
             total[name] += g / 4
@@ -191,9 +191,7 @@ def test_fine_tuning_is_plain_gradient_descent_on_the_support_set(kind: str) -> 
     for _ in range(2):
         own = {name: p.detach().requires_grad_() for name, p in own.items()}
         embedded = plain.embedding(own, e.support_x[0], state.averages)[None]
-        logits = algorithm.label(
-            state.params, embedded, members(e.support_y[:1], 3, embedded), embedded, torch.empty(0)
-        )
+        logits = algorithm.label_by(state.params, embedded, e.support_y[:1], 3, embedded, torch.empty(0))
         loss = torch.nn.functional.cross_entropy(logits[0], e.support_y[0])
         for name, g in zip(own, torch.autograd.grad(loss, list(own.values())), strict=True):
             own[name] = own[name].detach() - 0.1 * g

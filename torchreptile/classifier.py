@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from torchreptile.given_images import as_images
 from torchreptile.heads import with_outputs
 from torchreptile.learned import Learned, load_learned
 from torchreptile.models import Network
+
+if TYPE_CHECKING:
+    from torchreptile.exporting import Notes
 
 QUERIES_AT_A_TIME = 64  # bounds memory
 
@@ -156,6 +159,36 @@ class FewShotClassifier:
         )
         classifier_file.write(what, Path(path))
 
+    def export(self, path: str | Path) -> Notes:
+        """Write it as a program that needs none of this package: see :mod:`torchreptile.exporting`.
+
+        Args:
+            path: .pt2 for torch.export, .onnx for ONNX (``pip install 'torchreptile[onnx]'``).
+
+        Returns:
+            What the program expects, and its classes.
+
+        Raises:
+            NotFittedError: :meth:`fit` was not called.
+            ConfigError: another suffix, queries labelled together, or the packages for ONNX are missing.
+            RunError: the network cannot be exported.
+        """
+        from torchreptile.exporting import export
+
+        self._require_fitted()
+        if self.transductive:
+            raise ConfigError("transductive is True; a program labels each image alone, so fit without it")
+        state, config = self._algorithm.settled(self._state_before, self._adapted)
+        network, cpu = self._own_network(), torch.device("cpu")
+        plain = build_algorithm(config.replace(execution="loop"), self.image_shape_, cpu, network=network)
+        state = state.mapped(lambda tensor: tensor.to(cpu))
+        drawn = plain.draw(1, len(self._support), torch.Generator().manual_seed(self.seed))
+        support = _floats(self._support, cpu)
+        with torch.no_grad():
+            adapted = plain.adapt(state, support, self._labels[None], drawn)
+        classes = [str(name) for name in self.classes_.tolist()]
+        return export(adapted, classes, support[0], self.predict_proba(self._support), Path(path))
+
     @classmethod
     def load(cls, path: str | Path, *, network: Network | None = None, device: str = "cpu") -> Self:
         """What :meth:`save` wrote, answering as it did, up to rounding; fitted again, it starts from the weights
@@ -246,10 +279,16 @@ class FewShotClassifier:
         if isinstance(self.weights, nn.Module):
             if self.image_shape is None:
                 raise ConfigError("weights is a module of your own; give image_shape, its images' (C, H, W), too")
-            module = self.weights
-            return None, self.image_shape, lambda image_shape, outputs: copy.deepcopy(module)
+            return None, self.image_shape, self._own_network()
         learned = self.weights if isinstance(self.weights, Learned) else load_learned(self.weights)
-        return learned, learned.config.task.image_shape, self.network
+        return learned, learned.config.task.image_shape, self._own_network()
+
+    def _own_network(self) -> Network | None:
+        """What makes the network, if it is not the one published with the algorithm."""
+        module = self.weights
+        if isinstance(module, nn.Module):
+            return lambda image_shape, outputs: copy.deepcopy(module)
+        return self.network
 
     def _settings(self, learned: Learned | None, way: int) -> Config:
         """Those of the weights, for this many classes."""

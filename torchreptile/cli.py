@@ -258,6 +258,24 @@ class Adapt:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a classifier as a program that needs none of this package, and hold it against the classifier."""
+
+    classifier: Annotated[Positional[Path], arg(metavar="CLASSIFIER")]
+    """A .safetensors file that ``reptile adapt --save`` or FewShotClassifier.save wrote."""
+    to: Path
+    """The file to write: .onnx for ONNX (pip install 'torchreptile[onnx]'), .pt2 for torch.export."""
+    model: str = ""
+    """The network of your own that was trained, such as net.py:Net: see reptile train --help."""
+
+    def run(self) -> int:
+        """Export, and say what the program takes."""
+        from torchreptile import commands
+
+        return commands.export(self.classifier, self.to, self.model)
+
+
+@dataclass(frozen=True)
 class Compare:
     """Train several algorithms on one task under the same budget, measure all alike, and put them into one table and
     one picture. Stopped, the same command goes on. Where there are validation classes, the checkpoint that was best
@@ -484,7 +502,7 @@ def _free_folder(name: str) -> Path:
     return folder
 
 
-Command = Train | Evaluate | Adapt | Compare | Report | Bench | Data | Presets
+Command = Train | Evaluate | Adapt | Export | Compare | Report | Bench | Data | Presets
 
 
 def _dashed(flag: str) -> str:
@@ -535,6 +553,7 @@ def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> 
         Annotated[Train, subcommand("train", default=start)]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Adapt, subcommand("adapt")]
+        | Annotated[Export, subcommand("export")]
         | Annotated[Compare, subcommand("compare")]
         | Annotated[Report, subcommand("report")]
         | Annotated[Bench, subcommand("bench")]

@@ -230,6 +230,19 @@ def print_labelled(labelled: Labelled, console: Console) -> None:
         console.print(f"{labelled.right:,} of {of:,} right ({100 * labelled.right / of:.1f}%)", highlight=False)
 
 
+def export(classifier: Path, to: Path, model: str) -> int:
+    """Write the program, and say what it takes."""
+    notes = FewShotClassifier.load(classifier, network=_network(model)).export(to)
+    many = "any number of images" if notes.any_number else "one image"
+    channels, height, width = notes.image_shape
+    print(
+        f"takes {many} per call, (N, {channels}, {height}, {width}) floats from 0 (black) to 1 (white); "
+        f"gives probabilities (N, {len(notes.classes)}) of {', '.join(notes.classes)}"
+    )
+    print(to)
+    return 0
+
+
 def compare(
     preset: str,
     algorithms: Sequence[str],

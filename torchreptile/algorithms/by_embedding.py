@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -75,20 +76,24 @@ class ByEmbedding(ByLoss):
         task = self.config.task
         return EpisodeSampler(store, task.training_way, task.images_per_class, queries=task.train_queries)
 
-    @abstractmethod
-    def label(self, params: Params, support: Tensor, classes: Tensor, query: Tensor, drawn: Tensor) -> Tensor:
-        """Label queries by embeddings, each query without a look at the others.
+    def remember(self, params: Params, support: Tensor, classes: Tensor, drawn: Tensor) -> Params:
+        """What queries are compared with, by names that :meth:`label` knows: by default all of the support set.
 
         Args:
             params: what is meta-learned.
             support: (T, S, E) embeddings.
             classes: (T, S, way) 1 where an image is of a class, else 0; classes may have different numbers of images.
-            query: (T, Q, E) embeddings.
             drawn: what :meth:`draw` gave for these tasks.
-
-        Returns:
-            (T, Q, way) logits.
         """
+        return {"support": support, "classes": classes}
+
+    @abstractmethod
+    def label(self, params: Params, remembered: Params, query: Tensor) -> Tensor:
+        """Label queries by their embeddings (T, Q, E), each without a look at the others: logits (T, Q, way)."""
+
+    def label_by(self, params: Params, support: Tensor, y: Tensor, way: int, query: Tensor, drawn: Tensor) -> Tensor:
+        """The same, from embeddings (T, S, E) and labels (T, S) of the support set."""
+        return self.label(params, self.remember(params, support, members(y, way, support), drawn), query)
 
     def losses(self, params: Params, episodes: Episodes, drawn: Tensor) -> Tensor:
         """Of each task, (T,)."""
@@ -100,8 +105,9 @@ class ByEmbedding(ByLoss):
         embedded, statistics = self.training_embedder.together(params, batch)
         images = episodes.support_y.shape[1]
         support, query = embedded[:, :images], embedded[:, images:]
-        classes = members(episodes.support_y, self.config.task.training_way, embedded)
-        return task_losses(self.label(params, support, classes, query, drawn), episodes.query_y), statistics
+        way = self.config.task.training_way
+        logits = self.label_by(params, support, episodes.support_y, way, query, drawn)
+        return task_losses(logits, episodes.query_y), statistics
 
     def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
         """Nothing but remembering the support set, unless the embedding is to be fine-tuned."""
@@ -124,8 +130,8 @@ class ByEmbedding(ByLoss):
         for _ in range(steps):
             with torch.enable_grad():
                 embedded = self.embedded(own, state.averages, support_x)
-                classes = members(support_y, self.config.task.way, embedded)
-                logits = self.label(state.params | own, embedded, classes, embedded, drawn)
+                params = state.params | own
+                logits = self.label_by(params, embedded, support_y, self.config.task.way, embedded, drawn)
                 loss = task_losses(logits, support_y).sum()
             gradient = torch.autograd.grad(loss, list(own.values()))
             moved = torch._foreach_sub(list(own.values()), gradient, alpha=self.config.inner.inner_lr)
@@ -173,6 +179,7 @@ class EmbeddedTasks(Adapted):
         self.weights = weights
         self._algorithm, self._averages = algorithm, averages
         self._support_x, self._support_y, self._drawn = support_x, support_y, drawn
+        self._way = algorithm.config.task.way
 
     @torch.no_grad()
     def together(self, query_x: Tensor) -> Tensor:
@@ -183,23 +190,30 @@ class EmbeddedTasks(Adapted):
     def alone(self, query_x: Tensor) -> Tensor:
         """By running averages; without them, each query in a batch with the support set."""
         if self._algorithm.embedder.keeps_averages:
-            return torch.cat([self._by_averages(tasks, params, query_x[tasks]) for tasks, params in self.weights])
+            embedder, averages = self._algorithm.embedder, self._averages
+            return torch.cat(
+                [
+                    self._algorithm.label(params, its, embedder.by_averages(params, averages, query_x[tasks]))
+                    for (tasks, params), its in zip(self.weights, self._remembered, strict=True)
+                ]
+            )
         return torch.cat([self.together(query_x[:, query : query + 1]) for query in range(query_x.shape[1])], dim=1)
 
     def _in_one_batch(self, tasks: slice, params: Params, query_x: Tensor) -> Tensor:
-        batch = torch.cat([self._support_x[tasks], query_x], dim=1)
-        return self._label(tasks, params, self._algorithm.embedder.together(params, batch)[0])
+        y, drawn = self._support_y[tasks], self._drawn[tasks]
+        embedded, _ = self._algorithm.embedder.together(params, torch.cat([self._support_x[tasks], query_x], dim=1))
+        support, query = embedded[:, : y.shape[1]], embedded[:, y.shape[1] :]
+        return self._algorithm.label_by(params, support, y, self._way, query, drawn)
 
-    def _by_averages(self, tasks: slice, params: Params, query_x: Tensor) -> Tensor:
-        batch = torch.cat([self._support_x[tasks], query_x], dim=1)
-        return self._label(tasks, params, self._algorithm.embedder.by_averages(params, self._averages, batch))
-
-    def _label(self, tasks: slice, params: Params, embedded: Tensor) -> Tensor:
-        """Logits of the queries, which stand behind the support set."""
-        shots = self._support_y.shape[1]
-        support, query = embedded[:, :shots], embedded[:, shots:]
-        classes = members(self._support_y[tasks], self._algorithm.config.task.way, embedded)
-        return self._algorithm.label(params, support, classes, query, self._drawn[tasks])
+    @cached_property
+    def _remembered(self) -> list[Params]:
+        """Of each piece of the tasks, what its queries are compared with, embedded by averages."""
+        kept = []
+        for tasks, params in self.weights:
+            support = self._algorithm.embedder.by_averages(params, self._averages, self._support_x[tasks])
+            classes = members(self._support_y[tasks], self._way, support)
+            kept.append(self._algorithm.remember(params, support, classes, self._drawn[tasks]))
+        return kept
 
 
 def members(y: Tensor, way: int, like: Tensor) -> Tensor:

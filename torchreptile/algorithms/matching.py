@@ -28,8 +28,9 @@ PREFIX = "fce."  # of the full context embeddings' parameters
 class MatchingNetworks(ByEmbedding):
     """Cosine attention over the support set."""
 
-    def label(self, params: Params, support: Tensor, classes: Tensor, query: Tensor, drawn: Tensor) -> Tensor:
+    def label(self, params: Params, remembered: Params, query: Tensor) -> Tensor:
         """The logarithm of the attention that each class gets, up to a constant, (T, Q, way)."""
+        support, classes = remembered["support"], remembered["classes"]
         if reads := self.config.method.fce_reads:
             own = {name.removeprefix(PREFIX): p for name, p in params.items() if name.startswith(PREFIX)}
             support, query = functional_call(self._full_context, own, (support, query, reads))

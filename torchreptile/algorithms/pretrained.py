@@ -54,10 +54,14 @@ class Pretrained(ByEmbedding):
         settings = self.config.evaluation
         return minibatches(tasks, images, settings.eval_batch, settings.eval_steps, False, generator)
 
-    def label(self, params: Params, support: Tensor, classes: Tensor, query: Tensor, drawn: Tensor) -> Tensor:
-        """By classifiers trained on the support sets' embeddings."""
+    def remember(self, params: Params, support: Tensor, classes: Tensor, drawn: Tensor) -> Params:
+        """Classifiers trained on the support sets' embeddings."""
         start = first_heads(support, classes, self.config.method.pretrained_head)
-        return classified(trained(start, support, classes.argmax(2), drawn, self.config.inner.inner_lr), query)
+        return trained(start, support, classes.argmax(2), drawn, self.config.inner.inner_lr)
+
+    def label(self, params: Params, remembered: Params, query: Tensor) -> Tensor:
+        """By those."""
+        return classified(remembered, query)
 
 
 def classified(head: Params, x: Tensor) -> Tensor:

@@ -21,9 +21,13 @@ from torchreptile.inner import Params
 class PrototypicalNetworks(ByEmbedding):
     """Squared Euclidean distances to class means."""
 
-    def label(self, params: Params, support: Tensor, classes: Tensor, query: Tensor, drawn: Tensor) -> Tensor:
+    def remember(self, params: Params, support: Tensor, classes: Tensor, drawn: Tensor) -> Params:
+        """The class means."""
+        return {"prototypes": prototypes(support, classes)}
+
+    def label(self, params: Params, remembered: Params, query: Tensor) -> Tensor:
         """Minus the squared distances, (T, Q, way)."""
-        return -squared_distances(query, prototypes(support, classes))
+        return -squared_distances(query, remembered["prototypes"])
 
 
 def prototypes(support: Tensor, classes: Tensor) -> Tensor:
