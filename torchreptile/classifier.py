@@ -65,7 +65,8 @@ class FewShotClassifier:
                 of your own, from whose weights the steps then start (a copy; yours is left as it is).
             network: what the weights belong to, if not the network published with their algorithm.
             image_shape: (C, H, W) for a module of your own; weights know theirs.
-            steps: inner steps on the support set; by default as many as in the weights' own evaluation.
+            steps: inner steps on the support set; by default as many as in the weights' own evaluation, and in
+                proportion more for more classes than they were trained for.
             batch: images in an inner mini-batch; by default likewise, in proportion to the number of classes.
             transductive: label all images of one call together, so that what is said of one depends on the others. By
                 default each is labelled alone.
@@ -293,11 +294,14 @@ class FewShotClassifier:
     def _settings(self, learned: Learned | None, way: int) -> Config:
         """Those of the weights, for this many classes."""
         own = learned.config if learned is not None else Config()
-        # Every class is in a mini-batch as often as in the weights' own evaluation.
-        batch = self.batch or math.ceil(own.evaluation.eval_batch * way / own.task.way)
+        # Every class is in a mini-batch as often as in the weights' own evaluation. A head for more classes begins
+        # further from where it must go: with as many steps as it has times the classes it does much better.
+        larger = way / own.task.way
+        batch = self.batch or math.ceil(own.evaluation.eval_batch * larger)
+        steps = math.ceil(own.evaluation.eval_steps * max(1.0, larger)) if self.steps is None else self.steps
         return own.replace(
             way=way,
-            eval_steps=own.evaluation.eval_steps if self.steps is None else self.steps,
+            eval_steps=steps,
             eval_batch=batch,
             # How training tasks were made says nothing here, and must not stand in the way.
             inner_batch=1,

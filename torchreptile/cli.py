@@ -226,7 +226,8 @@ class Adapt:
     checkpoint: Literal["last", "best"] = "last"
     """Of a run folder: the last checkpoint, or the one with the best validation accuracy."""
     steps: int | None = None
-    """Inner steps on the support set; by default as many as in the weights' own evaluation."""
+    """Inner steps on the support set; by default as many as in the weights' own evaluation, in proportion more for more
+    classes than they were trained for."""
     transductive: bool = False
     """Label all pictures together, so that what is said of one depends on the others."""
     seed: int = 0
