@@ -1,0 +1,174 @@
+"""Every code block of the README and the documentation is run, every command in a line of text is understood.
+
+Blocks of one page run in order in one folder that holds the files the page speaks of. Trainings and evaluations are cut
+to a few steps and episodes of easy images; nothing else of what is written there changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.easy import REPOSITORY, easy_store, skip_without_native
+from torchreptile import data
+from torchreptile.algorithms import ALGORITHMS
+from torchreptile.cli import Command, Compare, Evaluate, Train, parse
+from torchreptile.config import TaskConfig
+from torchreptile.data import Splits
+
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted(path for path in (REPOSITORY / "docs").rglob("*.md")),
+]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HEREDOC = re.compile(r"^python - <<'END'\n(.*?)^END\n", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`(reptile [a-z][^`]*)`")
+# What stands for something else in a line of text.
+NAMES = ("train", "evaluate", "adapt", "export", "compare", "report", "bench", "data", "show", "prepare", "presets")
+STANDS_FOR = {
+    "PRESET": "omniglot-1shot-5way", "RUN": "runs/o15", "NAME": "maml", "DIR": "folder", "FOLDER": "folder",
+    "FILE": "file.csv", "N": "2", "CLASSIFIER": "greek.safetensors", "WEIGHTS": "omniglot-5way",
+}  # fmt: skip
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(language, content) of each fenced block."""
+    return [(found[1], found[2]) for found in BLOCK.finditer(page.read_text(encoding="utf-8"))]
+
+
+def with_code(page: Path) -> bool:
+    return any(is_code(language, content) for language, content in blocks(page))
+
+
+def is_code(language: str, content: str) -> bool:
+    return language in ("python", "sh") or content.startswith(("reptile ", "make ", "python ", "torchrun "))
+
+
+@cache
+def easy(shape: tuple[int, int, int]) -> Splits:
+    """Enough classes for every setting, of images of that shape."""
+    return Splits(*(easy_store(classes, 20, seed, shape) for seed, classes in enumerate((64, 20, 20))))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what pages speak of, in which data sets are easy ones."""
+    load = data.load_splits
+
+    def splits(task: TaskConfig) -> Splits:
+        return load(task) if task.data or task.dataset == "glyphs" else easy(task.image_shape)
+
+    for module in ("trainer", "evaluation", "commands", "comparing"):
+        monkeypatch.setattr(f"torchreptile.{module}.load_splits", splits, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    rng = np.random.default_rng(0)
+    names = ["alpha1.png", "beta1.png", "unknown.png", "query/alpha/2.png", "query/beta/2.png"]
+    for name in [*names, "support/alpha/1.png", "support/beta/1.png"]:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (60, 40), dtype=np.uint8)).save(name)
+    return tmp_path
+
+
+def shortened(command: Command) -> Command:
+    """The same on little work."""
+    if isinstance(command, Evaluate):
+        return dataclasses.replace(command, episodes=4)
+    if isinstance(command, Compare):
+        return dataclasses.replace(command, episodes=2, max_minutes=0, outer_steps=2)
+    if not isinstance(command, Train) or command.resume is not None:
+        return command
+    config = command.config
+    config = config.replace(
+        outer_steps=min(2, config.outer.outer_steps),
+        max_minutes=0.0,
+        meta_batch=min(2, config.outer.meta_batch),
+        eval_steps=min(2, config.evaluation.eval_steps),
+        eval_episodes=4,
+        monitor_episodes=2,
+        train_way=min(6, config.task.train_way),
+        train_queries=min(2, config.task.train_queries),
+    )
+    if config.method.algorithm == "mann":
+        config = config.replace(train_shots=2)
+    return dataclasses.replace(command, config=config)
+
+
+def run_python(content: str) -> None:
+    """With as little work as may be."""
+    content = content.replace("max_minutes=1)", "max_minutes=0.02)").replace("episodes=200", "episodes=4")
+    exec(compile(content, "a block", "exec"), {"__name__": "__main__"})
+
+
+def run_shell(content: str) -> None:
+    """A block of shell commands, one per line."""
+    for line in HEREDOC.sub("", content).splitlines():
+        words = shlex.split(line, comments=True)
+        if not words:
+            continue
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE), line
+        elif words[0] == "torchrun":
+            assert isinstance(parse(words[words.index("torchreptile") + 1 :]), Train)
+        else:
+            assert words[0] == "reptile", f"{line}: not a command that this test can run"
+            assert shortened(parse(words[1:])).run() == 0, line
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if with_code(page)], ids=lambda page: page.name)
+def test_every_block_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    if page.name == "README.md":
+        skip_without_native()  # its training would take minutes
+    for made in HEREDOC.finditer(page.read_text(encoding="utf-8")):  # files that other blocks of the page speak of
+        run_python(made[1])
+    for language, content in blocks(page):
+        if language == "python":
+            if named := re.match(r"# (\w+\.py)\n", content):
+                (folder / named[1]).write_text(content)
+            run_python(content)
+        elif is_code(language, content):
+            run_shell(content)
+
+
+def spans() -> list[tuple[str, str]]:
+    """(page, command) in lines of text, those that leave something out ("...") included up to there."""
+    found = []
+    for page in PAGES:
+        text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+        found += [(page.name, " ".join(span[1].split())) for span in SPAN.finditer(text)]
+    return found
+
+
+@pytest.mark.parametrize(("page", "command"), sorted(set(spans())))
+def test_every_command_in_a_line_is_understood(page: str, command: str) -> None:
+    words = shlex.split(command.split("...")[0])[1:]
+    words = [STANDS_FOR.get(word, word) for word in words]
+    if [word for word in words if word not in NAMES] == [] or words[-1] == "--help":  # a command's name alone
+        with pytest.raises(SystemExit) as ended:
+            parse([word for word in words if word in NAMES] + ["--help"])
+        assert ended.value.code == 0
+        return
+    parse(words)
+
+
+def test_every_algorithm_has_a_page_in_the_readme() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for algorithm in ALGORITHMS:
+        assert f"| `{algorithm}` |" in readme
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"\b(\w+\.py)\b", page))
+    there = {path.name for folder in ("torchreptile", "tests", "benchmarks", "tools") for path in
+             (REPOSITORY / folder).glob("**/*.py") if ".venvs" not in path.parts}  # fmt: skip
+    assert names <= there, names - there
