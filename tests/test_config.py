@@ -22,7 +22,7 @@ CHANGED = {
     "meta_lstm_units": 7, "meta_lstm_filters": 9,
     "outer_optimizer": "adam", "outer_clip": 2.5, "outer_clip_by": "norm",
     "outer_step_size": 0.5, "outer_step_size_final": 0.125, "outer_halve_every": 5,
-    "max_minutes": 1.5, "eval_steps": 3, "eval_batch": 4,
+    "inverted": True, "max_minutes": 1.5, "eval_steps": 3, "eval_batch": 4,
     "eval_episodes": 99, "queries": 2, "transductive": True, "seed": 12, "device": "cpu", "execution": "loop",
     "precision": "bf16", "task_chunk": 3, "unrolled_steps": 2, "monitor_every": 5, "monitor_episodes": 6,
     "save_minutes": 0.1,

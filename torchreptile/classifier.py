@@ -121,7 +121,7 @@ class FewShotClassifier:
             DataError: the images cannot be used.
         """
         self._require_fitted()
-        queries = _floats(as_images(images, self.image_shape_), self._device)
+        queries = _floats(as_images(images, self.image_shape_), self._device, self._algorithm.config)
         with torch.no_grad():
             if self.transductive:
                 logits = self._adapted.together(queries)
@@ -184,11 +184,10 @@ class FewShotClassifier:
         plain = build_algorithm(config.replace(execution="loop"), self.image_shape_, cpu, network=network)
         state = state.mapped(lambda tensor: tensor.to(cpu))
         drawn = plain.draw(1, len(self._support), torch.Generator().manual_seed(self.seed))
-        support = _floats(self._support, cpu)
         with torch.no_grad():
-            adapted = plain.adapt(state, support, self._labels[None], drawn)
-        classes = [str(name) for name in self.classes_.tolist()]
-        return export(adapted, classes, support[0], self.predict_proba(self._support), Path(path))
+            adapted = plain.adapt(state, _floats(self._support, cpu, config), self._labels[None], drawn)
+        classes, expected = [str(name) for name in self.classes_.tolist()], self.predict_proba(self._support)
+        return export(adapted, config.task.inverted, classes, self._support / 255, expected, Path(path))
 
     @classmethod
     def load(cls, path: str | Path, *, network: Network | None = None, device: str = "cpu") -> Self:
@@ -219,7 +218,7 @@ class FewShotClassifier:
 
     @property
     def support_(self) -> dict[str, Tensor]:
-        """What it learned from, as the network sees it: by the name of the class, (n, C, H, W) uint8 images."""
+        """What it learned from, in the network's size: by the name of the class, (n, C, H, W) uint8 images."""
         self._require_fitted()
         return {str(name): self._support[self._labels == place] for place, name in enumerate(self.classes_)}
 
@@ -260,7 +259,8 @@ class FewShotClassifier:
         state = state.mapped(lambda tensor: tensor.to(device))
         drawn = algorithm.draw(1, len(support), torch.Generator(device).manual_seed(self.seed))
         with torch.no_grad():
-            self._adapted: Adapted = algorithm.adapt(state, _floats(support, device), labels.to(device)[None], drawn)
+            shown = _floats(support, device, algorithm.config)
+            self._adapted: Adapted = algorithm.adapt(state, shown, labels.to(device)[None], drawn)
         self._algorithm, self._state_before, self._support, self._labels = algorithm, state, support, labels
         self._device = device
         self.image_shape_: tuple[int, int, int] = algorithm.blueprint.image_shape
@@ -320,9 +320,10 @@ class FewShotClassifier:
         return learned.state
 
 
-def _floats(images: Tensor, device: torch.device) -> Tensor:
+def _floats(images: Tensor, device: torch.device, config: Config) -> Tensor:
     """(N, C, H, W) uint8 -> (1, N, C, H, W) from 0 to 1, as episodes have them."""
-    return images.to(device).to(torch.float32).div_(255)[None]
+    shown = 255 - images if config.task.inverted else images
+    return shown.to(device).to(torch.float32).div_(255)[None]
 
 
 def _labels(labels: Iterable[Any]) -> NDArray[Any]:

@@ -55,6 +55,9 @@ class TaskConfig:
     results had it, and lanczos for own images."""
     exclude_duplicates: bool = False
     """Leave out of training every image that is also in validation or test classes, pixel by pixel."""
+    inverted: bool = False
+    """Show the learner every image inverted: drawings as light ink on dark paper, where the padding of convolutions is
+    paper too. The published code of MAML, Matching and Prototypical Networks does so with Omniglot, Reptile's not."""
     split_scheme: str = "default"
     """How classes are divided: omniglot has reptile (the default), vinyals and background-evaluation; glyphs has
     seed, mini-imagenet ravi."""

@@ -60,20 +60,24 @@ class Notes:
 class _Program(nn.Module):
     """Images in, probabilities out."""
 
-    def __init__(self, adapted: Adapted) -> None:
+    def __init__(self, adapted: Adapted, inverted: bool) -> None:
         super().__init__()
-        self._adapted = adapted
+        self._adapted, self._inverted = adapted, inverted
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K)."""
-        return self._adapted.alone(images[None])[0].softmax(1)
+        shown = 1 - images if self._inverted else images
+        return self._adapted.alone(shown[None])[0].softmax(1)
 
 
-def export(adapted: Adapted, classes: list[str], examples: Tensor, expected: NDArray[np.float32], path: Path) -> Notes:
+def export(
+    adapted: Adapted, inverted: bool, classes: list[str], examples: Tensor, expected: NDArray[np.float32], path: Path
+) -> Notes:
     """Write a program and hold it against what the classifier says.
 
     Args:
         adapted: one learner, computing in plain torch operations.
+        inverted: whether it is shown inverted images; the program inverts them itself.
         classes: K labels.
         examples: (N, C, H, W) from 0 to 1, at least two images.
         expected: (N, K) the classifier's probabilities for them.
@@ -91,7 +95,7 @@ def export(adapted: Adapted, classes: list[str], examples: Tensor, expected: NDA
         _require_onnx()
     with _quietly(), torch.no_grad():
         adapted.alone(examples[None])  # what it makes of the support set at first use is no part of the program
-        program, any_number = _traced(_Program(adapted), examples)
+        program, any_number = _traced(_Program(adapted, inverted), examples)
         shape = examples.shape
         notes = Notes(classes, (shape[1], shape[2], shape[3]), any_number)
         with replacing(path) as temporary:

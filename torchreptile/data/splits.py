@@ -75,6 +75,15 @@ class Splits:
         store: ImageStore | None = getattr(self, split)
         return self._load(split) if store is None else store
 
+    def mapped(self, change: Callable[[ImageStore], ImageStore]) -> Splits:
+        """The same with every store changed when it is first used."""
+
+        def changed(split: Split) -> Source:
+            source = self._sources[split]
+            return source if isinstance(source, Absent) else lambda: change(self.get(split))
+
+        return Splits(*(changed(split) for split in SPLITS))
+
     def _load(self, split: Split) -> ImageStore:
         source = self._sources[split]
         if isinstance(source, Absent):
@@ -85,10 +94,17 @@ class Splits:
 def load_splits(task: TaskConfig) -> Splits:
     """The data set of ``task``, divided by its scheme; its split seed matters to the schemes that shuffle.
 
+    With ``task.inverted`` the stores hold inverted images, which is what the learner sees.
+
     Raises:
         ConfigError: an unknown data set, or a scheme that this data set does not have.
         DataError: the data are missing, damaged or cannot be downloaded.
     """
+    splits = _load_splits(task)
+    return splits.mapped(ImageStore.inverted) if task.inverted else splits
+
+
+def _load_splits(task: TaskConfig) -> Splits:
     scheme = resolve_scheme(task.dataset, task.split_scheme)
     if task.dataset == "omniglot":
         from torchreptile.data import omniglot

@@ -72,6 +72,10 @@ class ImageStore:
         digest.update(self.images.cpu().contiguous().numpy().reshape(-1).data)  # in place: no copy of a large store
         return digest.hexdigest()
 
+    def inverted(self) -> ImageStore:
+        """Black for white and white for black, in memory of its own."""
+        return replace(self, images=255 - self.images)
+
     def __len__(self) -> int:
         """The number of classes."""
         return len(self.class_names)
