@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,3 +144,25 @@ def test_what_cannot_be_is_refused(store: ImageStore) -> None:
             FewShotClassifier(WEIGHTS).fit(images, labels)
     with pytest.raises(DataError, match="10 images and 1 labels"):
         fitted(its).score(its.query_x[0], ["a"])
+
+
+def test_weights_that_learned_from_inverted_images_are_shown_inverted_images(store: ImageStore, tmp_path: Path) -> None:
+    """The images themselves in both cases, so that nobody who uses such weights need know."""
+    its, plain = episode(store, shots=2), load_learned(WEIGHTS)
+    light = replace(plain, config=plain.config.replace(inverted=True))
+    one = FewShotClassifier(plain).fit(1 - its.support_x[0], LETTERS[its.support_y[0]])
+    other = FewShotClassifier(light).fit(its.support_x[0], LETTERS[its.support_y[0]])
+    expected = one.predict_proba(1 - its.query_x[0])
+    np.testing.assert_allclose(other.predict_proba(its.query_x[0]), expected, atol=1e-5)
+    other.save(tmp_path / "c.safetensors")
+    again = FewShotClassifier.load(tmp_path / "c.safetensors")
+    np.testing.assert_allclose(again.predict_proba(its.query_x[0]), expected, atol=1e-5)
+    assert again.export(tmp_path / "c.pt2").image_shape == (1, 28, 28)
+    program = torch.export.load(tmp_path / "c.pt2").module()
+    np.testing.assert_allclose(program(its.query_x[0][:1]).numpy(), expected[:1], atol=1e-5)
+
+
+def test_a_larger_head_takes_more_steps_unless_told(store: ImageStore) -> None:
+    learned = load_learned(WEIGHTS)
+    for way, steps, wanted in ((3, None, 50), (5, None, 50), (7, None, 70), (7, 9, 9)):
+        assert FewShotClassifier(WEIGHTS, steps=steps)._settings(learned, way).evaluation.eval_steps == wanted

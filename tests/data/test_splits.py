@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -137,3 +138,14 @@ def test_vinyals_split_is_the_official_list() -> None:
     for part, ours in zip(("train", "val", "test"), parts, strict=True):
         lines = (REAL / "omniglot" / "splits-vinyals" / f"{part}.txt").read_text().split()
         assert ours == {line.rsplit("/rot", 1)[0] for line in lines}
+
+
+def test_inverted_stores_are_what_the_learner_sees() -> None:
+    task = TaskConfig(dataset="glyphs")
+    plain, inverted = load_splits(task), load_splits(dataclasses.replace(task, inverted=True))
+    assert torch.equal(inverted.test.images, 255 - plain.test.images)
+    assert inverted.train.class_names == plain.train.class_names
+    none = Splits(plain.train, Absent("no val classes"), plain.test).mapped(ImageStore.inverted)
+    assert none.val is None
+    with pytest.raises(DataError, match="no val classes"):
+        none.get("val")
