@@ -21,8 +21,9 @@ from torchreptile.algorithms.by_task import TaskSums
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
 from torchreptile.episodes import Episodes
 from torchreptile.execution import stack
-from torchreptile.inner import Params, task_losses
+from torchreptile.inner import Params
 from torchreptile.models.conv4 import heads
+from torchreptile.targets import task_losses
 from torchreptile.unrolled import Rates
 
 WEIGHT, BIAS = "head.weight", "head.bias"  # of the built-in networks

@@ -13,9 +13,11 @@ from torchreptile.algorithms.base import Adapted, Algorithm, Machinery, MetaStat
 from torchreptile.chunks import saved_bytes
 from torchreptile.config import Config
 from torchreptile.episodes import Episodes
+from torchreptile.execution import stack
 from torchreptile.inner import InnerLoop, InnerState, Params
 from torchreptile.minibatches import minibatches
 from torchreptile.models import Blueprint
+from torchreptile.models.mlp import MLP
 
 
 class GradientBased(Algorithm):
@@ -41,6 +43,11 @@ class GradientBased(Algorithm):
         start = self.start(state)
         params, inner = self.inner_loop.stacked(start.params, start.inner, len(support_x))
         self.inner_loop.run(params, inner, take_batches(support_x, support_y, drawn))
+        return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
+
+    def unadapted(self, state: MetaState, support_x: Tensor) -> Adapted:
+        """T copies of phi."""
+        params = stack(self.weights(state.params), len(support_x), self.execution.kernel_order)
         return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
 
     def start(self, state: MetaState) -> MetaState:
@@ -97,6 +104,8 @@ class AdaptedNetwork(Adapted):
     @torch.no_grad()
     def alone(self, query_x: Tensor) -> Tensor:
         """Each query in a batch of its own, with the whole support set."""
+        if isinstance(self._module, MLP):  # which looks at every point by itself, whatever the batch
+            return self.together(query_x)
         with _labelling(self._module):
             logits = []
             for query in query_x.unbind(1):
@@ -122,12 +131,12 @@ def take_batches(x: Tensor, y: Tensor, drawn: Tensor) -> Iterator[tuple[Tensor, 
     """Cut mini-batches out of support sets.
 
     Args:
-        x: (T, S, C, H, W) images.
-        y: (T, S) labels.
+        x: (T, S, C, H, W) images, or (T, S, inputs) points.
+        y: (T, S) labels, or (T, S, targets) values.
         drawn: (T, steps, B) indices from :func:`minibatches`.
 
     Yields:
-        One (T, B, C, H, W), (T, B) pair per inner step.
+        One (T, B, ...), (T, B, ...) pair per inner step.
     """
     tasks = torch.arange(len(x), device=x.device)[:, None]
     for step in drawn.unbind(1):
