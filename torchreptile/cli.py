@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
 
-from torchreptile.config import DATASETS, AlgorithmName, Config, ExecutionName, Precision, Resize, TaskConfig
+from torchreptile.config import DATASETS, FUNCTIONS, AlgorithmName, Config, ExecutionName, Precision, Resize, TaskConfig
 from torchreptile.errors import ConfigError, TorchReptileError
 from torchreptile.presets import PRESETS, TABLE, for_algorithm, preset
 from torchreptile.refusals import one_line_refusals
@@ -395,6 +395,8 @@ class Show:
         """Draw, and say what there is."""
         from torchreptile import showing
 
+        if self.dataset in FUNCTIONS:
+            raise ConfigError(f"reptile data show draws images, and {self.dataset} has functions")
         known = self.dataset in DATASETS
         task = TaskConfig(
             dataset=self.dataset if known else "folder",

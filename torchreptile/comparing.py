@@ -71,7 +71,8 @@ class Row:
     Attributes:
         algorithm: which.
         seeds: how many trainings.
-        accuracy: by mode, for those that apply, and by further measure: the mean over seeds, from 0 to 1.
+        accuracy: by mode, for those that apply, and by further measure: the mean over seeds, from 0 to 1; of functions
+            by kind of error.
         ci95: likewise, half the width of the mean's 95% confidence interval over all episodes of all seeds.
         between: likewise, the standard deviation between seeds; None for a single one.
         steps, seconds, adapt_ms, peak_mib: means over seeds.
@@ -92,7 +93,7 @@ class Row:
     @property
     def further(self) -> list[str]:
         """The measures that the algorithm has for itself."""
-        return [name for name in self.accuracy if name not in MODES]
+        return [name for name in self.accuracy if name not in (*MODES, "mse", "mse_before")]
 
 
 @dataclass(frozen=True)

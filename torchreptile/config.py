@@ -50,8 +50,8 @@ class TaskConfig:
     """Own functions to fit, in place of a data set: a folder of csv files, one per task, or one csv file with a column
     task. Every row is a point. See docs/regression.md."""
     targets: str = ""
-    """Own functions: the columns to predict, parted by commas; all others are inputs. By default y, y1, y2, ... or, where
-    there are none, the last column."""
+    """Own functions: the columns to predict, parted by commas; all others are inputs. By default y, y1, y2, ... or,
+    where there are none, the last column."""
     image_size: int = 0
     """Own images: height and width they are brought to, pixels; 0 means 84, or 28 with --grey."""
     grey: bool = False
@@ -131,8 +131,8 @@ class TaskConfig:
             return
         require(
             self.way == 1,
-            f"way is {self.way}, but the tasks of {self.title} are functions, which have no classes; it must be 1, as in "
-            "the preset sine",
+            f"way is {self.way}, but the tasks of {self.title} are functions, which have no classes; it must be 1, as "
+            "in the preset sine",
         )
         require(not self.exclude_duplicates, "exclude_duplicates is for images, not for functions; leave it out")
 
@@ -140,6 +140,11 @@ class TaskConfig:
     def regression(self) -> bool:
         """Whether tasks are functions to fit, not classes to tell apart."""
         return self.dataset in FUNCTIONS
+
+    @property
+    def drawn(self) -> bool:
+        """Whether every task is drawn anew, so that no two trainings or tests share one."""
+        return self.regression and not self.table
 
     @property
     def kind(self) -> str:
@@ -466,7 +471,7 @@ class Config:
             )
             require(
                 not self.evaluation.transductive,
-                f"transductive is set, but the tasks of {title} are functions and measured by their error; leave it out",
+                f"transductive is set, but the tasks of {title} are functions, measured by their error; leave it out",
             )
             return
         usual = MethodConfig()

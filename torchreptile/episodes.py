@@ -22,8 +22,8 @@ class Episodes:
         query_y: (T, way * queries) int64.
         classes: (T, way) int64, which class of the store each label stands for.
 
-    Where tasks are functions, x is (T, shots or queries, inputs) and y (T, ..., targets), both float, and classes (T, 1)
-    which task of the store it is.
+    Where tasks are functions, x is (T, shots or queries, inputs) and y (T, ..., targets), both float, and classes
+    (T, 1) which task of the store it is.
     """
 
     support_x: Tensor

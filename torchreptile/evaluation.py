@@ -30,7 +30,7 @@ from torchreptile.files import write_text
 from torchreptile.learned import Kept, Learned, load_learned
 from torchreptile.models import Network
 from torchreptile.processes import joined
-from torchreptile.published import PUBLISHED_FURTHER, Published, published
+from torchreptile.published import FIGURE_ONLY, PUBLISHED_FURTHER, Published, published
 from torchreptile.recording import Recording
 from torchreptile.results import MODES as MODES
 from torchreptile.results import Accuracy as Accuracy
@@ -151,8 +151,9 @@ class Evaluation:
 
     @property
     def on_training_classes(self) -> bool:
-        """Whether the accuracy is on the classes that the weights were trained on."""
-        return self.split == "train" and self.trained_on == self.config.task.title
+        """Whether it was measured on the classes or tasks that the weights were trained on."""
+        task = self.config.task
+        return self.split == "train" and self.trained_on == task.title and not task.drawn
 
     def published(self, mode: str) -> Published | None:
         """What was published for this cell, for test classes; ``mode`` is one of MODES or a further measure."""
@@ -163,13 +164,17 @@ class Evaluation:
             return published(variant, task.dataset, task.way, task.shots, transductive=mode == "transductive")
         return PUBLISHED_FURTHER.get((variant, task.dataset, task.way, mode))
 
+    def beside(self, measure: str) -> str:
+        """The same in words; sine waves were published as curves."""
+        waves = self.split == "test" and self.config.task.drawn
+        return FIGURE_ONLY if waves else str(self.published(measure) or "-")
+
     def to_json(self) -> str:
         """Everything, as indented JSON; accuracies from 0 to 1, published ones in percent."""
         content = dataclasses.asdict(self)
         content["adaptation"] = self.config.adaptation
-        shown = self.result.measures() if isinstance(self.result, Fit) else (*MODES, *self.result.further)
         content["published_percent"] = {
-            mode: cell.accuracy if (cell := self.published(mode)) else None for mode in shown
+            name: cell.accuracy if (cell := self.published(name)) else None for name in self.result.rows()
         }
         return json.dumps(content, indent=2)
 

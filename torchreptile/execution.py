@@ -144,7 +144,7 @@ def choose_execution(
     if name in ("grouped", "matmul", "native"):
         kind = type(module).__name__
         if isinstance(module, MLP):
-            raise ConfigError(f"execution {name} is for images; functions are fitted with matmul, loop, vmap or compiled")
+            raise ConfigError(f"execution {name} is for images; functions run with matmul, loop, vmap or compiled")
         raise ConfigError(f"execution {name} needs a built-in network; {kind} runs with loop, vmap or compiled")
     if name != "loop" and (obstacle := _vmap_obstacle(module, image_shape, device)):
         raise ConfigError(f"execution {name}: {type(module).__name__} cannot be batched over tasks ({obstacle})")
@@ -253,9 +253,7 @@ def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device
     return replace(_own_execution(module, name, reason), shared_features=features)
 
 
-def _auto_for_own(
-    module: nn.Module, image_shape: Shape, device: torch.device, task_steps: float
-) -> tuple[str, str]:
+def _auto_for_own(module: nn.Module, image_shape: Shape, device: torch.device, task_steps: float) -> tuple[str, str]:
     if obstacle := _vmap_obstacle(module, image_shape, device):
         return "loop", f"{type(module).__name__} cannot be batched over tasks: {obstacle}"
     if task_steps >= COMPILE_FROM and device.type == "cpu" and _compiler_works():

@@ -68,7 +68,7 @@ class Learned:
                 f"{self.name}: its weights are not those of this network; one of your own is named with --model"
             )
         if trained.regression:
-            raise ConfigError(f"{self.name} was trained on {trained.title}; it does not fit {task.title}: shapes differ")
+            raise ConfigError(f"{self.name} was trained on {trained.title}; its shapes do not fit {task.title}")
         raise ConfigError(
             f"{self.name} was trained for {trained.way}-way tasks on images of {trained.title}; "
             f"it does not fit {task.way}-way tasks on {task.title}"

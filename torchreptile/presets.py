@@ -30,10 +30,11 @@ MINI_TWENTY_WAY = MINI_FIVE_WAY.replace(way=20, inner_lr=5e-4, inner_batch=20, i
 # What is not in section 3 of the paper (10 points, 32 steps, 1-64-64-1) is the code's that was published with it: a
 # training task is 50 points, passed through once by SGD, one task at a time.
 SINE = Config().replace(
-    dataset="sine", way=1, shots=10, train_shots=50, inner_optimizer="sgd", inner_lr=0.02, inner_batch=10, inner_steps=5,
-    outer_steps=30_000, meta_batch=1, outer_step_size=0.1, eval_steps=32, eval_batch=0, queries=50,
+    dataset="sine", way=1, shots=10, train_shots=50, inner_optimizer="sgd", inner_lr=0.02, inner_batch=10,
+    inner_steps=5, outer_steps=30_000, meta_batch=1, outer_step_size=0.1, eval_steps=32, eval_batch=0, queries=50,
 )  # fmt: skip
-# Finn et al. 2017, section 5.1: the waves, 10 points and the network are theirs; for Reptile nothing was published here.
+# Finn et al. 2017, section 5.1: the waves, 10 points and the network are theirs, and 10 steps are those of their
+# figure; for Reptile nothing was published here.
 SINE_MAML = SINE.replace(dataset="sine-maml", mlp_units=40, mlp_activation="relu", eval_steps=10)
 # Nobody knows how many rows own tables have: these take 20 of a task to train on, and 10 + 10 to measure.
 TABLE = SINE.replace(train_shots=20, queries=10)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 MODES = ("transductive", "non_transductive")
+ERRORS = {
+    "mse": "after adaptation",
+    "mse_before": "before adaptation",
+    "own_mse": "after adaptation, in the table's units",
+    "own_mse_before": "before adaptation, in the table's units",
+}
+"""The measures of a :class:`Fit`, and what they are called."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class SquaredError(Mean):
 
     def __str__(self) -> str:
         """For people: ``0.0213 +- 0.0011``; of small ones, as many digits as the interval bears out."""
-        if not (math.isfinite(self.ci95) and 0 < self.ci95):
+        if not (math.isfinite(self.ci95) and self.ci95 > 0):
             return f"{self.mean:.4g} ± {self.ci95:.2g}"
         digits = max(0, 1 - math.floor(math.log10(self.ci95)))
         return f"{self.mean:.{digits}f} ± {self.ci95:.{digits}f}"
@@ -66,6 +73,7 @@ class Result:
     transductive: Accuracy | None
     non_transductive: Accuracy
     further: dict[str, Accuracy] = field(default_factory=dict)
+    measure: ClassVar[str] = "accuracy"
 
     @property
     def episodes(self) -> int:
@@ -83,6 +91,10 @@ class Result:
     def by_mode(self, mode: str) -> Accuracy | None:
         """One of MODES; None where it does not apply."""
         return self.transductive if mode == "transductive" else self.non_transductive
+
+    def rows(self) -> dict[str, Accuracy | None]:
+        """What a table shows: MODES, None where one does not apply, then the further measures."""
+        return {mode: self.by_mode(mode) for mode in MODES} | self.further
 
     def measures(self) -> dict[str, Accuracy]:
         """All there are, by name: those of MODES that apply, then the further ones."""
@@ -112,6 +124,7 @@ class Fit:
     mse_before: SquaredError
     own_mse: SquaredError | None = None
     own_mse_before: SquaredError | None = None
+    measure: ClassVar[str] = "mean squared error"
 
     @property
     def episodes(self) -> int:
@@ -124,13 +137,12 @@ class Fit:
 
     def measures(self) -> dict[str, SquaredError]:
         """All there are, by name."""
-        named = {
-            "mse": self.mse,
-            "mse_before": self.mse_before,
-            "own_mse": self.own_mse,
-            "own_mse_before": self.own_mse_before,
-        }
-        return {name: error for name, error in named.items() if error is not None}
+        errors = (self.mse, self.mse_before, self.own_mse, self.own_mse_before)
+        return {name: error for name, error in zip(ERRORS, errors, strict=True) if error is not None}
+
+    def rows(self) -> dict[str, SquaredError | None]:
+        """What a table shows: all there are."""
+        return dict(self.measures())
 
     def short(self) -> str:
         """What the live line shows."""

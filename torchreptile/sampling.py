@@ -55,7 +55,9 @@ class SineSampler:
             DataError: there are fewer points than ``shots``.
         """
         if 0 < store.points < shots:
-            raise DataError(f"{store.name} has {store.points} points per task, too few for {shots} (--shots, --train-shots)")
+            raise DataError(
+                f"{store.name} has {store.points} points per task, too few for {shots} (--shots, --train-shots)"
+            )
         self.store, self.shots, self.queries, self.dtype = store, shots, queries, dtype
 
     def sample(self, tasks: int, generator: torch.Generator) -> Episodes:

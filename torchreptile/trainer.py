@@ -268,7 +268,7 @@ class Sitting:
         self.step += 1
 
     def measure(self) -> None:
-        """Accuracy (or error) on training and validation classes, never on test ones: logged, shown, the best one kept."""
+        """Accuracy or error on training and validation classes, never on test ones: logged, shown, the best kept."""
         trainer, run = self._trainer, self._trainer.config.run
         loss = float(self._loss_sum) / max(self.unmeasured, 1)
         if not math.isfinite(loss):

@@ -17,7 +17,6 @@ from torchreptile.config import Activation
 from torchreptile.models.conv4 import Params
 from torchreptile.targets import are_values, task_losses
 
-
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
 
