@@ -12,8 +12,8 @@ MODES = ("transductive", "non_transductive")
 ERRORS = {
     "mse": "after adaptation",
     "mse_before": "before adaptation",
-    "own_mse": "after adaptation, in the table's units",
-    "own_mse_before": "before adaptation, in the table's units",
+    "own_mse": "after, in the table's units",
+    "own_mse_before": "before, in the table's units",
 }
 """The measures of a :class:`Fit`, and what they are called."""
 
