@@ -35,7 +35,8 @@ class ANIL(ByQuery):
 
     def rates(self, params: Params) -> Rates:
         """The head's."""
-        owner = list(self.weights(params))[-1].rpartition(".")[0]
+        # Asked of the module, because files keep parameters in another order.
+        owner = [name for name, _ in self.blueprint.module.named_parameters()][-1].rpartition(".")[0]
         return {name: self.config.inner.inner_lr for name in params if name.rpartition(".")[0] == owner}
 
     def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:

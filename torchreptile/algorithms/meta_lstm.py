@@ -148,12 +148,15 @@ class MetaLSTM(ByLoss):
     ) -> tuple[Tensor, Tensor]:
         """Each learner's mean cross-entropy (T,), and its gradient, (T * N,)."""
         named = self._named(theta)
-        if self._learner is None:
+        if self._learner is None and self.execution.loss_and_gradient is not None:
             loss, its = self.inner_loop.loss_and_gradient(named, x, y)
             return loss, torch.cat([its[name].flatten(1) for name in named], dim=1).flatten()
         leaves = {name: p.detach().requires_grad_() for name, p in named.items()}
         with torch.enable_grad():
-            losses = task_losses(self._forward(leaves, x, averages), y)
+            outputs = (
+                self.inner_loop.forward(leaves, x) if self._learner is None else self._forward(leaves, x, averages)
+            )
+            losses = task_losses(outputs, y)
             gradient = torch.autograd.grad(losses.sum(), list(leaves.values()))
         return losses.detach(), torch.cat([g.flatten(1) for g in gradient], dim=1).flatten()
 
