@@ -466,8 +466,8 @@ class Config:
         if self.task.regression:
             require(
                 method.algorithm in FIT_FUNCTIONS,
-                f"algorithm is {method.algorithm}, which labels images; the tasks of {title} are functions, which "
-                f"{', '.join(FIT_FUNCTIONS)} can fit",
+                f"algorithm is {method.algorithm}, which labels images; functions are fitted by "
+                f"{', '.join(FIT_FUNCTIONS)}",
             )
             require(
                 not self.evaluation.transductive,

@@ -27,8 +27,8 @@ TWENTY_WAY = Config().replace(way=20, inner_lr=5e-4, inner_batch=20, inner_steps
 MINI_FIVE_WAY = Config().replace(dataset="mini-imagenet", train_shots=15, inner_steps=8)
 # Nothing was published for Reptile here: what the paper changed from 5-way to 20-way on Omniglot is changed alike.
 MINI_TWENTY_WAY = MINI_FIVE_WAY.replace(way=20, inner_lr=5e-4, inner_batch=20, inner_steps=10, eval_batch=10)
-# What is not in section 3 of the paper (10 points, 32 steps, 1-64-64-1) is the code's that was published with it: a
-# training task is 50 points, passed through once by SGD, one task at a time.
+# The paper's sine wave case study has 10 points, 32 steps and 1-64-64-1. The rest is the code's that was published with
+# it: a training task is 50 points, passed through once by SGD, one task at a time.
 SINE = Config().replace(
     dataset="sine", way=1, shots=10, train_shots=50, inner_optimizer="sgd", inner_lr=0.02, inner_batch=10,
     inner_steps=5, outer_steps=30_000, meta_batch=1, outer_step_size=0.1, eval_steps=32, eval_batch=0, queries=50,

@@ -1,7 +1,7 @@
 """Sine waves: the functions of the toy experiments of Reptile and MAML. They are drawn, so there is nothing to store.
 
 f(x) = a sin(x + b) for x from -5 to 5, with a from U[0.1, 5]. Reptile has b from U[0, 2 pi] (Nichol et al. 2018,
-section 3; that a training task has 50 evenly spaced points stands in the code published with it), MAML b from U[0, pi]
+the sine wave case study; the 50 evenly spaced points are those of the code published with it), MAML b from U[0, pi]
 and points from U[-5, 5] (Finn et al. 2017, section 5.1).
 """
 

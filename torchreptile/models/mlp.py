@@ -1,7 +1,7 @@
 """The network for functions: fully connected layers, and T of them as batched matrix products.
 
-Reptile's has two hidden layers of 64 units (Nichol et al. 2018, section 3; their published code has tanh, as here by
-default, and says that the paper's has ReLU), MAML's two of 40 with ReLU (Finn et al. 2017, section 5.1). Weights are
+Reptile's has two hidden layers of 64 units (Nichol et al. 2018, the sine wave case study; their code has tanh, as here
+by default, and says that the paper's has ReLU), MAML's two of 40 with ReLU (Finn et al. 2017, section 5.1). Weights are
 drawn as PyTorch draws linear layers, which is what Reptile's code relies on.
 """
 
