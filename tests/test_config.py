@@ -29,6 +29,7 @@ CHANGED = {
 }  # fmt: skip
 FOR_OTHER_ALGORITHMS = {
     "train_queries", "train_way", "fce_reads", "attention_scale", "pretrained_head", "finetune_steps", "mann_jitter",
+    "table", "targets", "mlp_units", "mlp_layers", "mlp_activation",
 }  # fmt: skip  # settings that do not go with CHANGED's
 
 

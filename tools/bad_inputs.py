@@ -198,6 +198,16 @@ def changed(change: Callable[[Path], object], *words: str) -> Callable[[Path], W
     return make
 
 
+def table(content: str | bytes, *words: str) -> Callable[[Path], Words]:
+    """A csv file of functions."""
+
+    def make(folder: Path) -> Words:
+        write(folder / "own.csv", content)
+        return ["train", *(words or ("--table", "own.csv")), "--outer-steps", "1", "--out", "run"]
+
+    return make
+
+
 def listing(text: str | bytes) -> Callable[[Path], Words]:
     """A csv file beside own images."""
 
@@ -661,9 +671,27 @@ Made by `python tools/bad_inputs.py > docs/bad-inputs.md`, with tiny stand-ins f
 8 x 8 pixels, with another fingerprint than the real ones); the script fails if an answer is not of that kind.
 """
 
+FUNCTIONS = [
+    Case("a table that does not exist", table("", "--table", "nowhere.csv")),
+    Case("an empty table", table("")),
+    Case("a table of column names alone", table("task,x,y\n")),
+    Case("a table without a column task", table("x,y\n1,2\n")),
+    Case("a table with a word where a number should be", table("task,x,y\na,1,2\na,warm,2\n")),
+    Case("a table with NaN", table("task,x,y\na,1,2\na,1,nan\n")),
+    Case("a table with a row too short", table("task,x,y\na,1,2\na,1\n")),
+    Case("a table in UTF-16", table("task,x,y\na,1,2\n".encode("utf-16"))),
+    Case("a table with tasks too small", table("task,x,y\n" + "a,1,2\nb,1,2\nc,1,2\n" * 9)),
+    Case("a table, and `--targets` that it has not", table("task,x,y\na,1,2\n", "--table", "own.csv", "--targets", "z")),
+    Case("a table for an algorithm that labels images", table("task,x,y\na,1,2\n", "--table", "own.csv", "--algorithm", "protonet")),
+    Case("a table and own images", plain("train", "--table", "own.csv", "--data", "own")),
+    Case("a table for a run on images", trained(lambda run: None, "evaluate", "run", "--table", "own.csv")),
+    Case("`--way 5` for a table", table("task,x,y\na,1,2\n", "--table", "own.csv", "--way", "5")),
+]  # fmt: skip
+
 GROUPS = {
     "Command line": COMMAND_LINE,
     "Own images": OWN,
+    "Own functions": FUNCTIONS,
     "Omniglot": OMNIGLOT,
     "mini-ImageNet": MINI,
     "Runs, checkpoints and weights": RUNS,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torchreptile.episodes import EpisodeSampler as EpisodeSampler
     from torchreptile.evaluation import evaluate as evaluate
     from torchreptile.presets import preset as preset
+    from torchreptile.regressor import FewShotRegressor as FewShotRegressor
     from torchreptile.report import report as report
     from torchreptile.training import resume as resume
     from torchreptile.training import train as train
@@ -32,6 +33,7 @@ _HOMES = {
     "Episodes": "torchreptile.episodes",
     "EpisodeSampler": "torchreptile.episodes",
     "FewShotClassifier": "torchreptile.classifier",
+    "FewShotRegressor": "torchreptile.regressor",
     "ImageStore": "torchreptile.data.store",
     "evaluate": "torchreptile.evaluation",
     "preset": "torchreptile.presets",

@@ -6,6 +6,7 @@ classes), eval-*.json and what ``reptile report`` draws.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -21,6 +22,7 @@ import torch
 
 from torchreptile.algorithms import MetaState
 from torchreptile.config import Config
+from torchreptile.data.tables import Scale
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import is_temporary, replacing, write_text
 from torchreptile.inner import InnerState
@@ -41,8 +43,10 @@ class Checkpoint:
         generator: state of the generator of tasks and mini-batches, uint8.
         metrics_bytes: length of metrics.jsonl that belongs to this checkpoint.
         losses: (sum, count) of training losses since the last line of metrics.
-        best: the best validation accuracy so far, from 0 to 1; -1 before the first.
-        data: fingerprint of the training images.
+        best: the best validation score so far: accuracy from 0 to 1, -1 before the first; or error times -1, -inf
+            before the first.
+        data: fingerprint of the training images or functions.
+        scale: what tables of functions were standardised by.
     """
 
     config: Config
@@ -54,6 +58,7 @@ class Checkpoint:
     losses: tuple[float, int]
     best: float
     data: str
+    scale: Scale | None = None
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -76,8 +81,8 @@ def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
 
 def _content(checkpoint: Checkpoint) -> dict[str, Any]:
     state = checkpoint.state.mapped(torch.Tensor.cpu)
-    inner, outer = state.inner, state.outer
-    return {
+    inner, outer, scale = state.inner, state.outer, checkpoint.scale
+    return ({} if scale is None else {"scale": json.dumps(dataclasses.asdict(scale))}) | {
         "format": FORMAT,
         "config": checkpoint.config.to_json(),
         "params": state.params,
@@ -142,6 +147,7 @@ def _from_content(content: dict[str, Any]) -> Checkpoint:
         losses=(float(content["losses"][0]), int(content["losses"][1])),
         best=float(content["best"]),
         data=str(content["data"]),
+        scale=Scale.from_json(json.loads(content["scale"])) if "scale" in content else None,
     )
 
 

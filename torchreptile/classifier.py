@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,6 +19,7 @@ from torchreptile.algorithms import Adapted, Algorithm, MetaState, build_algorit
 from torchreptile.config import Config
 from torchreptile.device import choose_device
 from torchreptile.errors import ConfigError, DataError, NotFittedError, RunError
+from torchreptile.estimator import Estimator
 from torchreptile.given_images import as_images
 from torchreptile.heads import with_outputs
 from torchreptile.learned import Learned, load_learned
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 QUERIES_AT_A_TIME = 64  # bounds memory
 
 
-class FewShotClassifier:
+class FewShotClassifier(Estimator):
     """Learns classes that meta-training never saw from a few images of each.
 
     Example:
@@ -222,29 +222,6 @@ class FewShotClassifier:
         self._require_fitted()
         return {str(name): self._support[self._labels == place] for place, name in enumerate(self.classes_)}
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The settings by name, as scikit-learn asks for them; none of them holds others, so ``deep`` says nothing."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **changes: Any) -> Self:
-        """Change settings by name; they count from the next :meth:`fit`.
-
-        Raises:
-            ConfigError: there is no such setting.
-        """
-        known = self.get_params()
-        for name, value in changes.items():
-            if name not in known:
-                raise ConfigError(f"unknown setting {name}; the settings are {', '.join(known)}")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        """The settings that are not the defaults."""
-        parameters = inspect.signature(type(self)).parameters
-        told = [f"{n}={v!r}" for n, v in self.get_params().items() if n == "weights" or v != parameters[n].default]
-        return f"{type(self).__name__}({', '.join(told)})"
-
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn, where it is installed, must know to take it for a classifier."""
         from sklearn.utils import ClassifierTags, Tags, TargetTags
@@ -263,7 +240,8 @@ class FewShotClassifier:
             self._adapted: Adapted = algorithm.adapt(state, shown, labels.to(device)[None], drawn)
         self._algorithm, self._state_before, self._support, self._labels = algorithm, state, support, labels
         self._device = device
-        self.image_shape_: tuple[int, int, int] = algorithm.blueprint.image_shape
+        channels, height, width = algorithm.blueprint.image_shape
+        self.image_shape_ = (channels, height, width)
 
     def _own_module(self) -> Learned:
         """A module of one's own as meta-learned weights."""
@@ -282,6 +260,8 @@ class FewShotClassifier:
                 raise ConfigError("weights is a module of your own; give image_shape, its images' (C, H, W), too")
             return None, self.image_shape, self._own_network()
         learned = self.weights if isinstance(self.weights, Learned) else load_learned(self.weights)
+        if learned.config.task.regression:
+            raise ConfigError(f"{learned.name} fits functions; FewShotRegressor is the one for it")
         return learned, learned.config.task.image_shape, self._own_network()
 
     def _own_network(self) -> Network | None:

@@ -17,9 +17,9 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
 
-from torchreptile.config import DATASETS, AlgorithmName, Config, ExecutionName, Precision, Resize, TaskConfig
+from torchreptile.config import DATASETS, FUNCTIONS, AlgorithmName, Config, ExecutionName, Precision, Resize, TaskConfig
 from torchreptile.errors import ConfigError, TorchReptileError
-from torchreptile.presets import PRESETS, for_algorithm, preset
+from torchreptile.presets import PRESETS, TABLE, for_algorithm, preset
 from torchreptile.refusals import one_line_refusals
 from torchreptile.workers import launch, let_idle_threads_sleep, started_by_launcher
 
@@ -107,7 +107,7 @@ class Train:
     def _name(self) -> str:
         """What the run is called if nobody says."""
         task, algorithm = self.config.task, self.config.method.algorithm
-        return self.preset if self.preset and not task.data else f"{task.title}-{algorithm}"
+        return self.preset if self.preset and not (task.data or task.table) else f"{task.title}-{algorithm}"
 
     def _evaluation(self) -> Evaluate:
         """What --pretrained asks for."""
@@ -133,7 +133,8 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure accuracy, transductive and not, with 95% confidence intervals, beside the published numbers."""
+    """Measure accuracy, transductive and not, with 95% confidence intervals, beside the published numbers; of functions
+    the mean squared error, before and after adaptation."""
 
     source: Annotated[Positional[Path], arg(metavar="RUN|WEIGHTS")]
     """A run folder, or the name of shipped weights such as omniglot-5way."""
@@ -153,6 +154,8 @@ class Evaluate:
     """Folder that holds the data set; by default the training's."""
     data: str | None = None
     """Own images, as for reptile train --data, in place of the training's; brought to the size it was trained on."""
+    table: str | None = None
+    """Own functions, as for reptile train --table, in place of the training's; standardised as those were."""
     eval_steps: int | None = None
     """Inner steps per episode; by default the training's."""
     eval_batch: int | None = None
@@ -195,6 +198,7 @@ class Evaluate:
             dataset=self.dataset,
             data_root=self.data_root,
             data=self.data,
+            table=self.table,
             eval_steps=self.eval_steps,
             eval_batch=self.eval_batch,
             finetune_steps=self.finetune_steps,
@@ -461,6 +465,8 @@ class Show:
         """Draw, and say what there is."""
         from torchreptile import showing
 
+        if self.dataset in FUNCTIONS:
+            raise ConfigError(f"reptile data show draws images, and {self.dataset} has functions")
         known = self.dataset in DATASETS
         task = TaskConfig(
             dataset=self.dataset if known else "folder",
@@ -548,8 +554,7 @@ def _value_of(flag: str, words: Sequence[str]) -> str:
 
 
 def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> Command:
-    plain = ORIGINAL_DEFAULTS if pasted else Config()
-    start = Train(config=for_algorithm(algorithm, preset(preset_name) if preset_name else plain))
+    start = Train(config=for_algorithm(algorithm, preset(preset_name) if preset_name else _plain(words, pasted)))
     kinds = (
         Annotated[Train, subcommand("train", default=start)]
         | Annotated[Evaluate, subcommand("evaluate")]
@@ -570,6 +575,16 @@ def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> 
             config=(OmitArgPrefixes, CascadeSubcommandArgs, FlagCreatePairsOff),
         )
     return command
+
+
+def _plain(words: list[str], pasted: bool) -> Config:
+    """The settings that count where no preset is named."""
+    if _value_of("--table", words):
+        return TABLE
+    dataset = _value_of("--dataset", words)
+    if dataset in PRESETS:  # functions, whose only preset has their name
+        return preset(dataset)
+    return ORIGINAL_DEFAULTS if pasted else Config()
 
 
 def main() -> None:

@@ -21,9 +21,11 @@ from torchreptile.classifier_file import is_classifier
 from torchreptile.config import Config
 from torchreptile.data import load_splits
 from torchreptile.data.duplicates import find_leaks
+from torchreptile.data.splits import SPLITS, load_functions
+from torchreptile.data.tables import Tables
 from torchreptile.device import choose_device
 from torchreptile.errors import ConfigError
-from torchreptile.evaluation import MODES, Evaluation
+from torchreptile.evaluation import Evaluation
 from torchreptile.evaluation import evaluate as measure
 from torchreptile.files import replacing, write_text
 from torchreptile.given_images import as_images
@@ -32,7 +34,8 @@ from torchreptile.models import Network
 from torchreptile.models.own import load_network
 from torchreptile.presets import PRESETS
 from torchreptile.progress import EpisodeBar, LiveLine
-from torchreptile.published import published
+from torchreptile.published import FIGURE_ONLY, published
+from torchreptile.results import ERRORS, MODES, SquaredError
 from torchreptile.showing import ready
 from torchreptile.training import Run
 from torchreptile.training import resume as resume_run
@@ -80,6 +83,8 @@ def _exit_code(run: Run) -> int:
 
 def describe(config: Config, out: Path, model: str) -> int:
     """Print what a training would do."""
+    if config.task.regression:
+        return _describe_functions(config, out, model)
     splits = load_splits(config.task)
     if (network := _network(model)) is not None:
         algorithm = build_algorithm(
@@ -93,16 +98,40 @@ def describe(config: Config, out: Path, model: str) -> int:
         print(f"execution {algorithm.execution.name}: {algorithm.execution.reason}")
     val = f"{len(splits.val):,} validation classes" if splits.val else "no validation classes"
     test = f"{len(splits.test):,} test classes" if splits.has("test") else "no test classes"
-    outer, inner, task = config.outer, config.inner, config.task
     print(config.to_json())
     print(f"data: {len(splits.train):,} training classes, {val}, {test}")
     print(f"leaks: {find_leaks(splits).message(config.task.exclude_duplicates) or 'no picture is in two splits'}")
+    return _describe_work(config, out)
+
+
+def _describe_functions(config: Config, out: Path, model: str) -> int:
+    """The same where tasks are functions; there are no pictures that could be in two splits."""
+    splits = load_functions(config.task)
+    algorithm = build_algorithm(
+        config,
+        splits.train.image_shape,
+        choose_device(config.run.device),
+        network=_network(model),
+        targets=splits.train.targets,
+    )
+    stores = {part: splits.get(part) for part in SPLITS if splits.has(part)}
+    parts = [f"{part} {len(store)}" for part, store in stores.items() if isinstance(store, Tables)]
+    print(config.to_json())
+    print(f"data: {splits.train.image_shape[0]} inputs, {splits.train.targets} targets; tasks: ", end="")
+    print(", ".join(parts) or "drawn anew every time")
+    print(f"network: {sum(math.prod(s) for s in algorithm.shapes.values()):,} parameters")
+    print(f"execution {algorithm.execution.name}: {algorithm.execution.reason}")
+    return _describe_work(config, out)
+
+
+def _describe_work(config: Config, out: Path) -> int:
+    outer, inner, task = config.outer, config.inner, config.task
     tasks = f"{outer.outer_steps:,} outer steps x {outer.meta_batch} tasks"
     if config.method.takes_inner_steps:
         print(
             f"work: {tasks} x {inner.inner_steps} inner steps = "
             f"{outer.outer_steps * outer.meta_batch * inner.inner_steps:,} task-steps of "
-            f"{inner.inner_batch or task.way * task.images_per_class} images"
+            f"{inner.inner_batch or task.way * task.images_per_class} {'points' if task.regression else 'images'}"
         )
     else:
         images = task.training_way * (task.images_per_class + task.train_queries)
@@ -125,11 +154,12 @@ def evaluate(source: Path, as_json: bool, model: str, **settings: Any) -> int:
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """A table of both accuracies beside the published ones."""
-    config, task = evaluation.config, evaluation.config.task
-    own = " (the very classes these weights were trained on: no test result)" if evaluation.on_training_classes else ""
+    """A table of both accuracies, or of errors before and after adaptation, beside the published ones."""
+    config, task, result = evaluation.config, evaluation.config.task, evaluation.result
+    own = f" (the very {task.members} these weights were trained on: no test result)"
     console.print(
-        f"{evaluation.source}: {task.way}-way {task.shots}-shot, {evaluation.split} classes{own} of {task.title} "
+        f"{evaluation.source}: {task.kind}, {evaluation.split} {task.members}"
+        f"{own if evaluation.on_training_classes else ''} of {task.title} "
         f"(split scheme {task.split_scheme}), weights trained on {evaluation.trained_on}, "
         f"{config.method.algorithm}, {config.evaluation.eval_episodes:,} episodes, {config.adaptation}, "
         f"seed {evaluation.seed}, after {evaluation.step:,} outer steps",
@@ -137,14 +167,12 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
         soft_wrap=True,
     )
     table = Table()
-    table.add_column("mode")
-    table.add_column("accuracy, 95% CI", justify="right")
+    table.add_column("measured" if task.regression else "mode")
+    table.add_column(f"{result.measure}, 95% CI", justify="right")
     table.add_column("published", justify="right")
-    for mode in MODES:
-        accuracy = evaluation.result.by_mode(mode)
-        table.add_row(mode.replace("_", "-"), str(accuracy or "does not apply"), str(evaluation.published(mode) or "-"))
-    for name, accuracy in evaluation.result.further.items():
-        table.add_row(name, str(accuracy), str(evaluation.published(name) or "-"))
+    for name, its in result.rows().items():
+        shown = ERRORS.get(name, name.replace("_", "-") if name in MODES else name)
+        table.add_row(shown, str(its or "does not apply"), evaluation.beside(name))
     console.print(table)
 
 
@@ -279,7 +307,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     task, outer = first.config.task, first.config.outer
     budget = f"{outer.max_minutes:g} minutes each" if outer.max_minutes else "as many outer steps as published"
     console.print(
-        f"{task.way}-way {task.shots}-shot on {first.split} classes of {task.title} "
+        f"{task.kind} on {first.split} {task.members} of {task.title} "
         f"(split scheme {task.split_scheme}), {budget}, {first.config.evaluation.eval_episodes:,} episodes per seed, "
         f"{comparison.environment['gpu'] or comparison.environment['processor']}, "
         f"{comparison.environment['threads']} threads",
@@ -290,13 +318,16 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     several = any(row.seeds > 1 for row in rows)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("algorithm", no_wrap=True)
-    for heading in ("transductive", "not", *(["sd"] if several else []), "steps", "min", "params", "ms/task", "MiB"):
+    measures, headings = (MODES, ("transductive", "not"))
+    if task.regression:
+        measures, headings = ("mse", "mse_before"), ("mse", "before")
+    for heading in (*headings, *(["sd"] if several else []), "steps", "min", "params", "ms/task", "MiB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.algorithm,
-            *(_percent(row, mode) for mode in MODES),
-            *(["/".join(_spread(row, mode) for mode in MODES)] if several else []),
+            *(_shown(row, measure) for measure in measures),
+            *(["/".join(_spread(row, measure) for measure in measures)] if several else []),
             f"{row.steps:,.0f}" if row.parameters else "-",
             f"{row.seconds / 60:.1f}",
             f"{row.parameters:,}" if row.parameters else "-",
@@ -305,25 +336,34 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         )
     console.print(table)
     seeds = f"; sd: between {rows[0].seeds} seeds, both ways" if several else ""
+    what, end = "accuracy in percent", "the labels of its queries"
+    if task.regression:
+        what, end = "mean squared error after and before adaptation", "its predictions"
     console.print(
-        f"accuracy in percent with its 95% CI over episodes{seeds}; ms/task: one task alone, from its support set to "
-        "the labels of its queries; MiB: the training's process at its largest; -: does not apply.",
+        f"{what} with its 95% CI over episodes{seeds}; ms/task: one task alone, from its support set to "
+        f"{end}; MiB: the training's process at its largest; -: does not apply.",
         soft_wrap=True,
     )
     for row in rows:
         if row.further:
-            measures = ", ".join(f"{name} {_percent(row, name)}" for name in row.further)
-            console.print(f"{row.algorithm}: {measures}", highlight=False, soft_wrap=True)
+            others = ", ".join(f"{name} {_shown(row, name)}" for name in row.further)
+            console.print(f"{row.algorithm}: {others}", highlight=False, soft_wrap=True)
 
 
-def _percent(row: Row, measure: str) -> str:
-    """With its interval, or ``-`` where it does not apply."""
-    return f"{100 * row.accuracy[measure]:.2f} ± {100 * row.ci95[measure]:.2f}" if measure in row.accuracy else "-"
+def _shown(row: Row, measure: str) -> str:
+    """With its interval, in percent if it is an accuracy, or ``-`` where it does not apply."""
+    if measure not in row.accuracy:
+        return "-"
+    mean, ci95 = row.accuracy[measure], row.ci95[measure]
+    return str(SquaredError(mean, ci95, 0)) if measure in ERRORS else f"{100 * mean:.2f} ± {100 * ci95:.2f}"
 
 
-def _spread(row: Row, mode: str) -> str:
-    """Between seeds, in percent points."""
-    return f"{100 * (row.between[mode] or 0):.2f}" if mode in row.between else "-"
+def _spread(row: Row, measure: str) -> str:
+    """Between seeds, in percent points if it is an accuracy."""
+    if measure not in row.between:
+        return "-"
+    spread = row.between[measure] or 0
+    return f"{spread:.2g}" if measure in ERRORS else f"{100 * spread:.2f}"
 
 
 def report(run: Path, model: str) -> int:
@@ -423,7 +463,7 @@ def presets() -> int:
         cells = [
             published(algorithm, task.dataset, task.way, task.shots, transductive) for transductive in (False, True)
         ]
-        shown = [str(cell or "-") for cell in cells]
+        shown = [FIGURE_ONLY, "-"] if task.regression else [str(cell or "-") for cell in cells]
         table.add_row(entry.name, *shown)
     console = _Output()
     console.print(table)

@@ -22,13 +22,14 @@ from torchreptile.config import Config
 from torchreptile.data.splits import Split
 from torchreptile.device import choose_device, precision_of
 from torchreptile.environment import environment
-from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.evaluation import MODES, Evaluation, evaluate, split_store
 from torchreptile.files import write_text
 from torchreptile.learned import Kept, Learned, load_learned
 from torchreptile.presets import preset
 from torchreptile.progress import EpisodeBar
+from torchreptile.sampling import sampler_of
+from torchreptile.targets import answers
 
 ADAPTATIONS = 20  # timed one after another; their median counts
 
@@ -70,7 +71,8 @@ class Row:
     Attributes:
         algorithm: which.
         seeds: how many trainings.
-        accuracy: by mode, for those that apply, and by further measure: the mean over seeds, from 0 to 1.
+        accuracy: by mode, for those that apply, and by further measure: the mean over seeds, from 0 to 1; of functions
+            by kind of error.
         ci95: likewise, half the width of the mean's 95% confidence interval over all episodes of all seeds.
         between: likewise, the standard deviation between seeds; None for a single one.
         steps, seconds, adapt_ms, peak_mib: means over seeds.
@@ -91,7 +93,7 @@ class Row:
     @property
     def further(self) -> list[str]:
         """The measures that the algorithm has for itself."""
-        return [name for name in self.accuracy if name not in MODES]
+        return [name for name in self.accuracy if name not in (*MODES, "mse", "mse_before")]
 
 
 @dataclass(frozen=True)
@@ -251,20 +253,20 @@ def _learned_numbers(learned: Learned) -> int:
 def _adapt_ms(learned: Learned, split: Split) -> float:
     """Median time from a support set to the labels of its queries, one task at a time."""
     config, device = learned.config, choose_device(learned.config.run.device)
-    store = split_store(config, split).to(device)
-    sampler = EpisodeSampler(store, config.task.way, config.task.shots, config.evaluation.queries)
+    store = split_store(config, split, learned.scale).to(device)
+    sampler = sampler_of(store, config.task.way, config.task.shots, config.evaluation.queries)
     generator = torch.Generator(device).manual_seed(0)
     taken = []
     with precision_of(device, config.run.precision), torch.no_grad():
         work = config.evaluation.eval_episodes * config.evaluation.eval_steps  # the execution is the evaluation's
-        algorithm = build_algorithm(config, store.image_shape, device, work)
+        algorithm = build_algorithm(config, store.image_shape, device, work, targets=store.targets)
         for _ in range(1 + ADAPTATIONS):
             episode = sampler.sample(1, generator)
             drawn = algorithm.draw(1, episode.support_y.shape[1], generator)
             start = time.perf_counter()
             with algorithm.execution.claim():
                 adapted = algorithm.adapt(learned.state, episode.support_x, episode.support_y, drawn)
-                adapted.alone(episode.query_x).argmax(-1).cpu()  # waits for a GPU to be done
+                answers(adapted.alone(episode.query_x), episode.query_y).cpu()  # waits for a GPU to be done
             taken.append(1000 * (time.perf_counter() - start))
     return statistics.median(taken[1:])  # the first warms up
 

@@ -27,7 +27,10 @@ LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
 ExecutionName = Literal["auto", "loop", "grouped", "matmul", "vmap", "compiled", "native"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Resize = Literal["nearest", "bicubic", "lanczos"]
+Activation = Literal["tanh", "relu"]
 DATASETS = ("omniglot", "glyphs", "mini-imagenet")  # that have a name; own images are the data set "folder"
+FUNCTIONS = ("sine", "sine-maml", "table")  # data sets whose tasks are functions; own ones are "table"
+FIT_FUNCTIONS = ("reptile", "foml", "maml", "fomaml", "anil", "meta-sgd", "meta-lstm", "scratch")
 MEASUREMENTS = 20  # of a run, where nobody says
 LARGEST_IMAGE = 1024  # pixels high and wide
 
@@ -38,16 +41,24 @@ class TaskConfig:
 
     dataset: str = "omniglot"
     """Data set: omniglot (downloaded on first use), glyphs (generated) or mini-imagenet (yours: see
-    reptile data prepare --help). Own images: see --data."""
+    reptile data prepare --help). Own images: see --data. Of functions: sine (Reptile's) and sine-maml (MAML's). Own
+    functions: see --table."""
     data: str = ""
     """Own images, in place of a data set: a folder of class folders; one with train, val and test folders of class
     folders; or a csv file with the columns file and label. See docs/own-data.md."""
+    table: str = ""
+    """Own functions to fit, in place of a data set: a folder of csv files, one per task, or one csv file with a column
+    task. Every row is a point. See docs/regression.md."""
+    targets: str = ""
+    """Own functions: the columns to predict, parted by commas; all others are inputs. By default y, y1, y2, ... or,
+    where there are none, the last column."""
     image_size: int = 0
     """Own images: height and width they are brought to, pixels; 0 means 84, or 28 with --grey."""
     grey: bool = False
     """Own images: one channel instead of three."""
     split_ratio: str = ""
-    """Own images that are not divided yet: the shares of classes for train/val/test; by default 0.6/0.2/0.2."""
+    """Own images that are not divided yet, and own functions: the shares of classes or tasks for train/val/test; by
+    default 0.6/0.2/0.2."""
     data_root: str = ""
     """mini-imagenet: the folder that holds it; by default $TORCHREPTILE_DATA/mini-imagenet."""
     resize: Resize | Literal["auto"] = "auto"
@@ -64,20 +75,20 @@ class TaskConfig:
     split_seed: int = 0
     """Seed of the shuffle that divides the classes; apart from --seed, so that seeds compare on one split."""
     way: int = 5
-    """Classes in a task."""
+    """Classes in a task; 1 for functions, which have none."""
     shots: int = 1
-    """Labelled (support) images per class in evaluation."""
+    """Labelled (support) images per class in evaluation; known points of a function."""
     train_shots: int = 10
-    """Images per class in a training task; 0 means as many as --shots."""
+    """Images per class, or points, in a training task; 0 means as many as --shots."""
     train_way: int = 0
     """Classes in a training task, for algorithms that can be tested with another way than they were trained with
     (matching, protonet); images, each of another class, in a mini-batch of pretrained. 0 means as many as --way."""
     train_queries: int = 0
-    """Query images per class in a training task, beside --train-shots, for the algorithms that learn from queries."""
+    """Query images per class, or points, in a training task, beside --train-shots, for the algorithms that learn from
+    queries."""
 
     def __post_init__(self) -> None:
         check_types(self)
-        at_least(2, way=self.way)
         at_least(1, shots=self.shots)
         at_least(0, train_shots=self.train_shots, train_queries=self.train_queries, split_seed=self.split_seed)
         if self.train_way:
@@ -86,23 +97,73 @@ class TaskConfig:
             at_least(4, image_size=self.image_size)
             at_most(LARGEST_IMAGE, image_size=self.image_size)
         self._settle_data()
+        self._check_way()
         at_most(LARGEST_SEED, split_seed=self.split_seed)
 
     def _settle_data(self) -> None:
-        """Own images are a data set of their own; their path must hold in whatever folder the run goes on."""
-        if self.data:
-            object.__setattr__(self, "dataset", "folder")
-            object.__setattr__(self, "data", os.path.abspath(self.data))
-            _ = self.shares
+        """Own data are a data set of their own; their path must hold in whatever folder the run goes on."""
+        require(not (self.data and self.table), f"data is {self.data} and table is {self.table}; give one of them")
+        for name, dataset in (("data", "folder"), ("table", "table")):
+            if path := getattr(self, name):
+                object.__setattr__(self, "dataset", dataset)
+                object.__setattr__(self, name, os.path.abspath(path))
+                _ = self.shares
+        for name, dataset in (("data", "folder"), ("table", "table")):
+            require(
+                self.dataset != dataset or bool(getattr(self, name)),
+                f"dataset is {dataset}, but {name} names none; give --{name} FOLDER or FILE.csv",
+            )
+        require(
+            not self.split_ratio or bool(self.data or self.table),
+            f"split_ratio is {self.split_ratio}, but it is for own images; give --data FOLDER or FILE.csv too",
+        )
+        for name, value in (("image_size", self.image_size), ("grey", self.grey)):
+            require(
+                not value or bool(self.data),
+                f"{name} is {value}, but it is for own images; give --data FOLDER or FILE.csv too",
+            )
+        require(
+            not self.targets or bool(self.table),
+            f"targets is {self.targets}, but it is for own functions; give --table FOLDER or FILE.csv too",
+        )
+
+    def _check_way(self) -> None:
+        """Functions have no classes; elsewhere there must be some to tell apart."""
+        if not self.regression:
+            at_least(2, way=self.way)
             return
-        require(self.dataset != "folder", "dataset is folder, but data names none; give --data FOLDER or FILE.csv")
-        for name, value in (("image_size", self.image_size), ("grey", self.grey), ("split_ratio", self.split_ratio)):
-            require(not value, f"{name} is {value}, but it is for own images; give --data FOLDER or FILE.csv too")
+        require(
+            self.way == 1,
+            f"way is {self.way}, but the tasks of {self.title} are functions, which have no classes; it must be 1, as "
+            "in the preset sine",
+        )
+        require(not self.exclude_duplicates, "exclude_duplicates is for images, not for functions; leave it out")
+
+    @property
+    def regression(self) -> bool:
+        """Whether tasks are functions to fit, not classes to tell apart."""
+        return self.dataset in FUNCTIONS
+
+    @property
+    def drawn(self) -> bool:
+        """Whether every task is drawn anew, so that no two trainings or tests share one."""
+        return self.regression and not self.table
+
+    @property
+    def kind(self) -> str:
+        """What a task is, for people: ``5-way 1-shot``, or ``10-point``."""
+        return f"{self.shots}-point" if self.regression else f"{self.way}-way {self.shots}-shot"
+
+    @property
+    def members(self) -> str:
+        """What is divided into splits: classes, or tasks where these are functions."""
+        return "tasks" if self.regression else "classes"
 
     @property
     def title(self) -> str:
-        """What the data are called, for people: the data set, or the folder or csv file of own images."""
-        return os.path.splitext(os.path.basename(self.data))[0] if self.data else self.dataset
+        """What the data are called, for people: the data set, or the folder or csv file of own images or functions."""
+        own = self.data or self.table
+        return os.path.splitext(os.path.basename(own))[0] if own else self.dataset
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -182,12 +243,19 @@ class MethodConfig:
     """meta-lstm: units of the LSTM that reads losses and gradients."""
     meta_lstm_filters: int = 32
     """meta-lstm: filters of every convolution of the learner."""
+    mlp_units: int = 64
+    """Functions: units of every hidden layer of the network."""
+    mlp_layers: int = 2
+    """Functions: hidden layers."""
+    mlp_activation: Activation = "tanh"
+    """Functions: tanh or relu, after every hidden layer."""
 
     def __post_init__(self) -> None:
         check_types(self)
         self._check_memory()
         self._require_algorithm("mann", mann_jitter=self.mann_jitter)
         at_least(1, meta_lstm_units=self.meta_lstm_units, meta_lstm_filters=self.meta_lstm_filters)
+        at_least(1, mlp_units=self.mlp_units, mlp_layers=self.mlp_layers)
         at_least(0, foml_tail=self.foml_tail, fce_reads=self.fce_reads)
         self._require_algorithm("foml", foml_tail=self.foml_tail)
         positive(attention_scale=self.attention_scale)
@@ -239,7 +307,7 @@ class InnerConfig:
     inner_lr: float = 1e-3
     """Learning rate of the inner optimiser."""
     inner_batch: int = 10
-    """Images in an inner mini-batch; 0 takes all of the task's in every step."""
+    """Images or points in an inner mini-batch; 0 takes all of the task's in every step."""
     inner_steps: int = 5
     """Inner steps per task in training."""
     replacement: bool = False
@@ -300,7 +368,7 @@ class OuterConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How accuracy is measured."""
+    """How accuracy, or the error of functions, is measured."""
 
     eval_steps: int = 50
     """Inner steps on the support set of an evaluation episode; 0 leaves the weights as they were meta-learned."""
@@ -312,7 +380,7 @@ class EvalConfig:
     eval_episodes: int = 10_000
     """Episodes of a final evaluation."""
     queries: int = 1
-    """Query images per class in an evaluation episode."""
+    """Query images per class, or points, in an evaluation episode."""
     transductive: bool = False
     """Select the best checkpoint by transductive accuracy. Both accuracies are always measured and shown."""
 
@@ -370,6 +438,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
+        self._check_functions()
         self._check_queries()
         if self.method.adapts_by_sgd_alone:
             require(
@@ -382,7 +451,7 @@ class Config:
                 "transductive is set, but mann labels each query alone and has no such accuracy; leave it out",
             )
         self._check_embedding()
-        images = self.task.way * self.task.images_per_class
+        images, what = self.task.way * self.task.images_per_class, "points" if self.task.regression else "images"
         batch, tail = self.inner.inner_batch, self.method.foml_tail
         if tail:
             require(
@@ -394,8 +463,27 @@ class Config:
         if self.inner.replacement:
             require(
                 batch <= images,
-                f"inner_batch is {batch}; with replacement it must be at most the {images} images of a task",
+                f"inner_batch is {batch}; with replacement it must be at most the {images} {what} of a task",
             )
+
+    def _check_functions(self) -> None:
+        """What makes sense for functions alone, and what does not."""
+        method, title = self.method, self.task.title
+        if self.task.regression:
+            require(
+                method.algorithm in FIT_FUNCTIONS,
+                f"algorithm is {method.algorithm}, which labels images; functions are fitted by "
+                f"{', '.join(FIT_FUNCTIONS)}",
+            )
+            require(
+                not self.evaluation.transductive,
+                f"transductive is set, but the tasks of {title} are functions, measured by their error; leave it out",
+            )
+            return
+        usual = MethodConfig()
+        for name in ("mlp_units", "mlp_layers", "mlp_activation"):
+            value = getattr(method, name)
+            require(value == getattr(usual, name), f"{name} is {value}, but {title} has images; it is for functions")
 
     def _check_queries(self) -> None:
         queries, name = self.task.train_queries, self.method.algorithm

@@ -13,7 +13,7 @@ from torchreptile.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Episodes:
-    """T few-shot tasks, each with its labelled support set and its query set.
+    """T few-shot tasks, each with its support set and its query set: images and labels, or points of a function.
 
     Attributes:
         support_x: (T, way * shots, C, H, W) float, each pixel from 0 to 1.
@@ -21,6 +21,9 @@ class Episodes:
         query_x: (T, way * queries, C, H, W) float.
         query_y: (T, way * queries) int64.
         classes: (T, way) int64, which class of the store each label stands for.
+
+    Where tasks are functions, x is (T, shots or queries, inputs) and y (T, ..., targets), both float, and classes
+    (T, 1) which task of the store it is.
     """
 
     support_x: Tensor
@@ -38,8 +41,34 @@ class Episodes:
         return Episodes(*(getattr(self, field.name)[tasks] for field in fields(self)))
 
 
+class Draw:
+    """Draws by index: groups of a store without repetition, then members of each without repetition."""
+
+    def __init__(self, sizes: Tensor) -> None:
+        """``sizes``: (K,) int64, how many members each group has; they lie one group after another."""
+        self._starts = sizes.cumsum(0) - sizes
+        # Members beyond a group's size must never be drawn: their random keys are pushed below all others.
+        columns = torch.arange(int(sizes.max()), device=sizes.device)
+        beyond = columns >= sizes[:, None]
+        self._beyond = beyond if bool(beyond.any()) else None
+        self._columns = len(columns)
+
+    def __call__(self, tasks: int, groups: int, members: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Which groups, (tasks, groups), and the indices of their members, (tasks, groups, members)."""
+        device = self._starts.device
+        keys = torch.rand(tasks, len(self._starts), generator=generator, device=device)
+        drawn = keys.topk(groups, dim=1).indices  # the largest keys are a random subset in random order
+        keys = torch.rand(tasks, groups, self._columns, generator=generator, device=device)
+        if self._beyond is not None:
+            keys = keys.masked_fill(self._beyond[drawn], -1.0)
+        within = keys.topk(members, dim=2).indices
+        return drawn, self._starts[drawn][:, :, None] + within
+
+
 class EpisodeSampler:
     """Draws tasks from a store: ``way`` classes without repetition, then images without repetition."""
+
+    scale = None  # labels have no units
 
     def __init__(
         self, store: ImageStore, way: int, shots: int, queries: int, dtype: torch.dtype = torch.float32
@@ -72,12 +101,7 @@ class EpisodeSampler:
                 "add images, leave such classes out, or ask for fewer (--shots, --train-shots, --queries)"
             )
         self.store, self.way, self.shots, self.queries, self.dtype = store, way, shots, queries, dtype
-        self._starts = store.class_starts
-        # Images beyond a class's size must never be drawn: their random keys are pushed below all others.
-        columns = torch.arange(int(store.class_sizes.max()), device=store.images.device)
-        beyond = columns >= store.class_sizes[:, None]
-        self._beyond = beyond if bool(beyond.any()) else None
-        self._columns = len(columns)
+        self._draw = Draw(store.class_sizes)
 
     def sample(self, tasks: int, generator: torch.Generator) -> Episodes:
         """Draw ``tasks`` independent tasks.
@@ -86,14 +110,7 @@ class EpisodeSampler:
             tasks: how many.
             generator: the source of all randomness, on the store's device.
         """
-        device = self.store.images.device
-        keys = torch.rand(tasks, len(self.store), generator=generator, device=device)
-        classes = keys.topk(self.way, dim=1).indices  # (T, way): the largest keys are a random subset in random order
-        keys = torch.rand(tasks, self.way, self._columns, generator=generator, device=device)
-        if self._beyond is not None:
-            keys = keys.masked_fill(self._beyond[classes], -1.0)
-        within = keys.topk(self.shots + self.queries, dim=2).indices  # (T, way, shots + queries)
-        images = self._starts[classes][:, :, None] + within
+        classes, images = self._draw(tasks, self.way, self.shots + self.queries, generator)
         return Episodes(
             self._pixels(images[:, :, : self.shots]),
             self._labels(tasks, self.shots),

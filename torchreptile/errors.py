@@ -28,4 +28,4 @@ class LostProcessError(RunError):
 
 
 class NotFittedError(TorchReptileError, ValueError, AttributeError):
-    """A classifier that was asked before it saw any images; of the kinds that scikit-learn's own is."""
+    """A classifier or regressor that was asked before it saw anything; of the kinds that scikit-learn's own is."""

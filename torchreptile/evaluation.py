@@ -1,15 +1,14 @@
-"""Accuracy over many episodes: transductive and not, mean and 95% confidence interval."""
+"""Accuracy, transductive and not, or the error of functions, over many episodes: mean and 95% confidence interval."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
-from torchreptile.config import LARGEST_SEED, Config, TaskConfig
-from torchreptile.data import ImageStore, load_splits
+from torchreptile.algorithms import Algorithm, MetaState, Predictions, build_algorithm
+from torchreptile.config import FUNCTIONS, LARGEST_SEED, Config, TaskConfig
+from torchreptile.data import load_splits
 from torchreptile.data.duplicates import find_leaks, without_leaks
 from torchreptile.data.folder import divided_by_ratio
-from torchreptile.data.splits import Split, resolve_scheme
+from torchreptile.data.splits import Split, load_functions, resolve_scheme
+from torchreptile.data.tables import Scale, Tables
 from torchreptile.device import choose_device, keep_freed_memory, precision_of
 from torchreptile.environment import environment
-from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import write_text
 from torchreptile.learned import Kept, Learned, load_learned
 from torchreptile.models import Network
 from torchreptile.processes import joined
-from torchreptile.published import PUBLISHED_FURTHER, Published, published
+from torchreptile.published import FIGURE_ONLY, PUBLISHED_FURTHER, Published, published
 from torchreptile.recording import Recording
-
-MODES = ("transductive", "non_transductive")
+from torchreptile.results import MODES as MODES
+from torchreptile.results import Accuracy as Accuracy
+from torchreptile.results import Fit as Fit
+from torchreptile.results import Measured as Measured
+from torchreptile.results import Result as Result
+from torchreptile.results import SquaredError, measured_from
+from torchreptile.sampling import Sampler, Store, sampler_of
+from torchreptile.targets import scores
 
 # Episodes drawn at a time. A constant, because the size of a draw decides which random numbers it gets:
 # the first 1,000 of 10,000 episodes are the same as 1,000 episodes with the same seed.
@@ -42,66 +47,14 @@ EPISODES_PER_DRAW = 100
 RECORD_FROM = 5  # draws from which a GPU repays recording one
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """An accuracy over episodes.
-
-    Attributes:
-        mean: from 0 to 1.
-        ci95: half the width of the 95% confidence interval of the mean, over episodes.
-        episodes: how many.
-    """
-
-    mean: float
-    ci95: float
-    episodes: int
-
-    @classmethod
-    def over(cls, per_episode: Tensor) -> Accuracy:
-        """From (episodes,) accuracies, each from 0 to 1; normal approximation, sample standard deviation."""
-        n = len(per_episode)
-        return cls(float(per_episode.mean()), 1.96 * float(per_episode.std()) / math.sqrt(n), n)
-
-    def __str__(self) -> str:
-        """For people: ``97.68% +- 0.09``."""
-        return f"{100 * self.mean:.2f}% ± {100 * self.ci95:.2f}"
-
-
-@dataclass(frozen=True)
-class Result:
-    """Both accuracies over the same episodes, adapted once.
-
-    Attributes:
-        transductive: None for algorithms whose queries in one batch are labelled as each alone.
-        non_transductive: each query alone.
-        further: what the algorithm measures beside these, by name, on episodes of its own.
-    """
-
-    transductive: Accuracy | None
-    non_transductive: Accuracy
-    further: dict[str, Accuracy] = field(default_factory=dict)
-
-    def selected(self, transductive: bool) -> Accuracy:
-        """The one or the other; where there is but one, that one."""
-        return self.transductive if transductive and self.transductive is not None else self.non_transductive
-
-    def by_mode(self, mode: str) -> Accuracy | None:
-        """One of MODES; None where it does not apply."""
-        return self.transductive if mode == "transductive" else self.non_transductive
-
-    def measures(self) -> dict[str, Accuracy]:
-        """All there are, by name: those of MODES that apply, then the further ones."""
-        return {mode: accuracy for mode in MODES if (accuracy := self.by_mode(mode))} | self.further
-
-
 def measure(
     algorithm: Algorithm,
     state: MetaState,
-    sampler: EpisodeSampler,
+    sampler: Sampler,
     episodes: int,
     seed: int,
     on_progress: Callable[[int], None] = lambda done: None,
-) -> Result:
+) -> Measured:
     """Measure ``state`` on freshly drawn episodes.
 
     Args:
@@ -112,17 +65,15 @@ def measure(
         seed: the same seed gives the same episodes and mini-batches.
         on_progress: called with the number of episodes done.
     """
-    generator = torch.Generator(sampler.store.images.device).manual_seed(seed)
+    generator = torch.Generator(sampler.store.device).manual_seed(seed)
     further = algorithm.further(sampler.store)
 
-    def hits(tasks: int) -> Tensor:
-        """(rows, tasks) share of right answers: of MODES that apply, in that order, and of further measures."""
+    def scored(tasks: int) -> Tensor:
+        """(rows, tasks) how good the answers to each episode are: see :func:`_rows`; then the further measures."""
         with algorithm.execution.claim():
             drawn = sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
             predictions = algorithm.predict(state, drawn, generator)
-        labels = [predictions.transductive] if predictions.transductive is not None else []
-        rows = torch.stack([label == drawn.query_y for label in [*labels, predictions.non_transductive]])
-        rows = rows.double().mean(2)
+        rows = torch.stack(_rows(predictions, drawn.query_y, sampler.scale))
         if further is not None:
             its = further.sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
             rows = torch.cat([rows, algorithm.measure_further(state, its, generator).double()])
@@ -131,20 +82,37 @@ def measure(
     whole_draws = episodes // EPISODES_PER_DRAW
     on_gpu, draws = generator.device.type == "cuda", algorithm.execution.draws
     record = on_gpu and not draws and whole_draws >= RECORD_FROM
-    draw: Callable[[], Tensor] = partial(hits, EPISODES_PER_DRAW)
+    draw: Callable[[], Tensor] = partial(scored, EPISODES_PER_DRAW)
     if record:
         draw = Recording(draw, generator)
-    accuracies: list[Tensor] = []
+    parts: list[Tensor] = []
     for done in range(1, whole_draws + 1):
-        accuracies.append(draw().to("cpu", copy=True))
+        parts.append(draw().to("cpu", copy=True))
         on_progress(done * EPISODES_PER_DRAW)
     if rest := episodes % EPISODES_PER_DRAW:
-        accuracies.append(hits(rest).cpu())
+        parts.append(scored(rest).cpu())
         on_progress(episodes)
-    rows = [Accuracy.over(per_episode) for per_episode in torch.cat(accuracies, dim=1)]
-    both = [rows.pop(0) if mode == "non_transductive" or algorithm.transduces else None for mode in MODES]
+    rows = list(torch.cat(parts, dim=1))
+    if algorithm.config.task.regression:
+        return Fit(*(SquaredError.over(per_episode) for per_episode in rows))
+    accuracies = [Accuracy.over(per_episode) for per_episode in rows]
+    both = [accuracies.pop(0) if mode == "non_transductive" or algorithm.transduces else None for mode in MODES]
     assert both[1] is not None
-    return Result(both[0], both[1], dict(zip(further.names, rows, strict=True)) if further is not None else {})
+    return Result(both[0], both[1], dict(zip(further.names, accuracies, strict=True)) if further is not None else {})
+
+
+def _rows(predictions: Predictions, y: Tensor, scale: Scale | None) -> list[Tensor]:
+    """(T,) scores each, float64: of labels those of MODES that apply; of values the error after and before adaptation,
+    and the same in units of their own."""
+    if predictions.before is None:
+        labels = [predictions.transductive] if predictions.transductive is not None else []
+        return [scores(label, y) for label in [*labels, predictions.non_transductive]]
+    both = [predictions.non_transductive, predictions.before]
+    rows = [scores(values, y) for values in both]
+    if scale is None:
+        return rows
+    own_y = scale.own_y(y.double())
+    return [*rows, *(scores(scale.own_y(values.double()), own_y) for values in both)]
 
 
 @dataclass(frozen=True)
@@ -157,7 +125,7 @@ class Evaluation:
         trained_on: the data set they were trained on; published numbers were trained on the one they are measured on.
         split: train, val or test.
         config: the settings of this evaluation (task and evaluation part) and of the training.
-        result: the accuracies.
+        result: the accuracies, or errors.
         seed: of episodes and mini-batches.
         seconds: wall time.
         environment: command, versions, hardware.
@@ -168,7 +136,7 @@ class Evaluation:
     trained_on: str
     split: str
     config: Config
-    result: Result
+    result: Measured
     seed: int
     seconds: float
     environment: dict[str, Any]
@@ -178,12 +146,14 @@ class Evaluation:
         """Where a run folder keeps it; only a repetition with the same settings, seed and weights replaces it."""
         task = self.config.task
         same = hashlib.sha256(f"{self.config.to_json()} {self.seed} {self.step}".encode()).hexdigest()[:8]
-        return f"eval-{task.title}-{self.split}-{task.shots}shot-{task.way}way-{same}.json"
+        kind = f"{task.shots}shot" + ("" if task.regression else f"-{task.way}way")
+        return f"eval-{task.title}-{self.split}-{kind}-{same}.json"
 
     @property
     def on_training_classes(self) -> bool:
-        """Whether the accuracy is on the classes that the weights were trained on."""
-        return self.split == "train" and self.trained_on == self.config.task.title
+        """Whether it was measured on the classes or tasks that the weights were trained on."""
+        task = self.config.task
+        return self.split == "train" and self.trained_on == task.title and not task.drawn
 
     def published(self, mode: str) -> Published | None:
         """What was published for this cell, for test classes; ``mode`` is one of MODES or a further measure."""
@@ -194,12 +164,17 @@ class Evaluation:
             return published(variant, task.dataset, task.way, task.shots, transductive=mode == "transductive")
         return PUBLISHED_FURTHER.get((variant, task.dataset, task.way, mode))
 
+    def beside(self, measure: str) -> str:
+        """The same in words; sine waves were published as curves."""
+        waves = self.split == "test" and self.config.task.drawn
+        return FIGURE_ONLY if waves else str(self.published(measure) or "-")
+
     def to_json(self) -> str:
         """Everything, as indented JSON; accuracies from 0 to 1, published ones in percent."""
         content = dataclasses.asdict(self)
         content["adaptation"] = self.config.adaptation
         content["published_percent"] = {
-            mode: cell.accuracy if (cell := self.published(mode)) else None for mode in (*MODES, *self.result.further)
+            name: cell.accuracy if (cell := self.published(name)) else None for name in self.result.rows()
         }
         return json.dumps(content, indent=2)
 
@@ -215,20 +190,10 @@ class Evaluation:
             content.pop("published_percent")
             content.pop("adaptation", None)
             content["config"] = Config.from_json(json.dumps(content["config"]))
-            content["result"] = _result_from(content["result"])
+            content["result"] = measured_from(content["result"])
             return cls(**content)
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
             raise RunError(f"not an evaluation: {error}") from error
-
-
-def _result_from(content: dict[str, Any]) -> Result:
-    """From JSON; results of earlier versions have no further measures."""
-    transductive, further = content["transductive"], content.get("further", {})
-    return Result(
-        None if transductive is None else Accuracy(**transductive),
-        Accuracy(**content["non_transductive"]),
-        {name: Accuracy(**accuracy) for name, accuracy in further.items()},
-    )
 
 
 def evaluate(
@@ -238,6 +203,7 @@ def evaluate(
     dataset: str | None = None,
     data_root: str | None = None,
     data: str | None = None,
+    table: str | None = None,
     shots: int | None = None,
     way: int | None = None,
     episodes: int | None = None,
@@ -264,6 +230,7 @@ def evaluate(
         data_root: the folder that holds the data set, where it is not the training's.
         data: own images, brought to the size of those that the weights were trained on. If that was on own images
             too, they are divided as those were: so name a folder that has moved, or other classes for testing.
+        table: own functions, likewise; they are standardised as the training's were.
         shots, way, episodes, eval_steps, eval_batch, finetune_steps: instead of the training's settings; another way
             than the weights have outputs is refused.
         seed: of episodes and mini-batches.
@@ -287,21 +254,24 @@ def evaluate(
     changes |= {"execution": execution, "precision": precision, "task_chunk": task_chunk}
     if dataset is not None and dataset != learned.config.task.dataset:
         changes |= {"dataset": dataset, "split_scheme": "default", "split_seed": 0, "data_root": ""}
-        changes |= {"data": "", "image_size": 0, "grey": False, "split_ratio": ""}
+        changes |= {"data": "", "image_size": 0, "grey": False, "split_ratio": "", "table": "", "targets": ""}
     if data_root is not None:
         changes |= {"data_root": data_root}
     if data is not None:
         changes |= _own_images(learned.config.task, data)
+    if table is not None:
+        changes |= {"table": table}
+    _check_kind(learned, dataset or ("folder" if data else "table" if table else ""))
     config = learned.config.replace(**changes)
     config = config.replace(split_scheme=resolve_scheme(config.task.dataset, config.task.split_scheme))
-    if data is None:
+    if data is None and table is None:
         _check_division(learned, config.task)
-    store = split_store(config, split).to(where)
+    store = split_store(config, split, learned.scale).to(where)
     evaluated = config.evaluation
-    sampler = EpisodeSampler(store, config.task.way, config.task.shots, evaluated.queries)
+    sampler = sampler_of(store, config.task.way, config.task.shots, evaluated.queries)
     total, work = evaluated.eval_episodes, evaluated.eval_episodes * evaluated.eval_steps
     with joined() as processes, precision_of(where, precision):
-        algorithm = build_algorithm(config, store.image_shape, where, work, processes, network)
+        algorithm = build_algorithm(config, store.image_shape, where, work, processes, network, targets=store.targets)
         learned.require_fit(algorithm)
         start = time.monotonic()
         result = measure(algorithm, learned.state, sampler, total, seed, lambda done: on_progress(done, total))
@@ -337,22 +307,43 @@ def _own_images(trained: TaskConfig, data: str) -> dict[str, Any]:
 
 
 def _check_division(learned: Learned, task: TaskConfig) -> None:
-    """Refuse own images that are divided otherwise than in the training: classes trained on would be test classes."""
-    if not learned.data or not task.data or not divided_by_ratio(task):
+    """Refuse own data that are divided otherwise than in the training: what was trained on would be tested on."""
+    if not learned.data or not (task.table or (task.data and divided_by_ratio(task))):
         return
-    splits = load_splits(task)
-    train = without_leaks(splits.train, find_leaks(splits)) if task.exclude_duplicates else splits.train
-    if train.fingerprint != learned.data:
+    if task.table:
+        found, what, fix = load_functions(task).train.fingerprint, "functions", "--table"
+    else:
+        splits = load_splits(task)
+        train = without_leaks(splits.train, find_leaks(splits)) if task.exclude_duplicates else splits.train
+        found, what, fix = train.fingerprint, "images", "--data with folders train, val and test of classes"
+    if found != learned.data:
+        members, own = task.members, task.data or task.table
         raise RunError(
-            f"{learned.name} was trained on other images than {task.data} holds now, so classes it was trained on may "
-            "count as test classes; bring the images back, or give --data with folders train, val and test of classes"
+            f"{learned.name} was trained on other {what} than {own} holds now, so {members} it was trained on may "
+            f"count as test {members}; bring the {what} back, or give {fix}"
         )
 
 
-def split_store(config: Config, split: Split) -> ImageStore:
-    """The images of one split.
+def _check_kind(learned: Learned, dataset: str) -> None:
+    """Refuse functions for weights that label images, and images for weights that fit functions."""
+    trained = learned.config.task
+    if dataset and (dataset in FUNCTIONS) != trained.regression:
+        kinds = ("functions", "images") if trained.regression else ("images", "functions")
+        raise ConfigError(f"{learned.name} was trained on {kinds[0]} ({trained.title}), and {dataset} has {kinds[1]}")
+
+
+def split_store(config: Config, split: Split, scale: Scale | None = None) -> Store:
+    """The images, or functions, of one split.
+
+    Args:
+        config: says which.
+        split: train, val or test.
+        scale: what tables are standardised by, as the training's were; by default by their own training tasks.
 
     Raises:
         DataError: there is no such split, or its data are damaged.
     """
-    return load_splits(config.task).get(split)
+    if not config.task.regression:
+        return load_splits(config.task).get(split)
+    store = load_functions(config.task).get(split)
+    return store.scaled_by(scale) if isinstance(store, Tables) and scale is not None else store

@@ -12,24 +12,26 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torchreptile.errors import ConfigError
-from torchreptile.models import stacked_conv4
+from torchreptile.models import Shape, stacked_conv4
 from torchreptile.models.conv4 import Conv4, Params
 from torchreptile.models.embedding import Embedding
 from torchreptile.models.fused_conv4 import FusedConv4, stacked
+from torchreptile.models.mlp import MLP
 from torchreptile.models.native import NativeConv4, Rule
 from torchreptile.models.native_library import NativeUnavailableError, native_library, native_library_is_there
+from torchreptile.targets import mean_loss
 
 StackedForward = Callable[[Params, Tensor], Tensor]
-"""(parameters with a leading axis of T, (T, B, C, H, W)) -> logits (T, B, way)."""
+"""(parameters with a leading axis of T, (T, B, C, H, W) or (T, B, inputs)) -> outputs (T, B, way or targets)."""
 
 LossAndGradient = Callable[[Params, Tensor, Tensor], tuple[Tensor, Params]]
-"""(parameters, images (T, B, C, H, W), labels (T, B)) -> each task's mean cross-entropy (T,), and its gradient."""
+"""(parameters, images (T, B, C, H, W), labels (T, B)) -> each task's mean loss (T,), and its gradient; or points and
+values, as :mod:`torchreptile.targets` has them."""
 
 Step = Callable[[Params, Params, Tensor, Tensor, Rule], Tensor]
 """(parameters, second moment, images, labels, how to move) -> each task's loss (T,), after changing the first two."""
@@ -104,7 +106,7 @@ def sum_over_tasks(p: Tensor) -> Tensor:
 def choose_execution(
     name: str,
     module: nn.Module,
-    image_shape: tuple[int, int, int],
+    image_shape: Shape,
     device: torch.device,
     task_steps: float = 0,
     precision: str = "fp32",
@@ -115,7 +117,7 @@ def choose_execution(
     Args:
         name: auto, loop, grouped, matmul, vmap, compiled or native.
         module: the network.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W), or (inputs,) of points.
         device: where it will run.
         task_steps: how many inner steps of one task there are to do; 0 for a single task, at once.
         precision: fp32, tf32 or bf16.
@@ -132,11 +134,17 @@ def choose_execution(
         if name == "native":
             return _native(module, reason, device, precision)
         return _conv4_execution(module, name, reason, device)
+    if isinstance(module, MLP) and name in ("auto", "matmul"):
+        reason = "as asked" if name == "matmul" else "layers so small are batched matrix products for all tasks at once"
+        both = module.loss_and_gradient
+        return Execution("matmul", reason, module.forward_stacked, loss_and_gradient=both, twice=both)
     if name == "auto":
         name, reason = _auto_for_own(module, image_shape, device, task_steps)
         return _own_execution(module, name, reason)
     if name in ("grouped", "matmul", "native"):
         kind = type(module).__name__
+        if isinstance(module, MLP):
+            raise ConfigError(f"execution {name} is for images; functions run with matmul, loop, vmap or compiled")
         raise ConfigError(f"execution {name} needs a built-in network; {kind} runs with loop, vmap or compiled")
     if name != "loop" and (obstacle := _vmap_obstacle(module, image_shape, device)):
         raise ConfigError(f"execution {name}: {type(module).__name__} cannot be batched over tasks ({obstacle})")
@@ -249,9 +257,7 @@ def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device
     return replace(_own_execution(module, name, reason), shared_features=features)
 
 
-def _auto_for_own(
-    module: nn.Module, image_shape: tuple[int, int, int], device: torch.device, task_steps: float
-) -> tuple[str, str]:
+def _auto_for_own(module: nn.Module, image_shape: Shape, device: torch.device, task_steps: float) -> tuple[str, str]:
     if obstacle := _vmap_obstacle(module, image_shape, device):
         return "loop", f"{type(module).__name__} cannot be batched over tasks: {obstacle}"
     if task_steps >= COMPILE_FROM and device.type == "cpu" and _compiler_works():
@@ -289,7 +295,7 @@ def _loss_and_gradient_singly(
         leaves = {name: p[task].detach().requires_grad_() for name, p in params.items()}
         with torch.enable_grad():
             logits = forward(leaves, x[task])
-            loss = F.cross_entropy(logits.to(next(iter(leaves.values())).dtype), y[task])
+            loss = mean_loss(logits.to(next(iter(leaves.values())).dtype), y[task])
         gradients.append(torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True))
         losses.append(loss.detach())
     return torch.stack(losses), dict(zip(params, map(stacked, zip(*gradients, strict=True)), strict=True))
@@ -305,7 +311,7 @@ def _differentiable_singly(
     ]
     for task, copy in enumerate(copies):
         logits = forward(copy, x[task])
-        losses.append(F.cross_entropy(logits.to(next(iter(copy.values())).dtype), y[task]))
+        losses.append(mean_loss(logits.to(next(iter(copy.values())).dtype), y[task]))
         inputs = list(copy.values())
         gradients.append(torch.autograd.grad(losses[-1], inputs, create_graph=True, materialize_grads=True))
     return torch.stack(losses), dict(zip(params, map(stacked, zip(*gradients, strict=True)), strict=True))
@@ -327,7 +333,7 @@ def _vmapped(module: nn.Module) -> StackedForward:
     return forward
 
 
-def _vmap_obstacle(module: nn.Module, image_shape: tuple[int, int, int], device: torch.device) -> str:
+def _vmap_obstacle(module: nn.Module, image_shape: Shape, device: torch.device) -> str:
     """Why ``module`` cannot be batched over tasks, found by trying; empty if it can."""
     params = {name: p.detach().to(device).expand(2, *p.shape).clone() for name, p in module.named_parameters()}
     x = torch.zeros(2, 2, *image_shape, device=device)

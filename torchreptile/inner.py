@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from torchreptile.config import InnerConfig
 from torchreptile.execution import Execution, stack
 from torchreptile.models.conv4 import Params as Params
 from torchreptile.models.native import Rule
+from torchreptile.targets import task_losses
 
 BETA2 = 0.999
 EPS = 1e-8
@@ -48,11 +48,6 @@ def shapes(params: Params) -> dict[str, tuple[int, ...]]:
     return {name: tuple(p.shape) for name, p in params.items()}
 
 
-def task_losses(logits: Tensor, y: Tensor) -> Tensor:
-    """(T, B, way), (T, B) labels -> the mean cross-entropy of each task, (T,)."""
-    return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
-
-
 class InnerLoop:
     """Trains T copies of a network, each on its own task."""
 
@@ -79,10 +74,10 @@ class InnerLoop:
         Args:
             params: stacked parameters, (T, ...) each.
             state: with v stacked likewise, (T, ...) each.
-            batches: of images (T, B, C, H, W) and labels (T, B).
+            batches: of images (T, B, C, H, W) and labels (T, B), or points (T, B, inputs) and values (T, B, targets).
 
         Returns:
-            (steps, T) each task's cross-entropy at each step.
+            (steps, T) each task's loss at each step.
         """
         losses: list[Tensor] = []
         for x, y in batches:
@@ -92,12 +87,12 @@ class InnerLoop:
         return torch.stack(losses) if losses else torch.empty(0, len(next(iter(params.values()))))
 
     def forward(self, params: Params, x: Tensor) -> Tensor:
-        """(T, B, C, H, W) -> logits (T, B, way), in the precision of this loop."""
+        """(T, B, C, H, W) or (T, B, inputs) -> outputs (T, B, way or targets), in the precision of this loop."""
         with self._cast(x):
             return self.execution.forward(params, x)
 
     def loss_and_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
-        """(T,) mean cross-entropy of each task, and its gradient: one task never touches another's."""
+        """(T,) mean loss of each task, and its gradient: one task never touches another's."""
         if self.execution.loss_and_gradient is not None:
             with self._cast(x):
                 return self.execution.loss_and_gradient(params, x, y)
@@ -128,10 +123,10 @@ class InnerLoop:
         return features.to(next(iter(params.values())).dtype)
 
     def _losses(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
-        """(T,) mean cross-entropy of each task."""
-        logits = self.forward(params, x)
-        logits = logits.to(params[next(iter(params))].dtype)
-        return task_losses(logits, y)
+        """(T,) mean loss of each task."""
+        outputs = self.forward(params, x)
+        outputs = outputs.to(params[next(iter(params))].dtype)
+        return task_losses(outputs, y)
 
     def _cast(self, x: Tensor) -> AbstractContextManager[object]:
         if self._precision != "bf16":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from torch import Tensor
 from torchreptile.algorithms import Algorithm, MetaState
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
+from torchreptile.data.tables import Scale
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import replacing, write_text
 from torchreptile.inner import InnerState, Params, shapes
@@ -36,7 +38,8 @@ class Learned:
         state: phi and the inner optimiser's state.
         step: outer steps done.
         folder: the run folder, None for weights.
-        data: fingerprint of the training images; empty for weights, which do not know it.
+        data: fingerprint of the training images or functions; empty for weights, which do not know it.
+        scale: what tables of functions were standardised by.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Learned:
     step: int
     folder: Path | None
     data: str = ""
+    scale: Scale | None = None
 
     def to(self, device: torch.device | str) -> Learned:
         """The same with its tensors on ``device``."""
@@ -65,6 +69,8 @@ class Learned:
             raise ConfigError(
                 f"{self.name}: its weights are not those of this network; one of your own is named with --model"
             )
+        if trained.regression:
+            raise ConfigError(f"{self.name} was trained on {trained.title}; its shapes do not fit {task.title}")
         raise ConfigError(
             f"{self.name} was trained for {trained.way}-way tasks on images of {trained.title}; "
             f"it does not fit {task.way}-way tasks on {task.title}"
@@ -95,7 +101,7 @@ def load_learned(source: str | Path, device: torch.device | str = "cpu", checkpo
         if checkpoint == "best" and not folder.best.is_file():
             raise RunError(f"{path} has no best.pt: it has no validation classes, or measured none yet; take the last")
         kept = load_checkpoint(folder.best if checkpoint == "best" else folder.last, device)
-        return Learned(path.name, kept.config, kept.state, kept.step, path, kept.data)
+        return Learned(path.name, kept.config, kept.state, kept.step, path, kept.data, kept.scale)
     if path.suffix == ".safetensors" and path.is_file():
         return read_weights(path, device)[0]
     if str(source) in shipped_weights():
@@ -124,6 +130,8 @@ def save_weights(
     tensors |= {name: tensor.cpu().contiguous() for name, tensor in (further or {}).items()}
     content = {"format": FORMAT, "name": path.stem, "outer_steps_done": learned.step, **card}
     content["config"] = json.loads(learned.config.to_json())
+    if learned.scale is not None:
+        content["scale"] = dataclasses.asdict(learned.scale)
     with replacing(path) as temporary:
         temporary.write_bytes(save(tensors, {"format": FORMAT}))  # save_file would let nobody else read it
     write_text(path.with_suffix(".json"), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -160,6 +168,7 @@ def read_weights(path: Path, device: torch.device | str = "cpu") -> tuple[Learne
         # What the outer optimiser remembered is of use to training alone, and not kept with weights.
         averages = {name.removeprefix("averages."): t for name, t in tensors.items() if name.startswith("averages.")}
         state = MetaState(params, InnerState(v, tensors["inner.steps"]), OuterState.fresh(params, "sgd"), averages)
-        return Learned(path.stem, config, state, int(card["outer_steps_done"]), None), tensors
+        scale = Scale.from_json(card["scale"]) if "scale" in card else None
+        return Learned(path.stem, config, state, int(card["outer_steps_done"]), None, scale=scale), tensors
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, ConfigError) as error:
         raise RunError(f"{path}: not readable weights ({error})") from error

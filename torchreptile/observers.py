@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from torchreptile.config import Config
-from torchreptile.evaluation import Result
 from torchreptile.execution import Execution
+from torchreptile.results import Measured
 
 
 class Observer(Protocol):
@@ -22,8 +22,8 @@ class Observer(Protocol):
     def stepped(self, step: int, done: float, seconds: float) -> None:
         """An outer step is over; ``done`` is the share of the training, from 0 to 1."""
 
-    def measured(self, step: int, loss: float, measured: dict[str, Result]) -> None:
-        """Accuracy was measured on the named classes."""
+    def measured(self, step: int, loss: float, measured: dict[str, Measured]) -> None:
+        """Accuracy, or the error of functions, was measured on the named classes or tasks."""
 
     def finished(self, folder: Path, step: int, interrupted: bool) -> None:
         """Training ended, or was told to stop."""
@@ -44,7 +44,7 @@ class Silent:
     def stepped(self, step: int, done: float, seconds: float) -> None:
         """Nothing."""
 
-    def measured(self, step: int, loss: float, measured: dict[str, Result]) -> None:
+    def measured(self, step: int, loss: float, measured: dict[str, Measured]) -> None:
         """Nothing."""
 
     def finished(self, folder: Path, step: int, interrupted: bool) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from torchreptile.algorithms import Algorithm, MetaGradient, MetaState
 from torchreptile.config import OuterConfig
-from torchreptile.episodes import EpisodeSampler
 from torchreptile.outer_optimizer import outer_update
 from torchreptile.recording import Recording
+from torchreptile.sampling import Sampler
 
 
 def moved(settings: OuterConfig, state: MetaState, learned: MetaGradient, step_size: float | Tensor) -> MetaState:
@@ -30,7 +30,7 @@ class OuterStep:
     def __init__(
         self,
         algorithm: Algorithm,
-        sampler: EpisodeSampler,
+        sampler: Sampler,
         settings: OuterConfig,
         generator: torch.Generator,
         record: bool,

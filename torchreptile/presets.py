@@ -16,7 +16,7 @@ from torchreptile.errors import ConfigError
 
 @dataclass(frozen=True)
 class Preset:
-    """A named set of settings: data set, shots and way as the name says, for Reptile."""
+    """A named set of settings: data set, shots and way as the name says (of functions the data set), for Reptile."""
 
     name: str
     config: Config
@@ -27,6 +27,17 @@ TWENTY_WAY = Config().replace(way=20, inner_lr=5e-4, inner_batch=20, inner_steps
 MINI_FIVE_WAY = Config().replace(dataset="mini-imagenet", train_shots=15, inner_steps=8)
 # Nothing was published for Reptile here: what the paper changed from 5-way to 20-way on Omniglot is changed alike.
 MINI_TWENTY_WAY = MINI_FIVE_WAY.replace(way=20, inner_lr=5e-4, inner_batch=20, inner_steps=10, eval_batch=10)
+# The paper's sine wave case study has 10 points, 32 steps and 1-64-64-1. The rest is the code's that was published with
+# it: a training task is 50 points, passed through once by SGD, one task at a time.
+SINE = Config().replace(
+    dataset="sine", way=1, shots=10, train_shots=50, inner_optimizer="sgd", inner_lr=0.02, inner_batch=10,
+    inner_steps=5, outer_steps=30_000, meta_batch=1, outer_step_size=0.1, eval_steps=32, eval_batch=0, queries=50,
+)  # fmt: skip
+# Finn et al. 2017, section 5.1: the waves, 10 points and the network are theirs, and 10 steps are those of their
+# figure; for Reptile nothing was published here.
+SINE_MAML = SINE.replace(dataset="sine-maml", mlp_units=40, mlp_activation="relu", eval_steps=10)
+# Nobody knows how many rows own tables have: these take 20 of a task to train on, and 10 + 10 to measure.
+TABLE = SINE.replace(train_shots=20, queries=10)
 # Generated characters carry no published numbers: the settings are Omniglot's.
 GLYPHS = {"dataset": "glyphs"}
 
@@ -45,6 +56,8 @@ PRESETS: dict[str, Preset] = {
         Preset("glyphs-5shot-5way", FIVE_WAY.replace(shots=5, **GLYPHS)),
         Preset("glyphs-1shot-20way", TWENTY_WAY.replace(**GLYPHS)),
         Preset("glyphs-5shot-20way", TWENTY_WAY.replace(shots=5, **GLYPHS)),
+        Preset("sine", SINE),
+        Preset("sine-maml", SINE_MAML),
     )
 }
 
@@ -190,9 +203,37 @@ METHOD_SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {
 }
 
 
+def _maml_for_functions(config: Config) -> dict[str, Any]:
+    """Finn et al. 2017, section 5.1: one step of 0.01 on 10 points, moved by Adam. 25 tasks at a time, 70,000 of those,
+    and Adam's 1e-3 are their code's."""
+    return {
+        "train_shots": 0, "train_queries": config.evaluation.queries,
+        "inner_optimizer": "sgd", "inner_lr": 0.01, "inner_batch": 0, "inner_steps": 1, "eval_batch": 0,
+        "outer_steps": 70_000, "meta_batch": 25,
+        "outer_optimizer": "adam", "outer_step_size": 1e-3, "outer_step_size_final": 1e-3,
+    }  # fmt: skip
+
+
+def _meta_lstm_for_functions(config: Config) -> dict[str, Any]:
+    """As for images with more than one shot; nothing was published for functions."""
+    return _meta_lstm(config) | {"train_queries": config.evaluation.queries, "queries": config.evaluation.queries}
+
+
+# The same where tasks are functions.
+FUNCTION_SETTINGS: dict[str, Callable[[Config], dict[str, Any]]] = {
+    "maml": _maml_for_functions,
+    "fomaml": _maml_for_functions,
+    "anil": _maml_for_functions,
+    "meta-sgd": _maml_for_functions,  # Li et al. 2017, section 4.1, compare it so
+    "scratch": _scratch,
+    "meta-lstm": _meta_lstm_for_functions,
+}
+
+
 def for_algorithm(algorithm: str, config: Config) -> Config:
     """The same task as in ``config`` for that algorithm, with the settings published for it."""
-    changes = METHOD_SETTINGS[algorithm](config) if algorithm in METHOD_SETTINGS else {}
+    settings = FUNCTION_SETTINGS if config.task.regression else METHOD_SETTINGS
+    changes = settings[algorithm](config) if algorithm in settings else {}
     return config.replace(algorithm=algorithm, **changes)
 
 

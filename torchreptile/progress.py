@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from torchreptile.config import Config
-from torchreptile.evaluation import Result
 from torchreptile.execution import Execution
+from torchreptile.results import Fit, Measured
 
 PLAIN_SECONDS = 60.0  # between plain lines, where no measurement makes one
 
@@ -84,19 +84,14 @@ class LiveLine:
         left = duration(seconds * (1 - done) / share) if share > 0 else "?"
         return f"step {step:,} {self._total}  {self._accuracy}{1000 * seconds / steps:.1f} ms/step  {left} left"
 
-    def measured(self, step: int, loss: float, measured: dict[str, Result]) -> None:
+    def measured(self, step: int, loss: float, measured: dict[str, Measured]) -> None:
         """Print a line that stays."""
         name = "val" if "val" in measured else "train"
         result = measured[name]
-        if result.transductive is None:  # there is but one
-            short, accuracy = f"{result.non_transductive}", f"{result.non_transductive}"
-        else:
-            short = f"{result.transductive} transductive"
-            accuracy = f"{short}, {result.non_transductive} not"
-        self._accuracy = f"loss {loss:.3f}  {name} {short}  "
-        further = "".join(f", {what} {its}" for what, its in result.further.items())
+        self._accuracy = f"loss {loss:.3f}  {name} {result.short()}  "
+        of = "tasks" if isinstance(result, Fit) else "classes"
         self._console.print(
-            f"step {step:>7,}  loss {loss:.3f}  {name} classes: {accuracy}{further}",
+            f"step {step:>7,}  loss {loss:.3f}  {name} {of}: {result}",
             highlight=False,
             soft_wrap=True,
         )

@@ -46,6 +46,9 @@ MANN_SOURCE = "Santoro et al. 2016, table 1"
 BASELINE_SOURCE = "Chen et al. 2019, appendix"
 BASELINE_MINI_SOURCE = "Chen et al. 2019, table 2"
 
+FIGURE_ONLY = "figure only"
+"""What stands in place of a number for sine waves: Nichol et al. 2018 and Finn et al. 2017 print curves alone."""
+
 # Keyed by (algorithm and its form, data set, way, shots, transductive).
 PUBLISHED: dict[tuple[str, str, int, int, bool], Published] = {
     ("reptile", "omniglot", 5, 1, False): Published(95.39, 0.09, REPTILE_SOURCE),

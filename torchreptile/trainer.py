@@ -18,16 +18,17 @@ from torchreptile.checkpoint import Checkpoint, RunFolder, load_checkpoint, save
 from torchreptile.config import MEASUREMENTS, Config
 from torchreptile.data import ImageStore, Splits, load_splits
 from torchreptile.data.duplicates import find_leaks, without_leaks
+from torchreptile.data.splits import load_functions
 from torchreptile.device import choose_device, keep_freed_memory, precision_of
-from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, LostProcessError, RunError
-from torchreptile.evaluation import Result, measure
+from torchreptile.evaluation import Measured, measure
 from torchreptile.inner import shapes
 from torchreptile.metrics import MetricsLog, require_tensorboard
 from torchreptile.models import Network
 from torchreptile.observers import Observer, Silent
 from torchreptile.outer import OuterStep
 from torchreptile.processes import Processes
+from torchreptile.sampling import Sampler, Store, sampler_of
 
 MEASURING_SHARE = 0.1  # of a training limited by time, at most; without it short ones would do little else
 SECONDS_PER_TASK_STEP = 0.003  # on two CPU cores; a guess, for choosing the execution of a run limited by time
@@ -43,14 +44,14 @@ class Run:
         state: what was learned.
         step: outer steps done.
         interrupted: True if a signal ended it; it can be resumed.
-        measured: the last accuracies, by split.
+        measured: the last accuracies, or errors, by split.
     """
 
     folder: Path
     state: MetaState
     step: int
     interrupted: bool
-    measured: dict[str, Result]
+    measured: dict[str, Measured]
 
 
 class Trainer:
@@ -76,18 +77,29 @@ class Trainer:
         self.device = choose_device(config.run.device)
         keep_freed_memory()
         self.logs = folder.path / "tensorboard" if tensorboard else None
-        splits = load_splits(config.task)
-        train = self._guarded(splits)
+        train, val = self._loaded()
         self.data = train.fingerprint
         self.store = train.to(self.device)
+        shape, classes = self.store.image_shape, len(self.store) if isinstance(self.store, ImageStore) else 0
         self.algorithm = build_algorithm(
-            config, self.store.image_shape, self.device, self._task_steps(), processes, network, len(self.store)
+            config, shape, self.device, self._task_steps(), processes, network, classes, self.store.targets
         )
         self.sampler = self.algorithm.sampler(self.store)
         task, queries = config.task, config.evaluation.queries
-        self.monitored = {"train": EpisodeSampler(self.store, task.way, task.shots, queries)}
-        if splits.val is not None:
-            self.monitored["val"] = EpisodeSampler(splits.val.to(self.device), task.way, task.shots, queries)
+        self.monitored: dict[str, Sampler] = {}
+        if val is not train:  # they are one where every task is drawn anew
+            self.monitored["train"] = sampler_of(self.store, task.way, task.shots, queries)
+        if val is not None:
+            self.monitored["val"] = sampler_of(val.to(self.device), task.way, task.shots, queries)
+
+    def _loaded(self) -> tuple[Store, Store | None]:
+        """What to train on, and what chooses the best checkpoint, if there is any of it."""
+        task = self.config.task
+        if task.regression:
+            functions = load_functions(task)
+            return functions.train, functions.val
+        splits = load_splits(task)
+        return self._guarded(splits), splits.val
 
     def _guarded(self, splits: Splits) -> ImageStore:
         """The training classes; says which of their images must not be there, and leaves them out if told to."""
@@ -107,8 +119,9 @@ class Trainer:
             generator=torch.Generator(self.device).manual_seed(seed).get_state(),
             metrics_bytes=0,
             losses=(0.0, 0),
-            best=-1.0,
+            best=-math.inf if self.config.task.regression else -1.0,
             data=self.data,
+            scale=self.sampler.scale,
         )
 
     def last(self) -> Checkpoint:
@@ -128,7 +141,8 @@ class Trainer:
             )
         if checkpoint.data != self.data:
             title = self.config.task.title
-            raise RunError(f"{path} was trained on other images than {title} holds now; it cannot go on")
+            what = "functions" if self.config.task.regression else "images"
+            raise RunError(f"{path} was trained on other {what} than {title} holds now; it cannot go on")
         if _remembered(state) != _remembered(begun):
             raise RunError(f"{folder.last} is damaged: what its optimisers remember does not fit its weights")
         if shapes(state.averages) != shapes(begun.averages):
@@ -187,7 +201,7 @@ class Sitting:
     def __init__(self, trainer: Trainer, start: Checkpoint, log: MetricsLog | None) -> None:
         self._trainer, self._start, self._log = trainer, start, log
         self.state, self.step, self._best = start.state, start.step, start.best
-        self.measured: dict[str, Result] = {}
+        self.measured: dict[str, Measured] = {}
         self._generator = torch.Generator(trainer.device)
         try:
             self._generator.set_state(start.generator)
@@ -254,7 +268,7 @@ class Sitting:
         self.step += 1
 
     def measure(self) -> None:
-        """Accuracy on training and validation classes, never on test classes: logged, shown, the best one kept."""
+        """Accuracy or error on training and validation classes, never on test ones: logged, shown, the best kept."""
         trainer, run = self._trainer, self._trainer.config.run
         loss = float(self._loss_sum) / max(self.unmeasured, 1)
         if not math.isfinite(loss):
@@ -273,9 +287,9 @@ class Sitting:
         self._log.write(_line(self.step, loss, self._step_size, self.clock(), self.measured))
         trainer.observer.measured(self.step, loss, self.measured)
         if "val" in self.measured:  # without validation classes nothing may choose a best checkpoint
-            accuracy = self.measured["val"].selected(trainer.config.evaluation.transductive).mean
-            if accuracy > self._best:
-                self._best = accuracy
+            score = self.measured["val"].score(trainer.config.evaluation.transductive)
+            if score > self._best:
+                self._best = score
                 save_checkpoint(self._checkpoint(self._log), trainer.folder.best)
 
     def save(self) -> None:
@@ -303,9 +317,9 @@ def _remembered(state: MetaState) -> list[dict[str, tuple[int, ...]]]:
 
 
 def _line(
-    step: int, loss: float, step_size: float, seconds: float, measured: dict[str, Result]
+    step: int, loss: float, step_size: float, seconds: float, measured: dict[str, Measured]
 ) -> dict[str, float | int | str]:
-    """One line of metrics.jsonl; accuracies from 0 to 1, time in seconds."""
+    """One line of metrics.jsonl; accuracies from 0 to 1, mean squared errors, time in seconds."""
     line: dict[str, float | int | str] = {
         "step": step,
         "loss": loss,

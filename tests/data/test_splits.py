@@ -13,6 +13,7 @@ from tests.easy import REPOSITORY
 from torchreptile.config import TaskConfig
 from torchreptile.data import SPLIT_SCHEMES, Absent, Splits, load_splits, omniglot
 from torchreptile.data.duplicates import find_duplicates
+from torchreptile.data.splits import mapped
 from torchreptile.data.store import ImageStore
 from torchreptile.errors import ConfigError, DataError
 
@@ -145,7 +146,7 @@ def test_inverted_stores_are_what_the_learner_sees() -> None:
     plain, inverted = load_splits(task), load_splits(dataclasses.replace(task, inverted=True))
     assert torch.equal(inverted.test.images, 255 - plain.test.images)
     assert inverted.train.class_names == plain.train.class_names
-    none = Splits(plain.train, Absent("no val classes"), plain.test).mapped(ImageStore.inverted)
+    none = mapped(Splits(plain.train, Absent("no val classes"), plain.test), ImageStore.inverted)
     assert none.val is None
     with pytest.raises(DataError, match="no val classes"):
         none.get("val")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from torchreptile.algorithms.anil import ANIL as ANIL
@@ -24,8 +26,9 @@ from torchreptile.algorithms.protonet import PrototypicalNetworks as Prototypica
 from torchreptile.algorithms.reptile import Reptile as Reptile
 from torchreptile.algorithms.scratch import Scratch as Scratch
 from torchreptile.chunks import TaskChunks
-from torchreptile.config import Config
-from torchreptile.models import Blueprint, Network
+from torchreptile.config import Config, MethodConfig
+from torchreptile.models import Blueprint, Network, Shape
+from torchreptile.models.mlp import MLP
 from torchreptile.models.own import check_network
 from torchreptile.processes import ALONE, Processes
 
@@ -47,31 +50,39 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
 
 def build_algorithm(
     config: Config,
-    image_shape: tuple[int, int, int],
+    image_shape: Shape,
     device: torch.device,
     task_steps: float = 0,
     processes: Processes = ALONE,
     network: Network | None = None,
     classes: int = 0,
+    targets: int = 0,
 ) -> Algorithm:
-    """The algorithm that ``config`` names, for images of that shape.
+    """The algorithm that ``config`` names, for images or points of that shape.
 
     Args:
         config: all settings.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W), or (inputs,) of points.
         device: where it will run.
         task_steps: about how many inner steps there are to do, which decides whether compiling pays.
         processes: with whom to share the tasks.
         network: makes the module; by default the one published with the algorithm.
         classes: of the images it will be trained on; 0 if it will not.
+        targets: numbers to predict of every point; 0 where there are labels.
 
     Raises:
         ConfigError: the network does not fit, or cannot be executed as the settings ask.
     """
-    kind = ALGORITHMS[config.method.algorithm]
+    kind, method = ALGORITHMS[config.method.algorithm], config.method
+    outputs, published = (targets, fitting(method)) if targets else (kind.outputs(config), kind.network(config))
     if network is not None:
-        check_network(network, image_shape, kind.outputs(config))
-    blueprint = Blueprint.of(network or kind.network(config), image_shape, kind.outputs(config), device, classes)
+        check_network(network, image_shape, outputs)
+    blueprint = Blueprint.of(network or published, image_shape, outputs, device, classes)
     execution = kind.choose_execution(config, blueprint, device, task_steps)
     machinery = Machinery(execution, TaskChunks(config.run.task_chunk, device), processes)
     return kind(blueprint, config, machinery)
+
+
+def fitting(method: MethodConfig) -> Network:
+    """The network for functions, the same for all algorithms."""
+    return partial(MLP, units=method.mlp_units, layers=method.mlp_layers, activation=method.mlp_activation)

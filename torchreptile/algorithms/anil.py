@@ -21,8 +21,9 @@ from torchreptile.algorithms.by_task import TaskSums
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
 from torchreptile.episodes import Episodes
 from torchreptile.execution import stack
-from torchreptile.inner import Params, task_losses
+from torchreptile.inner import Params
 from torchreptile.models.conv4 import heads
+from torchreptile.targets import task_losses
 from torchreptile.unrolled import Rates
 
 WEIGHT, BIAS = "head.weight", "head.bias"  # of the built-in networks
@@ -34,7 +35,8 @@ class ANIL(ByQuery):
 
     def rates(self, params: Params) -> Rates:
         """The head's."""
-        owner = list(self.weights(params))[-1].rpartition(".")[0]
+        # Asked of the module, because files keep parameters in another order.
+        owner = [name for name, _ in self.blueprint.module.named_parameters()][-1].rpartition(".")[0]
         return {name: self.config.inner.inner_lr for name in params if name.rpartition(".")[0] == owner}
 
     def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from torchreptile.chunks import TaskChunks
 from torchreptile.config import Config
-from torchreptile.data.store import ImageStore
-from torchreptile.episodes import Episodes, EpisodeSampler
+from torchreptile.episodes import Episodes
 from torchreptile.execution import Execution, choose_execution
 from torchreptile.inner import InnerState, Params, shapes
 from torchreptile.models import Blueprint, Network, for_images
 from torchreptile.outer_optimizer import OuterState
 from torchreptile.processes import Processes
+from torchreptile.sampling import Sampler, Store, sampler_of
+from torchreptile.targets import answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,16 +71,18 @@ class MetaGradient:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predicted labels of every query image, (T, way * queries) int64 each.
+    """What is said of every query, shaped like ``query_y``: labels (T, way * queries) or values (T, queries, targets).
 
     Attributes:
         transductive: all queries of an episode in one batch, sharing BatchNorm statistics; None where that is
-            nothing else than each alone.
+            nothing else than each alone, and for functions, which are measured without such help.
         non_transductive: each query alone with the support set; no query can influence another.
+        before: of functions, the values before any adaptation.
     """
 
     transductive: Tensor | None
     non_transductive: Tensor
+    before: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +95,7 @@ class Further:
     """
 
     names: tuple[str, ...]
-    sampler: EpisodeSampler
+    sampler: Sampler
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +117,8 @@ class Adapted(ABC):
     """T learners, each adapted to the support set of its own task."""
 
     def together(self, query_x: Tensor) -> Tensor:
-        """Transductive: (T, Q, C, H, W) -> logits (T, Q, way), all queries of a task in one batch.
+        """Transductive: (T, Q, C, H, W) -> logits (T, Q, way), all queries of a task in one batch; (T, Q, inputs) of
+        points -> values (T, Q, targets).
 
         The same as :meth:`alone` for learners that look at one image at a time.
         """
@@ -136,15 +140,18 @@ class Algorithm(ABC):
         chunks, processes: how many tasks at a time, and with whom they are shared.
         second_order: whether it differentiates the gradients of inner steps again.
         transduces: whether queries in one batch can be labelled otherwise than each alone.
+        measures_before: whether predictions are made before adaptation too, as they are for functions.
     """
 
     meta_learns: ClassVar[bool] = True
     second_order: ClassVar[bool] = False
-    transduces: ClassVar[bool] = True
+    transduces: bool = True
 
     def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
         self.config, self.blueprint, self.execution = config, blueprint, machinery.execution
         self.chunks, self.processes = machinery.chunks, machinery.processes
+        self.measures_before = config.task.regression
+        self.transduces = type(self).transduces and not config.task.regression
 
     @staticmethod
     def network(config: Config) -> Network:
@@ -207,10 +214,10 @@ class Algorithm(ABC):
         """What is gathered beside learning, before training: by default nothing."""
         return {}
 
-    def sampler(self, store: ImageStore) -> EpisodeSampler:
+    def sampler(self, store: Store) -> Sampler:
         """The sampler of training tasks: ``train_shots`` support and ``train_queries`` query images per class."""
         task = self.config.task
-        return EpisodeSampler(store, task.way, task.images_per_class, queries=task.train_queries)
+        return sampler_of(store, task.way, task.images_per_class, queries=task.train_queries)
 
     @abstractmethod
     def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
@@ -222,8 +229,8 @@ class Algorithm(ABC):
 
         Args:
             state: what was meta-learned.
-            support_x: (T, S, C, H, W) images; classes may have different numbers of them.
-            support_y: (T, S) labels.
+            support_x: (T, S, C, H, W) images; classes may have different numbers of them. Or (T, S, inputs) points.
+            support_y: (T, S) labels, or (T, S, targets) values.
             drawn: what :meth:`draw` gave for these tasks.
         """
 
@@ -233,6 +240,10 @@ class Algorithm(ABC):
         By default those it was adapted under: where adapting is more than to move weights, it is done again.
         """
         return state, self.config
+
+    def unadapted(self, state: MetaState, support_x: Tensor) -> Adapted:
+        """T learners as training left them, before they adapt to anything; of algorithms that fit functions."""
+        raise NotImplementedError(f"{type(self).__name__} fits no functions")
 
     def draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
         """The random numbers that adapting to ``tasks`` support sets of ``images`` images takes, (T, ...).
@@ -246,23 +257,28 @@ class Algorithm(ABC):
         return 0
 
     def predict(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Predictions:
-        """Adapt to each support set and label its queries both ways; ``state`` is left as it was."""
-        tasks, images = episodes.support_y.shape
+        """Adapt to each support set and answer its queries both ways; ``state`` is left as it was."""
+        tasks, images = episodes.support_y.shape[:2]
         drawn = self.draw(tasks, images, generator)
         self.fit_chunks(state, episodes)
 
         @torch.no_grad()
-        def label(part: slice) -> Tensor:
+        def answered(part: slice) -> Tensor:
             its = episodes[part]
             adapted = self.adapt(state, its.support_x, its.support_y, drawn[part])
             ways = [adapted.together, adapted.alone] if self.transduces else [adapted.alone]
-            return torch.stack([way(its.query_x) for way in ways]).argmax(-1)
+            if self.measures_before:
+                ways.insert(0, self.unadapted(state, its.support_x).alone)
+            return answers(torch.stack([way(its.query_x) for way in ways]), its.query_y)
 
+        rows = 1 + self.transduces + self.measures_before
         with self.own_draws(generator):
-            labels = self.shared_out(label, episodes.query_y.new_zeros(1 + self.transduces, *episodes.query_y.shape))
-        return Predictions(labels[0] if self.transduces else None, labels[-1])
+            said = self.shared_out(answered, episodes.query_y.new_zeros(rows, *episodes.query_y.shape))
+        return Predictions(
+            said[-2] if self.transduces else None, said[-1], before=said[0] if self.measures_before else None
+        )
 
-    def further(self, store: ImageStore) -> Further | None:
+    def further(self, store: Store) -> Further | None:
         """What to measure beside the accuracy of queries on classes of that store: by default nothing."""
         return None
 

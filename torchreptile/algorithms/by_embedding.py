@@ -24,12 +24,13 @@ from torchreptile.algorithms.base import Adapted, Machinery, MetaState
 from torchreptile.algorithms.by_loss import ByLoss
 from torchreptile.chunks import saved_bytes
 from torchreptile.config import Config
-from torchreptile.data.store import ImageStore
-from torchreptile.episodes import Episodes, EpisodeSampler
+from torchreptile.episodes import Episodes
 from torchreptile.execution import Execution, shared_execution
-from torchreptile.inner import Params, task_losses
+from torchreptile.inner import Params
 from torchreptile.models import Blueprint, Network
 from torchreptile.models.embedding import HIDDEN, Embedder, for_embedding, width
+from torchreptile.sampling import Sampler, Store, sampler_of
+from torchreptile.targets import task_losses
 
 MOMENTUM = 0.1  # of running averages, per outer step: PyTorch's default, as in the published code
 
@@ -71,10 +72,10 @@ class ByEmbedding(ByLoss):
         """A step of the running averages towards the mean of these tasks' statistics."""
         return {name: average.lerp(measured[name], MOMENTUM) for name, average in averages.items()}
 
-    def sampler(self, store: ImageStore) -> EpisodeSampler:
+    def sampler(self, store: Store) -> Sampler:
         """Training tasks may have a way of their own."""
         task = self.config.task
-        return EpisodeSampler(store, task.training_way, task.images_per_class, queries=task.train_queries)
+        return sampler_of(store, task.training_way, task.images_per_class, queries=task.train_queries)
 
     def remember(self, params: Params, support: Tensor, classes: Tensor, drawn: Tensor) -> Params:
         """What queries are compared with, by names that :meth:`label` knows: by default all of the support set.

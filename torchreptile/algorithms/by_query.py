@@ -89,7 +89,7 @@ class ByQuery(GradientBased, ByTask):
         task, inner = self.config.task, self.config.inner
         images = inner.inner_batch or task.way * task.images_per_class
         x = episodes.support_x[:1, :1].expand(1, images, *episodes.support_x.shape[2:])
-        y = torch.arange(images, device=x.device).expand(1, -1) % task.way
+        y = episodes.support_y[:1, :1].repeat_interleave(images, 1)
         leaves, _ = self.inner_loop.stacked(self.weights(state.params), state.inner, 1)
         leaves = {name: p.requires_grad_() for name, p in leaves.items()}
 

@@ -51,7 +51,7 @@ class ByTask(Algorithm):
 
     def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
         """The mean over tasks of the gradient of their losses."""
-        tasks, images = episodes.support_y.shape
+        tasks, images = episodes.support_y.shape[:2]
         drawn = self.training_draw(tasks, images, generator)
         self.fit_chunks(state, episodes)
         total = {name: torch.zeros_like(p) for name, p in state.params.items()}

@@ -48,7 +48,7 @@ class FirstOrder(GradientBased):
         Raises:
             ConfigError: the optimiser's state goes from task to task, but the tasks are shared among processes.
         """
-        settings, (tasks, images) = self.config.inner, episodes.support_y.shape
+        settings, (tasks, images) = self.config.inner, episodes.support_y.shape[:2]
         # Every process draws the mini-batches of all tasks, so that the stream of random numbers stays common.
         drawn = minibatches(
             tasks, images, settings.inner_batch, self.drawn_steps, settings.replacement, generator

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from torchreptile.algorithms.first_order import FirstOrder
 from torchreptile.algorithms.gradient_based import take_batches
-from torchreptile.data.store import ImageStore
-from torchreptile.episodes import Episodes, EpisodeSampler
+from torchreptile.episodes import Episodes
 from torchreptile.inner import InnerState, Params
+from torchreptile.sampling import Sampler, Store, sampler_of
 
 
 @final
@@ -29,10 +29,10 @@ class FirstOrderMAML(FirstOrder):
         """All of them, but for a separate tail."""
         return self.config.inner.inner_steps - (1 if self.config.method.foml_tail else 0)
 
-    def sampler(self, store: ImageStore) -> EpisodeSampler:
+    def sampler(self, store: Store) -> Sampler:
         """Training tasks carry the separate tail as their query set."""
         tail = self.config.method.foml_tail
-        return EpisodeSampler(store, self.config.task.way, self.config.task.images_per_class - tail, queries=tail)
+        return sampler_of(store, self.config.task.way, self.config.task.images_per_class - tail, queries=tail)
 
     def train(
         self, phi: Params, params: Params, inner: InnerState, episodes: Episodes, drawn: Tensor

@@ -13,9 +13,11 @@ from torchreptile.algorithms.base import Adapted, Algorithm, Machinery, MetaStat
 from torchreptile.chunks import saved_bytes
 from torchreptile.config import Config
 from torchreptile.episodes import Episodes
+from torchreptile.execution import stack
 from torchreptile.inner import InnerLoop, InnerState, Params
 from torchreptile.minibatches import minibatches
 from torchreptile.models import Blueprint
+from torchreptile.models.mlp import MLP
 
 
 class GradientBased(Algorithm):
@@ -49,6 +51,11 @@ class GradientBased(Algorithm):
             return super().settled(state, adapted)
         params = {name: p[0].clone(memory_format=torch.contiguous_format) for name, p in adapted.params.items()}
         return replace(state, params=state.params | params), self.config.replace(eval_steps=0)
+
+    def unadapted(self, state: MetaState, support_x: Tensor) -> Adapted:
+        """T copies of phi."""
+        params = stack(self.weights(state.params), len(support_x), self.execution.kernel_order)
+        return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
 
     def start(self, state: MetaState) -> MetaState:
         """What a task begins with: under ``reset`` the optimiser forgets what it gathered before."""
@@ -104,6 +111,8 @@ class AdaptedNetwork(Adapted):
     @torch.no_grad()
     def alone(self, query_x: Tensor) -> Tensor:
         """Each query in a batch of its own, with the whole support set."""
+        if isinstance(self._module, MLP):  # which looks at every point by itself, whatever the batch
+            return self.together(query_x)
         with _labelling(self._module):
             logits = []
             for query in query_x.unbind(1):
@@ -129,12 +138,12 @@ def take_batches(x: Tensor, y: Tensor, drawn: Tensor) -> Iterator[tuple[Tensor, 
     """Cut mini-batches out of support sets.
 
     Args:
-        x: (T, S, C, H, W) images.
-        y: (T, S) labels.
+        x: (T, S, C, H, W) images, or (T, S, inputs) points.
+        y: (T, S) labels, or (T, S, targets) values.
         drawn: (T, steps, B) indices from :func:`minibatches`.
 
     Yields:
-        One (T, B, C, H, W), (T, B) pair per inner step.
+        One (T, B, ...), (T, B, ...) pair per inner step.
     """
     tasks = torch.arange(len(x), device=x.device)[:, None]
     for step in drawn.unbind(1):

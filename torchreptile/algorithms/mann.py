@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -20,13 +20,15 @@ from torchreptile.algorithms.by_loss import ByLoss
 from torchreptile.chunks import saved_bytes
 from torchreptile.config import Config
 from torchreptile.data.store import ImageStore
-from torchreptile.episodes import Episodes, EpisodeSampler
+from torchreptile.episodes import Episodes
 from torchreptile.errors import ConfigError
 from torchreptile.execution import Execution, choose_execution
-from torchreptile.inner import Params, task_losses
+from torchreptile.inner import Params
 from torchreptile.jitter import DRAWS, jittered
 from torchreptile.models import Blueprint, Network
 from torchreptile.models.memory import MemoryNetwork, MemoryState
+from torchreptile.sampling import Sampler, Store, sampler_of
+from torchreptile.targets import task_losses
 
 REPORTED = (1, 2, 3, 4, 5, 10)  # presentations of a class in the paper's table 1
 
@@ -35,7 +37,7 @@ REPORTED = (1, 2, 3, 4, 5, 10)  # presentations of a class in the paper's table 
 class MANN(ByLoss):
     """Trained by the cross-entropy of every image of an episode, the first ones included."""
 
-    transduces: ClassVar[bool] = False  # a query cannot see another: each is the next image after the support set
+    transduces = False  # a query cannot see another: each is the next image after the support set
 
     def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
         super().__init__(blueprint, config, machinery)
@@ -67,9 +69,9 @@ class MANN(ByLoss):
         execution = choose_execution("loop", blueprint.module, blueprint.image_shape, device)
         return replace(execution, name="sequence", reason="one network reads all episodes side by side")
 
-    def sampler(self, store: ImageStore) -> EpisodeSampler:
+    def sampler(self, store: Store) -> Sampler:
         """Training episodes are ``train_shots`` images per class, all of them labelled one step late."""
-        return EpisodeSampler(store, self.config.task.way, self.config.task.images_per_class, queries=0)
+        return sampler_of(store, self.config.task.way, self.config.task.images_per_class, queries=0)
 
     def training_draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
         """(T, S, 1) of which the order of an episode follows, or (T, S, 4) where images are moved and turned too."""
@@ -103,12 +105,13 @@ class MANN(ByLoss):
         last = F.one_hot(labels[:, -1], self.config.task.way).to(x.dtype)
         return Remembering(self.memory_network, state.params, after, last)
 
-    def further(self, store: ImageStore) -> Further | None:
+    def further(self, store: Store) -> Further | None:
         """Accuracy by presentation: of the 1st, 2nd, ... image of a class, in episodes of 10 as in the paper's table 1,
         or of as many as the smallest class has."""
+        assert isinstance(store, ImageStore)  # it fits no functions
         shown = min(REPORTED[-1], int(store.class_sizes.min()))
         names = tuple(f"presentation {number}" for number in REPORTED if number <= shown)
-        return Further(names, EpisodeSampler(store, self.config.task.way, shown, queries=0))
+        return Further(names, sampler_of(store, self.config.task.way, shown, queries=0))
 
     def measure_further(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Tensor:
         """(presentations, T) share of the classes whose image was labelled right at that presentation."""

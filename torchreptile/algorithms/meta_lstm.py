@@ -23,11 +23,12 @@ from torchreptile.chunks import saved_bytes
 from torchreptile.config import Config
 from torchreptile.episodes import Episodes
 from torchreptile.errors import ConfigError
-from torchreptile.execution import Execution
-from torchreptile.inner import InnerLoop, Params, task_losses
+from torchreptile.execution import Execution, stack
+from torchreptile.inner import InnerLoop, Params
 from torchreptile.models import Blueprint, Network
 from torchreptile.models.coordinate_lstm import CoordinateState, fresh_weights, preprocessed, update
 from torchreptile.models.pooled_learner import Averages, PooledLearner
+from torchreptile.targets import task_losses
 
 LARGE = 64  # pixels from which learners run one after another on a CPU
 OPTIMISER = "optimiser."  # in front of the names of the optimiser's parameters
@@ -81,7 +82,7 @@ class MetaLSTM(ByLoss):
         return {OPTIMISER + name: p.to(like.device, like.dtype) for name, p in fresh.items()}
 
     def losses(self, params: Params, episodes: Episodes, drawn: Tensor) -> Tensor:
-        """Each task's mean cross-entropy of its queries after the updates, normalised by the batch of queries."""
+        """Each task's mean loss of its queries after the updates, normalised by the batch of queries."""
         steps = self.config.inner.inner_steps
         theta, _ = self.learn(params, episodes.support_x, episodes.support_y, steps)
         logits = self.inner_loop.forward(self._named(theta), episodes.query_x).to(theta.dtype)
@@ -118,6 +119,11 @@ class MetaLSTM(ByLoss):
             return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
         return AdaptedLearner(self._forward, params, averages)
 
+    def unadapted(self, state: MetaState, support_x: Tensor) -> Adapted:
+        """T copies of the weights that learning starts from."""
+        params = stack({name: state.params[name] for name in self._sizes}, len(support_x))
+        return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
+
     def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
         """What the updates of one task keep for the backward pass, and the learner's own both ways."""
         leaves = {name: p.detach().requires_grad_() for name, p in state.params.items()}
@@ -142,12 +148,15 @@ class MetaLSTM(ByLoss):
     ) -> tuple[Tensor, Tensor]:
         """Each learner's mean cross-entropy (T,), and its gradient, (T * N,)."""
         named = self._named(theta)
-        if self._learner is None:
+        if self._learner is None and self.execution.loss_and_gradient is not None:
             loss, its = self.inner_loop.loss_and_gradient(named, x, y)
             return loss, torch.cat([its[name].flatten(1) for name in named], dim=1).flatten()
         leaves = {name: p.detach().requires_grad_() for name, p in named.items()}
         with torch.enable_grad():
-            losses = task_losses(self._forward(leaves, x, averages), y)
+            outputs = (
+                self.inner_loop.forward(leaves, x) if self._learner is None else self._forward(leaves, x, averages)
+            )
+            losses = task_losses(outputs, y)
             gradient = torch.autograd.grad(losses.sum(), list(leaves.values()))
         return losses.detach(), torch.cat([g.flatten(1) for g in gradient], dim=1).flatten()
 

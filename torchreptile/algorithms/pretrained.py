@@ -16,8 +16,9 @@ from torch import Tensor
 
 from torchreptile.algorithms.by_embedding import ByEmbedding
 from torchreptile.episodes import Episodes
-from torchreptile.inner import Params, shapes, task_losses
+from torchreptile.inner import Params, shapes
 from torchreptile.minibatches import minibatches
+from torchreptile.targets import task_losses
 
 PREFIX = "classifier."  # of the parameters of the classifier of training classes
 MOMENTUM, DAMPENING, WEIGHT_DECAY = 0.9, 0.9, 1e-3  # of the task's classifier

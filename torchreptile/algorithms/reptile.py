@@ -13,9 +13,9 @@ from torch import Tensor
 
 from torchreptile.algorithms.first_order import FirstOrder
 from torchreptile.algorithms.gradient_based import take_batches
-from torchreptile.data.store import ImageStore
-from torchreptile.episodes import Episodes, EpisodeSampler
+from torchreptile.episodes import Episodes
 from torchreptile.inner import InnerState, Params
+from torchreptile.sampling import Sampler, Store, sampler_of
 
 
 @final
@@ -27,9 +27,9 @@ class Reptile(FirstOrder):
         """All of them."""
         return self.config.inner.inner_steps
 
-    def sampler(self, store: ImageStore) -> EpisodeSampler:
-        """Training tasks are ``train_shots`` images per class, with no query set."""
-        return EpisodeSampler(store, self.config.task.way, self.config.task.images_per_class, queries=0)
+    def sampler(self, store: Store) -> Sampler:
+        """Training tasks are ``train_shots`` images per class, or points, with no query set."""
+        return sampler_of(store, self.config.task.way, self.config.task.images_per_class, queries=0)
 
     def train(
         self, phi: Params, params: Params, inner: InnerState, episodes: Episodes, drawn: Tensor

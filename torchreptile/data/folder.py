@@ -95,7 +95,7 @@ def split(task: TaskConfig, on_progress: Progress = lambda done, total: None) ->
     """
     catalogue = scan(Path(task.data))
     if catalogue.splits is None:
-        parts = _by_ratio(list(catalogue.classes), task.shares, task.split_seed)
+        parts = by_ratio(list(catalogue.classes), task.shares, task.split_seed)
         why = f"with split_ratio {'/'.join(f'{share:g}' for share in task.shares)}"
     elif task.split_ratio:
         raise ConfigError(
@@ -137,8 +137,8 @@ def _part(store: ImageStore, names: list[str], part: Split) -> ImageStore:
     return replace(store.select([places[name] for name in sorted(names)]), name=f"{store.name} ({part})")
 
 
-def _by_ratio(names: list[str], shares: tuple[float, float, float], seed: int) -> dict[Split, list[str]]:
-    """Classes shuffled by ``seed`` and cut; a share above 0 gets one class at least, while there are any."""
+def by_ratio(names: list[str], shares: tuple[float, float, float], seed: int) -> dict[Split, list[str]]:
+    """Classes (or tasks) shuffled by ``seed`` and cut; a share above 0 gets one at least, while there are any."""
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
     counts = [max(1, round(share * len(names))) if share else 0 for share in shares]
     while sum(counts) > len(names):

@@ -1,11 +1,11 @@
-"""Splits: which classes are trained on, which choose the checkpoint and which are only ever measured."""
+"""Splits: which classes (or tasks) are trained on, which choose the checkpoint and which are only ever measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, final
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, final
 
 import torch
 
@@ -13,11 +13,18 @@ from torchreptile.config import TaskConfig
 from torchreptile.data.store import ImageStore
 from torchreptile.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from torchreptile.data.sines import Sines
+    from torchreptile.data.tables import Tables
+
 SPLIT_SCHEMES: dict[str, tuple[str, ...]] = {
     "omniglot": ("reptile", "vinyals", "background-evaluation"),
     "glyphs": ("seed",),
     "mini-imagenet": ("ravi",),
     "folder": ("own",),
+    "sine": ("drawn",),
+    "sine-maml": ("drawn",),
+    "table": ("own",),
 }
 """The schemes of every data set; the first one is what ``default`` means."""
 
@@ -39,26 +46,31 @@ Source = ImageStore | Callable[[], ImageStore] | Absent
 """Where a split comes from: a store, what loads one when it is first used, or why there is none."""
 
 
-@final
-class Splits:
-    """Stores that share no class, each loaded when it is first used: one that is never used may be absent."""
+S = TypeVar("S", covariant=True)
 
-    def __init__(self, train: Source, val: Source, test: Source) -> None:
+
+@final
+class SplitsOf(Generic[S]):
+    """Stores that share no class or task, each loaded when it is first used: one that is never used may be absent."""
+
+    def __init__(
+        self, train: S | Callable[[], S] | Absent, val: S | Callable[[], S] | Absent, test: S | Callable[[], S] | Absent
+    ) -> None:
         """Nothing is loaded yet."""
-        self._sources: dict[Split, Source] = {"train": train, "val": val, "test": test}
+        self._sources: dict[Split, S | Callable[[], S] | Absent] = {"train": train, "val": val, "test": test}
 
     @cached_property
-    def train(self) -> ImageStore:
+    def train(self) -> S:
         """Meta-training classes, with the four rotations where the scheme has them."""
         return self._load("train")
 
     @cached_property
-    def val(self) -> ImageStore | None:
+    def val(self) -> S | None:
         """Meta-validation classes, never rotated; None where there are none."""
         return self._load("val") if self.has("val") else None
 
     @cached_property
-    def test(self) -> ImageStore:
+    def test(self) -> S:
         """Meta-test classes, never rotated."""
         return self._load("test")
 
@@ -66,29 +78,36 @@ class Splits:
         """Whether there is such a split; nothing is loaded to find out."""
         return not isinstance(self._sources[split], Absent)
 
-    def get(self, split: Split) -> ImageStore:
+    def get(self, split: Split) -> S:
         """The split of that name.
 
         Raises:
             DataError: it is absent, or its data are damaged.
         """
-        store: ImageStore | None = getattr(self, split)
+        store: S | None = getattr(self, split)
         return self._load(split) if store is None else store
 
-    def mapped(self, change: Callable[[ImageStore], ImageStore]) -> Splits:
-        """The same with every store changed when it is first used."""
-
-        def changed(split: Split) -> Source:
-            source = self._sources[split]
-            return source if isinstance(source, Absent) else lambda: change(self.get(split))
-
-        return Splits(*(changed(split) for split in SPLITS))
-
-    def _load(self, split: Split) -> ImageStore:
+    def _load(self, split: Split) -> S:
         source = self._sources[split]
         if isinstance(source, Absent):
             raise DataError(source.reason)
-        return source if isinstance(source, ImageStore) else source()
+        return source() if callable(source) else source
+
+
+Splits = SplitsOf[ImageStore]
+
+
+T = TypeVar("T")
+
+
+def mapped(splits: SplitsOf[T], change: Callable[[T], T]) -> SplitsOf[T]:
+    """The same with every store changed when it is first used."""
+
+    def changed(split: Split) -> Callable[[], T] | Absent:
+        source = splits._sources[split]
+        return source if isinstance(source, Absent) else lambda: change(splits.get(split))
+
+    return SplitsOf(*(changed(split) for split in SPLITS))
 
 
 def load_splits(task: TaskConfig) -> Splits:
@@ -101,7 +120,7 @@ def load_splits(task: TaskConfig) -> Splits:
         DataError: the data are missing, damaged or cannot be downloaded.
     """
     splits = _load_splits(task)
-    return splits.mapped(ImageStore.inverted) if task.inverted else splits
+    return mapped(splits, ImageStore.inverted) if task.inverted else splits
 
 
 def _load_splits(task: TaskConfig) -> Splits:
@@ -121,6 +140,23 @@ def _load_splits(task: TaskConfig) -> Splits:
     from torchreptile.data import glyphs
 
     return _split_glyphs(glyphs.load(), task.split_seed)
+
+
+def load_functions(task: TaskConfig) -> SplitsOf[Sines | Tables]:
+    """The functions of ``task``: every split of sine waves draws new ones; tables are divided by tasks.
+
+    Raises:
+        DataError: the tables cannot be used.
+    """
+    resolve_scheme(task.dataset, task.split_scheme)
+    if task.table:
+        from torchreptile.data import tables
+
+        return tables.split(task)
+    from torchreptile.data.sines import sines
+
+    waves = sines(task.dataset)
+    return SplitsOf(waves, waves, waves)
 
 
 def resolve_scheme(dataset: str, scheme: str) -> str:

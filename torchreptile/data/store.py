@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -39,6 +40,7 @@ class ImageStore:
     class_sizes: Tensor
     class_names: tuple[str, ...]
     name: str
+    targets: ClassVar[int] = 0  # numbers to predict: there are labels instead
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -51,6 +53,11 @@ class ImageStore:
                 f"{self.name}: {len(self.class_names)} class names, {len(self.class_sizes)} class sizes adding "
                 f"up to {int(self.class_sizes.sum())}, but {len(self.images)} images"
             )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
 
     @property
     def class_starts(self) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +14,15 @@ from torchreptile.models.conv4 import for_images as for_images
 from torchreptile.models.conv4 import maml_for_images as maml_for_images
 from torchreptile.models.memory import MemoryNetwork
 
-Network = Callable[[tuple[int, int, int], int], nn.Module]
-"""(image shape (C, H, W), outputs) -> a module that takes images (B, C, H, W) to (B, outputs): a logit per class,
-or the numbers of an embedding."""
+Shape = tuple[int, ...]
+"""Of one input: (C, H, W) for images, (inputs,) for points of functions."""
+
+Network = Callable[[Any, int], nn.Module]
+"""(shape of an image (C, H, W), outputs) -> a module that takes images (B, C, H, W) to (B, outputs): a logit per class,
+or the numbers of an embedding. For functions: (inputs,), and (B, inputs) to (B, targets)."""
 
 
-def build_network(network: Network, image_shape: tuple[int, int, int], way: int, seed: int = 0) -> nn.Module:
+def build_network(network: Network, image_shape: Shape, way: int, seed: int = 0) -> nn.Module:
     """The module, with weights drawn by its own rules: same seed, same weights.
 
     Its BatchNorm layers go by the batch at hand and keep no running averages, in training and in evaluation,
@@ -34,7 +38,7 @@ def build_network(network: Network, image_shape: tuple[int, int, int], way: int,
     return without_averages.train()
 
 
-def initial_params(network: Network, image_shape: tuple[int, int, int], way: int, seed: int) -> dict[str, Tensor]:
+def initial_params(network: Network, image_shape: Shape, way: int, seed: int) -> dict[str, Tensor]:
     """Freshly drawn weights by name: same seed, same weights."""
     module = build_network(network, image_shape, way, seed)
     return {name: p.detach().clone() for name, p in module.named_parameters()}
@@ -46,14 +50,14 @@ class Blueprint:
 
     Attributes:
         network: makes the module.
-        image_shape: (C, H, W).
-        outputs: numbers the module makes of an image.
+        image_shape: (C, H, W), or (inputs,) of points.
+        outputs: numbers the module makes of an image or a point.
         module: gives the form alone; its own weights are never used.
         classes: of the images to train on; 0 where nothing is trained.
     """
 
     network: Network
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     outputs: int
     module: nn.Module
     classes: int = 0
@@ -62,7 +66,7 @@ class Blueprint:
     def of(
         cls,
         network: Network,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         outputs: int,
         device: torch.device | str = "cpu",
         classes: int = 0,

@@ -147,7 +147,7 @@ def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
-def width(module: nn.Module, image_shape: tuple[int, int, int]) -> int:
+def width(module: nn.Module, image_shape: tuple[int, ...]) -> int:
     """The numbers E that the network makes of an image."""
     p = next(module.parameters())
     with torch.no_grad():

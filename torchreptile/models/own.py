@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchreptile.errors import ConfigError
-from torchreptile.models import Network, build_network
+from torchreptile.models import Network, Shape, build_network
 
 TINY_BATCH = 2
 
@@ -52,25 +52,26 @@ def load_network(named: str) -> Network:
     return cast(Network, found)
 
 
-def check_network(network: Network, image_shape: tuple[int, int, int], outputs: int) -> None:
+def check_network(network: Network, image_shape: Shape, outputs: int) -> None:
     """Try a network of one's own on a tiny batch.
 
     Args:
         network: makes the module.
-        image_shape: (C, H, W) of the images it will see.
+        image_shape: (C, H, W) of the images it will see, or (inputs,) of points.
         outputs: how many numbers it must make of each.
 
     Raises:
         ConfigError: it fails, is no module, has nothing to learn, or gives something else than (images, outputs).
     """
     name = getattr(network, "__name__", type(network).__name__)
+    inputs, what = ("images", "image shape (C, H, W)") if len(image_shape) == 3 else ("points", "shape (inputs,)")
     try:
         with torch.random.fork_rng(devices=[]):
             made: object = network(image_shape, outputs)
     except Exception as error:  # someone else's code may fail in any way
         raise ConfigError(
             f"network {name}: {name}({image_shape}, {outputs}) fails ({type(error).__name__}: {_first_line(error)}); "
-            "it is called with the image shape (C, H, W) and the number of outputs"
+            f"it is called with the {what} and the number of outputs"
         ) from error
     if not isinstance(made, nn.Module):
         raise ConfigError(f"network {name}: it gives a {type(made).__name__}; it must give a torch.nn.Module")
@@ -82,13 +83,13 @@ def check_network(network: Network, image_shape: tuple[int, int, int], outputs: 
             out: object = build_network(network, image_shape, outputs)(images)
     except Exception as error:
         raise ConfigError(
-            f"network {name}: it fails on images {tuple(images.shape)} ({type(error).__name__}: {_first_line(error)})"
+            f"network {name}: it fails on {inputs} {tuple(images.shape)} ({type(error).__name__}: {_first_line(error)})"
         ) from error
     shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     if shape != (TINY_BATCH, outputs):
         raise ConfigError(
-            f"network {name}: images {tuple(images.shape)} give {shape}; it must give {(TINY_BATCH, outputs)}, "
-            f"{outputs} numbers per image"
+            f"network {name}: {inputs} {tuple(images.shape)} give {shape}; it must give {(TINY_BATCH, outputs)}, "
+            f"{outputs} numbers per {inputs[:-1]}"
         )
 
 

@@ -9,7 +9,7 @@ from torchreptile.evaluation import MODES
 from torchreptile.report.curves import DPI, LIGHT
 
 OFFSET = 0.14  # of the two modes from the line of their algorithm
-NAMES = {"transductive": "transductive", "non_transductive": "each query alone"}
+NAMES = {"transductive": "transductive", "non_transductive": "each query alone", "mse": "after adaptation"}
 
 
 def draw_comparison(comparison: Comparison) -> bytes:
@@ -24,18 +24,24 @@ def draw_comparison(comparison: Comparison) -> bytes:
     from matplotlib.figure import Figure
 
     ink = LIGHT
-    rows = sorted(comparison.rows(), key=lambda row: -max(row.accuracy[mode] for mode in MODES if mode in row.accuracy))
+    first = comparison.trained[0].evaluation
+    task, outer = first.config.task, first.config.outer
+    modes, times = (("mse",), 1) if task.regression else (MODES, 100)
+    sign = 1 if task.regression else -1  # the smallest error, or the largest accuracy, on top
+    rows = sorted(
+        comparison.rows(), key=lambda row: min(sign * row.accuracy[mode] for mode in modes if mode in row.accuracy)
+    )
     figure = Figure(figsize=(8, 1.9 + 0.5 * len(rows)), dpi=DPI, facecolor=ink.paper, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for mode, color, marker, offset in zip(MODES, (ink.train, ink.val), "os", (-OFFSET, OFFSET), strict=True):
+    for mode, color, marker, offset in zip(modes, (ink.train, ink.val), "os", (-OFFSET, OFFSET), strict=False):
         places = [(place + offset, row) for place, row in enumerate(rows) if mode in row.accuracy]
         if not places:
             continue
         axes.errorbar(
-            [100 * row.accuracy[mode] for _, row in places],
+            [times * row.accuracy[mode] for _, row in places],
             [place for place, _ in places],
-            xerr=[100 * row.ci95[mode] for _, row in places],
+            xerr=[times * row.ci95[mode] for _, row in places],
             color=color,
             marker=marker,
             linestyle="none",
@@ -55,16 +61,15 @@ def draw_comparison(comparison: Comparison) -> bytes:
         )
     axes.set_yticks(range(len(rows)), [row.algorithm for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("accuracy in percent, 95% CI over episodes")
+    what = "mean squared error" if task.regression else "accuracy in percent"
+    axes.set_xlabel(f"{what}, 95% CI over episodes")
     axes.grid(axis="x", color=ink.faint, linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    first = comparison.trained[0].evaluation
-    task, outer = first.config.task, first.config.outer
     budget = f"{outer.max_minutes:g} minutes of training each" if outer.max_minutes else "as many steps as published"
     axes.set_title(
-        f"{task.title}, {task.way}-way {task.shots}-shot, {first.split} classes ({task.split_scheme})\n{budget}, "
+        f"{task.title}, {task.kind}, {first.split} {task.members} ({task.split_scheme})\n{budget}, "
         f"{first.config.evaluation.eval_episodes:,} episodes, {rows[0].seeds} seed{'s' * (rows[0].seeds > 1)}",
         loc="left",
         fontsize=11,

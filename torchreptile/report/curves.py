@@ -1,4 +1,4 @@
-"""Learning curves: accuracy of both modes on training and validation classes, and the inner loss."""
+"""Learning curves: accuracy of both modes on training and validation classes, or errors, and the inner loss."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ MARKED_UP_TO = 40
 
 
 @dataclass(frozen=True)
-class _Ink:
+class Ink:
+    """The colours of a picture."""
+
     paper: str
     text: str
     faint: str
@@ -31,8 +33,8 @@ class _Ink:
 
 
 # Okabe and Ito's blue and orange, which colour-blind readers tell apart; markers differ as well.
-LIGHT = _Ink(paper="#ffffff", text="#1f2328", faint="#d5d9de", train="#0072b2", val="#d55e00")
-DARK = _Ink(paper="#171a1f", text="#e6e8eb", faint="#3a4048", train="#56b4e9", val="#f0a03c")
+LIGHT = Ink(paper="#ffffff", text="#1f2328", faint="#d5d9de", train="#0072b2", val="#d55e00")
+DARK = Ink(paper="#171a1f", text="#e6e8eb", faint="#3a4048", train="#56b4e9", val="#f0a03c")
 NAMES = {"train": "training classes", "val": "validation classes"}
 MARKERS = {"train": "o", "val": "s"}
 
@@ -63,16 +65,18 @@ def draw_curves(config: Config, metrics: Sequence[dict[str, Any]], *, dark: bool
     return picture.getvalue()
 
 
-def _fill(figure: Figure, config: Config, metrics: Sequence[dict[str, Any]], ink: _Ink) -> None:
+def _fill(figure: Figure, config: Config, metrics: Sequence[dict[str, Any]], ink: Ink) -> None:
     measured = {key for line in metrics for key in line}
-    modes = [mode for mode in MODES if measured & {f"{split}_{mode}" for split in NAMES}] or list(MODES)
+    known = ("mse", "mse_before") if config.task.regression else MODES
+    modes = [mode for mode in known if measured & {f"{split}_{mode}" for split in NAMES}] or list(known)
     axes = figure.subplots(len(modes) + 1, 1, sharex=True, height_ratios=[1] * len(modes) + [0.75])
     for mode, axis in zip(modes, axes, strict=False):
-        _accuracy(axis, config, metrics, mode, ink)
-    # The same scale for both modes, so that their difference can be seen.
-    low, high = zip(*(axis.get_ylim() for axis in axes[:-1]), strict=True)
-    for axis in axes[:-1]:
-        axis.set_ylim(min(low), min(max(high), 101))
+        _measure(axis, config, metrics, mode, ink)
+    if not config.task.regression:
+        # The same scale for both modes, so that their difference can be seen.
+        low, high = zip(*(axis.get_ylim() for axis in axes[:-1]), strict=True)
+        for axis in axes[:-1]:
+            axis.set_ylim(min(low), min(max(high), 101))
     loss = axes[-1]
     loss.plot(*_series(metrics, "loss"), color=ink.text, linewidth=_width(metrics), **_marker(metrics, "o"))
     loss.set_ylabel("mean inner loss")
@@ -84,7 +88,7 @@ def _fill(figure: Figure, config: Config, metrics: Sequence[dict[str, Any]], ink
     highest = max((value for value in _series(metrics, "loss")[1] if math.isfinite(value)), default=1.0)
     loss.set_ylim(0, 1.1 * highest or 1.0)
     for axis in axes:
-        _style(axis, ink)
+        style(axis, ink)
     # Above the axes, where no curve can run into it.
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
@@ -92,17 +96,17 @@ def _fill(figure: Figure, config: Config, metrics: Sequence[dict[str, Any]], ink
     )
 
 
-def _accuracy(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mode: str, ink: _Ink) -> None:
-    """One mode's accuracy, in percent."""
+def _measure(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mode: str, ink: Ink) -> None:
+    """One mode's accuracy, in percent, or one kind of error."""
+    task, times = config.task, 1 if config.task.regression else 100
     for split, color in (("train", ink.train), ("val", ink.val)):
         key = f"{split}_{mode}"
-        steps, means = _series(metrics, key, 100)
+        steps, means = _series(metrics, key, times)
         if not steps:
             continue
-        _, margins = _series(metrics, f"{key}_ci95", 100)
-        axis.plot(
-            steps, means, color=color, linewidth=_width(metrics), label=NAMES[split], **_marker(metrics, MARKERS[split])
-        )
+        _, margins = _series(metrics, f"{key}_ci95", times)
+        name = NAMES[split].replace("classes", task.members)
+        axis.plot(steps, means, color=color, linewidth=_width(metrics), label=name, **_marker(metrics, MARKERS[split]))
         low = [mean - margin for mean, margin in zip(means, margins, strict=True)]
         high = [mean + margin for mean, margin in zip(means, margins, strict=True)]
         label = f"95% CI, {NAMES[split].partition(' ')[0]}"
@@ -110,7 +114,6 @@ def _accuracy(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mod
             axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0, label=label)
         else:  # a band of no width cannot be seen
             axis.errorbar(steps, means, yerr=margins, color=color, capsize=5, linestyle="none", label=label)
-    task = config.task
     cell = published(config.variant, task.dataset, task.way, task.shots, mode == "transductive")
     if cell is not None:
         axis.axhline(cell.accuracy, color=ink.text, linestyle=(0, (5, 3)), linewidth=1.3)
@@ -126,9 +129,13 @@ def _accuracy(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mod
     said = {
         "transductive": "Transductive accuracy (queries of an episode share a batch)",
         "non_transductive": "Non-transductive accuracy (each query alone)",
+        "mse": "Error after adaptation",
+        "mse_before": "Error before adaptation",
     }
     axis.set_title(said[mode], loc="left", fontsize=12, color=ink.text)
-    axis.set_ylabel("accuracy (%)")
+    axis.set_ylabel("mean squared error" if task.regression else "accuracy (%)")
+    if task.regression:
+        axis.set_ylim(bottom=0)
 
 
 def _series(metrics: Sequence[dict[str, Any]], key: str, times: float = 1) -> tuple[list[int], list[float]]:
@@ -146,7 +153,8 @@ def _width(metrics: Sequence[dict[str, Any]]) -> float:
     return 1.8 if len(metrics) <= 10 * MARKED_UP_TO else 1.0
 
 
-def _style(axis: Axes, ink: _Ink) -> None:
+def style(axis: Axes, ink: Ink) -> None:
+    """What all axes have in common."""
     axis.set_facecolor(ink.paper)
     axis.grid(color=ink.faint, linewidth=0.7)
     axis.set_axisbelow(True)

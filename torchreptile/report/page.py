@@ -16,20 +16,27 @@ from torchreptile.config import Config
 from torchreptile.data import ImageStore
 from torchreptile.data.splits import Split
 from torchreptile.errors import DataError, RunError
-from torchreptile.evaluation import MODES, Evaluation, split_store
+from torchreptile.evaluation import Evaluation, split_store
 from torchreptile.files import replacing, write_text
+from torchreptile.fitting import fit_functions
 from torchreptile.learned import Learned, load_learned
 from torchreptile.models import Network
 from torchreptile.presets import PRESETS, Preset
 from torchreptile.report.curves import draw_curves
 from torchreptile.report.drawing import draw_episode, letter
 from torchreptile.report.episodes import ShownEpisode, sample_episodes
+from torchreptile.report.functions import draw_by_step, draw_functions
+from torchreptile.sampling import Store
 
 SPLITS = {"test": "test", "val": "validation", "train": "training"}
 """The splits in the order of the table, and what their classes are called."""
 MODE_WORDS = {
     "transductive": ("transductive", "all queries of an episode share one batch and its statistics"),
     "non_transductive": ("non-transductive", "each query alone with the support set"),
+    "mse": ("after adaptation", "the queries, by the network after its inner steps"),
+    "mse_before": ("before adaptation", "the same queries, by the weights as they were meta-learned"),
+    "own_mse": ("after, in the table's units", "the same errors, not standardised"),
+    "own_mse_before": ("before, in the table's units", "the same errors, not standardised"),
 }
 ALGORITHM_WORDS = {
     "reptile": "Reptile",
@@ -54,6 +61,8 @@ GROUP_WORDS = {
 }
 
 
+FITTED = 100
+"""Functions fitted for the error by inner step; the first few are drawn."""
 LISTED = 5
 """So many wrong predictions are listed under an episode; more are left to its picture."""
 
@@ -86,11 +95,13 @@ def report(run: str | Path, network: Network | None = None) -> list[Path]:
         curves=_Picture(curves, draw_curves(config, metrics, dark=True), "Learning curves of the run"),
         measured=len(metrics),
         monitor_episodes=config.run.monitor_episodes,
-        episodes=_episodes(learned, evaluations, network),
+        episodes=_episodes(learned, evaluations, network) if not config.task.regression else None,
+        functions=_functions(learned, evaluations, network) if config.task.regression else None,
         preset=_preset(config),
         settings=_settings(config),
         environment={name: _words(value) for name, value in environment.items()},
         mode_words=MODE_WORDS,
+        measure="Mean squared error" if config.task.regression else "Accuracy",
         task=config.task,
     )
     files = [folder.path / "curves.png", folder.path / "report.html"]
@@ -168,10 +179,8 @@ def _sound(evaluation: Evaluation) -> bool:
 
 def _about(config: Config) -> str:
     task, algorithm = config.task, config.method.algorithm
-    return (
-        f"A {task.way}-way {task.shots}-shot learner, meta-trained with "
-        f"{ALGORITHM_WORDS.get(algorithm, algorithm)} on {task.title}"
-    )
+    kind = f"learner of functions from {task.shots} points" if task.regression else f"{task.kind} learner"
+    return f"A {kind}, meta-trained with {ALGORITHM_WORDS.get(algorithm, algorithm)} on {task.title}"
 
 
 def _progress(folder: RunFolder, config: Config, metrics: list[dict[str, Any]]) -> str:
@@ -198,9 +207,8 @@ class _ModeRow:
 def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
     """An evaluation as the page shows it."""
     task, environment = evaluation.config.task, evaluation.environment
-    measures = {mode: evaluation.result.by_mode(mode) for mode in MODES} | evaluation.result.further
     rows = []
-    for name, accuracy in measures.items():
+    for name, accuracy in evaluation.result.rows().items():
         cell, words = evaluation.published(name), MODE_WORDS.get(name, (name, "measured on episodes of its own"))
         if accuracy is None:
             rows.append(
@@ -208,7 +216,7 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
             )
             continue
         if cell is None:
-            beside = ("none", "", "")
+            beside = ("none" if evaluation.beside(name) == "-" else evaluation.beside(name), "", "")
         else:
             difference = f"{100 * accuracy.mean - cell.accuracy:+.2f}".replace("-", "−")
             beside = (str(cell), cell.source, difference)
@@ -220,8 +228,9 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
         "elsewhere": task.title != trained.task.title,
         "trained_on": trained.task.title,
         "split": SPLITS[evaluation.split],
-        "task": f"{task.way}-way {task.shots}-shot",
-        "episodes": f"{evaluation.result.non_transductive.episodes:,}",
+        "task": task.kind,
+        "members": task.members,
+        "episodes": f"{evaluation.result.episodes:,}",
         "rows": rows,
         "made": [
             f"seed {evaluation.seed}",
@@ -253,8 +262,37 @@ def _episodes(learned: Learned, evaluations: list[Evaluation], network: Network 
     }
 
 
+def _functions(learned: Learned, evaluations: list[Evaluation], network: Network | None) -> dict[str, Any]:
+    """A few functions and how they were fitted, or why there are none."""
+    try:
+        split, store = _to_show(learned.config, evaluations)
+        store = store if learned.scale is None else split_store(learned.config, split, learned.scale)
+        fitted = fit_functions(learned, store, FITTED, network)
+    except DataError as error:
+        return {"problem": str(error)}
+    curves = [draw_functions(fitted, dark=dark) for dark in (False, True)]
+    steps = [draw_by_step({"": fitted}, dark=dark) for dark in (False, True)]
+    first, last, taken = fitted.by_step[0], fitted.by_step[-1], len(fitted.by_step) - 1
+    return {
+        "problem": "",
+        "split": SPLITS[split],
+        "step": f"{learned.step:,}",
+        "one_input": store.image_shape == (1,),
+        "curves": _Picture(curves[0], curves[1], "Functions, before and after adaptation"),
+        "by_step": _Picture(steps[0], steps[1], f"Mean squared error by inner step, from {first} to {last}"),
+        "said": f"From {first} before to {last} after {taken} inner steps, over {first.episodes} functions",
+    }
+
+
 def _classes_to_show(config: Config, evaluations: list[Evaluation]) -> tuple[Split, ImageStore]:
-    """Validation classes; without them training classes, as test classes are for the final measurement alone,
+    """The same of images."""
+    split, store = _to_show(config, evaluations)
+    assert isinstance(store, ImageStore)
+    return split, store
+
+
+def _to_show(config: Config, evaluations: list[Evaluation]) -> tuple[Split, Store]:
+    """Validation classes or tasks; without them training classes, as test classes are for the final measurement alone,
     unless that has been made."""
     try:
         return "val", split_store(config, "val")
@@ -280,8 +318,10 @@ def _episode(number: int, shown: ShownEpisode) -> dict[str, Any]:
 
 
 def _preset(config: Config) -> Preset | None:
-    """The preset of the same data set, way and shots."""
+    """The preset of the same data set, way and shots; of functions by the data set alone."""
     task = config.task
+    if task.regression:
+        return PRESETS.get(task.dataset)
     same = (p for p in PRESETS.values() if (p.config.task.dataset, p.config.task.way) == (task.dataset, task.way))
     return next((p for p in same if p.config.task.shots == task.shots), None)
 
