@@ -46,7 +46,7 @@ def run(trained: Path, tmp_path: Path, easy_data: Splits, monkeypatch: pytest.Mo
 def test_files_and_their_contents(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchreptile.report.page.draw_curves", draw_curves)
     written = report(run)
-    assert written == [run / "curves.png", run / "report.html"]
+    assert written == [run / name for name in ("curves.png", "report.html", "report.md", "report.csv")]
     with Image.open(written[0]) as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 500

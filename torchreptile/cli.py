@@ -336,10 +336,14 @@ class Compare:
 
 @dataclass(frozen=True)
 class Report:
-    """Write curves.png and a one-file report.html into a run folder."""
+    """Write a one-file report.html, report.md, report.csv and curves.png: of one run into its folder, of several beside
+    one another into a folder of their own.
+    """
 
-    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
-    """The run folder."""
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    """Run folders."""
+    out: Path | None = None
+    """Folder to write to; by default the run's own, of several runs runs/report."""
     model: str = ""
     """The network of your own that was trained, such as net.py:Net: see reptile train --help."""
 
@@ -347,7 +351,7 @@ class Report:
         """Draw, and say where."""
         from torchreptile import commands
 
-        return commands.report(self.run_folder, self.model)
+        return commands.report(self.runs, self.out, self.model)
 
 
 @dataclass(frozen=True)

@@ -366,11 +366,16 @@ def _spread(row: Row, measure: str) -> str:
     return f"{spread:.2g}" if measure in ERRORS else f"{100 * spread:.2f}"
 
 
-def report(run: Path, model: str) -> int:
+def report(runs: Sequence[Path], out: Path | None, model: str) -> int:
     """Draw, and name the files written."""
-    from torchreptile.report import report as write_report  # brings matplotlib, which the others do without
+    from torchreptile.report import report as report_one  # brings matplotlib, which the others do without
+    from torchreptile.report import report_beside
 
-    for path in write_report(run, _network(model)):
+    if len(runs) == 1:
+        written = report_one(runs[0], _network(model), out)
+    else:
+        written = report_beside(runs, out or Path("runs") / "report")
+    for path in written:
         print(path)
     return 0
 

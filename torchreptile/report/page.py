@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import json
 import shlex
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
 from torchreptile.data import ImageStore
 from torchreptile.data.splits import Split
@@ -26,10 +24,10 @@ from torchreptile.report.curves import draw_curves
 from torchreptile.report.drawing import draw_episode, letter
 from torchreptile.report.episodes import ShownEpisode, sample_episodes
 from torchreptile.report.functions import draw_by_step, draw_functions
+from torchreptile.report.recorded import SPLITS, Recorded, read_run
+from torchreptile.report.tables import to_csv, to_markdown
 from torchreptile.sampling import Store
 
-SPLITS = {"test": "test", "val": "validation", "train": "training"}
-"""The splits in the order of the table, and what their classes are called."""
 MODE_WORDS = {
     "transductive": ("transductive", "all queries of an episode share one batch and its statistics"),
     "non_transductive": ("non-transductive", "each query alone with the support set"),
@@ -54,6 +52,7 @@ ALGORITHM_WORDS = {
 }
 GROUP_WORDS = {
     "task": "Task",
+    "method": "Algorithm",
     "inner": "Inner loop",
     "outer": "Outer loop",
     "evaluation": "Evaluation",
@@ -67,54 +66,68 @@ LISTED = 5
 """So many wrong predictions are listed under an episode; more are left to its picture."""
 
 
-def report(run: str | Path, network: Network | None = None) -> list[Path]:
-    """Write ``curves.png`` and ``report.html`` into a run folder; the run may still be in training.
+def report(run: str | Path, network: Network | None = None, out: str | Path | None = None) -> list[Path]:
+    """Write ``report.html``, ``report.md``, ``report.csv`` and ``curves.png`` into a run folder.
+
+    The run may still be in training.
 
     Args:
         run: the run folder.
         network: what was trained, if not the network published with the algorithm.
+        out: another folder to write to.
 
     Returns:
-        The two files.
+        The files.
 
     Raises:
         RunError: this is no run folder, or one of its files is missing or damaged.
         ConfigError: the weights are not those of the network.
     """
-    folder = RunFolder(Path(run))
-    config, environment, metrics = folder.config(), _environment(folder), _metrics(folder)
-    evaluations = _evaluations(folder)
+    recorded = read_run(Path(run))
+    folder, config, metrics, evaluations = recorded.folder, recorded.config, recorded.metrics, recorded.evaluations
     curves = draw_curves(config, metrics)
     learned = load_learned(folder.path)
-    page = _render(
-        name=folder.path.resolve().name,
+    page = render(
+        "page.html.jinja",
+        name=recorded.name,
         about=_about(config),
-        progress=_progress(folder, config, metrics),
+        progress=progress(recorded),
         evaluations=[_evaluation_rows(evaluation, config) for evaluation in evaluations],
         evaluate_command=shlex.join(["reptile", "evaluate", str(run)]),
-        curves=_Picture(curves, draw_curves(config, metrics, dark=True), "Learning curves of the run"),
+        curves=PicturePair(curves, draw_curves(config, metrics, dark=True), "Learning curves of the run"),
         measured=len(metrics),
         monitor_episodes=config.run.monitor_episodes,
         episodes=_episodes(learned, evaluations, network) if not config.task.regression else None,
         functions=_functions(learned, evaluations, network) if config.task.regression else None,
         preset=_preset(config),
         settings=_settings(config),
-        environment={name: _words(value) for name, value in environment.items()},
+        environment={name: words_of(value) for name, value in recorded.environment.items()},
         mode_words=MODE_WORDS,
         measure="Mean squared error" if config.task.regression else "Accuracy",
         task=config.task,
     )
-    files = [folder.path / "curves.png", folder.path / "report.html"]
+    texts = {"report.html": page, "report.md": to_markdown([recorded]), "report.csv": to_csv([recorded])}
+    return write_report(folder.path if out is None else Path(out), curves, texts)
+
+
+def write_report(folder: Path, curves: bytes, texts: dict[str, str]) -> list[Path]:
+    """Write ``curves.png`` and the ``texts`` by their names into a folder.
+
+    Raises:
+        RunError: that cannot be done.
+    """
     try:
-        with replacing(files[0]) as temporary:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "curves.png") as temporary:
             temporary.write_bytes(curves)
-        write_text(files[1], page)
+        for name, text in texts.items():
+            write_text(folder / name, text)
     except OSError as error:
-        raise RunError(f"{folder.path}: the report cannot be written ({error.strerror})") from error
-    return files
+        raise RunError(f"{folder}: the report cannot be written ({error.strerror})") from error
+    return [folder / "curves.png", *(folder / name for name in texts)]
 
 
-class _Picture:
+class PicturePair:
     """A picture in two versions, as data URIs."""
 
     def __init__(self, light: bytes, dark: bytes, said: str) -> None:
@@ -123,58 +136,16 @@ class _Picture:
         self.width, self.height = (int.from_bytes(light[at : at + 4], "big") for at in (16, 20))  # PNG's header
 
 
-def _render(**values: Any) -> str:
-    from jinja2 import Environment, StrictUndefined
+def render(template: str, **values: Any) -> str:
+    """A page from a template of this package."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    template = resources.files("torchreptile.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return engine.from_string(template).render(values)
-
-
-def _environment(folder: RunFolder) -> dict[str, Any]:
-    try:
-        content = json.loads(folder.env_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder.env_file}: missing or damaged ({error})") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{folder.env_file}: damaged, it holds no JSON object")
-    return content
-
-
-def _metrics(folder: RunFolder) -> list[dict[str, Any]]:
-    try:
-        lines = folder.metrics()
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder.metrics_file}: missing or damaged ({error})") from error
-    for number, line in enumerate(lines, 1):
-        if not isinstance(line, dict) or type(line.get("step")) is not int or "loss" not in line:
-            raise RunError(f"{folder.metrics_file}: line {number} is damaged, it has no step and loss")
-    return lines
-
-
-def _evaluations(folder: RunFolder) -> list[Evaluation]:
-    """Every eval-*.json: test classes first, then by the file's name."""
-    found = []
-    for file in sorted(folder.path.glob("eval-*.json")):
-        try:
-            evaluation = Evaluation.from_json(file.read_text(encoding="utf-8"))
-        except (OSError, RunError, ValueError) as error:
-            raise RunError(f"{file}: damaged ({error}); measure again with reptile evaluate") from error
-        if not _sound(evaluation):
-            raise RunError(f"{file}: damaged, not an evaluation; measure again with reptile evaluate")
-        found.append(evaluation)
-    return sorted(found, key=lambda evaluation: list(SPLITS).index(evaluation.split))
-
-
-def _sound(evaluation: Evaluation) -> bool:
-    """Whether the values are of the types they should be, which reading alone does not check."""
-    numbers = [evaluation.seed, evaluation.step, evaluation.seconds]
-    numbers += [value for accuracy in evaluation.result.measures().values() for value in dataclasses.astuple(accuracy)]
-    return (
-        evaluation.split in list(SPLITS)
-        and isinstance(evaluation.environment, dict)
-        and all(type(number) in (int, float) for number in numbers)
+    here = resources.files("torchreptile.report")
+    loader = FunctionLoader(lambda name: here.joinpath(name).read_text(encoding="utf-8"))
+    engine = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader
     )
+    return engine.get_template(template).render(values)
 
 
 def _about(config: Config) -> str:
@@ -183,13 +154,12 @@ def _about(config: Config) -> str:
     return f"A {kind}, meta-trained with {ALGORITHM_WORDS.get(algorithm, algorithm)} on {task.title}"
 
 
-def _progress(folder: RunFolder, config: Config, metrics: list[dict[str, Any]]) -> str:
-    """How far the training is: the checkpoint knows, unless the metrics already know more."""
-    step = max([load_checkpoint(folder.last).step, *(line["step"] for line in metrics)])
-    total, limit = config.outer.outer_steps, config.outer.max_minutes
+def progress(run: Recorded) -> str:
+    """How far the training is, for people."""
+    total, limit = run.config.outer.outer_steps, run.config.outer.max_minutes
     if limit:
-        return f"{step:,} outer steps done, of at most {total:,} in {limit:g} minutes"
-    return f"{step:,} of {total:,} outer steps done"
+        return f"{run.step:,} outer steps done, of at most {total:,} in {limit:g} minutes"
+    return f"{run.step:,} of {total:,} outer steps done"
 
 
 @dataclass(frozen=True)
@@ -238,9 +208,9 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
             evaluation.config.adaptation,
             f"{evaluation.seconds:,.1f} s",
             *versions,
-            *([_words(hardware)] if hardware else []),
+            *([words_of(hardware)] if hardware else []),
         ],
-        "command": _words(environment.get("command")),
+        "command": words_of(environment.get("command")),
     }
 
 
@@ -278,8 +248,8 @@ def _functions(learned: Learned, evaluations: list[Evaluation], network: Network
         "split": SPLITS[split],
         "step": f"{learned.step:,}",
         "one_input": store.image_shape == (1,),
-        "curves": _Picture(curves[0], curves[1], "Functions, before and after adaptation"),
-        "by_step": _Picture(steps[0], steps[1], f"Mean squared error by inner step, from {first} to {last}"),
+        "curves": PicturePair(curves[0], curves[1], "Functions, before and after adaptation"),
+        "by_step": PicturePair(steps[0], steps[1], f"Mean squared error by inner step, from {first} to {last}"),
         "said": f"From {first} before to {last} after {taken} inner steps, over {first.episodes} functions",
     }
 
@@ -310,7 +280,7 @@ def _episode(number: int, shown: ShownEpisode) -> dict[str, Any]:
     light, dark = (draw_episode(shown.episode, shown.predicted, dark=dark) for dark in (False, True))
     return {
         "number": number,
-        "picture": _Picture(light, dark, f"Episode {number}: {said}"),
+        "picture": PicturePair(light, dark, f"Episode {number}: {said}"),
         "said": said if len(wrong) <= LISTED else count,
         "sought": shown.sought,
         "classes": [(letter(label), name) for label, name in enumerate(shown.class_names)],
@@ -333,12 +303,12 @@ def _settings(config: Config) -> list[dict[str, Any]]:
     for name, title in GROUP_WORDS.items():
         own = dataclasses.asdict(getattr(config, name))
         usual = dataclasses.asdict(getattr(preset.config, name)) if preset else own
-        rows = [(key, _words(value), value != usual[key], _words(usual[key])) for key, value in own.items()]
+        rows = [(key, words_of(value), value != usual[key], words_of(usual[key])) for key, value in own.items()]
         groups.append({"title": title, "rows": rows})
     return groups
 
 
-def _words(value: Any) -> str:
+def words_of(value: Any) -> str:
     """A JSON value for people."""
     if value is None or value == "":
         return "none"

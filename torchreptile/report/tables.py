@@ -1,0 +1,117 @@
+"""Runs as Markdown and as CSV: what was trained, and every measurement of it beside the published one."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from torchreptile.config import Config
+from torchreptile.evaluation import Evaluation
+from torchreptile.progress import duration
+from torchreptile.report.recorded import SPLITS, Recorded
+
+CSV_COLUMNS = (
+    "run", "algorithm", "trained_on", "outer_steps_done", "training_seconds", "training_seed", "dataset",
+    "split_scheme", "split", "way", "shots", "train_shots", "measure", "mean", "ci95", "episodes", "seed", "published",
+    "published_source", "adaptation", "torch", "hardware", "command",
+)  # fmt: skip
+
+
+def to_csv(runs: Sequence[Recorded]) -> str:
+    """A line for every measure of every evaluation, and one for a run that has none.
+
+    Accuracies are from 0 to 1, published ones in percent as printed.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for run in runs:
+        task = run.config.task
+        its = {
+            "run": run.name, "algorithm": run.config.method.algorithm, "trained_on": task.title,
+            "outer_steps_done": run.step, "training_seconds": round(run.seconds, 1),
+            "training_seed": run.config.run.seed, "train_shots": task.train_shots,
+        }  # fmt: skip
+        measured = [its | line for evaluation in run.evaluations for line in _csv_lines(evaluation)]
+        writer.writerows(measured or [its])
+    return file.getvalue()
+
+
+def _csv_lines(evaluation: Evaluation) -> list[dict[str, Any]]:
+    task, environment = evaluation.config.task, evaluation.environment
+    common = {
+        "dataset": task.title, "split_scheme": task.split_scheme, "split": evaluation.split, "way": task.way,
+        "shots": task.shots, "seed": evaluation.seed, "adaptation": evaluation.config.adaptation,
+        "torch": environment.get("torch", ""), "hardware": hardware(environment),
+        "command": str(environment.get("command") or ""),
+    }  # fmt: skip
+    lines = []
+    for name, measured in evaluation.result.measures().items():
+        cell = evaluation.published(name)
+        beside = {"published": cell.accuracy, "published_source": cell.source} if cell else {}
+        one = {"measure": name, "mean": measured.mean, "ci95": measured.ci95, "episodes": measured.episodes}
+        lines.append(common | one | beside)
+    return lines
+
+
+def to_markdown(runs: Sequence[Recorded]) -> str:
+    """The runs, their measurements, and the settings in which they differ, as tables."""
+    parts = ["# " + ", ".join(_cell(run.name) for run in runs)]
+    about = [
+        (run.name, run.config.method.algorithm, run.config.task.title, f"{run.step:,}", duration(run.seconds))
+        for run in runs
+    ]
+    parts.append(_table(("run", "algorithm", "trained on", "outer steps", "training"), about))
+    measured = [line for run in runs for evaluation in run.evaluations for line in markdown_lines(run, evaluation)]
+    parts.append("## Measured\n")
+    if measured:
+        parts.append(_table(("run", "measured on", "measure", "± 95% CI", "published", "episodes", "seed"), measured))
+    else:
+        parts.append("Nothing yet: `reptile evaluate RUN` measures on test classes.")
+    if differing := differences([run.config for run in runs]):
+        parts.append("## Settings that differ\n")
+        parts.append(_table(("setting", *(run.name for run in runs)), [(name, *its) for name, its in differing]))
+    return "\n".join(part if part.endswith("\n") else part + "\n" for part in parts)
+
+
+def markdown_lines(run: Recorded, evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """One line per measure of an evaluation."""
+    task = evaluation.config.task
+    where = f"{task.title}, {task.kind}, {SPLITS[evaluation.split]} {task.members}"
+    return [
+        (
+            run.name,
+            where,
+            name.replace("_", "-"),
+            str(measured),
+            evaluation.beside(name),
+            f"{measured.episodes:,}",
+            str(evaluation.seed),
+        )
+        for name, measured in evaluation.result.measures().items()
+    ]
+
+
+def differences(configs: Sequence[Config]) -> list[tuple[str, list[str]]]:
+    """The settings that are not the same in all of them, each with its values."""
+    flat = [{key: value for group in dataclasses.asdict(config).values() for key, value in group.items()}
+            for config in configs]  # fmt: skip
+    return [(key, [str(its[key]) for its in flat]) for key in flat[0] if len({str(its[key]) for its in flat}) > 1]
+
+
+def hardware(environment: dict[str, Any]) -> str:
+    """The GPU or the processor."""
+    return str(environment.get("gpu") or environment.get("processor") or environment.get("machine") or "")
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(_cell(str(cell)) for cell in row) + " |" for row in rows) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Without what would end the cell or the line."""
+    return " ".join(text.replace("|", "\\|").split())
