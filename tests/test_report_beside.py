@@ -104,7 +104,8 @@ def test_what_cannot_stand_side_by_side_is_refused(runs: list[Path], tmp_path: P
         report_beside([runs[0], runs[1] / ".." / "one|run"], tmp_path / "out")
     with pytest.raises(RunError, match="nowhere"):
         report_beside([runs[0], tmp_path / "nowhere"], tmp_path / "out")
-    train(small_config(algorithm="reptile", outer_steps=1).replace(dataset="sine", way=1), tmp_path / "sine")
+    waves = small_config(outer_steps=1, dataset="sine", way=1, execution="auto")
+    train(waves, tmp_path / "sine")
     with pytest.raises(ConfigError, match="some of these runs label images and some fit functions"):
         report_beside([runs[0], tmp_path / "sine"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import OuterConfig
 from torchreptile.data import Absent, Splits
 from torchreptile.errors import RunError
+from torchreptile.evaluation import measure
 from torchreptile.observers import Silent
 from torchreptile.training import resume, train
 
@@ -83,6 +85,24 @@ def test_a_run_limited_by_time_is_measured_twenty_times_too(
     steps = [line["step"] for line in metrics_without_time(tmp_path / "run")]
     assert steps == pytest.approx([2 * i for i in range(1, 21)], abs=1)
     assert len(steps) == 20
+
+
+def test_measurements_take_a_tenth_of_a_run_limited_by_time(
+    tmp_path: Path, easy_data: Splits, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two minutes of steps of 0.5 s; a measurement of both splits takes 3 s, so there is one in 30 s and one at the
+    end, not twenty."""
+
+    def slow(*arguments: Any) -> Any:
+        clock.now += 1.5
+        return measure(*arguments)
+
+    monkeypatch.setattr("torchreptile.trainer.measure", slow)
+    clock.step = 0.5
+    train(small_config(outer_steps=1_000_000, max_minutes=2.0, monitor_every=0, monitor_episodes=2), tmp_path / "run")
+    seconds = [line["seconds"] for line in RunFolder(tmp_path / "run").metrics()]
+    assert 4 <= len(seconds) <= 6
+    assert all(later - earlier >= 29 for earlier, later in pairwise(seconds[:-1]))
 
 
 @pytest.mark.parametrize("when", ["in the outer step", "while it is shown"])

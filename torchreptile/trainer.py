@@ -224,6 +224,7 @@ class Sitting:
         self.seconds = start.seconds  # of training, over all sittings, as all processes agreed on before this step
         self._shares = self._shares_done()
         self._measuring = False  # whether the step before this one ended in a measurement
+        self._step_took = 0.0  # seconds of the last step without a measurement
         self._measure_again = 0.0  # not before so many seconds of training, if limited by time
 
     def clock(self) -> float:
@@ -234,9 +235,13 @@ class Sitting:
         """Whether any process was told to stop; also sets the common clock, by which annealing may go."""
         before = self.seconds
         stopped, self.seconds = self._trainer.processes.agree(stop, self.clock())
-        if self._measuring:  # by the common clock, so that all processes measure at the same steps
-            self._measure_again = self.seconds + (self.seconds - before) * (1 / MEASURING_SHARE - 1)
+        # By the common clock, so that all processes measure at the same steps.
+        took = self.seconds - before
+        if self._measuring:
+            self._measure_again = self.seconds + max(0.0, took - self._step_took) * (1 / MEASURING_SHARE - 1)
             self._measuring = False
+        else:
+            self._step_took = took
         return stopped
 
     def done(self) -> float:
