@@ -61,7 +61,7 @@ def guarded(teacher: Teacher) -> Iterator[Served]:
     yield from serving(teacher, "right-token")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[object]:
     """Headless; skips where none is installed."""
     if CHROMIUM is None:

@@ -20,7 +20,7 @@ def symbol(kind: int, rng: random.Random) -> list[Points]:
         return [[top, near(0.85, 0.8), near(0.15, 0.8), top], [near(0.3, 0.55), near(0.72, 0.52)]]
     if kind == 1:
         (x, y), wide = near(0.5, 0.5), rng.uniform(0.8, 1.1)
-        turns = [(0.024 * wide * (1 + t), 0.48 * t) for t in range(16)]
+        turns = [(0.016 * wide * (1 + t), 0.32 * t) for t in range(24)]
         return [[(x + r * math.cos(angle), y + r * math.sin(angle)) for r, angle in turns]]
     middle = near(0.3, 0.5)
     return [

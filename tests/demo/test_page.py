@@ -36,7 +36,12 @@ def opened(chromium: Any, demo: Served) -> Iterator[Callable[..., Any]]:
 
     def watch(page: Any) -> None:
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: wrong.append(said.text) if "Failed to load resource: the server responded" not in said.text else None)
+        page.on(
+            "console",
+            lambda said: (
+                wrong.append(said.text) if "Failed to load resource: the server responded" not in said.text else None
+            ),
+        )
         page.on("request", lambda sent: None if sent.url.startswith(demo.address) else wrong.append(sent.url))
 
     open_page.watch = watch  # type: ignore[attr-defined]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 
 from tests.demo.conftest import Served
 from tests.demo.test_asked import BAD, asked
@@ -91,6 +96,43 @@ def test_bodies_are_bounded(demo: Served) -> None:
         for _ in range(9):
             line.sendall(b"100000\r\n" + b" " * 2**20 + b"\r\n")
         assert line.recv(4096).startswith(b"HTTP/1.1 413")  # the end is not waited for
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(demo: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "READING_SECONDS", 0.1)
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=20) as line:
+        line.sendall(b"POST /picture HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc")
+        assert line.recv(4096).startswith(b"HTTP/1.1 408")
+
+
+def test_who_hangs_up_leaves_no_trace(demo: Served) -> None:
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = said.append  # type: ignore[method-assign]
+    logging.getLogger("uvicorn.error").addHandler(handler)
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=20) as line:
+        line.sendall(b"POST /picture HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc")
+    assert ask(demo, "POST", "/classify", asked())[0] == 200  # later than the end of that one
+    logging.getLogger("uvicorn.error").removeHandler(handler)
+    assert said == []
+
+
+def test_few_may_wait() -> None:
+    """The rest is told so at once."""
+
+    async def crowd() -> list[object]:
+        worker, done = server.Worker(), threading.Event()
+        tasks = [asyncio.create_task(worker.do(done.wait)) for _ in range(server.WAITING + 3)]
+        await asyncio.sleep(0.05)
+        done.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        worker.close()
+        return list(answers)
+
+    with ThreadPoolExecutor(1) as apart:  # another test's browser may have a loop running in this thread
+        answers = apart.submit(lambda: asyncio.run(crowd())).result()
+    assert answers.count(True) == server.WAITING + 1
+    assert {type(answer) for answer in answers[-2:]} == {HTTPException}
 
 
 def test_headers_are_bounded(demo: Served) -> None:

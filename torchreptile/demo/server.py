@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -126,7 +126,7 @@ async def read(request: Request, most: int) -> bytes:
     """The body of a request, of which no more is read than is allowed.
 
     Raises:
-        HTTPException: 413, it is larger; 408, it does not come.
+        HTTPException: 413, it is larger; 408, it does not come; 400, it breaks off.
     """
     too_large = HTTPException(413, f"that is more than {most // 2**20} MiB, which is the most that is read")
     told = request.headers.get("content-length", "0")
@@ -139,6 +139,8 @@ async def read(request: Request, most: int) -> bytes:
                 body += piece
                 if len(body) > most:
                     raise too_large
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the message broke off") from error  # for nobody, but no fault of the server's
     except TimeoutError as error:
         raise HTTPException(408, f"the message did not come within {READING_SECONDS} seconds") from error
     return bytes(body)

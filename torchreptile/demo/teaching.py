@@ -111,6 +111,8 @@ class Teacher:
             task_chunk=0,
         )
         algorithm = build_algorithm(config, self.shape, self.device, task_steps=NATIVE_FROM)
+        if algorithm.execution.name == "grouped":  # no compiler here; and a task alone gains nothing from groups
+            algorithm = build_algorithm(config.replace(execution="loop"), self.shape, self.device)
         if not isinstance(algorithm, FirstOrder):
             raise ConfigError(
                 f"{self.learned.name} was trained by {own.method.algorithm}; the demo shows how weights of reptile or "
