@@ -84,6 +84,7 @@ def run_reptile(*words: str) -> subprocess.CompletedProcess[str]:
         (["train", "--pretrained"], "--pretrained needs --out"),
         (["evaluate", "nothing-here"], "neither a run folder nor shipped weights"),
         (["report", "nothing-here"], "nothing-here"),
+        (["demo", "--port", "70000"], "port is 70000; it must be from 0"),
         ([], "expected one of {train, evaluate"),
         (["trian"], "unrecognized options: trian; there are train, evaluate"),
         (["evaluate"], "missing from reptile evaluate: RUN|WEIGHTS"),

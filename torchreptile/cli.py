@@ -400,6 +400,31 @@ class Bench:
 
 
 @dataclass(frozen=True)
+class Demo:
+    """Serve a page on which you draw symbols of your own, a few times each, and see a new drawing classified while the
+    network adapts. Nothing leaves this machine; see docs/demo.md.
+    """
+
+    weights: str = "omniglot-5way"
+    """A run folder, or the name of shipped weights; trained by reptile or foml."""
+    port: int = 8000
+    """Port to listen on; 0 takes any that is free."""
+    host: str = "127.0.0.1"
+    """Address to listen on. By default this machine alone can connect; on any other the page needs the token that is
+    printed with its address."""
+    open: bool = False
+    """Open the page in the browser."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    def run(self) -> int:
+        """Serve until Ctrl-C."""
+        from torchreptile.demo.server import serve
+
+        return serve(self.weights, self.host, self.port, self.device, self.open)
+
+
+@dataclass(frozen=True)
 class Presets:
     """List the presets with what was published for them, and the shipped weights."""
 
@@ -513,7 +538,7 @@ def _free_folder(name: str) -> Path:
     return folder
 
 
-Command = Train | Evaluate | Adapt | Export | Compare | Report | Bench | Data | Presets
+Command = Train | Evaluate | Adapt | Export | Compare | Report | Bench | Demo | Data | Presets
 
 
 def _dashed(flag: str) -> str:
@@ -567,6 +592,7 @@ def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> 
         | Annotated[Compare, subcommand("compare")]
         | Annotated[Report, subcommand("report")]
         | Annotated[Bench, subcommand("bench")]
+        | Annotated[Demo, subcommand("demo")]
         | Annotated[Data, subcommand("data")]
         | Annotated[Presets, subcommand("presets")]
     )

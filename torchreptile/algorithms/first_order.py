@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import MetaGradient, MetaState
-from torchreptile.algorithms.gradient_based import GradientBased
+from torchreptile.algorithms.base import Adapted, MetaGradient, MetaState
+from torchreptile.algorithms.gradient_based import AdaptedNetwork, GradientBased, take_batches
 from torchreptile.episodes import Episodes
 from torchreptile.errors import ConfigError
 from torchreptile.execution import sum_over_tasks
 from torchreptile.inner import InnerState, Params
 from torchreptile.minibatches import minibatches
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A place on the way of adapting.
+
+    Attributes:
+        steps: inner steps done.
+        losses: (steps since the last stage, T) their cross-entropies, each on its mini-batch and before the step.
+        learner: as adapted so far; of no use once the next stage is asked for, which goes on with its weights.
+    """
+
+    steps: int
+    losses: Tensor
+    learner: Adapted
 
 
 class FirstOrder(GradientBased):
@@ -41,6 +57,25 @@ class FirstOrder(GradientBased):
         Returns:
             The weights that the change is measured from, stacked or not, and the losses (steps, T).
         """
+
+    def stages(
+        self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor, stops: Sequence[int]
+    ) -> Iterator[Stage]:
+        """Adapt as :meth:`adapt` does, and stop on the way to look.
+
+        Args:
+            state, support_x, support_y, drawn: as for :meth:`adapt`.
+            stops: after how many inner steps, ascending; 0 is before the first.
+        """
+        start = self.start(state)
+        params, inner = self.inner_loop.stacked(start.params, start.inner, len(support_x))
+        learner = AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
+        batches, done = take_batches(support_x, support_y, drawn), 0
+        for stop in stops:
+            taken = list(islice(batches, stop - done))
+            losses = self.inner_loop.run(params, inner, taken) if taken else support_x.new_zeros(0, len(support_x))
+            done += len(taken)
+            yield Stage(done, losses, learner)
 
     def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
         """The mean over tasks of how far, and against which direction, inner steps moved the weights.
