@@ -1,11 +1,12 @@
-"""MANN and Meta-LSTM with all tasks side by side against the same algorithm done task by task.
+"""MANN, Meta-LSTM and the metric learners, all tasks side by side, against the same algorithm done task by task.
 
-    python benchmarks/sequence_learners.py [--rounds 5] [--tasks 16] [--out sequence_learners.json]
+    python benchmarks/task_by_task.py [--algorithms matching protonet] [--rounds 5] [--tasks 16] [--out FILE.json]
 
 Random images of Omniglot's size, 5-way, the published sizes, one meta-gradient per turn. "One by one" is the package
-itself with one task at a time: the arithmetic of a loop over tasks. "As usual" is Meta-LSTM as it is commonly written:
-one task at a time, nn.LSTMCell over coordinates, a cell that concatenates its inputs. They take turns in one process
-after a warm-up; medians, and the ratio to the package in each round.
+itself with one task at a time: the arithmetic of a loop over tasks. "As usual" is how it is commonly written, one task
+at a time: Meta-LSTM with nn.LSTMCell over coordinates and a cell that concatenates its inputs, the metric learners with
+four blocks of nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d and a backward pass. They take turns in one process
+after a warm-up; medians, and the ratio to the package in each round. (MAML and its kin: benchmarks/maml.py.)
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torchreptile.algorithms import build_algorithm
 from torchreptile.device import choose_device, keep_freed_memory
 from torchreptile.environment import environment
 from torchreptile.episodes import EpisodeSampler
+from torchreptile.execution import COMPILE_LARGE_FROM
 from torchreptile.models.coordinate_lstm import preprocessed
 from torchreptile.models.pooled_learner import PooledLearner
 from torchreptile.presets import preset
@@ -40,17 +42,17 @@ SHAPE = (1, 28, 28)
 class Settings:
     """What to measure."""
 
-    algorithms: tuple[str, ...] = ("mann", "meta-lstm")
+    algorithms: tuple[str, ...] = ("mann", "meta-lstm", "matching", "protonet")
     tasks: int = 16
     rounds: int = 5
     device: str = "cpu"
-    out: Path = Path("sequence_learners.json")
+    out: Path = Path("task_by_task.json")
 
 
 def meta_gradient(algorithm_name: str, tasks: int, at_a_time: int, device: torch.device) -> Callable[[], object]:
     """A meta-gradient of so many tasks, computed so many at a time."""
     config = preset("omniglot-1shot-5way", algorithm_name).replace(meta_batch=tasks, task_chunk=at_a_time)
-    algorithm = build_algorithm(config, SHAPE, device)
+    algorithm = build_algorithm(config, SHAPE, device, COMPILE_LARGE_FROM)  # as a training of some length chooses
     state, generator = algorithm.begin(0), torch.Generator(device).manual_seed(0)
     sampler = algorithm.sampler(random_store(SHAPE, device))
     return lambda: algorithm.meta_gradient(state, sampler.sample(tasks, generator), generator)
@@ -95,6 +97,39 @@ def usual_meta_lstm(tasks: int, device: torch.device) -> Callable[[], object]:
     return work
 
 
+def usual_metric(name: str, tasks: int, device: torch.device) -> Callable[[], object]:
+    """A meta-gradient of a metric learner, task after task, by modules and autograd alone."""
+    config = preset("omniglot-1shot-5way", name)
+    task, scale = config.task, config.method.attention_scale
+    way, shots, queries = task.training_way, task.images_per_class, task.train_queries
+    sampler = EpisodeSampler(random_store(SHAPE, device), way, shots, queries)
+    generator = torch.Generator(device).manual_seed(0)
+    blocks: list[nn.Module] = []
+    for channels in (1, 64, 64, 64):
+        blocks += [nn.Conv2d(channels, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)]
+    net = nn.Sequential(*blocks, nn.Flatten()).to(device)
+
+    def one(x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> None:
+        embedded = net(torch.cat([x, query_x]))
+        support, query = embedded[: len(x)], embedded[len(x) :]
+        if name == "matching":
+            cosines = F.cosine_similarity(query[:, None], support[None], dim=2)
+            logits = ((scale * cosines).softmax(1) @ F.one_hot(y, way).float()).log()
+            loss = F.nll_loss(logits, query_y)
+        else:
+            centres = torch.stack([support[y == label].mean(0) for label in range(way)])
+            loss = F.cross_entropy(-torch.cdist(query, centres).square(), query_y)
+        (loss / tasks).backward()
+
+    def work() -> None:
+        net.zero_grad()
+        e = sampler.sample(tasks, generator)
+        for task in range(tasks):
+            one(e.support_x[task], e.support_y[task], e.query_x[task], e.query_y[task])
+
+    return work
+
+
 def main(settings: Settings) -> None:
     """Measure, print and save."""
     keep_freed_memory()
@@ -106,6 +141,8 @@ def main(settings: Settings) -> None:
         }
         if name == "meta-lstm":
             works["as usual"] = usual_meta_lstm(settings.tasks, device)
+        if name in ("matching", "protonet"):
+            works["as usual"] = usual_metric(name, settings.tasks, device)
         taken: dict[str, list[float]] = {way: [] for way in works}
         for turn in range(settings.rounds + 1):
             for way, work in works.items():
