@@ -12,9 +12,10 @@ from rich.console import Console
 from tests.easy import small_config
 from torchreptile.commands import print_evaluation
 from torchreptile.data import Splits
-from torchreptile.evaluation import Evaluation, _result_from, evaluate
+from torchreptile.evaluation import Evaluation, evaluate
 from torchreptile.published import PUBLISHED_FURTHER, Published
 from torchreptile.report import report
+from torchreptile.results import measured_from
 from torchreptile.training import train
 
 SMALL = {"mann_units": 9, "mann_slots": 7, "mann_width": 5, "mann_heads": 2, "outer_steps": 2, "monitor_every": 1}
@@ -57,6 +58,6 @@ def test_an_evaluation_keeps_prints_and_shows_them(run: Path, monkeypatch: pytes
 
 def test_results_of_earlier_versions_have_none() -> None:
     accuracy = {"mean": 0.5, "ci95": 0.1, "episodes": 4}
-    result = _result_from({"transductive": accuracy, "non_transductive": accuracy})
+    result = measured_from({"transductive": accuracy, "non_transductive": accuracy})
     assert result.further == {}
     assert result.selected(True).mean == 0.5
