@@ -14,7 +14,7 @@ from torchreptile import cli
 from torchreptile.bench import bench
 from torchreptile.errors import ConfigError
 from torchreptile.models import for_images
-from torchreptile.report.speed import draw_bench
+from torchreptile.reports.speed import draw_bench
 from torchreptile.workloads import NAIVE, Candidate, naive_outer_steps, outer_steps
 
 CPU = torch.device("cpu")

@@ -25,7 +25,7 @@ from torchreptile.comparing import compare
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.evaluation import evaluate
 from torchreptile.presets import preset
-from torchreptile.report.comparison import draw_comparison
+from torchreptile.reports.comparison import draw_comparison
 
 PRESET = "glyphs-1shot-5way"
 SMALL: dict[str, Any] = {

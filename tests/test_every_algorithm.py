@@ -13,7 +13,7 @@ from torchreptile.algorithms import ALGORITHMS
 from torchreptile.data import Splits
 from torchreptile.evaluation import Evaluation, evaluate
 from torchreptile.learned import load_learned, save_weights
-from torchreptile.report import report
+from torchreptile.reports import report
 from torchreptile.training import resume, train
 
 SMALL = {"mann_units": 9, "mann_slots": 7, "mann_width": 5, "mann_heads": 2, "meta_lstm_units": 4} | {

@@ -14,7 +14,7 @@ from torchreptile.commands import print_evaluation
 from torchreptile.data import Splits
 from torchreptile.evaluation import Evaluation, evaluate
 from torchreptile.published import PUBLISHED_FURTHER, Published
-from torchreptile.report import report
+from torchreptile.reports import report
 from torchreptile.results import measured_from
 from torchreptile.training import train
 

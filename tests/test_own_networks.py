@@ -17,7 +17,7 @@ from torchreptile.data import Splits
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.evaluation import evaluate
 from torchreptile.models import Network, build_network, initial_params
-from torchreptile.report import report
+from torchreptile.reports import report
 from torchreptile.training import resume, train
 
 CPU = torch.device("cpu")
@@ -100,7 +100,7 @@ def test_trained_stopped_resumed_and_evaluated(tmp_path: Path, easy_data: Splits
         evaluate(tmp_path / "whole", episodes=20)
     with pytest.raises(ConfigError, match="one of your own is named with --model"):
         report(tmp_path / "whole")
-    assert [file.name for file in report(tmp_path / "whole", network)] == ["curves.png", "report.html"]
+    assert "report.html" in [file.name for file in report(tmp_path / "whole", network)]
 
 
 def test_batch_norm_goes_by_the_batch_and_nothing_is_left_behind() -> None:

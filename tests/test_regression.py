@@ -29,7 +29,7 @@ from torchreptile.learned import load_learned, save_weights
 from torchreptile.minibatches import minibatches
 from torchreptile.outer import OuterStep
 from torchreptile.presets import PRESETS, preset
-from torchreptile.report import report
+from torchreptile.reports import report
 from torchreptile.sampling import SineSampler
 from torchreptile.training import resume, train
 

@@ -19,7 +19,7 @@ from torchreptile.episodes import Episodes
 from torchreptile.errors import RunError
 from torchreptile.evaluation import Evaluation, evaluate
 from torchreptile.learned import load_learned
-from torchreptile.report import draw_curves, draw_episode, report, sample_episodes
+from torchreptile.reports import draw_curves, draw_episode, report, sample_episodes
 from torchreptile.training import train
 
 
@@ -39,12 +39,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> Path:
 def run(trained: Path, tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that run, to be read and damaged; it is not its curves that are looked at."""
     png = draw_curves(Config(), [])
-    monkeypatch.setattr("torchreptile.report.page.draw_curves", lambda config, metrics, dark=False: png)
+    monkeypatch.setattr("torchreptile.reports.page.draw_curves", lambda config, metrics, dark=False: png)
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def test_files_and_their_contents(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchreptile.report.page.draw_curves", draw_curves)
+    monkeypatch.setattr("torchreptile.reports.page.draw_curves", draw_curves)
     written = report(run)
     assert written == [run / name for name in ("curves.png", "report.html", "report.md", "report.csv")]
     with Image.open(written[0]) as picture:

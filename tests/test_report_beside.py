@@ -16,7 +16,7 @@ from torchreptile.cli import parse
 from torchreptile.data import Splits
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.evaluation import Evaluation, evaluate
-from torchreptile.report import report, report_beside
+from torchreptile.reports import report, report_beside
 from torchreptile.training import train
 
 

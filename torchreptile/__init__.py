@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torchreptile.evaluation import evaluate as evaluate
     from torchreptile.presets import preset as preset
     from torchreptile.regressor import FewShotRegressor as FewShotRegressor
-    from torchreptile.report import report as report
+    from torchreptile.reports import report as report
     from torchreptile.training import resume as resume
     from torchreptile.training import train as train
 
@@ -37,7 +37,7 @@ _HOMES = {
     "ImageStore": "torchreptile.data.store",
     "evaluate": "torchreptile.evaluation",
     "preset": "torchreptile.presets",
-    "report": "torchreptile.report",
+    "report": "torchreptile.reports",
     "resume": "torchreptile.training",
     "train": "torchreptile.training",
 }

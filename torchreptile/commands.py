@@ -196,7 +196,7 @@ def adapt(
     **settings: Any,
 ) -> int:
     """Fit to the support set, or load what was fitted; label; print a table or JSON; draw."""
-    from torchreptile.report.predictions import draw_predictions
+    from torchreptile.reports.predictions import draw_predictions
 
     network = _network(model)
     if is_classifier(source):
@@ -283,7 +283,7 @@ def compare(
 ) -> int:
     """Train and measure what is missing, print a table, and draw it."""
     from torchreptile import comparing
-    from torchreptile.report.comparison import draw_comparison
+    from torchreptile.reports.comparison import draw_comparison
 
     comparison = comparing.compare(preset, algorithms, seeds, out, split=split, episodes=episodes, **changes)
     if comparison is None:
@@ -368,8 +368,8 @@ def _spread(row: Row, measure: str) -> str:
 
 def report(runs: Sequence[Path], out: Path | None, model: str) -> int:
     """Draw, and name the files written."""
-    from torchreptile.report import report as report_one  # brings matplotlib, which the others do without
-    from torchreptile.report import report_beside
+    from torchreptile.reports import report as report_one  # brings matplotlib, which the others do without
+    from torchreptile.reports import report_beside
 
     if len(runs) == 1:
         written = report_one(runs[0], _network(model), out)
@@ -393,7 +393,7 @@ def bench(
     """Measure, print a table, write JSON and a picture."""
     from torchreptile import bench as benching
     from torchreptile import workloads
-    from torchreptile.report.speed import draw_bench
+    from torchreptile.reports.speed import draw_bench
 
     unknown = sorted(set(executions) - {workloads.NAIVE, *benching.EXECUTIONS})
     if unknown:

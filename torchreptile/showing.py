@@ -22,7 +22,7 @@ def show(task: TaskConfig, queries: int, out: Path) -> int:
         ConfigError: ``out`` is no .png file, or ``queries`` is below 1.
         DataError: no split of the data can be used.
     """
-    from torchreptile.report.sheet import describe, draw_sheet
+    from torchreptile.reports.sheet import describe, draw_sheet
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"out is {out}; it must end in .png")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from torchreptile.evaluation import split_store
 from torchreptile.learned import load_learned
-from torchreptile.report import draw_episode, sample_episodes
+from torchreptile.reports import draw_episode, sample_episodes
 
 GAP = 24  # pixels between episodes
 

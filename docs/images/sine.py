@@ -9,7 +9,7 @@ from pathlib import Path
 from torchreptile.data.sines import sines
 from torchreptile.fitting import fit_functions
 from torchreptile.learned import load_learned
-from torchreptile.report.functions import draw_by_step
+from torchreptile.reports.functions import draw_by_step
 
 WAVES = 2000
 

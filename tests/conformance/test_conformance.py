@@ -27,7 +27,8 @@ TWO_STEPS = ONE_STEP | {"inner_steps": 2, "eval_steps": 2, "inner_lr": 1.0, "out
 EMBEDDING = {"train_queries": 3, "outer_step_size": 6e-3}
 CLASSIFIER = {"train_way": 16, "train_shots": 1, "eval_steps": 40}
 ONE_SHOT = {"train_shots": 1}
-MEMORY = {"mann_units": 60, "mann_slots": 16, "mann_width": 20, "mann_heads": 2}
+# Not moved about: of images of 7 x 7 nothing would be left.
+MEMORY = {"mann_jitter": 0.0, "mann_units": 60, "mann_slots": 16, "mann_width": 20, "mann_heads": 2}
 OPTIMISER = {
     "train_queries": 3, "outer_step_size": 1e-2, "outer_clip": 0.0, "meta_lstm_units": 6, "meta_lstm_filters": 12,
 }  # fmt: skip

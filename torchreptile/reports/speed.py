@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from torchreptile.bench import Bench
-from torchreptile.report.curves import DPI, LIGHT
+from torchreptile.reports.curves import DPI, LIGHT
 from torchreptile.workloads import NAIVE
 
 

@@ -6,7 +6,7 @@ import io
 
 from torchreptile.comparing import Comparison
 from torchreptile.evaluation import MODES
-from torchreptile.report.curves import DPI, LIGHT
+from torchreptile.reports.curves import DPI, LIGHT
 
 OFFSET = 0.14  # of the two modes from the line of their algorithm
 NAMES = {"transductive": "transductive", "non_transductive": "each query alone", "mse": "after adaptation"}

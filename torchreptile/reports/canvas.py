@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from torchreptile.report.drawing import LIGHT
+from torchreptile.reports.drawing import LIGHT
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

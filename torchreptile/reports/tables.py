@@ -11,7 +11,7 @@ from typing import Any
 from torchreptile.config import Config
 from torchreptile.evaluation import Evaluation
 from torchreptile.progress import duration
-from torchreptile.report.recorded import SPLITS, Recorded
+from torchreptile.reports.recorded import SPLITS, Recorded
 
 CSV_COLUMNS = (
     "run", "algorithm", "trained_on", "outer_steps_done", "training_seconds", "training_seed", "dataset",

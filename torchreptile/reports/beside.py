@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from torchreptile.errors import ConfigError
 from torchreptile.progress import duration
-from torchreptile.report.curves import DARK, DPI, LIGHT, Ink, style
-from torchreptile.report.page import MODE_WORDS, PicturePair, render, write_report
-from torchreptile.report.recorded import SPLITS, Recorded, read_run
-from torchreptile.report.tables import differences, hardware, to_csv, to_markdown
+from torchreptile.reports.curves import DARK, DPI, LIGHT, Ink, style
+from torchreptile.reports.page import MODE_WORDS, PicturePair, render, write_report
+from torchreptile.reports.recorded import SPLITS, Recorded, read_run
+from torchreptile.reports.tables import differences, hardware, to_csv, to_markdown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

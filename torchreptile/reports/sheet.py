@@ -11,8 +11,8 @@ from torchreptile.data import ImageStore
 from torchreptile.data.splits import Split
 from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import DataError
-from torchreptile.report.canvas import GAP, fitting, line, png, stacked
-from torchreptile.report.drawing import LIGHT, draw_episode, scaled, tile_for
+from torchreptile.reports.canvas import GAP, fitting, line, png, stacked
+from torchreptile.reports.drawing import LIGHT, draw_episode, scaled, tile_for
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

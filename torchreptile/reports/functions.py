@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from torchreptile.fitting import Fitted
-from torchreptile.report.curves import DARK, DPI, LIGHT, Ink, style
+from torchreptile.reports.curves import DARK, DPI, LIGHT, Ink, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from torchreptile.report.canvas import GAP, fitting, line, png, stacked
-from torchreptile.report.drawing import LIGHT, scaled, tile_for
+from torchreptile.reports.canvas import GAP, fitting, line, png, stacked
+from torchreptile.reports.drawing import LIGHT, scaled, tile_for
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

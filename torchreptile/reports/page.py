@@ -20,12 +20,12 @@ from torchreptile.fitting import fit_functions
 from torchreptile.learned import Learned, load_learned
 from torchreptile.models import Network
 from torchreptile.presets import PRESETS, Preset
-from torchreptile.report.curves import draw_curves
-from torchreptile.report.drawing import draw_episode, letter
-from torchreptile.report.episodes import ShownEpisode, sample_episodes
-from torchreptile.report.functions import draw_by_step, draw_functions
-from torchreptile.report.recorded import SPLITS, Recorded, read_run
-from torchreptile.report.tables import to_csv, to_markdown
+from torchreptile.reports.curves import draw_curves
+from torchreptile.reports.drawing import draw_episode, letter
+from torchreptile.reports.episodes import ShownEpisode, sample_episodes
+from torchreptile.reports.functions import draw_by_step, draw_functions
+from torchreptile.reports.recorded import SPLITS, Recorded, read_run
+from torchreptile.reports.tables import to_csv, to_markdown
 from torchreptile.sampling import Store
 
 MODE_WORDS = {
@@ -140,7 +140,7 @@ def render(template: str, **values: Any) -> str:
     """A page from a template of this package."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    here = resources.files("torchreptile.report")
+    here = resources.files("torchreptile.reports")
     loader = FunctionLoader(lambda name: here.joinpath(name).read_text(encoding="utf-8"))
     engine = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader
