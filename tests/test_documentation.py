@@ -20,6 +20,7 @@ from tests.easy import REPOSITORY, easy_store, skip_without_native
 from torchreptile import data
 from torchreptile.algorithms import ALGORITHMS
 from torchreptile.cli import Command, Compare, Demo, Evaluate, Train, parse
+from torchreptile.comparing import plan
 from torchreptile.config import TaskConfig
 from torchreptile.data import Splits
 
@@ -103,10 +104,6 @@ def shortened(command: Command) -> Command:
     """The same on little work."""
     if isinstance(command, Evaluate):
         return dataclasses.replace(command, episodes=4)
-    if isinstance(command, Compare):
-        preset = command.preset.replace("omniglot", "glyphs")  # its trainings are processes that get real data
-        few = {"episodes": 2, "max_minutes": 0.0, "outer_steps": 2, "split_scheme": "default"}
-        return dataclasses.replace(command, preset=preset, **few)
     if not isinstance(command, Train) or command.resume is not None:
         return command
     config = command.config
@@ -144,7 +141,9 @@ def run_shell(content: str) -> None:
         else:
             assert words[0] == "reptile", f"{line}: not a command that this test can run"
             command = parse(words[1:])
-            if not isinstance(command, Demo):  # which would serve until it is told to stop
+            if isinstance(command, Compare):  # minutes of processes of their own; tests/test_comparing.py runs it
+                assert plan(command.preset, command.algorithms, command.seeds, command.episodes, {})
+            elif not isinstance(command, Demo):  # which would serve until it is told to stop
                 assert shortened(command).run() == 0, line
 
 
