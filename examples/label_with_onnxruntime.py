@@ -16,7 +16,11 @@ from PIL import Image, ImageOps
 
 def pixels(path: str, channels: int, side: int) -> np.ndarray:
     """The central square of a picture as (1, C, side, side) floats from 0 to 1."""
-    picture = ImageOps.exif_transpose(Image.open(path)).convert("L" if channels == 1 else "RGB")
+    picture = ImageOps.exif_transpose(Image.open(path))
+    if picture.has_transparency_data:  # laid on white paper
+        colours = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
+    picture = picture.convert("L" if channels == 1 else "RGB")
     square = min(picture.size)
     left, top = (picture.width - square) / 2, (picture.height - square) / 2
     box = (left, top, left + square, top + square)

@@ -108,6 +108,7 @@ def test_folders_of_other_names_are_no_truth(support: Path, query: Path) -> None
     labelled = label_pictures(classifier, query)
     assert labelled.truth is None
     assert labelled.right is None
+    assert labelled.strangers == ("wolf",)
     assert "true" not in labelled.to_csv().splitlines()[0]
 
 
@@ -134,6 +135,11 @@ def test_what_cannot_be_is_refused(support: Path, query: Path, tmp_path: Path) -
     fit_folder(classifier, support)
     classifier.save(saved)
     refused(ConfigError, "already; leave out --support, --steps", str(saved), *learn, *asked, "--steps", "3")
+    refused(ConfigError, "already; leave out --checkpoint", str(saved), *asked, "--checkpoint", "best")
+    refused(
+        ConfigError, "--csv is .*; there is no folder", WEIGHTS, *learn, *asked, "--csv", str(tmp_path / "no" / "o.csv")
+    )
+    refused(ConfigError, "its name must end in .safetensors", WEIGHTS, *learn, *asked, "--save", str(tmp_path / "z.pt"))
     divided = tmp_path / "divided"
     for split in ("train", "test"):
         (divided / split).mkdir(parents=True)

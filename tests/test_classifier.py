@@ -166,3 +166,51 @@ def test_a_larger_head_takes_more_steps_unless_told(store: ImageStore) -> None:
     learned = load_learned(WEIGHTS)
     for way, steps, wanted in ((3, None, 50), (5, None, 50), (7, None, 70), (7, 9, 9)):
         assert FewShotClassifier(WEIGHTS, steps=steps)._settings(learned, way).evaluation.eval_steps == wanted
+
+
+class Dropping(nn.Module):
+    """A network that draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layers(x)
+        return out
+
+
+def test_a_network_that_draws_follows_the_seed_too(store: ImageStore) -> None:
+    its = episode(store)
+    first, second, other = (
+        FewShotClassifier(Dropping(), image_shape=(1, 28, 28), steps=5, seed=seed)
+        .fit(its.support_x[0], its.support_y[0])
+        .predict_proba(its.query_x[0])
+        for seed in (3, 3, 4)
+    )
+    assert (first == second).all()
+    assert (first != other).any()
+
+
+def test_settings_count_from_the_next_fit(store: ImageStore) -> None:
+    its = episode(store)
+    classifier = fitted(its)
+    alone = classifier.predict_proba(its.query_x[0])
+    classifier.set_params(transductive=True)
+    assert (classifier.predict_proba(its.query_x[0]) == alone).all()
+    together = classifier.fit(its.support_x[0], LETTERS[its.support_y[0]]).predict_proba(its.query_x[0])
+    assert (together != alone).any()
+
+
+@pytest.mark.parametrize("labels", [[1, "a"], [None, "a"], [0.5, float("nan")], [(1, 2), (3, 4)]])
+def test_labels_that_cannot_be_told_apart_are_refused(labels: list[object]) -> None:
+    with pytest.raises(DataError, match="label"):
+        FewShotClassifier(WEIGHTS).fit(np.zeros((2, 28, 28), dtype=np.uint8), labels)
+
+
+def test_scores_of_labels_of_another_kind_are_refused(store: ImageStore) -> None:
+    its = episode(store)
+    classifier = FewShotClassifier(WEIGHTS, steps=1).fit(its.support_x[0], its.support_y[0])
+    with pytest.raises(DataError, match="and those it was fitted with int64"):
+        classifier.score(its.query_x[0], [str(label) for label in its.query_y[0].tolist()])

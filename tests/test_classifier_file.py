@@ -111,6 +111,22 @@ def test_a_module_of_ones_own_is_named_again(tmp_path: Path) -> None:
         FewShotClassifier.load(tmp_path / "own.safetensors")
 
 
+class Keeping(Net):
+    """One that keeps a buffer, which weights do not hold."""
+
+    def __init__(self) -> None:
+        super().__init__((3, 20, 20), 2)
+        self.register_buffer("mean", torch.ones(3))
+
+
+def test_a_module_with_buffers_is_not_saved_without_them(tmp_path: Path) -> None:
+    shape = (3, 20, 20)
+    classifier = FewShotClassifier(Keeping(), image_shape=shape, steps=1).fit(images(4, 0, shape), [0, 1, 0, 1])
+    with pytest.raises(ConfigError, match="Keeping keeps mean in buffers"):
+        classifier.save(tmp_path / "own.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_step_leaves_the_weights_as_they_are() -> None:
     learned = load_learned(WEIGHTS)
     algorithm = build_algorithm(learned.config.replace(eval_steps=0), SHAPE, torch.device("cpu"))
@@ -136,7 +152,7 @@ def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
         classifier.save(tmp_path / "other.safetensors")
 
 
-@pytest.mark.parametrize("damage", ["gone", "weights", "labels", "classes", "images", "dtype", "adapted", "settings"])
+@pytest.mark.parametrize("damage", ["gone", "weights", "labels", "classes", "images", "kind", "adapted", "settings"])
 def test_what_cannot_be_read_is_refused(saved: Path, damage: str) -> None:
     if damage == "gone":
         saved.unlink()
@@ -153,8 +169,8 @@ def test_what_cannot_be_read_is_refused(saved: Path, damage: str) -> None:
         card["classifier"]["classes"].append("d")
     elif damage == "images":
         tensors["support.images"] = tensors["support.images"][:, :, 1:].contiguous()
-    elif damage == "dtype":
-        card["classifier"]["dtype"] = "|O"
+    elif damage == "kind":
+        card["classifier"]["classes"] = [{"x": 1}, {"y": 2}, {"z": 3}]
     elif damage == "adapted":
         tensors["adapted.head.bias"] = torch.zeros(4)
     else:

@@ -118,7 +118,9 @@ def test_help_does_not_import_torch() -> None:
 def test_default_folder_never_collides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
-    assert cli._free_folder("mine") == Path("runs/mine-2")
+    assert cli._free(Path("runs") / "mine") == Path("runs/mine-2")
+    (tmp_path / "runs" / "p.png").touch()
+    assert cli._free(Path("runs") / "p.png") == Path("runs/p-2.png")
 
 
 def test_dry_run_writes_nothing(

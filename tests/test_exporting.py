@@ -101,7 +101,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     classifier.fit(images(4), ["x", "y"] * 2)
     with pytest.raises(ConfigError, match=r"c.pt ends in .pt; a program's name ends in .pt2 or .onnx"):
         classifier.export(tmp_path / "c.pt")
-    classifier.set_params(transductive=True)
+    classifier.set_params(transductive=True).fit(images(4), ["x", "y"] * 2)
     with pytest.raises(ConfigError, match="a program labels each image alone"):
         classifier.export(tmp_path / "c.pt2")
     own = FewShotClassifier(LooksAtItsData(), image_shape=SHAPE, steps=1, batch=2).fit(images(4), ["x", "y"] * 2)

@@ -25,12 +25,14 @@ class Labelled:
         files: N pictures.
         truth: the class whose folder a picture lies in; None for all where folders do not have the classes' names.
         probabilities: (N, K) how sure the classifier is of each class.
+        strangers: folders that have no class's name, where others have.
     """
 
     classes: tuple[str, ...]
     files: tuple[PictureFile, ...]
     truth: tuple[str, ...] | None
     probabilities: NDArray[np.float32]
+    strangers: tuple[str, ...] = ()
 
     @property
     def predicted(self) -> list[str]:
@@ -108,4 +110,8 @@ def label_pictures(classifier: FewShotClassifier, query: Path) -> Labelled:
     files = tuple(picture for picture, _ in pairs)
     probabilities = classifier.predict_proba([picture.path for picture in files])
     truth = tuple(name for _, name in pairs)
-    return Labelled(classes, files, truth if set(truth) <= set(classes) else None, probabilities)
+    if set(truth) <= set(classes):
+        return Labelled(classes, files, truth, probabilities)
+    some = bool(set(truth) & set(classes))
+    others = sorted({name or "a picture outside of the folders" for name in set(truth) - set(classes)})
+    return Labelled(classes, files, None, probabilities, tuple(others) if some else ())

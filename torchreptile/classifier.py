@@ -28,6 +28,7 @@ from torchreptile.models import Network
 if TYPE_CHECKING:
     from torchreptile.exporting import Notes
 
+AVERAGES = ("running_mean", "running_var", "num_batches_tracked")  # BatchNorm's, which are not used
 QUERIES_AT_A_TIME = 64  # bounds memory
 
 
@@ -88,7 +89,8 @@ class FewShotClassifier(Estimator):
             DataError: images or labels cannot be used.
             ConfigError, RunError: the weights or settings cannot.
         """
-        names, y = np.unique(_labels(labels), return_inverse=True)
+        labels = _labels(labels)
+        names, y = np.unique(labels, return_inverse=True)
         if len(names) < 2:
             raise DataError(f"there is one class, {names[0]!r}; at least two are needed to tell apart")
         learned, shape, network = self._source()
@@ -123,7 +125,7 @@ class FewShotClassifier(Estimator):
         self._require_fitted()
         queries = _floats(as_images(images, self.image_shape_), self._device, self._algorithm.config)
         with torch.no_grad():
-            if self.transductive:
+            if self._set["transductive"]:
                 logits = self._adapted.together(queries)
             else:
                 parts = torch.split(queries, QUERIES_AT_A_TIME, dim=1)
@@ -134,6 +136,8 @@ class FewShotClassifier(Estimator):
     def score(self, images: Any, labels: Iterable[Any]) -> float:
         """The share of images whose predicted label is the given one, from 0 to 1."""
         truth, answers = _labels(labels), self.predict(images)
+        if (truth.dtype.kind == "U") != (answers.dtype.kind == "U"):
+            raise DataError(f"labels are {truth.dtype.name}, and those it was fitted with {answers.dtype.name}")
         if len(truth) != len(answers):
             raise DataError(f"there are {len(answers)} images and {len(truth)} labels")
         return float((answers == truth).mean())
@@ -156,7 +160,7 @@ class FewShotClassifier(Estimator):
             support=self._support,
             labels=self._labels,
             classes=self.classes_,
-            settings={name: getattr(self, name) for name in ("steps", "batch", "transductive", "seed")},
+            settings=self._set,
         )
         classifier_file.write(what, Path(path))
 
@@ -177,13 +181,13 @@ class FewShotClassifier(Estimator):
         from torchreptile.exporting import export
 
         self._require_fitted()
-        if self.transductive:
+        if self._set["transductive"]:
             raise ConfigError("transductive is True; a program labels each image alone, so fit without it")
         state, config = self._algorithm.settled(self._state_before, self._adapted)
-        network, cpu = self._own_network(), torch.device("cpu")
+        network, cpu = self._network, torch.device("cpu")
         plain = build_algorithm(config.replace(execution="loop"), self.image_shape_, cpu, network=network)
         state = state.mapped(lambda tensor: tensor.to(cpu))
-        drawn = plain.draw(1, len(self._support), torch.Generator().manual_seed(self.seed))
+        drawn = plain.draw(1, len(self._support), torch.Generator().manual_seed(self._set["seed"]))
         with torch.no_grad():
             adapted = plain.adapt(state, _floats(self._support, cpu, config), self._labels[None], drawn)
         classes, expected = [str(name) for name in self.classes_.tolist()], self.predict_proba(self._support)
@@ -234,17 +238,28 @@ class FewShotClassifier(Estimator):
         """Become a classifier of these ``support`` images (N, C, H, W) uint8 and ``labels`` (N,)."""
         device = choose_device(self.device)
         state = state.mapped(lambda tensor: tensor.to(device))
-        drawn = algorithm.draw(1, len(support), torch.Generator(device).manual_seed(self.seed))
-        with torch.no_grad():
+        generator = torch.Generator(device).manual_seed(self.seed)
+        drawn = algorithm.draw(1, len(support), generator)
+        with torch.no_grad(), algorithm.own_draws(generator):
             shown = _floats(support, device, algorithm.config)
             self._adapted: Adapted = algorithm.adapt(state, shown, labels.to(device)[None], drawn)
         self._algorithm, self._state_before, self._support, self._labels = algorithm, state, support, labels
         self._device = device
+        # What was set when this was learned; later changes count from the next fit.
+        self._set: dict[str, Any] = {name: getattr(self, name) for name in ("steps", "batch", "transductive", "seed")}
+        self._network = self._own_network()
         channels, height, width = algorithm.blueprint.image_shape
         self.image_shape_ = (channels, height, width)
 
     def _own_module(self) -> Learned:
         """A module of one's own as meta-learned weights."""
+        assert isinstance(self.weights, nn.Module)
+        kept = [name for name, _ in self.weights.named_buffers() if name.rpartition(".")[2] not in AVERAGES]
+        if kept:
+            raise ConfigError(
+                f"{type(self.weights).__name__} keeps {', '.join(kept)} in buffers, which a file of weights does not "
+                "hold; make them constants of its code, or parameters"
+            )
         channels, side, _ = self.image_shape_
         config = self._algorithm.config.replace(dataset="folder", data="own", image_size=side, grey=channels == 1)
         return Learned(type(self.weights).__name__, config, self._state_before, 0, None)
@@ -277,7 +292,7 @@ class FewShotClassifier(Estimator):
         # Every class is in a mini-batch as often as in the weights' own evaluation. A head for more classes begins
         # further from where it must go: with as many steps as it has times the classes it does much better.
         larger = way / own.task.way
-        batch = self.batch or math.ceil(own.evaluation.eval_batch * larger)
+        batch = math.ceil(own.evaluation.eval_batch * larger) if self.batch is None else self.batch
         steps = math.ceil(own.evaluation.eval_steps * max(1.0, larger)) if self.steps is None else self.steps
         return own.replace(
             way=way,
@@ -317,4 +332,13 @@ def _labels(labels: Iterable[Any]) -> NDArray[Any]:
     given = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else list(labels))
     if given.ndim != 1 or not len(given):
         raise DataError(f"labels have the shape {given.shape}; give one label per image, (N,)")
+    mixed = (
+        given.dtype.kind == "U" and not isinstance(labels, np.ndarray) and not all(isinstance(x, str) for x in labels)
+    )
+    if mixed or given.dtype.kind == "O":
+        raise DataError(
+            "labels are of several kinds, or of one that cannot be sorted; give strings alone or numbers alone"
+        )
+    if given.dtype.kind == "f" and np.isnan(given).any():
+        raise DataError("a label is NaN; give every image a label")
     return given

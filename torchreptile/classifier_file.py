@@ -63,7 +63,6 @@ def write(what: Remembered, path: Path) -> None:
     card = {
         "classifier": {
             "classes": what.classes.tolist(),
-            "dtype": what.classes.dtype.str,
             "settings": what.settings,
             "evaluation": what.evaluation,
         }
@@ -86,15 +85,14 @@ def read(path: Path) -> Remembered:
     learned, tensors = read_weights(path)
     try:
         support, labels = tensors[IMAGES], tensors[LABELS]
-        dtype = np.dtype(card["dtype"])
-        classes = np.array(card["classes"], dtype=dtype)
+        classes = np.array(card["classes"])
         adapted = {name.removeprefix(ADAPTED): p for name, p in tensors.items() if name.startswith(ADAPTED)}
         settings = {name: card["settings"][name] for name in ("steps", "batch", "transductive", "seed")}
         evaluation = {name: int(card["evaluation"][name]) for name in ("eval_steps", "finetune_steps")}
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{path}: not a readable classifier ({error})") from error
     sound = (
-        dtype.kind in KINDS
+        classes.dtype.kind in KINDS
         and classes.ndim == 1
         and support.dtype == torch.uint8
         and support.shape[1:] == learned.config.task.image_shape

@@ -99,7 +99,7 @@ class Train:
             return commands.resume(self.resume, self.tensorboard, self.model)
         if self.pretrained:
             return self._evaluation().run()
-        out = self.out or _free_folder(self._name())
+        out = self.out or _free(Path("runs") / self._name())
         if self.dry_run:
             return commands.describe(self.config, out, self.model)
         return commands.train(self.config, out, self.tensorboard, self.model)
@@ -223,8 +223,8 @@ class Adapt:
     """What to learn from: a folder with a folder of pictures for every class, whose name is the label."""
     csv: Path | None = None
     """Also write the predictions to this file."""
-    picture: Path = Path("predictions.png")
-    """Picture of the support set and the labelled pictures."""
+    picture: Path | None = None
+    """Picture of the support set and the labelled pictures; by default a new one under runs/."""
     save: Path | None = None
     """Keep the classifier in this .safetensors file (and a .json beside it)."""
     checkpoint: Literal["last", "best"] = "last"
@@ -251,7 +251,7 @@ class Adapt:
             self.source,
             self.support,
             self.query,
-            commands.AdaptFiles(self.csv, self.picture, self.save),
+            commands.AdaptFiles(self.csv, self.picture or _free(Path("runs") / "predictions.png"), self.save),
             self.model,
             self.checkpoint,
             self.json,
@@ -343,7 +343,7 @@ class Report:
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
     """Run folders."""
     out: Path | None = None
-    """Folder to write to; by default the run's own, of several runs runs/report."""
+    """Folder to write to; by default the run's own, of several runs a new one under runs/."""
     model: str = ""
     """The network of your own that was trained, such as net.py:Net: see reptile train --help."""
 
@@ -351,7 +351,8 @@ class Report:
         """Draw, and say where."""
         from torchreptile import commands
 
-        return commands.report(self.runs, self.out, self.model)
+        several = _free(Path("runs") / "report") if len(self.runs) > 1 else None
+        return commands.report(self.runs, self.out or several, self.model)
 
 
 @dataclass(frozen=True)
@@ -529,13 +530,13 @@ def _at_least_one(workers: int) -> int:
     return workers
 
 
-def _free_folder(name: str) -> Path:
-    """runs/NAME, or runs/NAME-2 ... where that is taken."""
-    folder, number = Path("runs") / name, 1
-    while folder.exists():
+def _free(path: Path) -> Path:
+    """The path, or NAME-2, NAME-3 ... where that is taken."""
+    free, number = path, 1
+    while free.exists():
         number += 1
-        folder = Path("runs") / f"{name}-{number}"
-    return folder
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
 
 
 Command = Train | Evaluate | Adapt | Export | Compare | Report | Bench | Demo | Data | Presets

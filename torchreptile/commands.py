@@ -184,6 +184,19 @@ class AdaptFiles:
     picture: Path
     classifier: Path | None
 
+    def check(self) -> None:
+        """Refuse names that cannot be written to, before anything is computed.
+
+        Raises:
+            ConfigError: another suffix than .png or .safetensors, or a folder that is not there.
+        """
+        for flag, path, suffix in (("picture", self.picture, ".png"), ("save", self.classifier, ".safetensors")):
+            if path is not None and path.suffix != suffix:
+                raise ConfigError(f"--{flag} is {path}; its name must end in {suffix}")
+        for flag, path in (("csv", self.csv), ("picture", self.picture), ("save", self.classifier)):
+            if path is not None and path.parent != Path("runs") and not path.parent.is_dir():
+                raise ConfigError(f"--{flag} is {path}; there is no folder {path.parent}")
+
 
 def adapt(
     source: Path,
@@ -198,9 +211,10 @@ def adapt(
     """Fit to the support set, or load what was fitted; label; print a table or JSON; draw."""
     from torchreptile.reports.predictions import draw_predictions
 
+    files.check()
     network = _network(model)
     if is_classifier(source):
-        _refuse_adapting_again(source, support, settings)
+        _refuse_adapting_again(source, support, settings | {"checkpoint": checkpoint})
         classifier = FewShotClassifier.load(source, network=network, device=settings["device"])
     elif support is None:
         raise ConfigError(f"{source} has not learned your classes yet; name a folder of class folders by --support")
@@ -215,6 +229,7 @@ def adapt(
         write_text(files.csv, labelled.to_csv())
     if files.classifier is not None:
         classifier.save(files.classifier)
+    files.picture.parent.mkdir(exist_ok=True)
     with replacing(files.picture) as temporary:
         temporary.write_bytes(drawn)
     if as_json:
@@ -235,6 +250,7 @@ def _refuse_adapting_again(source: Path, support: Path | None, settings: dict[st
     """
     given = {"support": support is not None, "steps": settings["steps"] is not None}
     given |= {"transductive": settings["transductive"], "seed": settings["seed"] != 0}
+    given |= {"checkpoint": settings["checkpoint"] != "last"}
     if any(given.values()):
         flags = ", ".join(f"--{name}" for name, is_given in given.items() if is_given)
         raise ConfigError(f"{source} is a classifier that has learned its classes already; leave out {flags}")
@@ -253,6 +269,9 @@ def print_labelled(labelled: Labelled, console: Console) -> None:
         right = [] if labelled.truth is None else ["" if said == labelled.truth[number] else "wrong"]
         table.add_row(Text(file.name), Text(said), f"{100 * sure:.1f}%", *right)
     console.print(table)
+    if labelled.strangers:
+        names = ", ".join(labelled.strangers)
+        console.print(f"no accuracy: {names} is not the name of a class", highlight=False, soft_wrap=True, markup=False)
     if labelled.right is not None:
         of = len(labelled.files)
         console.print(f"{labelled.right:,} of {of:,} right ({100 * labelled.right / of:.1f}%)", highlight=False)

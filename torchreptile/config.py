@@ -469,6 +469,9 @@ class Config:
     def _check_functions(self) -> None:
         """What makes sense for functions alone, and what does not."""
         method, title = self.method, self.task.title
+        drawings = not self.task.regression and method.algorithm != "mann"
+        why = "mann inverts its images itself" if method.algorithm == "mann" else f"the tasks of {title} are functions"
+        require(drawings or not self.task.inverted, f"inverted is set, but {why}; leave it out")
         if self.task.regression:
             require(
                 method.algorithm in FIT_FUNCTIONS,

@@ -76,5 +76,9 @@ def answers_by_step(
     drawn = algorithm.draw(tasks, points, generator)
     parts = [drawn[:, :steps] for steps in range(1, drawn.shape[1] + 1)] or [drawn]
     learners = [algorithm.unadapted(state, episodes.support_x)]
-    learners += [algorithm.adapt(state, episodes.support_x, episodes.support_y, part) for part in parts]
+    before = generator.get_state()
+    for part in parts:
+        generator.set_state(before)  # what a network draws itself is the same on every way: they are one way
+        with algorithm.own_draws(generator):
+            learners.append(algorithm.adapt(state, episodes.support_x, episodes.support_y, part))
     return [learner.alone(episodes.query_x) for learner in learners]

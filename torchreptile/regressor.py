@@ -98,8 +98,9 @@ class FewShotRegressor(Estimator):
         x, known = torch.from_numpy(points), torch.from_numpy(values)
         if scale is not None:
             x, known = scale.standard_x(x), scale.standard_y(known)
-        drawn = algorithm.draw(1, len(x), torch.Generator(device).manual_seed(self.seed))
-        with torch.no_grad():
+        generator = torch.Generator(device).manual_seed(self.seed)
+        drawn = algorithm.draw(1, len(x), generator)
+        with torch.no_grad(), algorithm.own_draws(generator):
             self._adapted: Adapted = algorithm.adapt(
                 state.mapped(lambda tensor: tensor.to(device)), _task(x, device), _task(known, device), drawn
             )

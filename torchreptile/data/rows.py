@@ -83,6 +83,10 @@ def _check_header(file: Path, header: list[str], task_column: str) -> None:
     said = f"{file}: line 1 has {', '.join(map(repr, header)) or 'nothing'}"
     if task_column and task_column not in header:
         raise DataError(f"{said}; one file for all tasks needs a column {task_column}, or give a folder of files")
+    if not task_column and "task" in header:
+        raise DataError(
+            f"{said}; in a folder every file is one task: leave out the column task, or give one file alone"
+        )
     if "" in header or len(set(header)) < len(header):
         raise DataError(f"{said}; it must name every column, each once")
     if len(header) < (3 if task_column else 2):

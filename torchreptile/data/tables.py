@@ -183,5 +183,5 @@ def _columns(root: Path, columns: tuple[str, ...], named: str) -> tuple[tuple[st
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each column, 1 for one that never changes."""
-    deviation = values.std(0, correction=0)
-    return values.mean(0), torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    deviation, changes = values.std(0, correction=0), values.amax(0) > values.amin(0)
+    return values.mean(0), torch.where(changes & (deviation > 0), deviation, torch.ones_like(deviation))

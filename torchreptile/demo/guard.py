@@ -71,7 +71,7 @@ class Guard:
     def _refused(self, request: Request) -> Response | None:
         """What to answer instead, if anything."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _place(origin) != host:
             return refusal(403, f"requests from {origin} are not answered; open the demo's own page")
         return self._by_token(request) if self.token else _by_host(host)
 
@@ -94,6 +94,14 @@ def _by_host(host: str) -> Response | None:
     if name is not None and is_loopback(name):
         return None
     return refusal(403, "only 127.0.0.1, localhost and [::1] are answered here; open the address that was printed")
+
+
+def _place(origin: str) -> str | None:
+    """Host and port of an origin; None of what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _parses(host: str) -> bool:

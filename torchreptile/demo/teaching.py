@@ -120,6 +120,8 @@ class Teacher:
                 f"{self.learned.name} was trained by {own.method.algorithm}; the demo shows how weights of reptile or "
                 "foml adapt"
             )
+        if self.learned.state.params.keys() != algorithm.shapes.keys():
+            raise ConfigError(f"{self.learned.name} is of a network of your own; the demo shows the built-in ones")
         learned = with_outputs(self.learned, algorithm)
         learned.require_fit(algorithm)
         return algorithm, learned.state.mapped(lambda tensor: tensor.to(self.device))

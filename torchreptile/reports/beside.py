@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torchreptile.progress import duration
 from torchreptile.reports.curves import DARK, DPI, LIGHT, Ink, style
 from torchreptile.reports.page import MODE_WORDS, PicturePair, render, write_report
 from torchreptile.reports.recorded import SPLITS, Recorded, read_run
-from torchreptile.reports.tables import differences, hardware, to_csv, to_markdown
+from torchreptile.reports.tables import differences, hardware, measured_on, to_csv, to_markdown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +35,8 @@ def report_beside(paths: Sequence[Path | str], out: Path | str) -> list[Path]:
     resolved = [run.folder.path.resolve() for run in runs]
     if len(set(resolved)) < len(resolved):
         raise ConfigError(f"a run is named twice among {', '.join(map(str, paths))}")
+    if len({run.name for run in runs}) < len(runs):
+        runs = [replace(run, name=str(path)) for run, path in zip(runs, paths, strict=True)]
     if len({run.config.task.regression for run in runs}) > 1:
         raise ConfigError("some of these runs label images and some fit functions; report them apart")
     pair = [draw_beside(runs, dark=dark) for dark in (False, True)]
@@ -67,12 +70,12 @@ def _measured(runs: Sequence[Recorded]) -> list[dict[str, Any]]:
     groups: dict[str, list[dict[str, str]]] = {}
     for run in runs:
         for evaluation in run.evaluations:
-            task = evaluation.config.task
-            what = f"{task.title}, {task.kind}, {SPLITS[evaluation.split]} {task.members}"
+            what = measured_on(evaluation)
+            made = f"{evaluation.config.adaptation}, after {evaluation.step:,} outer steps, seed {evaluation.seed}"
             for number, (name, measured) in enumerate(evaluation.result.measures().items()):
                 line = {
                     "run": "" if number else run.name,  # once for all of its measures
-                    "adaptation": "" if number else evaluation.config.adaptation,
+                    "adaptation": "" if number else made,
                     "mode": MODE_WORDS.get(name, (name,))[0],
                     "accuracy": str(measured),
                     "published": evaluation.beside(name),
@@ -117,7 +120,7 @@ def draw_beside(runs: Sequence[Recorded], *, dark: bool = False) -> bytes:
 def _draw_run(by_step: Axes, by_time: Axes, run: Recorded, number: int, dark: bool) -> None:
     split, mode = _monitored(run)
     times = 1 if run.config.task.regression else 100
-    lines = [line for line in run.metrics if f"{split}_{mode}" in line]
+    lines = [line for line in run.metrics if {f"{split}_{mode}", f"{split}_{mode}_ci95"} <= line.keys()]
     values = [times * line[f"{split}_{mode}"] for line in lines]
     margins = [times * line[f"{split}_{mode}_ci95"] for line in lines]
     low = [value - margin for value, margin in zip(values, margins, strict=True)]

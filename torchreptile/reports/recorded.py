@@ -22,6 +22,7 @@ class Recorded:
     """What a training left behind, or has come to so far.
 
     Attributes:
+        name: the folder's, for people.
         folder: where.
         config: its settings.
         environment: versions, hardware, command.
@@ -31,6 +32,7 @@ class Recorded:
         seconds: of training at the last checkpoint.
     """
 
+    name: str
     folder: RunFolder
     config: Config
     environment: dict[str, Any]
@@ -38,11 +40,6 @@ class Recorded:
     evaluations: list[Evaluation]
     step: int
     seconds: float
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.folder.path.resolve().name
 
 
 def read_run(path: Path) -> Recorded:
@@ -55,7 +52,7 @@ def read_run(path: Path) -> Recorded:
     config, environment, metrics = folder.config(), _environment(folder), _metrics(folder)
     last = load_checkpoint(folder.last)
     step = max([last.step, *(line["step"] for line in metrics)])  # the metrics may know more already
-    return Recorded(folder, config, environment, metrics, _evaluations(folder), step, last.seconds)
+    return Recorded(path.resolve().name, folder, config, environment, metrics, _evaluations(folder), step, last.seconds)
 
 
 def _environment(folder: RunFolder) -> dict[str, Any]:

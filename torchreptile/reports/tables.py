@@ -15,8 +15,8 @@ from torchreptile.reports.recorded import SPLITS, Recorded
 
 CSV_COLUMNS = (
     "run", "algorithm", "trained_on", "outer_steps_done", "training_seconds", "training_seed", "dataset",
-    "split_scheme", "split", "way", "shots", "train_shots", "measure", "mean", "ci95", "episodes", "seed", "published",
-    "published_source", "adaptation", "torch", "hardware", "command",
+    "split_scheme", "split", "way", "shots", "train_shots", "evaluated_step", "measure", "mean", "ci95", "episodes",
+    "seed", "published_percent", "published_source", "adaptation", "torch", "hardware", "command",
 )  # fmt: skip
 
 
@@ -44,14 +44,15 @@ def _csv_lines(evaluation: Evaluation) -> list[dict[str, Any]]:
     task, environment = evaluation.config.task, evaluation.environment
     common = {
         "dataset": task.title, "split_scheme": task.split_scheme, "split": evaluation.split, "way": task.way,
-        "shots": task.shots, "seed": evaluation.seed, "adaptation": evaluation.config.adaptation,
+        "shots": task.shots, "evaluated_step": evaluation.step, "seed": evaluation.seed,
+        "adaptation": evaluation.config.adaptation,
         "torch": environment.get("torch", ""), "hardware": hardware(environment),
         "command": str(environment.get("command") or ""),
     }  # fmt: skip
     lines = []
     for name, measured in evaluation.result.measures().items():
         cell = evaluation.published(name)
-        beside = {"published": cell.accuracy, "published_source": cell.source} if cell else {}
+        beside = {"published_percent": cell.accuracy, "published_source": cell.source} if cell else {}
         one = {"measure": name, "mean": measured.mean, "ci95": measured.ci95, "episodes": measured.episodes}
         lines.append(common | one | beside)
     return lines
@@ -68,7 +69,11 @@ def to_markdown(runs: Sequence[Recorded]) -> str:
     measured = [line for run in runs for evaluation in run.evaluations for line in markdown_lines(run, evaluation)]
     parts.append("## Measured\n")
     if measured:
-        parts.append(_table(("run", "measured on", "measure", "± 95% CI", "published", "episodes", "seed"), measured))
+        parts.append(
+            _table(
+                ("run", "measured on", "measure", "± 95% CI", "published", "outer steps", "episodes", "seed"), measured
+            )
+        )
     else:
         parts.append("Nothing yet: `reptile evaluate RUN` measures on test classes.")
     if differing := differences([run.config for run in runs]):
@@ -79,8 +84,7 @@ def to_markdown(runs: Sequence[Recorded]) -> str:
 
 def markdown_lines(run: Recorded, evaluation: Evaluation) -> list[tuple[str, ...]]:
     """One line per measure of an evaluation."""
-    task = evaluation.config.task
-    where = f"{task.title}, {task.kind}, {SPLITS[evaluation.split]} {task.members}"
+    where = measured_on(evaluation)
     return [
         (
             run.name,
@@ -88,11 +92,23 @@ def markdown_lines(run: Recorded, evaluation: Evaluation) -> list[tuple[str, ...
             name.replace("_", "-"),
             str(measured),
             evaluation.beside(name),
+            f"{evaluation.step:,}",
             f"{measured.episodes:,}",
             str(evaluation.seed),
         )
         for name, measured in evaluation.result.measures().items()
     ]
+
+
+def measured_on(evaluation: Evaluation) -> str:
+    """The classes or tasks, told apart from all others: data, kind of task, split and how it was divided."""
+    task = evaluation.config.task
+    how = [] if task.regression else [f"split scheme {task.split_scheme}"]
+    how += [f"split seed {task.split_seed}"] if task.split_seed else []
+    how += ["inverted"] if task.inverted else []
+    how += [task.data] if task.data else []
+    division = f" ({', '.join(how)})" if how else ""
+    return f"{task.title}{division}, {task.kind}, {SPLITS[evaluation.split]} {task.members}"
 
 
 def differences(configs: Sequence[Config]) -> list[tuple[str, list[str]]]:
