@@ -32,6 +32,8 @@ def pixels(path: str, channels: int, side: int) -> np.ndarray:
 
 def main() -> None:
     """Print a label and how sure it is for every picture named."""
+    if len(sys.argv) < 3:
+        sys.exit("usage: label_with_onnxruntime.py PROGRAM.onnx PICTURE ...")
     program, *pictures = sys.argv[1:]
     session = onnxruntime.InferenceSession(program)
     notes = session.get_modelmeta().custom_metadata_map

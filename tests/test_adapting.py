@@ -140,6 +140,9 @@ def test_what_cannot_be_is_refused(support: Path, query: Path, tmp_path: Path) -
         ConfigError, "--csv is .*; there is no folder", WEIGHTS, *learn, *asked, "--csv", str(tmp_path / "no" / "o.csv")
     )
     refused(ConfigError, "its name must end in .safetensors", WEIGHTS, *learn, *asked, "--save", str(tmp_path / "z.pt"))
+    same = ("--save", str(tmp_path / "k.safetensors"), "--csv", str(tmp_path / "k.json"))
+    refused(ConfigError, "name the same file", WEIGHTS, *learn, *asked, *same)
+    refused(ConfigError, "nofile.safetensors: there is no such file", str(tmp_path / "nofile.safetensors"), *asked)
     divided = tmp_path / "divided"
     for split in ("train", "test"):
         (divided / split).mkdir(parents=True)

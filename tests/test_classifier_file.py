@@ -152,7 +152,9 @@ def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
         classifier.save(tmp_path / "other.safetensors")
 
 
-@pytest.mark.parametrize("damage", ["gone", "weights", "labels", "classes", "images", "kind", "adapted", "settings"])
+@pytest.mark.parametrize(
+    "damage", ["gone", "weights", "labels", "classes", "images", "kind", "adapted", "settings", "other"]
+)
 def test_what_cannot_be_read_is_refused(saved: Path, damage: str) -> None:
     if damage == "gone":
         saved.unlink()
@@ -173,10 +175,19 @@ def test_what_cannot_be_read_is_refused(saved: Path, damage: str) -> None:
         card["classifier"]["classes"] = [{"x": 1}, {"y": 2}, {"z": 3}]
     elif damage == "adapted":
         tensors["adapted.head.bias"] = torch.zeros(4)
-    else:
+    elif damage == "settings":
         card["classifier"]["settings"].pop("seed")
+    if damage == "other":
+        tensors["support.labels"] = tensors["support.labels"].flip(0)
+    else:
+        del card["sha256"]  # what else is damaged must show by itself
     card_file.write_text(json.dumps(card))
     save_file(tensors, saved)
-    said = {"weights": "not adapted to anything", "adapted": "do not fit", "settings": "not a readable classifier"}
+    said = {
+        "weights": "not adapted to anything",
+        "adapted": "do not fit",
+        "settings": "not a readable classifier",
+        "other": "not the file that mine.json belongs to",
+    }
     with pytest.raises(RunError, match=said.get(damage, "do not belong together")):
         FewShotClassifier.load(saved)

@@ -75,8 +75,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     FewShotClassifier(WEIGHTS, steps=2).fit(images(4), ["x", "ü"] * 2).save(saved)
     assert parse(["export", str(saved), "--to", str(program)]).run() == 0
     said = capsys.readouterr().out
-    assert "takes one image per call, (N, 1, 28, 28)" in said
-    assert "(N, 2) of x, ü" in said
+    assert "takes one image per call, (1, 1, 28, 28)" in said
+    assert "(1, 2) of x, ü" in said
     files = {"classifier.json": ""}
     torch.export.load(program, extra_files=files)
     assert json.loads(json.loads(files["classifier.json"])["classes"]) == ["x", "ü"] or files

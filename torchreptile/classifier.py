@@ -91,12 +91,12 @@ class FewShotClassifier(Estimator):
         """
         labels = _labels(labels)
         names, y = np.unique(labels, return_inverse=True)
-        if len(names) < 2:
-            raise DataError(f"there is one class, {names[0]!r}; at least two are needed to tell apart")
         learned, shape, network = self._source()
         support = as_images(images, shape)
         if len(support) != len(y):
             raise DataError(f"there are {len(support)} images and {len(y)} labels")
+        if len(names) < 2:
+            raise DataError(f"there is one class, {names.tolist()[0]!r}; at least two are needed to tell apart")
         device = choose_device(self.device)
         algorithm = build_algorithm(self._settings(learned, len(names)), shape, device, network=network)
         self._adapt(algorithm, self._state(learned, algorithm), support, torch.from_numpy(y))

@@ -57,6 +57,8 @@ def write(what: Remembered, path: Path) -> None:
     """
     if path.suffix != ".safetensors":
         raise ConfigError(f"{path} ends in {path.suffix or 'nothing'}; a classifier's name ends in .safetensors")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}")
     if what.classes.dtype.kind not in KINDS:
         kind = type(what.classes.tolist()[0]).__name__
         raise DataError(f"labels are of type {kind}, which cannot be saved; use strings or numbers")
@@ -77,6 +79,8 @@ def read(path: Path) -> Remembered:
     Raises:
         RunError: it is missing, damaged, or not a classifier.
     """
+    if path.suffix != ".safetensors":
+        raise RunError(f"{path} is no classifier; reptile adapt --save makes one, which ends in .safetensors")
     if not path.is_file():
         raise RunError(f"{path}: there is no such file")
     card = weights_card(path).get("classifier")

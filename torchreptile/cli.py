@@ -351,6 +351,8 @@ class Report:
         """Draw, and say where."""
         from torchreptile import commands
 
+        if not self.runs:
+            raise ConfigError("no run folder is named; reptile report RUN, or several of them")
         several = _free(Path("runs") / "report") if len(self.runs) > 1 else None
         return commands.report(self.runs, self.out or several, self.model)
 

@@ -193,7 +193,13 @@ class AdaptFiles:
         for flag, path, suffix in (("picture", self.picture, ".png"), ("save", self.classifier, ".safetensors")):
             if path is not None and path.suffix != suffix:
                 raise ConfigError(f"--{flag} is {path}; its name must end in {suffix}")
+        written = [self.csv, self.picture, self.classifier, self.classifier and self.classifier.with_suffix(".json")]
+        names = [path.resolve() for path in written if path is not None]
+        if len(set(names)) < len(names):
+            raise ConfigError("two of --csv, --picture and --save (which writes a .json too) name the same file")
         for flag, path in (("csv", self.csv), ("picture", self.picture), ("save", self.classifier)):
+            if path is not None and path.is_dir():
+                raise ConfigError(f"--{flag} is {path}, which is a folder; name a file")
             if path is not None and path.parent != Path("runs") and not path.parent.is_dir():
                 raise ConfigError(f"--{flag} is {path}; there is no folder {path.parent}")
 
@@ -216,6 +222,8 @@ def adapt(
     if is_classifier(source):
         _refuse_adapting_again(source, support, settings | {"checkpoint": checkpoint})
         classifier = FewShotClassifier.load(source, network=network, device=settings["device"])
+    elif source.suffix == ".safetensors" and not source.exists():
+        raise ConfigError(f"{source}: there is no such file")
     elif support is None:
         raise ConfigError(f"{source} has not learned your classes yet; name a folder of class folders by --support")
     else:
@@ -280,11 +288,11 @@ def print_labelled(labelled: Labelled, console: Console) -> None:
 def export(classifier: Path, to: Path, model: str) -> int:
     """Write the program, and say what it takes."""
     notes = FewShotClassifier.load(classifier, network=_network(model)).export(to)
-    many = "any number of images" if notes.any_number else "one image"
+    many, number = ("any number of images", "N") if notes.any_number else ("one image", "1")
     channels, height, width = notes.image_shape
     print(
-        f"takes {many} per call, (N, {channels}, {height}, {width}) floats from 0 (black) to 1 (white); "
-        f"gives probabilities (N, {len(notes.classes)}) of {', '.join(notes.classes)}"
+        f"takes {many} per call, ({number}, {channels}, {height}, {width}) floats from 0 (black) to 1 (white); "
+        f"gives probabilities ({number}, {len(notes.classes)}) of {', '.join(notes.classes)}"
     )
     print(to)
     return 0

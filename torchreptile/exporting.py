@@ -91,6 +91,8 @@ def export(
         raise ConfigError(
             f"{path} ends in {path.suffix or 'nothing'}; a program's name ends in {' or '.join(SUFFIXES)}"
         )
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}")
     if path.suffix == ".onnx":
         _require_onnx()
     with _quietly(), torch.no_grad():

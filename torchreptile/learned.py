@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -129,11 +130,12 @@ def save_weights(
     tensors["inner.steps"] = inner.steps.cpu()
     tensors |= {name: tensor.cpu().contiguous() for name, tensor in (further or {}).items()}
     content = {"format": FORMAT, "name": path.stem, "outer_steps_done": learned.step, **card}
-    content["config"] = json.loads(learned.config.to_json())
+    whole = save(tensors, {"format": FORMAT})
+    content |= {"config": json.loads(learned.config.to_json()), "sha256": hashlib.sha256(whole).hexdigest()}
     if learned.scale is not None:
         content["scale"] = dataclasses.asdict(learned.scale)
     with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, {"format": FORMAT}))  # save_file would let nobody else read it
+        temporary.write_bytes(whole)  # safetensors' own save_file would let nobody else read it
     write_text(path.with_suffix(".json"), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -169,6 +171,8 @@ def read_weights(path: Path, device: torch.device | str = "cpu") -> tuple[Learne
         averages = {name.removeprefix("averages."): t for name, t in tensors.items() if name.startswith("averages.")}
         state = MetaState(params, InnerState(v, tensors["inner.steps"]), OuterState.fresh(params, "sgd"), averages)
         scale = Scale.from_json(card["scale"]) if "scale" in card else None
+        if "sha256" in card and hashlib.sha256(path.read_bytes()).hexdigest() != card["sha256"]:
+            raise RunError(f"{path}: not the file that {path.with_suffix('.json').name} belongs to, or damaged")
         return Learned(path.stem, config, state, int(card["outer_steps_done"]), None, scale=scale), tensors
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, ConfigError) as error:
         raise RunError(f"{path}: not readable weights ({error})") from error
