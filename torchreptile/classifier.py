@@ -190,8 +190,11 @@ class FewShotClassifier(Estimator):
         drawn = plain.draw(1, len(self._support), torch.Generator().manual_seed(self._set["seed"]))
         with torch.no_grad():
             adapted = plain.adapt(state, _floats(self._support, cpu, config), self._labels[None], drawn)
-        classes, expected = [str(name) for name in self.classes_.tolist()], self.predict_proba(self._support)
-        return export(adapted, config.task.inverted, classes, self._support / 255, expected, Path(path))
+        classes = [str(name) for name in self.classes_.tolist()]
+        # Held against the classifier on what it learned from, and mirrored, where it is less sure.
+        examples = torch.cat([self._support, self._support.flip(-1)])
+        expected = self.predict_proba(examples)
+        return export(adapted, config.task.inverted, classes, examples / 255, expected, Path(path))
 
     @classmethod
     def load(cls, path: str | Path, *, network: Network | None = None, device: str = "cpu") -> Self:

@@ -18,6 +18,7 @@ FEWEST_CLASSES, MOST_CLASSES = 2, 20
 MOST_IMAGES = 200  # in all classes together
 MOST_STEPS = 200
 MOST_STROKES, MOST_POINTS = 200, 5000  # of one drawing
+MOST_POINTS_IN_ALL = 40_000  # a drawing of 200 points is a long one
 MOST_SEED = 2**32 - 1
 
 
@@ -59,6 +60,8 @@ def question(body: bytes, shape: tuple[int, int, int]) -> Question:
             raise DataError(f"class {number} has no drawing; every class needs one")
     if (count := sum(map(len, images))) > MOST_IMAGES:
         raise DataError(f"there are {count} drawings in all classes; at most {MOST_IMAGES} will do")
+    if (count := sum(_numbers(one) for given in images for one in given) // 2) > MOST_POINTS_IN_ALL:
+        raise DataError(f"there are {count:,} points in all drawings; at most {MOST_POINTS_IN_ALL:,} will do")
     return Question(
         [
             [image(one, f"drawing {index} of class {number}", shape) for index, one in enumerate(given, start=1)]
@@ -103,6 +106,12 @@ def whole(given: Any, name: str, least: int, most: int) -> int:
     if type(given) is not int or not least <= given <= most:
         raise DataError(f"{name} is {_shown(given)}; it must be a whole number from {least} to {most}")
     return given
+
+
+def _numbers(given: Any) -> int:
+    """How many numbers the strokes of an image have, whatever else is wrong with it."""
+    strokes = given.get("strokes") if isinstance(given, dict) else None
+    return sum(len(stroke) for stroke in strokes if isinstance(stroke, list)) if isinstance(strokes, list) else 0
 
 
 def _strokes(given: Any, name: str) -> Strokes:
