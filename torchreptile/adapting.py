@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from torchreptile.classifier import FewShotClassifier
 from torchreptile.data.catalogue import PictureFile, scan_folders, scan_pictures
 from torchreptile.errors import DataError
+from torchreptile.given_images import as_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +25,7 @@ class Labelled:
     Attributes:
         classes: (K,) names.
         files: N pictures.
+        images: (N, C, H, W) uint8, what the network sees of them.
         truth: the class whose folder a picture lies in; None for all where folders do not have the classes' names.
         probabilities: (N, K) how sure the classifier is of each class.
         strangers: folders that have no class's name, where others have.
@@ -30,6 +33,7 @@ class Labelled:
 
     classes: tuple[str, ...]
     files: tuple[PictureFile, ...]
+    images: Tensor
     truth: tuple[str, ...] | None
     probabilities: NDArray[np.float32]
     strangers: tuple[str, ...] = ()
@@ -108,10 +112,11 @@ def label_pictures(classifier: FewShotClassifier, query: Path) -> Labelled:
     classes = tuple(str(name) for name in classifier.classes_)
     pairs = [(picture, name) for name, pictures in groups.items() for picture in pictures]
     files = tuple(picture for picture, _ in pairs)
-    probabilities = classifier.predict_proba([picture.path for picture in files])
+    images = as_images([picture.path for picture in files], classifier.image_shape_)
+    probabilities = classifier.predict_proba(images)
     truth = tuple(name for _, name in pairs)
     if set(truth) <= set(classes):
-        return Labelled(classes, files, truth, probabilities)
+        return Labelled(classes, files, images, truth, probabilities)
     some = bool(set(truth) & set(classes))
     others = sorted({name or "a picture outside of the folders" for name in set(truth) - set(classes)})
-    return Labelled(classes, files, None, probabilities, tuple(others) if some else ())
+    return Labelled(classes, files, images, None, probabilities, tuple(others) if some else ())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,8 @@ from torchreptile.config import Config
 from torchreptile.device import choose_device
 from torchreptile.errors import ConfigError, DataError, NotFittedError, RunError
 from torchreptile.estimator import Estimator
-from torchreptile.given_images import as_images
-from torchreptile.heads import with_outputs
+from torchreptile.given_images import as_images, as_shown
+from torchreptile.heads import for_classes, with_outputs
 from torchreptile.learned import Learned, load_learned
 from torchreptile.models import Network
 
@@ -123,7 +122,7 @@ class FewShotClassifier(Estimator):
             DataError: the images cannot be used.
         """
         self._require_fitted()
-        queries = _floats(as_images(images, self.image_shape_), self._device, self._algorithm.config)
+        queries = as_shown(as_images(images, self.image_shape_), self._algorithm.config, self._device)
         with torch.no_grad():
             if self._set["transductive"]:
                 logits = self._adapted.together(queries)
@@ -189,7 +188,7 @@ class FewShotClassifier(Estimator):
         state = state.mapped(lambda tensor: tensor.to(cpu))
         drawn = plain.draw(1, len(self._support), torch.Generator().manual_seed(self._set["seed"]))
         with torch.no_grad():
-            adapted = plain.adapt(state, _floats(self._support, cpu, config), self._labels[None], drawn)
+            adapted = plain.adapt(state, as_shown(self._support, config, cpu), self._labels[None], drawn)
         classes = [str(name) for name in self.classes_.tolist()]
         # Held against the classifier on what it learned from, and mirrored, where it is less sure.
         examples = torch.cat([self._support, self._support.flip(-1)])
@@ -244,7 +243,7 @@ class FewShotClassifier(Estimator):
         generator = torch.Generator(device).manual_seed(self.seed)
         drawn = algorithm.draw(1, len(support), generator)
         with torch.no_grad(), algorithm.own_draws(generator):
-            shown = _floats(support, device, algorithm.config)
+            shown = as_shown(support, algorithm.config, device)
             self._adapted: Adapted = algorithm.adapt(state, shown, labels.to(device)[None], drawn)
         self._algorithm, self._state_before, self._support, self._labels = algorithm, state, support, labels
         self._device = device
@@ -292,21 +291,7 @@ class FewShotClassifier(Estimator):
     def _settings(self, learned: Learned | None, way: int) -> Config:
         """Those of the weights, for this many classes."""
         own = learned.config if learned is not None else Config()
-        # Every class is in a mini-batch as often as in the weights' own evaluation. A head for more classes begins
-        # further from where it must go: with as many steps as it has times the classes it does much better.
-        larger = way / own.task.way
-        batch = math.ceil(own.evaluation.eval_batch * larger) if self.batch is None else self.batch
-        steps = math.ceil(own.evaluation.eval_steps * max(1.0, larger)) if self.steps is None else self.steps
-        return own.replace(
-            way=way,
-            eval_steps=steps,
-            eval_batch=batch,
-            # How training tasks were made says nothing here, and must not stand in the way.
-            inner_batch=1,
-            execution="auto",
-            precision="fp32",
-            task_chunk=0,
-        )
+        return for_classes(own, way, self.steps, self.batch)
 
     def _state(self, learned: Learned | None, algorithm: Algorithm) -> MetaState:
         """What adapting begins with."""
@@ -316,12 +301,6 @@ class FewShotClassifier(Estimator):
         learned = with_outputs(learned, algorithm)
         learned.require_fit(algorithm)
         return learned.state
-
-
-def _floats(images: Tensor, device: torch.device, config: Config) -> Tensor:
-    """(N, C, H, W) uint8 -> (1, N, C, H, W) from 0 to 1, as episodes have them."""
-    shown = 255 - images if config.task.inverted else images
-    return shown.to(device).to(torch.float32).div_(255)[None]
 
 
 def _labels(labels: Iterable[Any]) -> NDArray[Any]:

@@ -28,7 +28,6 @@ from torchreptile.errors import ConfigError
 from torchreptile.evaluation import Evaluation
 from torchreptile.evaluation import evaluate as measure
 from torchreptile.files import replacing, write_text
-from torchreptile.given_images import as_images
 from torchreptile.learned import Kept, load_learned, shipped_weights
 from torchreptile.models import Network
 from torchreptile.models.own import load_network
@@ -230,9 +229,8 @@ def adapt(
         classifier = FewShotClassifier(load_learned(source, checkpoint=checkpoint), network=network, **settings)
         fit_folder(classifier, support)
     labelled = label_pictures(classifier, query)
-    seen = as_images([file.path for file in labelled.files], classifier.image_shape_)
     its = {name: images / 255 for name, images in classifier.support_.items()}
-    drawn = draw_predictions(its, seen / 255, labelled.predicted, labelled.confidence, labelled.truth)
+    drawn = draw_predictions(its, labelled.images / 255, labelled.predicted, labelled.confidence, labelled.truth)
     if files.csv is not None:
         write_text(files.csv, labelled.to_csv())
     if files.classifier is not None:

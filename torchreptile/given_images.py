@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from torchreptile.config import Resize
+from torchreptile.config import Config, Resize
 from torchreptile.data.pictures import PictureError, decode, pixels_of
 from torchreptile.errors import DataError
 
@@ -44,6 +44,12 @@ def as_images(given: Any, shape: tuple[int, int, int], resize: Resize = "lanczos
     if not images:
         raise DataError("there are no images")
     return torch.cat([_one(image, number, shape, resize) for number, image in enumerate(images)])
+
+
+def as_shown(images: Tensor, config: Config, device: torch.device) -> Tensor:
+    """(N, C, H, W) uint8 -> (1, N, C, H, W) from 0 to 1, as episodes have them; inverted where the weights learned so."""
+    images = images.to(device)
+    return (255 - images if config.task.inverted else images).to(torch.float32).div_(255)[None]
 
 
 def _one(image: Any, number: int, shape: tuple[int, int, int], resize: Resize) -> Tensor:

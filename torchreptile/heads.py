@@ -8,9 +8,34 @@ import torch
 from torch import Tensor
 
 from torchreptile.algorithms import Algorithm
+from torchreptile.config import Config
 from torchreptile.errors import ConfigError
 from torchreptile.inner import InnerState
 from torchreptile.learned import Learned
+
+
+def for_classes(own: Config, way: int, steps: int | None = None, batch: int | None = None) -> Config:
+    """Settings to adapt to one support set of ``way`` classes with weights that were trained under ``own``.
+
+    Every class is in a mini-batch as often as in the weights' own evaluation. A head for more classes begins further
+    from where it must go: with as many more steps as it has more classes it does much better.
+
+    Args:
+        own: settings of the training.
+        way: how many classes.
+        steps, batch: inner steps and images in an inner mini-batch; by default as above.
+    """
+    evaluation, trained = own.evaluation, own.task.way
+    return own.replace(
+        way=way,
+        eval_steps=max(evaluation.eval_steps, -(-evaluation.eval_steps * way // trained)) if steps is None else steps,
+        eval_batch=-(-evaluation.eval_batch * way // trained) if batch is None else batch,
+        # How training tasks were made says nothing here, and must not stand in the way.
+        inner_batch=1,
+        execution="auto",
+        precision="fp32",
+        task_chunk=0,
+    )
 
 
 def with_outputs(learned: Learned, algorithm: Algorithm) -> Learned:

@@ -16,7 +16,8 @@ from torchreptile.algorithms.first_order import FirstOrder
 from torchreptile.device import choose_device
 from torchreptile.errors import ConfigError
 from torchreptile.execution import NATIVE_FROM
-from torchreptile.heads import with_outputs
+from torchreptile.given_images import as_shown
+from torchreptile.heads import for_classes, with_outputs
 from torchreptile.learned import Learned
 
 Pixels = NDArray[np.uint8]
@@ -101,17 +102,7 @@ class Teacher:
     def _build(self, way: int, steps: int) -> tuple[FirstOrder, MetaState]:
         """The algorithm for so many classes, and the weights with a head for them."""
         own = self.learned.config
-        batch = -(-own.evaluation.eval_batch * way // own.task.way)  # each class as often as in evaluation
-        config = own.replace(
-            way=way,
-            eval_steps=steps,
-            eval_batch=batch,
-            # How training tasks were made says nothing here, and must not stand in the way.
-            inner_batch=1,
-            execution="auto",
-            precision="fp32",
-            task_chunk=0,
-        )
+        config = for_classes(own, way, steps)
         algorithm = build_algorithm(config, self.shape, self.device, task_steps=NATIVE_FROM)
         if algorithm.execution.name == "grouped":  # no compiler here; and a task alone gains nothing from groups
             algorithm = build_algorithm(config, self.shape, self.device)
@@ -128,9 +119,7 @@ class Teacher:
 
     def _floats(self, images: list[Pixels]) -> Tensor:
         """(1, N, C, H, W) from 0 to 1."""
-        pixels = torch.from_numpy(np.stack(images)).to(self.device)
-        shown = 255 - pixels if self.learned.config.task.inverted else pixels
-        return shown.to(torch.float32).div_(255)[None]
+        return as_shown(torch.from_numpy(np.stack(images)), self.learned.config, self.device)
 
 
 def stops(steps: int) -> list[int]:

@@ -25,7 +25,7 @@ from torchreptile.reports.drawing import draw_episode, letter
 from torchreptile.reports.episodes import ShownEpisode, sample_episodes
 from torchreptile.reports.functions import draw_by_step, draw_functions
 from torchreptile.reports.recorded import SPLITS, Recorded, read_run
-from torchreptile.reports.tables import to_csv, to_markdown
+from torchreptile.reports.tables import hardware, to_csv, to_markdown
 from torchreptile.sampling import Store
 
 MODE_WORDS = {
@@ -191,7 +191,6 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
             difference = f"{100 * accuracy.mean - cell.accuracy:+.2f}".replace("-", "−")
             beside = (str(cell), cell.source, difference)
         rows.append(_ModeRow(*words, str(accuracy), *beside))
-    hardware = environment.get("gpu") or environment.get("processor") or environment.get("machine")
     versions = [f"{name} {environment[name]}" for name in ("torchreptile", "torch") if name in environment]
     return {
         "dataset": task.title,
@@ -208,7 +207,7 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
             evaluation.config.adaptation,
             f"{evaluation.seconds:,.1f} s",
             *versions,
-            *([words_of(hardware)] if hardware else []),
+            *filter(None, [hardware(environment)]),
         ],
         "command": words_of(environment.get("command")),
     }
