@@ -47,7 +47,7 @@ def as_images(given: Any, shape: tuple[int, int, int], resize: Resize = "lanczos
 
 
 def as_shown(images: Tensor, config: Config, device: torch.device) -> Tensor:
-    """(N, C, H, W) uint8 -> (1, N, C, H, W) from 0 to 1, as episodes have them; inverted where the weights learned so."""
+    """(N, C, H, W) uint8 -> (1, N, C, H, W) from 0 to 1, as episodes have them; inverted if the weights learned so."""
     images = images.to(device)
     return (255 - images if config.task.inverted else images).to(torch.float32).div_(255)[None]
 
