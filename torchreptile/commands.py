@@ -36,6 +36,7 @@ from torchreptile.progress import EpisodeBar, LiveLine
 from torchreptile.published import FIGURE_ONLY, published
 from torchreptile.results import ERRORS, MODES, SquaredError
 from torchreptile.showing import ready
+from torchreptile.terminal import FILE_WIDTH, STOPPED, Output
 from torchreptile.training import Run
 from torchreptile.training import resume as resume_run
 from torchreptile.training import train as train_run
@@ -45,17 +46,6 @@ if TYPE_CHECKING:
     from torchreptile.bench import Bench
     from torchreptile.comparing import Comparison, Row
     from torchreptile.data.splits import Split
-
-STOPPED = 130
-FILE_WIDTH = 120  # of a wide table that goes to a file
-
-
-class _Output(Console):
-    """Standard output; a reader that goes away, such as ``head``, is no error."""
-
-    def on_broken_pipe(self) -> None:
-        """Leave it to the entry point; rich would exit with 1."""
-        raise BrokenPipeError
 
 
 def train(config: Config, out: Path, tensorboard: bool, model: str) -> int:
@@ -148,7 +138,7 @@ def evaluate(source: Path, as_json: bool, model: str, **settings: Any) -> int:
     if as_json:
         print(evaluation.to_json())
     else:
-        print_evaluation(evaluation, _Output())
+        print_evaluation(evaluation, Output())
     return 0
 
 
@@ -241,7 +231,7 @@ def adapt(
     if as_json:
         print(labelled.to_json())
         return 0
-    print_labelled(labelled, _Output())
+    print_labelled(labelled, Output())
     for path in (files.csv, files.classifier, files.picture):
         if path is not None:
             print(path)
@@ -320,8 +310,8 @@ def compare(
     if as_json:
         print(comparison.to_json())
         return 0
-    terminal = _Output()
-    print_comparison(comparison, terminal if terminal.is_terminal else _Output(width=FILE_WIDTH))
+    terminal = Output()
+    print_comparison(comparison, terminal if terminal.is_terminal else Output(width=FILE_WIDTH))
     print(f"{out / 'comparison.json'}\n{picture}")
     return 0
 
@@ -438,7 +428,7 @@ def bench(
         result = benching.bench(
             work, benching.SHAPES[network], candidates, where, rounds, memory, lambda what: status.update(what)
         )
-    print_bench(result, _Output())
+    print_bench(result, Output())
     picture, numbers = out / f"{network}.png", out / f"{network}.json"
     out.mkdir(parents=True, exist_ok=True)
     write_text(numbers, result.to_json() + "\n")
@@ -495,7 +485,7 @@ def presets() -> int:
         ]
         shown = [FIGURE_ONLY, "-"] if task.regression else [str(cell or "-") for cell in cells]
         table.add_row(entry.name, *shown)
-    console = _Output()
+    console = Output()
     console.print(table)
     console.print(f"shipped weights: {', '.join(shipped_weights()) or 'none'}", highlight=False)
     return 0

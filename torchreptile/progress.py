@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
@@ -177,3 +178,67 @@ class PictureBar:
         self._bar.update(self._task, total=total, completed=done, numbers=numbers)
         if not self._console.is_terminal:
             self._console.print(f"{self._what}: {done:,} of {total:,}  {left} left", highlight=False, soft_wrap=True)
+
+
+@final
+class ManyBar:
+    """Follows trainings side by side: how many are over, and the time left for all."""
+
+    def __init__(self, console: Console, works: Sequence[float], shown: bool = True) -> None:
+        """Shown on ``console`` while used as a context manager.
+
+        Args:
+            console: where.
+            works: how much there is to do in each, in a unit of their own.
+            shown: False where they show by themselves how it goes; warnings and ends are printed all the same.
+        """
+        self._console, self._bar, self._live = console, _bar(console), shown and bool(works)
+        self._works, self._done = works, [0.0] * len(works)
+        self._over = 0
+        self._task = self._bar.add_task("trainings", numbers="")
+        self._first: tuple[float, float] | None = None  # work done and time when something was first heard
+        self._shown = time.monotonic()
+        self._warned: set[str] = set()
+
+    def __enter__(self) -> ManyBar:
+        """Start to show."""
+        if self._live:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Clear the bar."""
+        self._bar.stop()
+
+    def told(self, number: int, share: float) -> None:
+        """That share of a training is over, from 0 to 1."""
+        self._done[number] = share
+        self._show()
+
+    def warned(self, message: str) -> None:
+        """Print it in a line of its own; once, however many trainings say it."""
+        if message not in self._warned:
+            self._warned.add(message)
+            self._console.print(f"warning: {message}", highlight=False, soft_wrap=True, markup=False)
+
+    def finished(self, number: int, what: str) -> None:
+        """A training is over; print a line that stays."""
+        self._done[number], self._over = 1.0, self._over + 1
+        self._console.print(
+            f"{self._over} of {len(self._works)}  {what}", highlight=False, soft_wrap=True, markup=False
+        )
+        self._show()
+
+    def _show(self) -> None:
+        work = sum(share * its for share, its in zip(self._done, self._works, strict=True))
+        now, total = time.monotonic(), sum(self._works)
+        if self._first is None:  # what went on before, in another sitting, says nothing of the pace
+            self._first = (work, now)
+        before, start = self._first
+        left = duration((now - start) * (total - work) / (work - before)) if work > before else "?"
+        numbers = f"{self._over} of {len(self._works)} trainings  {100 * work / total:.1f}%  {left} left"
+        if self._live:
+            self._bar.update(self._task, total=total, completed=work, numbers=numbers)
+            if not self._console.is_terminal and now - self._shown >= PLAIN_SECONDS:
+                self._shown = now
+                self._console.print(numbers, highlight=False, soft_wrap=True)

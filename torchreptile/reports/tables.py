@@ -65,12 +65,12 @@ def to_markdown(runs: Sequence[Recorded]) -> str:
         (run.name, run.config.method.algorithm, run.config.task.title, f"{run.step:,}", duration(run.seconds))
         for run in runs
     ]
-    parts.append(_table(("run", "algorithm", "trained on", "outer steps", "training"), about))
+    parts.append(table(("run", "algorithm", "trained on", "outer steps", "training"), about))
     measured = [line for run in runs for evaluation in run.evaluations for line in markdown_lines(run, evaluation)]
     parts.append("## Measured\n")
     if measured:
         parts.append(
-            _table(
+            table(
                 ("run", "measured on", "measure", "± 95% CI", "published", "outer steps", "episodes", "seed"), measured
             )
         )
@@ -78,7 +78,7 @@ def to_markdown(runs: Sequence[Recorded]) -> str:
         parts.append("Nothing yet: `reptile evaluate RUN` measures on test classes.")
     if differing := differences([run.config for run in runs]):
         parts.append("## Settings that differ\n")
-        parts.append(_table(("setting", *(run.name for run in runs)), [(name, *its) for name, its in differing]))
+        parts.append(table(("setting", *(run.name for run in runs)), [(name, *its) for name, its in differing]))
     return "\n".join(part if part.endswith("\n") else part + "\n" for part in parts)
 
 
@@ -123,7 +123,8 @@ def hardware(environment: dict[str, Any]) -> str:
     return str(environment.get("gpu") or environment.get("processor") or environment.get("machine") or "")
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(_cell(str(cell)) for cell in row) + " |" for row in rows) + "\n"
 

@@ -1,0 +1,321 @@
+"""Reproducing the papers: which settings are trained, what is kept, what is found, and what people are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.config import Config
+from torchreptile.errors import ConfigError, DataError, RunError
+from torchreptile.evaluation import evaluate
+from torchreptile.presets import preset
+from torchreptile.published import PUBLISHED
+from torchreptile.reports.reproduced import draw_reproduced, to_markdown
+from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
+from torchreptile.reproduce.carrying_out import RESULT, carry_out
+from torchreptile.reproduce.command import print_reproduced
+from torchreptile.reproduce.experiment import Arm, Measurement
+from torchreptile.reproduce.findings import Finding, findings, sweep
+from torchreptile.reproduce.overlap import SWEEPS, USUAL
+from torchreptile.reproduce.reproduced import Cell, Reproduced, Spread, Taken, read_reproduced
+
+SMALL: dict[str, Any] = {
+    "dataset": "glyphs", "split_scheme": "default", "way": 2, "train_shots": 4, "inner_steps": 2, "inner_batch": 3,
+    "meta_batch": 2, "outer_steps": 4, "eval_steps": 2, "eval_batch": 2, "monitor_episodes": 2, "execution": "loop",
+}  # fmt: skip
+
+
+def small_row(**changes: Any) -> Experiment:
+    """Reptile's row, made small."""
+    config = Config().replace(**(SMALL | changes))
+    measurements = (Measurement(1, 2, 2), Measurement(3, 1, 2))
+    return replace(EXPERIMENTS["omniglot-5way"], arms=(Arm("reptile", "Reptile", config, measurements),), episodes=6)
+
+
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reproduced]:
+    """A small row with two seeds, side by side."""
+    out = tmp_path_factory.mktemp("row") / "out"
+    reproduced = carry_out(small_row(), out, seeds=2, at_once=2, quiet=True, device="cpu")
+    assert reproduced is not None
+    return out, reproduced
+
+
+# What is trained.
+
+
+def test_every_published_cell_belongs_to_one_experiment() -> None:
+    covered = [
+        (arm.config.replace(finetune_steps=asked.finetune_steps).variant, arm.config.task.dataset,
+         arm.config.task.way, asked.shots)
+        for one in EXPERIMENTS.values()
+        if one.kind == "row"
+        for arm in one.arms
+        for asked in arm.measurements
+    ]  # fmt: skip
+    assert len(set(covered)) == len(covered)
+    assert set(covered) == {key[:4] for key in PUBLISHED}
+
+
+@pytest.mark.parametrize(("name", "data"), [("omniglot-5way", "omniglot"), ("mini-imagenet-5way", "mini-imagenet")])
+def test_one_training_with_the_published_settings_gives_a_row(name: str, data: str) -> None:
+    (arm,) = experiment(name).arms
+    assert arm.config == preset(f"{data}-1shot-5way")
+    five = preset(f"{data}-5shot-5way").evaluation
+    assert arm.measurements == (Measurement(1, 50, 5), Measurement(5, five.eval_steps, five.eval_batch))
+
+
+def test_what_is_trained_with_its_shots_has_a_training_for_each() -> None:
+    one, five = experiment("maml-omniglot-5way").arms
+    assert (one.config, five.config) == (preset("omniglot-1shot-5way", "maml"), preset("omniglot-5shot-5way", "maml"))
+
+
+def test_combinations_have_disjoint_batches_and_as_many_steps_as_gradients() -> None:
+    arms = {arm.label: arm.config for arm in experiment("gradient-combinations").arms}
+    assert len(arms) == 10
+    for label, config in arms.items():
+        gradients = int(label.split("g")[-1][0])
+        assert config.inner.inner_steps == gradients
+        assert config.task.way * config.task.images_per_class == 25 * gradients
+        assert config.method.algorithm == ("foml" if label in ("g2", "g3", "g4") else "reptile")
+        assert config.outer.outer_step_size == 0.25 / (gradients if "/" in label else 1)
+        assert (config.inner.inner_optimizer, config.inner.inner_lr, config.outer.meta_batch) == ("sgd", 3e-3, 1)
+
+
+def test_the_sweeps_change_one_setting_at_a_time() -> None:
+    one = experiment("minibatch-overlap")
+    assert len({arm.name for arm in one.arms}) == len(one.arms) == 6 * 13
+    assert {arm.config.method.foml_tail for arm in one.arms if arm.label.startswith("separate")} == {5}
+    for setting, values in SWEEPS.items():
+        assert float(getattr(USUAL.outer if setting == "outer_step_size" else USUAL.inner, setting)) in values
+
+
+def test_a_budget_is_a_share_of_the_outer_steps() -> None:
+    shortened = experiment("omniglot-20way").shortened(0.25)
+    assert shortened.arms[0].config == preset("omniglot-1shot-20way").replace(outer_steps=50_000)
+    for share in (0, -1, 1.5):
+        with pytest.raises(ConfigError, match="a share of the published outer steps, above 0 and at most 1"):
+            experiment("omniglot-20way").shortened(share)
+
+
+def test_unknown_names_are_refused_with_what_comes_close() -> None:
+    with pytest.raises(ConfigError, match="did you mean omniglot-5way or"):
+        experiment("omniglot")
+    with pytest.raises(ConfigError, match="--list names them"):
+        experiment("imagenet22k")
+
+
+# What is kept.
+
+
+def test_cells_are_those_of_the_runs(carried: tuple[Path, Reproduced]) -> None:
+    out, reproduced = carried
+    assert [one.seed for one in reproduced.taken] == [0, 1]
+    for one in reproduced.taken:
+        run = out / f"reptile-seed{one.seed}"
+        assert one.config == RunFolder(run).config()
+        assert one.outer_steps == load_checkpoint(run / "last.pt").step == 4
+        assert one.curve == RunFolder(run).metrics()
+        for shots, steps in ((1, 2), (3, 1)):
+            its = evaluate(run, shots=shots, eval_steps=steps, eval_batch=2, episodes=6, seed=one.seed).result
+            kept = {cell.measure: cell for cell in one.cells if cell.shots == shots}
+            assert {name: (cell.mean, cell.ci95) for name, cell in kept.items()} == {
+                name: (accuracy.mean, accuracy.ci95) for name, accuracy in its.measures().items()
+            }
+
+
+def test_the_file_holds_all_of_it(carried: tuple[Path, Reproduced]) -> None:
+    out, reproduced = carried
+    assert read_reproduced(out / RESULT) == reproduced
+    assert json.loads((out / RESULT).read_text())["trainings"][0]["environment"]["threads"] >= 1
+
+
+def test_what_is_there_is_not_done_again(carried: tuple[Path, Reproduced], tmp_path: Path) -> None:
+    out, _ = carried
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")}
+    again = carry_out(small_row(), out, seeds=1, quiet=True, device="cpu")
+    assert again is not None
+    assert [one.seed for one in again.taken] == [0, 1]  # a second seed is no less there for not being asked for
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")} == before
+
+
+def test_other_classes_are_measured_beside_the_ones_before(carried: tuple[Path, Reproduced]) -> None:
+    out, _ = carried
+    both = carry_out(small_row(), out, seeds=1, split="val", quiet=True, device="cpu")
+    assert both is not None
+    assert {(cell.split, cell.shots) for cell in both.taken[0].cells} == {
+        ("val", 1), ("val", 3), ("test", 1), ("test", 3),
+    }  # fmt: skip
+    assert {cell.split for cell in both.taken[1].cells} == {"test"}
+
+
+def test_a_killed_one_goes_on_and_comes_to_the_same(carried: tuple[Path, Reproduced], tmp_path: Path) -> None:
+    _, whole = carried
+    first = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
+    (tmp_path / RESULT).unlink()  # killed before it was written
+    again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
+    assert first is not None
+    assert again is not None
+    for one in (first, again):
+        assert [(c.measure, c.mean) for c in one.taken[0].cells] == [
+            (c.measure, c.mean) for c in whole.taken[0].cells if c.split == "test"
+        ]
+
+
+def test_other_settings_and_other_experiments_in_the_same_folder_are_refused(carried: tuple[Path, Reproduced]) -> None:
+    out, _ = carried
+    with pytest.raises(RunError, match="other settings; name another folder"):
+        carry_out(small_row(inner_lr=0.5), out, quiet=True, device="cpu")
+    with pytest.raises(RunError, match="holds omniglot-5way with --budget 1"):
+        carry_out(small_row(), out, share=0.5, quiet=True, device="cpu")
+    for damaged in ("{}", "[1]", '{"format": "torchreptile-result-1", "trainings": 3}'):
+        (out / "damaged").mkdir(exist_ok=True)
+        (out / "damaged" / RESULT).write_text(damaged)
+        with pytest.raises(RunError, match=r"damaged/result\.json: not a readable result"):
+            carry_out(small_row(), out / "damaged", quiet=True, device="cpu")
+
+
+def test_missing_test_classes_are_refused_before_any_training(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError):
+        carry_out(experiment("mini-imagenet-5way"), tmp_path / "out", data_root=str(tmp_path), quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("seeds", -1), ("at_once", -2), ("episodes", 1)])
+def test_what_cannot_be_carried_out_is_refused(tmp_path: Path, name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is {value}"):
+        carry_out(small_row(), tmp_path, quiet=True, **{name: value})
+
+
+def test_a_failed_training_is_named_and_stops_the_others(tmp_path: Path) -> None:
+    one = small_row()
+    never_over = replace(one.arms[0], name="long", config=one.arms[0].config.replace(outer_steps=10**6))
+    too_wide = replace(one.arms[0], name="wide", config=one.arms[0].config.replace(way=2000))
+    with pytest.raises(RunError, match=r"wide-seed0: .* too few for 2000-way tasks"):
+        carry_out(replace(one, arms=(never_over, too_wide)), tmp_path, at_once=2, quiet=True, device="cpu")
+
+
+def test_a_signal_saves_all_trainings_and_leaves_no_process(tmp_path: Path) -> None:
+    words = ["sine", "--seeds", "1", "--at-once", "2", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torchreptile", "reproduce", *words], stderr=subprocess.PIPE, text=True
+    )
+    begun = [tmp_path / "out" / f"{arm}-seed0" / "metrics.jsonl" for arm in ("reptile", "maml")]
+    while not all(file.is_file() for file in begun):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    children = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert not [pid for pid in children.stdout.split() if int(pid) != os.getpid()]
+
+
+# What is found, and shown.
+
+
+def taken(arm: Arm, accuracy: float, seed: int = 0, curve: list[float] | None = None) -> Taken:
+    task = arm.config.task
+    where = ("reptile", "omniglot", "test", task.way, task.shots)
+    cells = [
+        Cell(*where, measure, accuracy, 0.004, 1000, 5, 25, seed, "last", 1.0)
+        for measure in ("transductive", "non_transductive")
+    ]  # fmt: skip
+    lines = [{"step": step, "val_non_transductive": value} for step, value in enumerate(curve or [])]
+    environment = {"processor": "a processor", "threads": 1, "torch": "2", "gpu": None}
+    return Taken(arm.name, arm.label, arm.config.replace(seed=seed), 4, 10.0, environment, cells, lines)
+
+
+def made_up(name: str, accuracy_of: dict[str, float], seeds: int = 1) -> Reproduced:
+    one = experiment(name)
+    its = [
+        taken(arm, accuracy_of.get(arm.name, accuracy_of.get(arm.label, 0.9)), seed, [0.5, 0.7, 0.8])
+        for arm in one.arms
+        for seed in range(seeds)
+    ]
+    return Reproduced(name, 0.5, its, {"command": "reptile reproduce ..."})
+
+
+AS_PUBLISHED = {
+    "last-of-1": 0.4, "last-of-2": 0.85, "mean-of-2": 0.7, "sum-of-2": 0.83, "last-of-3": 0.86, "mean-of-3": 0.75,
+    "sum-of-3": 0.88, "last-of-4": 0.87, "mean-of-4": 0.8, "sum-of-4": 0.91,
+}  # fmt: skip
+
+
+def verdicts(found: list[Finding]) -> list[bool | None]:
+    return [its.holds for its in found]
+
+
+def test_findings_of_combinations_go_by_the_differences() -> None:
+    assert verdicts(findings(made_up("gradient-combinations", AS_PUBLISHED), "combinations")) == [True] * 4
+    other = AS_PUBLISHED | {"sum-of-2": 0.85, "last-of-1": 0.95, "sum-of-4": 0.7, "mean-of-2": 0.83}
+    found = findings(made_up("gradient-combinations", other), "combinations")
+    assert verdicts(found) == [False, None, False, False]
+    assert "g2 has +0.0 ± 0.6 points more" in found[1].numbers
+    assert findings(Reproduced("gradient-combinations", 1, [], {}), "combinations") == []
+
+
+def overlapping(drop: float) -> dict[str, float]:
+    arms = experiment("minibatch-overlap").arms
+    late = [arm for arm in arms if arm.label == "shared tail, cycling" and
+            arm.config.inner.inner_steps * arm.config.inner.inner_batch > 100]  # fmt: skip
+    return {arm.name: 0.9 - drop for arm in late}
+
+
+def test_findings_of_overlap_go_by_the_sweeps() -> None:
+    assert verdicts(findings(made_up("minibatch-overlap", overlapping(0.3)), "overlap")) == [True] * 5
+    found = findings(made_up("minibatch-overlap", overlapping(0.0)), "overlap")
+    assert verdicts(found) == [None, None, True, True, None]
+    lines = sweep(made_up("minibatch-overlap", {}), "inner_batch")
+    assert len(lines) == 6
+    assert all(list(points) == list(SWEEPS["inner_batch"]) for points in lines.values())
+
+
+def test_an_interval_is_over_episodes_or_seeds_whichever_is_wider() -> None:
+    arm = experiment("gradient-combinations").arms[0]
+    cells = [taken(arm, accuracy).cells[1] for accuracy in (0.8, 0.9)]
+    spread = Spread.over(cells)
+    assert (spread.mean, spread.seeds) == (pytest.approx(0.85), 2)
+    assert spread.ci95 == pytest.approx(0.004 / 2**0.5)
+    assert spread.between == pytest.approx(0.1 / 2**0.5)
+
+
+@pytest.mark.parametrize("name", ["gradient-combinations", "minibatch-overlap", "omniglot-5way"])
+def test_results_are_drawn_and_tabulated(name: str, tmp_path: Path) -> None:
+    reproduced = made_up(name, AS_PUBLISHED, seeds=2)
+    assert draw_reproduced(reproduced, experiment(name), tmp_path).startswith(b"\x89PNG")
+    said = to_markdown(reproduced, experiment(name))
+    assert "50% of the published outer steps" in said
+    assert "a processor, 1 thread per training" in said
+    printed = StringIO()
+    print_reproduced(reproduced, experiment(name), Console(file=printed, width=200))
+    assert "5-way" in printed.getvalue()
+
+
+def test_a_row_stands_beside_what_was_published(carried: tuple[Path, Reproduced]) -> None:
+    _, reproduced = carried
+    cells = [replace(cell, dataset="omniglot", way=5, mean=0.95, ci95=0.001) for cell in reproduced.taken[0].cells]
+    said = to_markdown(replace(reproduced, taken=[replace(reproduced.taken[0], cells=cells)]), small_row())
+    assert "| Reptile | 5-way 1-shot, test classes, not transductive | 95.00% ± 0.10 | 95.39% ± 0.09 | -0.39 |" in said
+
+
+def test_waves_are_drawn_from_their_runs(tmp_path: Path) -> None:
+    sine = EXPERIMENTS["sine"]
+    quick = sine.with_settings(outer_steps=2, execution="loop")
+    reproduced = carry_out(replace(quick, arms=quick.arms[:3:2]), tmp_path, seeds=1, episodes=4, quiet=True)
+    assert reproduced is not None
+    assert [len(one.by_step) for one in reproduced.taken] == [33, 33]
+    assert len(findings(reproduced, "waves")) == 2
+    assert draw_reproduced(reproduced, sine, tmp_path).startswith(b"\x89PNG")

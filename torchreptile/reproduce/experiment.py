@@ -1,0 +1,98 @@
+"""What an experiment is: trainings that differ in one thing, and what is measured of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torchreptile.config import Config
+from torchreptile.errors import ConfigError
+
+Kind = Literal["row", "waves", "combinations", "overlap"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is asked of a training: the arguments of :func:`torchreptile.evaluate` that tell cells apart.
+
+    Attributes:
+        shots: support images per class, or points.
+        eval_steps, eval_batch: inner steps on them, and images in each.
+        finetune_steps: by which a metric learner's embedding is trained on in every episode.
+    """
+
+    shots: int
+    eval_steps: int
+    eval_batch: int
+    finetune_steps: int = 0
+
+    @classmethod
+    def of(cls, config: Config) -> Measurement:
+        """The one that those settings ask for."""
+        its = config.evaluation
+        return cls(config.task.shots, its.eval_steps, its.eval_batch, its.finetune_steps)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train, with as many seeds as are asked for.
+
+    Attributes:
+        name: of its run folders.
+        label: for people: a line of a figure.
+        config: all settings but the seed.
+        measurements: what is asked of it.
+    """
+
+    name: str
+    label: str
+    config: Config
+    measurements: tuple[Measurement, ...]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table row or a figure.
+
+    Attributes:
+        name: what is typed.
+        what: it in one line.
+        source: where it was published.
+        kind: how it is shown.
+        arms: what is trained.
+        seeds: trainings of each arm, if nobody asks for another number.
+        episodes: of each measurement, likewise.
+    """
+
+    name: str
+    what: str
+    source: str
+    kind: Kind
+    arms: tuple[Arm, ...]
+    seeds: int = 1
+    episodes: int = 10_000
+
+    def shortened(self, share: float) -> Experiment:
+        """The same with that share of the outer steps, each training still annealed to its end.
+
+        Raises:
+            ConfigError: the share is not above 0 and at most 1.
+        """
+        if not 0 < share <= 1:
+            raise ConfigError(f"budget is {share:g}; it is a share of the published outer steps, above 0 and at most 1")
+        return self.changed(lambda config: {"outer_steps": math.ceil(share * config.outer.outer_steps)})
+
+    def with_settings(self, **changes: Any) -> Experiment:
+        """The same with settings that hold for all arms and are no part of what was published, such as ``device``."""
+        return self.changed(lambda config: changes)
+
+    def changed(self, changes_of: Any) -> Experiment:
+        """The same with every arm's settings changed as ``changes_of`` says of them."""
+        arms = [replace(arm, config=arm.config.replace(**changes_of(arm.config))) for arm in self.arms]
+        return replace(self, arms=tuple(arms))
+
+    def datasets(self) -> Sequence[str]:
+        """The data sets it needs."""
+        return sorted({arm.config.task.dataset for arm in self.arms})

@@ -1,0 +1,38 @@
+"""The sine waves that the Reptile paper begins with: fits before and after 32 inner steps, and the error by step.
+
+Nichol, Achiam, Schulman 2018, section 4, against joint training on all tasks, which learns the zero function, MAML,
+and weights that never saw a wave. Reptile's settings are in presets.py, MAML's too.
+"""
+
+from __future__ import annotations
+
+from torchreptile.config import Config
+from torchreptile.presets import preset
+from torchreptile.reproduce.experiment import Arm, Experiment, Measurement
+
+REPTILE = preset("sine")
+# Reptile with a single inner step is SGD on the points of all tasks together; five tasks of 10 points are as many
+# points per outer step as Reptile's five steps of 10.
+JOINT = REPTILE.replace(inner_steps=1, meta_batch=5, outer_step_size=1.0)
+# 32 steps like the others; a fifth of the published tasks at a time, so that all see as many tasks in as many steps.
+MAML = preset("sine", "maml").replace(meta_batch=5, outer_steps=REPTILE.outer.outer_steps)
+
+
+def _arm(name: str, label: str, config: Config) -> Arm:
+    return Arm(name, label, config, (Measurement.of(config),))
+
+
+WAVES = Experiment(
+    name="sine",
+    what="Sine waves from 10 points: fits and errors after 32 steps, against joint training",
+    source="Nichol et al. 2018, section 4",
+    kind="waves",
+    arms=(
+        _arm("reptile", "Reptile", REPTILE),
+        _arm("maml", "MAML", MAML),
+        _arm("joint", "joint training", JOINT),
+        _arm("fresh", "nothing learned before", preset("sine", "scratch")),
+    ),
+    seeds=3,
+    episodes=2000,
+)
