@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -101,3 +104,14 @@ def drawn_orders(tasks: int, passes: int, images: int, generator: torch.Generato
 def killable_config(outer_steps: int) -> Config:
     """A run that saves after every outer step and measures often: something is being written at most moments."""
     return small_config(outer_steps=outer_steps, save_minutes=0.0, monitor_every=4, eval_steps=1)
+
+
+def load_tool(name: str) -> ModuleType:
+    """A script of tools/, which is no package, as a module."""
+    spec = importlib.util.spec_from_file_location(f"tools_{name}", REPOSITORY / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

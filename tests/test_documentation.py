@@ -19,10 +19,11 @@ from PIL import Image
 from tests.easy import REPOSITORY, easy_store, skip_without_native
 from torchreptile import data
 from torchreptile.algorithms import ALGORITHMS
-from torchreptile.cli import Command, Compare, Demo, Evaluate, Train, parse
+from torchreptile.cli import Command, Compare, Demo, Evaluate, Reproduce, Train, parse
 from torchreptile.comparing import plan
 from torchreptile.config import TaskConfig
 from torchreptile.data import Splits
+from torchreptile.reproduce import experiment
 
 PAGES = [
     REPOSITORY / "README.md",
@@ -40,6 +41,7 @@ NAMES = (
     "export",
     "compare",
     "report",
+    "reproduce",
     "bench",
     "demo",
     "data",
@@ -143,6 +145,8 @@ def run_shell(content: str) -> None:
             command = parse(words[1:])
             if isinstance(command, Compare):  # minutes of processes of their own; tests/test_comparing.py runs it
                 assert plan(command.preset, command.algorithms, command.seeds, command.episodes, {})
+            elif isinstance(command, Reproduce) and not command.list:  # tests/test_reproduce.py runs it
+                assert experiment(command.experiment).shortened(command.budget)
             elif not isinstance(command, Demo):  # which would serve until it is told to stop
                 assert shortened(command).run() == 0, line
 

@@ -38,11 +38,14 @@ SHOWN_WAVES = 2
 
 def to_markdown(reproduced: Reproduced, experiment: Experiment) -> str:
     """The measurements beside the published ones, what was found, and how it was done."""
-    parts = [f"# {experiment.name}\n", f"{experiment.what}. {experiment.source}.\n", measured_table(reproduced)]
-    if found := findings(reproduced, experiment.kind):
-        rows = [(its.what, its.verdict, its.numbers) for its in found]
-        parts += ["## Findings\n", table(("as published", "here", ""), rows)]
-    return "\n".join([*parts, "## How\n", how(reproduced)])
+    head = [f"# {experiment.name}\n", f"{experiment.what}. {experiment.source}.\n"]
+    return "\n".join([*head, measured_table(reproduced), summary(reproduced, experiment)])
+
+
+def summary(reproduced: Reproduced, experiment: Experiment) -> str:
+    """What was found, as a table, and how it was done, as a list."""
+    rows = [(its.what, its.verdict, its.numbers) for its in findings(reproduced, experiment.kind)]
+    return "\n".join([*([table(("as published", "here", ""), rows)] if rows else []), how(reproduced)])
 
 
 def how(reproduced: Reproduced) -> str:
@@ -142,12 +145,17 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, facecolor=LIGHT.paper, layout="constrained")
 
 
-def _titled(figure: Figure, reproduced: Reproduced, title: str) -> None:
-    share = "" if reproduced.share == 1 else f"; {share_in_words(reproduced.share)}"
+def _titled(figure: Figure, reproduced: Reproduced, title: str, note: str = "") -> None:
+    """A line that says what it is, and one that says of how much training."""
     seeds = len({one.seed for one in reproduced.taken})
-    figure.suptitle(
-        f"{title}\n{seeds} seed{'s' * (seeds > 1)}{share}", x=0.01, ha="left", fontsize=11, color=LIGHT.text
-    )
+    notes = [f"{seeds} seed{'s' * (seeds > 1)}", *([note] if note else [])]
+    notes += [] if reproduced.share == 1 else [share_in_words(reproduced.share)]
+    figure.suptitle(f"{title}\n{'; '.join(notes)}", x=0.01, ha="left", fontsize=11, color=LIGHT.text)
+
+
+def _band(reproduced: Reproduced) -> str:
+    """What a band is, where there are any."""
+    return "bands from the lowest to the highest" if len({one.seed for one in reproduced.taken}) > 1 else ""
 
 
 def _row(reproduced: Reproduced, experiment: Experiment, folder: Path) -> Figure:
@@ -175,16 +183,16 @@ def _row(reproduced: Reproduced, experiment: Experiment, folder: Path) -> Figure
         )
     axes.set_yticks(range(len(its)), [place(cell) for cell, _ in its])
     axes.set_ylim(len(its) - 0.5, -0.5)
-    axes.set_xlabel("accuracy in percent, 95% CI over episodes; published on test classes")
+    axes.set_xlabel("accuracy in percent, 95% CI")
     style(axes, LIGHT)
     axes.legend(frameon=False, fontsize=10, labelcolor=LIGHT.text)
-    _titled(figure, reproduced, experiment.what)
+    _titled(figure, reproduced, experiment.what, "published: test classes")
     return figure
 
 
 def _combinations(reproduced: Reproduced, experiment: Experiment, folder: Path) -> Figure:
     """Accuracy by outer step: the mean over seeds, the band from the lowest to the highest of them."""
-    figure = _figure(8, 5)
+    figure = _figure(8.5, 5)
     axes = figure.subplots()
     key, kinds = f"val_{COMPARED}", {"last": (":", "s"), "mean": ("--", "^"), "sum": ("-", "o")}
     for its in reproduced.arms().values():
@@ -201,11 +209,11 @@ def _combinations(reproduced: Reproduced, experiment: Experiment, folder: Path) 
             axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("outer step")
     axes.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
-    axes.set_ylabel("accuracy in percent, validation classes, each query alone")
+    axes.set_ylabel("accuracy in percent, validation classes,\neach query alone")
     style(axes, LIGHT)
     figure.legend(loc="outside right center", frameon=False, fontsize=10, labelcolor=LIGHT.text)
-    band = "; bands from the lowest to the highest seed" if len({one.seed for one in reproduced.taken}) > 1 else ""
-    _titled(figure, reproduced, f"Combinations of the first {LARGEST} inner gradients, 5-shot 5-way Omniglot{band}")
+    title = f"Combinations of the first {LARGEST} inner gradients, 5-shot 5-way Omniglot"
+    _titled(figure, reproduced, title, _band(reproduced))
     return figure
 
 
@@ -292,7 +300,7 @@ def _waves(reproduced: Reproduced, experiment: Experiment, folder: Path) -> Figu
     axes.set_ylabel("mean squared error")
     style(axes, LIGHT)
     lower.legend(loc="outside right center", frameon=False, fontsize=10, labelcolor=LIGHT.text)
-    _titled(figure, reproduced, "Sine waves from 10 points; bands from the lowest to the highest seed")
+    _titled(figure, reproduced, "Sine waves from 10 points", _band(reproduced))
     return figure
 
 

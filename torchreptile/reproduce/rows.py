@@ -24,16 +24,16 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 TITLES = {
     "reptile": "Reptile",
-    "foml": "first-order MAML as the Reptile paper has it",
+    "foml": "FOML (first-order MAML in the Reptile paper's form)",
     "maml": "MAML",
-    "fomaml": "first-order MAML",
+    "fomaml": "First-order MAML",
     "meta-sgd": "Meta-SGD",
     "matching": "Matching Networks",
     "matching FCE": "Matching Networks with full context embeddings",
     "matching fine-tuned": "Matching Networks, fine-tuned",
     "protonet": "Prototypical Networks",
-    "pretrained": "features of an ordinary classifier",
-    "pretrained cosine": "the same, compared by cosines",
+    "pretrained": "Baseline, an ordinary classifier's features",
+    "pretrained cosine": "Baseline, the same compared by cosines",
     "mann": "MANN",
     "meta-lstm": "Meta-LSTM",
 }

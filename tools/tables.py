@@ -1,0 +1,139 @@
+"""Render what is in results/ into README.md and docs/results.md (`make tables`).
+
+    python tools/tables.py            # write both
+    python tools/tables.py --check    # say which of them is not what results/ holds, and exit with 1
+
+Every results/NAME.json is the result.json of a `reptile reproduce`, and results/NAME.png its picture if it has one.
+Cells that were never measured stay empty.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchreptile.errors import TorchReptileError
+from torchreptile.files import write_text
+from torchreptile.published import PUBLISHED
+from torchreptile.reports.reproduced import MODES, SPLITS, measured_table, shown, summary
+from torchreptile.reports.tables import table
+from torchreptile.reproduce import EXPERIMENTS, Experiment
+from torchreptile.reproduce.reproduced import Reproduced, read_reproduced
+from torchreptile.reproduce.rows import DATASETS, TITLES
+
+REPOSITORY = Path(__file__).parents[1]
+RESULTS = REPOSITORY / "results"
+BEGIN, END = "<!-- from results/ by `make tables` -->\n", "<!-- end -->\n"
+PAPER = ("reptile", "foml")  # whose rows the Reptile paper adds to the tables
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A result and its file."""
+
+    file: Path
+    result: Reproduced
+
+    @property
+    def experiment(self) -> Experiment:
+        """Which it is of."""
+        return EXPERIMENTS[self.result.name]
+
+
+def kept(folder: Path) -> list[Kept]:
+    """All results, in the order in which experiments are listed, full ones first."""
+    found = [Kept(file, read_reproduced(file)) for file in sorted(folder.glob("*.json"))]
+    order = list(EXPERIMENTS)
+    return sorted(found, key=lambda its: (order.index(its.result.name), -its.result.share))
+
+
+def cells_table(results: Sequence[Kept], variants: Iterable[str] | None) -> str:
+    """A line for every kind of task that those algorithms, or all, were published on: published and here, both ways."""
+    lines = dict.fromkeys(key[:4] for key in PUBLISHED if variants is None or key[0] in variants)
+    rows = []
+    for variant, dataset, way, shots in lines:
+        name = f"{TITLES[variant]}, {DATASETS[dataset]} {way}-way {shots}-shot"
+        both = [
+            text
+            for measure in MODES
+            for text in (
+                str(PUBLISHED.get((variant, dataset, way, shots, measure == "transductive"), "")),
+                "<br>".join(_here(results, (variant, dataset, way, shots, measure))),
+            )
+        ]
+        rows.append((name, *both))
+    return table(("", *(head for mode in MODES.values() for head in (f"{mode}, published", "here"))), rows)
+
+
+def _here(results: Sequence[Kept], wanted: tuple[str, str, int, int, str]) -> list[str]:
+    """What was measured of a cell; in words where it was not after the whole training, or not on test classes."""
+    found = []
+    for its in results:
+        for _, cell, spread in its.result.spreads():
+            if (cell.variant, cell.dataset, cell.way, cell.shots, cell.measure) == wanted:
+                notes = [f"{100 * its.result.share:g}% of the steps"] if its.result.share < 1 else []
+                notes += [f"{SPLITS[cell.split]} classes"] if cell.split != "test" else []
+                found.append(shown(cell, spread) + (f" ({', '.join(notes)})" if notes else ""))
+    return found
+
+
+def readme(text: str, results: Sequence[Kept]) -> str:
+    """README.md with its table of the Reptile paper's rows made anew."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise TorchReptileError(f"README.md has no lines {BEGIN.strip()} and {END.strip()}")
+    return before + BEGIN + "\n" + cells_table(results, PAPER) + "\n" + END + after
+
+
+def page(results: Sequence[Kept]) -> str:
+    """docs/results.md."""
+    parts = [
+        "# Results\n",
+        "What was run, by `reptile reproduce NAME`; made from [results/](../results) by `make tables`. ± is the 95% "
+        "confidence interval over episodes, of all seeds together. Published accuracies are on test classes, after the "
+        "whole training. [experiments.md](experiments.md) has what else was tried.\n",
+    ]
+    for its in results:
+        share = "" if its.result.share == 1 else f", {100 * its.result.share:g}%"
+        parts += [f"## {its.experiment.name}{share}\n", f"{its.experiment.what}. {its.experiment.source}.\n"]
+        if its.file.with_suffix(".png").is_file():
+            parts.append(f"![{its.experiment.what}](../results/{its.file.stem}.png)\n")
+        if its.experiment.kind != "overlap":  # which has more lines than anybody reads
+            parts.append(measured_table(its.result))
+        parts.append(summary(its.result, its.experiment))
+    parts += ["## All published cells\n", "Empty: never run.\n", cells_table(results, None)]
+    return "\n".join(parts)
+
+
+def rendered(folder: Path = RESULTS) -> dict[Path, str]:
+    """What both files must hold."""
+    results = kept(folder)
+    start = REPOSITORY / "README.md"
+    return {
+        start: readme(start.read_text(encoding="utf-8"), results),
+        REPOSITORY / "docs" / "results.md": page(results),
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write, or check."""
+    if list(arguments) not in ([], ["--check"]):
+        print("usage: python tools/tables.py [--check]", file=sys.stderr)
+        return 2
+    stale = {path: text for path, text in rendered().items() if not path.is_file() or path.read_text("utf-8") != text}
+    for path, text in stale.items():
+        if not arguments:
+            write_text(path, text)
+        said = "not what results/ holds; make tables" if arguments else "written"
+        print(f"{path.relative_to(REPOSITORY)}: {said}")
+    return 1 if arguments and stale else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except TorchReptileError as error:
+        raise SystemExit(f"tools/tables.py: {error}") from error
