@@ -58,8 +58,9 @@ class Settings:
 
 
 def ours(config: Config, shape: tuple[int, int, int]) -> Callable[[], object]:
-    """The next outer step, by the object that `reptile train` uses."""
-    algorithm = build_algorithm(config, shape, CPU)
+    """The next outer step, by the object that `reptile train` uses, and in the execution that it takes."""
+    steps = config.outer.outer_steps * config.outer.meta_batch * config.inner.inner_steps
+    algorithm = build_algorithm(config, shape, CPU, task_steps=steps)
     sampler = algorithm.sampler(random_store(shape, CPU))
     step = OuterStep(algorithm, sampler, config.outer, torch.Generator().manual_seed(0), record=False)
     state = algorithm.begin(0)

@@ -3,8 +3,8 @@
     python tools/ship_weights.py RUN NAME COMMAND
 
 COMMAND is what trained the run, as somebody else would type it. Writes torchreptile/weights/NAME.safetensors and
-NAME.json from the run's last checkpoint. The card's results are the run's own evaluations on test classes
-(eval-*.json), so run `reptile evaluate RUN` first, with and without --shots.
+NAME.json from the run's last checkpoint. The card's results are the run's own evaluations (eval-*.json) on classes it
+was not trained on, each with its split, so run `reptile evaluate RUN` first, with and without --shots.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from torchreptile.learned import load_learned, save_weights
 WEIGHTS = Path(__file__).parents[1] / "torchreptile" / "weights"
 LICENCES = {
     "omniglot": "MIT, as this package. Trained on Omniglot (Brenden Lake, 2015), which is under the MIT licence.",
+    "mini-imagenet": "MIT, as this package. Trained on mini-ImageNet, whose pictures are ImageNet's and for research "
+    "alone; the weights hold none of them.",
     "glyphs": "MIT, as this package. Trained on characters that this package generates.",
 }
 
@@ -39,7 +41,8 @@ def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
         "eval_steps": settings.eval_steps,
         "seed": evaluation.seed,
         "command": f"reptile evaluate {name} --dataset {task.dataset} --shots {task.shots} "
-        f"--episodes {settings.eval_episodes} --seed {evaluation.seed}",
+        f"--episodes {settings.eval_episodes} --seed {evaluation.seed} --eval-batch {settings.eval_batch}"
+        + ("" if evaluation.split == "test" else f" --split {evaluation.split}"),
         "minutes": round(evaluation.seconds / 60, 1),
         "hardware": f"{evaluation.environment['processor']}, torch {evaluation.environment['torch']}",
     }
@@ -56,9 +59,9 @@ def main(run: str, name: str, command: str) -> None:
     folder = RunFolder(Path(run))
     learned, checkpoint = load_learned(run), load_checkpoint(folder.last)
     found = [Evaluation.from_json(file.read_text()) for file in sorted(folder.path.glob("eval-*.json"))]
-    results = [result(e, name) for e in found if e.split == "test" and e.step == checkpoint.step]
+    results = [result(e, name) for e in found if e.split != "train" and e.step == checkpoint.step]
     if not results:
-        raise RunError(f"{run} has no evaluation of its last checkpoint on test classes; run `reptile evaluate {run}`")
+        raise RunError(f"{run} has no evaluation of its last checkpoint on new classes; run `reptile evaluate {run}`")
     task = learned.config.task
     card = {
         "data": {

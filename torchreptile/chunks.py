@@ -14,6 +14,7 @@ import torch
 R = TypeVar("R")
 
 CPU_TASKS = 20  # more at once only push each other out of the caches
+CPU_BYTES = 64 * 2**20  # what tasks may take together whose maps go through the caches pass after pass
 SHARE = 0.25  # of the machine's memory that activations may take: others live there too
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -25,8 +26,12 @@ class TaskChunks:
         """``limit``: tasks at a time; 0 leaves it to :meth:`fit`."""
         self.limit, self._asked, self._device = limit, limit, device
 
-    def fit(self, bytes_per_task: int) -> None:
+    def fit(self, bytes_per_task: int, streams: bool = False) -> None:
         """Without a limit asked for, take one from the memory there is.
+
+        Args:
+            bytes_per_task: about how much one task takes.
+            streams: its work is passes over all of that, so that on a CPU more tasks at once are slower, not faster.
 
         It follows from the size of the memory, not from what is free at the moment: the same machine cuts
         the same way every time, so that numbers repeat to the last bit.
@@ -34,7 +39,11 @@ class TaskChunks:
         if self._asked:
             return
         by_memory = max(1, int(SHARE * total_memory(self._device)) // max(bytes_per_task, 1))
-        self.limit = min(by_memory, CPU_TASKS) if self._device.type == "cpu" else by_memory
+        if self._device.type != "cpu":
+            self.limit = by_memory
+            return
+        by_cache = max(1, CPU_BYTES // max(bytes_per_task, 1)) if streams else CPU_TASKS
+        self.limit = min(by_memory, by_cache, CPU_TASKS)
 
     def map(self, tasks: slice, work: Callable[[slice], R]) -> list[R]:
         """``work`` on every piece of ``tasks``, equal ones where that is possible.

@@ -139,12 +139,14 @@ class Algorithm(ABC):
         execution: how it computes.
         chunks, processes: how many tasks at a time, and with whom they are shared.
         second_order: whether it differentiates the gradients of inner steps again.
+        streams: whether its work is passes over memory, which the caches of a CPU hold for few tasks at a time.
         transduces: whether queries in one batch can be labelled otherwise than each alone.
         measures_before: whether predictions are made before adaptation too, as they are for functions.
     """
 
     meta_learns: ClassVar[bool] = True
     second_order: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     transduces: bool = True
 
     def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
@@ -302,7 +304,7 @@ class Algorithm(ABC):
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
         """Find out once how many tasks of this kind fit into memory."""
         if not self.chunks.limit:
-            self.chunks.fit(self.task_bytes(state, episodes))
+            self.chunks.fit(self.task_bytes(state, episodes), self.streams)
 
     @contextmanager
     def own_draws(self, generator: torch.Generator) -> Iterator[None]:

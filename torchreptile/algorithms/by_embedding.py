@@ -38,6 +38,8 @@ MOMENTUM = 0.1  # of running averages, per outer step: PyTorch's default, as in 
 class ByEmbedding(ByLoss):
     """Embeds, and leaves what is made of the embeddings to its kinds."""
 
+    streams = True
+
     def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
         super().__init__(blueprint, config, machinery)
         plain = Embedder(blueprint.module, config.run.precision)

@@ -38,6 +38,8 @@ OPTIMISER = "optimiser."  # in front of the names of the optimiser's parameters
 class MetaLSTM(ByLoss):
     """Adapts by ``inner_steps`` updates (in evaluation ``eval_steps``), each on the whole support set."""
 
+    streams = True
+
     def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
         super().__init__(blueprint, config, machinery)
         self.inner_loop = InnerLoop(config.inner, machinery.execution, config.run.precision)
