@@ -57,6 +57,22 @@ def test_what_does_not_fit_is_done_again_in_halves(error: Exception) -> None:
     assert pieces.limit == 2
 
 
+def test_work_that_streams_through_memory_is_done_in_pieces_that_caches_hold() -> None:
+    mib = 2**20
+    for bytes_per_task, streams, limit in (
+        (500 * mib, True, 1), (20 * mib, True, 3), (0, True, chunks.CPU_TASKS), (20 * mib, False, chunks.CPU_TASKS),
+    ):  # fmt: skip
+        pieces = TaskChunks(0, CPU)
+        pieces.fit(bytes_per_task, streams)
+        assert pieces.limit == limit
+    assert [name for name, kind in ALGORITHMS.items() if kind.streams] == [
+        "matching",
+        "protonet",
+        "pretrained",
+        "meta-lstm",
+    ]
+
+
 def test_other_errors_and_a_single_task_too_large_are_not_hidden() -> None:
     def fail(part: slice) -> None:
         raise RuntimeError("shapes cannot be multiplied")

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.easy import easy_store
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
+from torchreptile.data import Absent, Splits
 from torchreptile.errors import ConfigError, DataError, RunError
 from torchreptile.evaluation import evaluate
 from torchreptile.presets import preset
@@ -186,11 +188,20 @@ def test_other_settings_and_other_experiments_in_the_same_folder_are_refused(car
             carry_out(small_row(), out / "damaged", quiet=True, device="cpu")
 
 
-def test_missing_test_classes_are_refused_before_any_training(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    with pytest.raises(DataError):
-        carry_out(experiment("mini-imagenet-5way"), tmp_path / "out", data_root=str(tmp_path), quiet=True)
+def test_missing_test_classes_are_refused_before_any_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = easy_store(6, 4)
+    for val, said in ((store, "no test pictures; --split val measures on"), (Absent("none"), "no test pictures$")):
+        splits = Splits(store, val, Absent("no test pictures"))
+        monkeypatch.setattr("torchreptile.reproduce.carrying_out.load_splits", lambda task, splits=splits: splits)
+        with pytest.raises(DataError, match=said):
+            carry_out(small_row(), tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(RunError, match="out: cannot be used as a folder"):
+        carry_out(small_row(), tmp_path / "out", quiet=True)
 
 
 @pytest.mark.parametrize(("name", "value"), [("seeds", -1), ("at_once", -2), ("episodes", 1)])

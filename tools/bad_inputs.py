@@ -39,6 +39,7 @@ from safetensors.torch import save_file
 
 from torchreptile import cli
 from torchreptile.checkpoint import RunFolder
+from torchreptile.classifier import FewShotClassifier
 from torchreptile.data import mini_imagenet, omniglot
 from torchreptile.learned import load_learned, save_weights
 
@@ -206,6 +207,34 @@ def table(content: str | bytes, *words: str) -> Callable[[Path], Words]:
         return ["train", *(words or ("--table", "own.csv")), "--outer-steps", "1", "--out", "run"]
 
     return make
+
+
+def adapted(change: Callable[[Path], object], *words: str) -> Callable[[Path], Words]:
+    """Two classes to learn from and a picture to label, and then ``change(folder)``."""
+
+    def make(folder: Path) -> Words:
+        for seed, name in enumerate(("support/alpha/1.png", "support/beta/1.png", "query/1.png")):
+            write(folder / name, encoded(noise(seed, "L", 28)))
+        change(folder)
+        return list(words) or ["adapt", "omniglot-5way", "--support", "support", "--query", "query"]
+
+    return make
+
+
+def asked(*words: str) -> Callable[[Path], Words]:
+    """``reptile adapt`` with these words in addition."""
+    return adapted(lambda folder: None, "adapt", "omniglot-5way", "--support", "support", "--query", "query", *words)
+
+
+def saved(change: Callable[[Path], object], *words: str) -> Callable[[Path], Words]:
+    """A classifier that ``reptile adapt --save`` wrote, and then ``change(file)``."""
+
+    def keep(folder: Path) -> None:
+        support = [folder / "support" / name / "1.png" for name in ("alpha", "beta")]
+        FewShotClassifier("omniglot-5way", steps=1).fit(support, ["alpha", "beta"]).save(folder / "own.safetensors")
+        change(folder / "own.safetensors")
+
+    return adapted(keep, *(words or ("adapt", "own.safetensors", "--query", "query")))
 
 
 def listing(text: str | bytes) -> Callable[[Path], Words]:
@@ -688,6 +717,57 @@ FUNCTIONS = [
     Case("`--way 5` for a table", table("task,x,y\na,1,2\n", "--table", "own.csv", "--way", "5")),
 ]  # fmt: skip
 
+ADAPTING = [
+    Case("`adapt` from an empty folder", adapted(lambda folder: shutil.rmtree(folder / "support") or (folder / "support").mkdir())),
+    Case("`adapt` from pictures without class folders", adapted(lambda folder: None, "adapt", "omniglot-5way", "--support", "query", "--query", "query")),
+    Case("`adapt` from a single class", adapted(lambda folder: shutil.rmtree(folder / "support" / "beta"))),
+    Case("`adapt` from a class without pictures", adapted(lambda folder: (folder / "support" / "beta" / "1.png").unlink())),
+    Case("`adapt` without `--support`", adapted(lambda folder: None, "adapt", "omniglot-5way", "--query", "query")),
+    Case("`adapt --query` of what is not there", adapted(lambda folder: None, "adapt", "omniglot-5way", "--support", "support", "--query", "nowhere")),
+    Case("`adapt --query` of a folder without pictures", adapted(lambda folder: (folder / "query" / "1.png").unlink())),
+    Case("`adapt --query` of a picture cut off", adapted(lambda folder: cut(folder / "query" / "1.png"))),
+    Case("`adapt` from a picture that is text", adapted(lambda folder: write(folder / "support" / "beta" / "1.png", "hello"))),
+    Case("`adapt` by unknown weights", adapted(lambda folder: None, "adapt", "omniglot-6way", "--support", "support", "--query", "query")),
+    Case("`adapt` by a classifier that is not there", adapted(lambda folder: None, "adapt", "no.safetensors", "--query", "query")),
+    Case("`adapt --steps -1`", asked("--steps", "-1")),
+    Case("`adapt --csv` into a folder that is not there", asked("--csv", "nowhere/said.csv")),
+    Case("`adapt --picture` of another kind", asked("--picture", "said.jpg")),
+    Case("`adapt --save` of another kind", asked("--save", "mine.pt")),
+    Case("`adapt --csv` and `--picture` to one file", asked("--csv", "said.png", "--picture", "said.png")),
+    Case("`adapt` by a classifier, and `--support`", saved(lambda file: None, "adapt", "own.safetensors", "--support", "support", "--query", "query")),
+    Case("`adapt` by a classifier cut off", saved(cut)),
+    Case("`adapt` by a classifier with another one's card", saved(lambda file: write(file.with_suffix(".json"), "{}"))),
+    Case("`export` of what is no classifier", adapted(lambda folder: write(folder / "own.safetensors", "hello"), "export", "own.safetensors", "--to", "own.onnx")),
+    Case("`export` to another kind of file", saved(lambda file: None, "export", "own.safetensors", "--to", "own.pth")),
+    Case("`export` into a folder that is not there", saved(lambda file: None, "export", "own.safetensors", "--to", "nowhere/own.pt2")),
+]  # fmt: skip
+
+
+def result(content: str) -> Callable[[Path], Words]:
+    """A folder of a reproduction whose result.json has this content."""
+    return changed(
+        lambda root: write(root.parent / "out" / "result.json", content), "reproduce", "sine", "--out", "out"
+    )
+
+
+REPRODUCING = [
+    Case("an experiment that there is not", plain("reproduce", "omniglot")),
+    Case("`--list` and a name", plain("reproduce", "sine", "--list")),
+    Case("`--budget 0`", plain("reproduce", "sine", "--budget", "0")),
+    Case("`--budget 2`", plain("reproduce", "sine", "--budget", "2")),
+    Case("`--budget nan`", plain("reproduce", "sine", "--budget", "nan")),
+    Case("`--seeds -1`", plain("reproduce", "sine", "--seeds", "-1")),
+    Case("`--episodes 1`", plain("reproduce", "sine", "--episodes", "1")),
+    Case("`--at-once -1`", plain("reproduce", "sine", "--at-once", "-1")),
+    Case("`--device` that is not there", plain("reproduce", "sine", "--device", "cuda:7")),
+    Case("a data set that is not there", plain("reproduce", "mini-imagenet-5way", "--data-root", "nowhere")),
+    Case("`result.json` is text", result("hello")),
+    Case("`result.json` of something else", result('{"format": "other"}')),
+    Case("`result.json` with a training that is none", result('{"format": "torchreptile-result-1", "name": "sine", "share": 1, "environment": {}, "trainings": [7]}')),
+    Case("`result.json` of another experiment", result('{"format": "torchreptile-result-1", "name": "omniglot-5way", "share": 0.5, "environment": {}, "trainings": []}')),
+    Case("`--out` is a file", changed(lambda root: write(root.parent / "out", "hello"), "reproduce", "sine", "--out", "out")),
+]  # fmt: skip
+
 GROUPS = {
     "Command line": COMMAND_LINE,
     "Own images": OWN,
@@ -695,6 +775,8 @@ GROUPS = {
     "Omniglot": OMNIGLOT,
     "mini-ImageNet": MINI,
     "Runs, checkpoints and weights": RUNS,
+    "Adapting and exporting": ADAPTING,
+    "Reproducing": REPRODUCING,
 }
 
 
@@ -811,7 +893,7 @@ def main() -> int:
         for group, cases in GROUPS.items():
             print(f"\n## {group}\n\n| input | answer |\n|---|---|")
             for case in cases:
-                if only not in case.what:
+                if only not in f"{group}: {case.what}":
                     continue
                 number += 1
                 folder = Path(scratch, str(number))

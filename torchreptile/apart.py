@@ -146,7 +146,8 @@ class _Process:
         if kind == "answer" and content is not None:
             return content
         if kind == "failed":
-            raise RunError(f"{self._job.name}: {content}")
+            named = content.startswith(self._job.name)
+            raise RunError(content if named else f"{self._job.name}: {content}")
         if self._stopped:
             return None
         ended = self._process.exitcode

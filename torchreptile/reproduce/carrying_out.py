@@ -18,7 +18,7 @@ from torchreptile.apart import Job, Tell, do_apart, train_or_go_on
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.checks import at_least
 from torchreptile.config import Config
-from torchreptile.data.splits import Split
+from torchreptile.data.splits import Split, load_splits
 from torchreptile.device import choose_device
 from torchreptile.environment import environment
 from torchreptile.errors import ConfigError, DataError, RunError
@@ -33,7 +33,6 @@ from torchreptile.reproduce.reproduced import Reproduced, Taken, cells, read_rep
 from torchreptile.results import ERRORS, Accuracy, SquaredError
 
 RESULT = "result.json"
-FUNCTIONS = 2000  # that the error by inner step is taken over
 TELL_EVERY = 0.5  # seconds
 
 
@@ -121,7 +120,6 @@ def carry_out(
         order = {arm.name: place for place, arm in enumerate(asked.arms)}
         taken = sorted(kept.values(), key=lambda one: (order.get(one.arm, len(order)), one.seed))
         reproduced = Reproduced(experiment.name, share, taken, environment())
-        out.mkdir(parents=True, exist_ok=True)
         write_text(out / RESULT, reproduced.to_json())
         return reproduced
 
@@ -131,6 +129,10 @@ def carry_out(
         else:
             bar.told(number, said)
 
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be used as a folder ({error.strerror}); name another with --out") from error
     jobs = [Job(str(piece.folder.path), partial(_carry_out, piece, split, episodes, alone)) for piece in missing]
     with ManyBar(Console(stderr=True, quiet=quiet), [piece.work for piece in missing], shown=not alone) as bar:
         whole = do_apart(jobs, at_once, max(1, threads // at_once), heard, done)
@@ -144,10 +146,13 @@ def _check_data(experiment: Experiment, split: Split) -> None:
         DataError: a split is not there, or its data are damaged.
     """
     for arm in {arm.config.task.dataset: arm for arm in experiment.arms}.values():
+        if arm.config.task.regression:
+            continue
+        splits = load_splits(arm.config.task)
         try:
-            split_store(arm.config, split)
+            splits.get(split)
         except DataError as error:
-            other = "; --split val measures on validation classes" if split == "test" else ""
+            other = "; --split val measures on validation classes" if split == "test" and splits.has("val") else ""
             raise DataError(f"{error}{other}") from error
 
 
@@ -233,7 +238,7 @@ def _carry_out(piece: _Piece, split: Split, episodes: int, shown: bool, tell: Te
     checkpoint = load_checkpoint(folder.last)
     by_step = []
     if config.task.regression:
-        fitted = fit_functions(load_learned(folder.path), split_store(config, split, checkpoint.scale), FUNCTIONS)
+        fitted = fit_functions(load_learned(folder.path), split_store(config, split, checkpoint.scale), episodes)
         by_step = [(error.mean, error.ci95) for error in fitted.by_step]
     taken = Taken(
         piece.arm.name, piece.arm.label, config, checkpoint.step, checkpoint.seconds,
