@@ -256,7 +256,7 @@ def made_up(name: str, accuracy_of: dict[str, float], seeds: int = 1) -> Reprodu
         for arm in one.arms
         for seed in range(seeds)
     ]
-    return Reproduced(name, 0.5, its, {"command": "reptile reproduce ..."})
+    return Reproduced(name, 0.5, its, ["reptile reproduce ..."])
 
 
 AS_PUBLISHED = {
@@ -275,7 +275,7 @@ def test_findings_of_combinations_go_by_the_differences() -> None:
     found = findings(made_up("gradient-combinations", other), "combinations")
     assert verdicts(found) == [False, None, False, False]
     assert "g2 has +0.0 ± 0.6 points more" in found[1].numbers
-    assert findings(Reproduced("gradient-combinations", 1, [], {}), "combinations") == []
+    assert findings(Reproduced("gradient-combinations", 1, [], []), "combinations") == []
 
 
 def overlapping(drop: float) -> dict[str, float]:

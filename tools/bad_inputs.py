@@ -763,8 +763,8 @@ REPRODUCING = [
     Case("a data set that is not there", plain("reproduce", "mini-imagenet-5way", "--data-root", "nowhere")),
     Case("`result.json` is text", result("hello")),
     Case("`result.json` of something else", result('{"format": "other"}')),
-    Case("`result.json` with a training that is none", result('{"format": "torchreptile-result-1", "name": "sine", "share": 1, "environment": {}, "trainings": [7]}')),
-    Case("`result.json` of another experiment", result('{"format": "torchreptile-result-1", "name": "omniglot-5way", "share": 0.5, "environment": {}, "trainings": []}')),
+    Case("`result.json` with a training that is none", result('{"format": "torchreptile-result-1", "name": "sine", "share": 1, "commands": [], "trainings": [7]}')),
+    Case("`result.json` of another experiment", result('{"format": "torchreptile-result-1", "name": "omniglot-5way", "share": 0.5, "commands": [], "trainings": []}')),
     Case("`--out` is a file", changed(lambda root: write(root.parent / "out", "hello"), "reproduce", "sine", "--out", "out")),
 ]  # fmt: skip
 

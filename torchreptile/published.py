@@ -2,7 +2,7 @@
 
 Sources: [Reptile] Nichol, Achiam, Schulman 2018, arXiv 1803.02999, tables 1 and 2 (first-order MAML as [MAML] or
 [Reptile] ran it); [MAML] Finn, Abbeel, Levine 2017, arXiv 1703.03400, table 1; [Meta-SGD] Li, Zhou, Chen, Li 2017,
-arXiv 1707.09835, tables 2 and 3 (also of MAML and Meta-LSTM at mini-ImageNet 20-way); [Matching Networks] Vinyals et
+arXiv 1707.09835, tables 2 and 3 (also of all others at mini-ImageNet 20-way); [Matching Networks] Vinyals et
 al. 2016, arXiv 1606.04080, table 1, and on mini-ImageNet's usual split [Meta-LSTM]; [Prototypical Networks] Snell,
 Swersky, Zemel 2017, arXiv 1703.05175, tables 1 and 2; [Baselines] Chen et al. 2019, arXiv 1904.04232, table 2 (Conv-4)
 and, on Omniglot, the appendix; [MANN] Santoro et al. 2016, arXiv 1605.06065, table 1; [Meta-LSTM] Ravi and Larochelle,
@@ -103,6 +103,8 @@ PUBLISHED: dict[tuple[str, str, int, int, bool], Published] = {
     ("matching", "mini-imagenet", 5, 5, False): Published(51.09, 0.71, MATCHING_MINI_SOURCE),
     ("matching FCE", "mini-imagenet", 5, 1, False): Published(43.56, 0.84, MATCHING_MINI_SOURCE),
     ("matching FCE", "mini-imagenet", 5, 5, False): Published(55.31, 0.73, MATCHING_MINI_SOURCE),
+    ("matching FCE", "mini-imagenet", 20, 1, False): Published(17.31, None, META_SGD_MINI_SOURCE),
+    ("matching FCE", "mini-imagenet", 20, 5, False): Published(22.69, None, META_SGD_MINI_SOURCE),
     ("protonet", "omniglot", 5, 1, False): Published(98.8, None, PROTONET_SOURCE),
     ("protonet", "omniglot", 5, 5, False): Published(99.7, None, PROTONET_SOURCE),
     ("protonet", "omniglot", 20, 1, False): Published(96.0, None, PROTONET_SOURCE),

@@ -54,7 +54,7 @@ def how(reproduced: Reproduced) -> str:
     seeds = sorted({one.seed for one in taken})
     steps = sorted({one.outer_steps for one in taken})
     lines = [
-        f"`{reproduced.environment['command']}`",
+        *(f"`{command}`" for command in reproduced.commands),
         f"outer steps: {' or '.join(f'{its:,}' for its in steps)}"
         + ("" if reproduced.share == 1 else f", {share_in_words(reproduced.share)}"),
         f"seeds: {', '.join(map(str, seeds))}; {len(taken)} training{'s' * (len(taken) > 1)}, "

@@ -101,7 +101,7 @@ def carry_out(
         for seed in range(seeds or experiment.seeds)
     ]
     _check_data(asked, split)
-    kept = _kept(out, experiment.name, share)
+    kept, commands = _kept(out, experiment.name, share)
     missing = [piece for piece in pieces if not _measured(piece, kept, split, episodes)]
     for piece in pieces:
         if piece.folder.config_file.is_file() and piece.folder.config() != piece.config:
@@ -109,6 +109,8 @@ def carry_out(
     device, threads = choose_device(asked.arms[0].config.run.device), torch.get_num_threads()
     at_once = min(at_once or (threads if device.type == "cpu" else 1), max(1, len(missing)))
     alone = at_once == 1 and not quiet
+
+    command = environment()["command"]
 
     def done(number: int, answer: str) -> None:
         taken = Taken.of_content(json.loads(answer))
@@ -119,7 +121,7 @@ def carry_out(
     def save() -> Reproduced:
         order = {arm.name: place for place, arm in enumerate(asked.arms)}
         taken = sorted(kept.values(), key=lambda one: (order.get(one.arm, len(order)), one.seed))
-        reproduced = Reproduced(experiment.name, share, taken, environment())
+        reproduced = Reproduced(experiment.name, share, taken, list(dict.fromkeys([*commands, command])))
         write_text(out / RESULT, reproduced.to_json())
         return reproduced
 
@@ -156,19 +158,19 @@ def _check_data(experiment: Experiment, split: Split) -> None:
             raise DataError(f"{error}{other}") from error
 
 
-def _kept(out: Path, name: str, share: float) -> dict[tuple[str, int], Taken]:
-    """What earlier calls came to, by arm and seed.
+def _kept(out: Path, name: str, share: float) -> tuple[dict[tuple[str, int], Taken], list[str]]:
+    """What earlier calls came to, by arm and seed, and their commands.
 
     Raises:
         RunError: the file is damaged, or of another experiment.
     """
     file = out / RESULT
     if not file.is_file():
-        return {}
+        return {}, []
     before = read_reproduced(file)
     if (before.name, before.share) != (name, share):
         raise RunError(f"{out} holds {before.name} with --budget {before.share:g}; name another folder with --out")
-    return {(one.arm, one.seed): one for one in before.taken}
+    return {(one.arm, one.seed): one for one in before.taken}, before.commands
 
 
 def _measured(piece: _Piece, kept: Mapping[tuple[str, int], Taken], split: Split, episodes: int) -> bool:

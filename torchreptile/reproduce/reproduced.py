@@ -167,13 +167,13 @@ class Reproduced:
         name: of the experiment.
         share: of the published outer steps, 1 for all of them.
         taken: every training, arm by arm.
-        environment: command, versions, hardware of whoever asked last.
+        commands: that carried it out, one after another.
     """
 
     name: str
     share: float
     taken: list[Taken]
-    environment: dict[str, Any]
+    commands: list[str]
 
     def arms(self) -> dict[str, list[Taken]]:
         """The seeds of every arm, by the arm's name."""
@@ -191,7 +191,7 @@ class Reproduced:
 
     def to_json(self) -> str:
         """Everything, as JSON with a line for each training."""
-        head = {"format": FORMAT, "name": self.name, "share": self.share, "environment": self.environment}
+        head = {"format": FORMAT, "name": self.name, "share": self.share, "commands": self.commands}
         lines = ",\n".join(json.dumps(one.content(), ensure_ascii=False) for one in self.taken)
         return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "trainings": [\n{lines}\n]}}\n'
 
@@ -207,7 +207,7 @@ def read_reproduced(file: Path) -> Reproduced:
         if content["format"] != FORMAT:
             raise RunError(f"{file}: not a result of this version ({FORMAT})")
         taken = [Taken.of_content(one) for one in content["trainings"]]
-        return Reproduced(content["name"], float(content["share"]), taken, content["environment"])
+        return Reproduced(content["name"], float(content["share"]), taken, list(content["commands"]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
         raise RunError(f"{file}: not a readable result ({error})") from error
 
