@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from tests.easy import easy_store
+from tests.runs import stop_at
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
 from torchreptile.data import Absent, Splits
@@ -23,14 +27,16 @@ from torchreptile.errors import ConfigError, DataError, RunError
 from torchreptile.evaluation import evaluate
 from torchreptile.presets import preset
 from torchreptile.published import PUBLISHED
-from torchreptile.reports.reproduced import draw_reproduced, to_markdown
+from torchreptile.reports.figures import draw_reproduced
+from torchreptile.reports.reproduced import to_markdown
 from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.reproduce.carrying_out import RESULT, carry_out
 from torchreptile.reproduce.command import print_reproduced
 from torchreptile.reproduce.experiment import Arm, Measurement
-from torchreptile.reproduce.findings import Finding, findings, sweep
+from torchreptile.reproduce.findings import Finding, difference, findings, sweep
 from torchreptile.reproduce.overlap import SWEEPS, USUAL
 from torchreptile.reproduce.reproduced import Cell, Reproduced, Spread, Taken, read_reproduced
+from torchreptile.training import train
 
 SMALL: dict[str, Any] = {
     "dataset": "glyphs", "split_scheme": "default", "way": 2, "train_shots": 4, "inner_steps": 2, "inner_batch": 3,
@@ -106,6 +112,8 @@ def test_the_sweeps_change_one_setting_at_a_time() -> None:
 def test_a_budget_is_a_share_of_the_outer_steps() -> None:
     shortened = experiment("omniglot-20way").shortened(0.25)
     assert shortened.arms[0].config == preset("omniglot-1shot-20way").replace(outer_steps=50_000)
+    assert experiment("omniglot-5way").shortened(0.07).arms[0].config.outer.outer_steps == 7_000
+    assert experiment("protonet-omniglot-5way").shortened(0.1).arms[0].config.outer.outer_halve_every == 200
     for share in (0, -1, 1.5):
         with pytest.raises(ConfigError, match="a share of the published outer steps, above 0 and at most 1"):
             experiment("omniglot-20way").shortened(share)
@@ -162,22 +170,60 @@ def test_other_classes_are_measured_beside_the_ones_before(carried: tuple[Path, 
     assert {cell.split for cell in both.taken[1].cells} == {"test"}
 
 
-def test_a_killed_one_goes_on_and_comes_to_the_same(carried: tuple[Path, Reproduced], tmp_path: Path) -> None:
-    _, whole = carried
-    first = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
-    (tmp_path / RESULT).unlink()  # killed before it was written
-    again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
-    assert first is not None
+def test_other_episodes_are_measured_beside_the_ones_before_and_never_mixed_with_them(
+    carried: tuple[Path, Reproduced],
+) -> None:
+    out, _ = carried
+    both = carry_out(small_row(), out, seeds=1, episodes=4, quiet=True, device="cpu")
+    assert both is not None
+    counts = {(cell.shots, cell.measure, cell.episodes): spread.seeds for _, cell, spread in both.spreads()
+              if cell.split == "test"}  # fmt: skip
+    assert counts[1, "transductive", 6] == 2
+    assert counts[1, "transductive", 4] == 1
+
+
+def test_cells_of_other_weights_do_not_stay(tmp_path: Path) -> None:
+    assert carry_out(small_row(), tmp_path, seeds=1, split="val", quiet=True, device="cpu") is not None
+    shutil.rmtree(tmp_path / "reptile-seed0")
+    again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")  # trained once more
     assert again is not None
-    for one in (first, again):
-        assert [(c.measure, c.mean) for c in one.taken[0].cells] == [
-            (c.measure, c.mean) for c in whole.taken[0].cells if c.split == "test"
-        ]
+    assert {cell.split for cell in again.taken[0].cells} == {"test"}
+
+
+def test_a_killed_training_goes_on_and_comes_to_the_same(carried: tuple[Path, Reproduced], tmp_path: Path) -> None:
+    _, whole = carried
+    run = tmp_path / "reptile-seed0"
+    config = small_row().arms[0].config.replace(device="cpu")
+    train(config, run, stop_at(2))
+    (run / "env.json").unlink()  # killed right after config.json was written, too
+    again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
+    assert again is not None
+    assert [(cell.key, cell.mean) for cell in again.taken[0].cells] == [
+        (cell.key, cell.mean) for cell in whole.taken[0].cells
+    ]
+    assert again.taken[0].environment["threads"] >= 1
+
+
+def test_what_was_measured_before_a_kill_is_taken_up(tmp_path: Path) -> None:
+    assert carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") is not None
+    (tmp_path / RESULT).unlink()
+    files = sorted((tmp_path / "reptile-seed0").glob("eval-*.json"))
+    assert len(files) == 2
+    changed = files[0].read_text().replace('"seconds": ', '"seconds": 1234')
+    files[0].write_text(changed)
+    files[1].write_text("{")  # killed while it was written elsewhere: measured again
+    again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
+    assert again is not None
+    assert sorted(cell.seconds > 1000 for cell in again.taken[0].cells) == [False, False, True, True]
 
 
 def test_other_settings_and_other_experiments_in_the_same_folder_are_refused(carried: tuple[Path, Reproduced]) -> None:
     out, _ = carried
-    with pytest.raises(RunError, match="other settings; name another folder"):
+    with RunFolder(out).locked(), pytest.raises(RunError, match="in use"):
+        carry_out(small_row(), out, quiet=True, device="cpu")
+    same = carry_out(small_row(execution="auto"), out, seeds=1, quiet=True, device="cpu", execution="grouped")
+    assert same is not None  # how it is computed is no part of what is learned
+    with pytest.raises(RunError, match=r"other settings \(inner_lr 0.001, not 0.5\); name another folder"):
         carry_out(small_row(inner_lr=0.5), out, quiet=True, device="cpu")
     with pytest.raises(RunError, match="holds omniglot-5way with --budget 1"):
         carry_out(small_row(), out, share=0.5, quiet=True, device="cpu")
@@ -200,7 +246,7 @@ def test_missing_test_classes_are_refused_before_any_training(tmp_path: Path, mo
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(RunError, match="out: cannot be used as a folder"):
+    with pytest.raises(RunError, match="out: cannot be used as a run folder"):
         carry_out(small_row(), tmp_path / "out", quiet=True)
 
 
@@ -210,12 +256,12 @@ def test_what_cannot_be_carried_out_is_refused(tmp_path: Path, name: str, value:
         carry_out(small_row(), tmp_path, quiet=True, **{name: value})
 
 
-def test_a_failed_training_is_named_and_stops_the_others(tmp_path: Path) -> None:
+def test_a_failed_training_is_named_when_the_others_are_done(tmp_path: Path) -> None:
     one = small_row()
-    never_over = replace(one.arms[0], name="long", config=one.arms[0].config.replace(outer_steps=10**6))
     too_wide = replace(one.arms[0], name="wide", config=one.arms[0].config.replace(way=2000))
     with pytest.raises(RunError, match=r"wide-seed0: .* too few for 2000-way tasks"):
-        carry_out(replace(one, arms=(never_over, too_wide)), tmp_path, at_once=2, quiet=True, device="cpu")
+        carry_out(replace(one, arms=(too_wide, one.arms[0])), tmp_path, at_once=2, quiet=True, device="cpu")
+    assert [taken.arm for taken in read_reproduced(tmp_path / RESULT).taken] == ["reptile"]
 
 
 def test_a_signal_saves_all_trainings_and_leaves_no_process(tmp_path: Path) -> None:
@@ -223,15 +269,32 @@ def test_a_signal_saves_all_trainings_and_leaves_no_process(tmp_path: Path) -> N
     process = subprocess.Popen(
         [sys.executable, "-m", "torchreptile", "reproduce", *words], stderr=subprocess.PIPE, text=True
     )
-    begun = [tmp_path / "out" / f"{arm}-seed0" / "metrics.jsonl" for arm in ("reptile", "maml")]
-    while not all(file.is_file() for file in begun):
+    runs = [RunFolder(tmp_path / "out" / f"{arm}-seed0") for arm in ("reptile", "maml")]
+    deadline = time.monotonic() + 120
+    while not all(run.last.is_file() and run.metrics() for run in runs):  # both have come to their first measurement
         assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "the same command goes on" in said
-    children = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False)
-    assert not [pid for pid in children.stdout.split() if int(pid) != os.getpid()]
+    for run in runs:
+        assert load_checkpoint(run.last).step >= run.metrics()[-1]["step"]
+    left = {int(pid) for pid in found.stdout.split()}
+    assert len(left) >= 2
+    while left:  # Python's own helper of processes ends a moment after them
+        assert time.monotonic() < deadline
+        left = {pid for pid in left if is_there(pid)}
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 # What is found, and shown.
@@ -241,7 +304,7 @@ def taken(arm: Arm, accuracy: float, seed: int = 0, curve: list[float] | None = 
     task = arm.config.task
     where = ("reptile", "omniglot", "test", task.way, task.shots)
     cells = [
-        Cell(*where, measure, accuracy, 0.004, 1000, 5, 25, seed, "last", 1.0)
+        Cell(*where, measure, accuracy, 0.004, 1000, 5, 25, seed, "last", 1.0, "a processor, 1 thread, torch 2")
         for measure in ("transductive", "non_transductive")
     ]  # fmt: skip
     lines = [{"step": step, "val_non_transductive": value} for step, value in enumerate(curve or [])]
@@ -275,6 +338,8 @@ def test_findings_of_combinations_go_by_the_differences() -> None:
     found = findings(made_up("gradient-combinations", other), "combinations")
     assert verdicts(found) == [False, None, False, False]
     assert "g2 has +0.0 ± 0.6 points more" in found[1].numbers
+    near = AS_PUBLISHED | {"last-of-1": 0.66, "sum-of-3": 0.832}
+    assert verdicts(findings(made_up("gradient-combinations", near), "combinations"))[:3] == [False, True, None]
     assert findings(Reproduced("gradient-combinations", 1, [], []), "combinations") == []
 
 
@@ -289,6 +354,8 @@ def test_findings_of_overlap_go_by_the_sweeps() -> None:
     assert verdicts(findings(made_up("minibatch-overlap", overlapping(0.3)), "overlap")) == [True] * 5
     found = findings(made_up("minibatch-overlap", overlapping(0.0)), "overlap")
     assert verdicts(found) == [None, None, True, True, None]
+    part = made_up("minibatch-overlap", {})
+    assert findings(replace(part, taken=part.taken[:5]), "overlap") == []
     lines = sweep(made_up("minibatch-overlap", {}), "inner_batch")
     assert len(lines) == 6
     assert all(list(points) == list(SWEEPS["inner_batch"]) for points in lines.values())
@@ -301,15 +368,21 @@ def test_an_interval_is_over_episodes_or_seeds_whichever_is_wider() -> None:
     assert (spread.mean, spread.seeds) == (pytest.approx(0.85), 2)
     assert spread.ci95 == pytest.approx(0.004 / 2**0.5)
     assert spread.between == pytest.approx(0.1 / 2**0.5)
+    assert spread.margin == pytest.approx(12.71 * 0.1 / 2)  # Student's t for one degree of freedom
+    apart = difference(Spread.over(cells[:1]), spread)
+    assert (apart.value, apart.margin) == (pytest.approx(0.05), pytest.approx(math.hypot(0.004, spread.margin)))
+    assert (apart.more, apart.none_that_matters) == (None, None)
+    assert difference(Spread.over(cells[:1]), Spread.over(cells[1:])).more is True
 
 
 @pytest.mark.parametrize("name", ["gradient-combinations", "minibatch-overlap", "omniglot-5way"])
-def test_results_are_drawn_and_tabulated(name: str, tmp_path: Path) -> None:
+def test_results_are_drawn_and_tabulated(name: str) -> None:
     reproduced = made_up(name, AS_PUBLISHED, seeds=2)
-    assert draw_reproduced(reproduced, experiment(name), tmp_path).startswith(b"\x89PNG")
+    assert draw_reproduced(reproduced, experiment(name)).startswith(b"\x89PNG")
     said = to_markdown(reproduced, experiment(name))
     assert "50% of the published outer steps" in said
-    assert "a processor, 1 thread per training" in said
+    assert "trained on a processor, 1 thread, torch 2" in said
+    assert ("published (test" in said) == (name == "omniglot-5way")  # a figure's trainings are not the table's
     printed = StringIO()
     print_reproduced(reproduced, experiment(name), Console(file=printed, width=200))
     assert "5-way" in printed.getvalue()
@@ -322,11 +395,26 @@ def test_a_row_stands_beside_what_was_published(carried: tuple[Path, Reproduced]
     assert "| Reptile | 5-way 1-shot, test classes, not transductive | 95.00% ± 0.10 | 95.39% ± 0.09 | -0.39 |" in said
 
 
-def test_waves_are_drawn_from_their_runs(tmp_path: Path) -> None:
+def test_findings_of_waves_go_by_the_errors() -> None:
+    def with_errors(after: dict[str, float], before: float = 4.25, ci95: float = 0.01) -> Reproduced:
+        its = []
+        for arm in EXPERIMENTS["sine"].arms:
+            one, errors = taken(arm, 0.0), {"mse_before": before, "mse": after[arm.name]}
+            cells = [replace(one.cells[0], measure=name, mean=mean, ci95=ci95) for name, mean in errors.items()]
+            its.append(replace(one, cells=cells))
+        return Reproduced("sine", 1.0, its, [])
+
+    learned = {"reptile": 0.1, "maml": 0.1, "joint": 3.7, "fresh": 2.7}
+    assert verdicts(findings(with_errors(learned), "waves")) == [True, True, True]
+    assert verdicts(findings(with_errors(learned | {"reptile": 1.0, "joint": 0.5}, before=3.0), "waves")) == [False] * 3
+    assert verdicts(findings(with_errors(learned, ci95=3.0), "waves")) == [None, None, None]
+
+
+def test_waves_are_drawn_from_the_file(tmp_path: Path) -> None:
     sine = EXPERIMENTS["sine"]
-    quick = sine.with_settings(outer_steps=2, execution="loop")
+    quick = sine.changed(lambda config: config.replace(outer_steps=2))
     reproduced = carry_out(replace(quick, arms=quick.arms[:3:2]), tmp_path, seeds=1, episodes=4, quiet=True)
     assert reproduced is not None
     assert [len(one.by_step) for one in reproduced.taken] == [33, 33]
-    assert len(findings(reproduced, "waves")) == 2
-    assert draw_reproduced(reproduced, sine, tmp_path).startswith(b"\x89PNG")
+    assert [its is None or not its for its in verdicts(findings(reproduced, "waves"))][:2] == [True, True]
+    assert draw_reproduced(read_reproduced(tmp_path / RESULT), sine).startswith(b"\x89PNG")

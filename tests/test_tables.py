@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from tests.easy import REPOSITORY, load_tool
-from torchreptile.errors import TorchReptileError
+from torchreptile.errors import ConfigError, TorchReptileError
 from torchreptile.reproduce.reproduced import read_reproduced
 
 
@@ -43,6 +44,15 @@ def test_a_cell_shows_what_was_measured_and_what_was_not_the_published_training(
     )
     never = next(line for line in lines if "mini-ImageNet 5-way 1-shot" in line)
     assert [cell.strip() for cell in never.split("|")[2:6]] == ["49.97% ± 0.32", "", "47.07% ± 0.26", ""]
+
+
+def test_a_figure_does_not_count_as_a_row(tables: ModuleType, tmp_path: Path) -> None:
+    row = read_reproduced(REPOSITORY / "results" / "omniglot-5way.json")
+    (tmp_path / "overlap.json").write_text(replace(row, name="minibatch-overlap").to_json())
+    assert "97.57%" not in tables.cells_table(tables.kept(tmp_path), None)
+    (tmp_path / "other.json").write_text(replace(row, name="other").to_json())
+    with pytest.raises(ConfigError, match="unknown experiment other"):
+        tables.kept(tmp_path)
 
 
 def test_a_changed_result_is_noticed(tables: ModuleType, tmp_path: Path) -> None:

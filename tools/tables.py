@@ -17,9 +17,9 @@ from pathlib import Path
 from torchreptile.errors import TorchReptileError
 from torchreptile.files import write_text
 from torchreptile.published import PUBLISHED
-from torchreptile.reports.reproduced import MODES, SPLITS, measured_table, shown, summary
+from torchreptile.reports.reproduced import MODES, SPLITS, measured_rows, shown, summary
 from torchreptile.reports.tables import table
-from torchreptile.reproduce import EXPERIMENTS, Experiment
+from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.reproduce.reproduced import Reproduced, read_reproduced
 from torchreptile.reproduce.rows import DATASETS, TITLES
 
@@ -45,6 +45,8 @@ class Kept:
 def kept(folder: Path) -> list[Kept]:
     """All results, in the order in which experiments are listed, full ones first."""
     found = [Kept(file, read_reproduced(file)) for file in sorted(folder.glob("*.json"))]
+    for its in found:
+        experiment(its.result.name)  # refuses an unknown one
     order = list(EXPERIMENTS)
     return sorted(found, key=lambda its: (order.index(its.result.name), -its.result.share))
 
@@ -71,10 +73,13 @@ def _here(results: Sequence[Kept], wanted: tuple[str, str, int, int, str]) -> li
     """What was measured of a cell; in words where it was not after the whole training, or not on test classes."""
     found = []
     for its in results:
+        if its.experiment.kind != "row":  # a figure has other trainings
+            continue
         for _, cell, spread in its.result.spreads():
             if (cell.variant, cell.dataset, cell.way, cell.shots, cell.measure) == wanted:
                 notes = [f"{100 * its.result.share:g}% of the steps"] if its.result.share < 1 else []
                 notes += [f"{SPLITS[cell.split]} classes"] if cell.split != "test" else []
+                notes += [f"{cell.episodes:,} episodes"] if cell.episodes != its.experiment.episodes else []
                 found.append(shown(cell, spread) + (f" ({', '.join(notes)})" if notes else ""))
     return found
 
@@ -102,7 +107,7 @@ def page(results: Sequence[Kept]) -> str:
         if its.file.with_suffix(".png").is_file():
             parts.append(f"![{its.experiment.what}](../results/{its.file.stem}.png)\n")
         if its.experiment.kind != "overlap":  # which has more lines than anybody reads
-            parts.append(measured_table(its.result))
+            parts.append(table(*measured_rows(its.result, its.experiment)))
         parts.append(summary(its.result, its.experiment))
     parts += ["## All published cells\n", "Empty: never run.\n", cells_table(results, None)]
     return "\n".join(parts)

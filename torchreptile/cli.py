@@ -345,14 +345,14 @@ class Reproduce:
     list: bool = False
     """List what can be reproduced."""
     budget: float = 1.0
-    """Share of the published outer steps to train for, such as 0.25; every training is annealed to its end all the
+    """Share of the published outer steps to train for, such as 0.25; step sizes go through their whole schedule all the
     same."""
     seeds: int = 0
     """Trainings of each kind, with the seeds 0, 1, ...; 0 for one of a table row, and one or three of a figure."""
     split: Literal["train", "val", "test"] = "test"
     """Which classes to measure on. Asked again with another split, the same trainings are measured on that too."""
     episodes: int = 0
-    """Episodes of each measurement; 0 for 10,000 of a table row as published, and 1,000 of a figure."""
+    """Episodes of each measurement; 0 for 10,000 of a table row as published, and 1,000 or 2,000 of a figure."""
     out: Path | None = None
     """Folder for the run folders and result.json, result.md, result.png; by default runs/reproduce-NAME, which is gone
     on with where it is there."""
@@ -375,11 +375,17 @@ class Reproduce:
             return command.experiments()
         share = "" if self.budget == 1 else f"-{self.budget:g}"
         out = self.out or Path("runs") / f"reproduce-{self.experiment}{share}"
-        changes = {"device": self.device, "execution": self.execution}
-        if self.data_root:
-            changes["data_root"] = self.data_root
         return command.reproduce(
-            self.experiment, out, self.budget, self.seeds, self.split, self.episodes, self.at_once, changes
+            self.experiment,
+            out,
+            self.budget,
+            self.seeds,
+            self.split,
+            self.episodes,
+            self.at_once,
+            self.device,
+            self.execution,
+            self.data_root,
         )
 
 

@@ -16,8 +16,12 @@ from torchreptile import __version__
 LINUX_STATUS = Path("/proc/self/status")
 
 
-def environment() -> dict[str, Any]:
-    """Command, versions, processor, threads and GPU, ready for JSON."""
+def environment(device: torch.device | None = None) -> dict[str, Any]:
+    """Command, versions, processor, threads and GPU, ready for JSON.
+
+    Args:
+        device: what is computed on: the GPU is named where it is one. By default the one there is, used or not.
+    """
     return {
         "command": shlex.join([*_program(), *sys.argv[1:]]),
         "torchreptile": __version__,
@@ -26,8 +30,14 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": _gpu(device),
     }
+
+
+def _gpu(device: torch.device | None) -> str | None:
+    if device is None:
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
 def _program() -> list[str]:

@@ -285,7 +285,7 @@ def evaluate(
         result,
         seed,
         round(seconds, 3),
-        environment(),
+        environment(where),
     )
     if learned.folder is not None and processes.rank == 0:
         file = learned.folder / evaluation.file_name

@@ -194,10 +194,10 @@ class ManyBar:
         """
         self._console, self._bar, self._live = console, _bar(console), shown and bool(works)
         self._works, self._done = works, [0.0] * len(works)
+        self._before: dict[int, float] = {}  # the share of each that another sitting had done
         self._over = 0
         self._task = self._bar.add_task("trainings", numbers="")
-        self._first: tuple[float, float] | None = None  # work done and time when something was first heard
-        self._shown = time.monotonic()
+        self._start = self._shown = time.monotonic()
         self._warned: set[str] = set()
 
     def __enter__(self) -> ManyBar:
@@ -212,6 +212,7 @@ class ManyBar:
 
     def told(self, number: int, share: float) -> None:
         """That share of a training is over, from 0 to 1."""
+        self._before.setdefault(number, share)
         self._done[number] = share
         self._show()
 
@@ -230,12 +231,10 @@ class ManyBar:
         self._show()
 
     def _show(self) -> None:
+        total, now = sum(self._works), time.monotonic()
         work = sum(share * its for share, its in zip(self._done, self._works, strict=True))
-        now, total = time.monotonic(), sum(self._works)
-        if self._first is None:  # what went on before, in another sitting, says nothing of the pace
-            self._first = (work, now)
-        before, start = self._first
-        left = duration((now - start) * (total - work) / (work - before)) if work > before else "?"
+        here = work - sum(share * self._works[number] for number, share in self._before.items())  # in this sitting
+        left = duration((now - self._start) * (total - work) / here) if here > 0 else "?"
         numbers = f"{self._over} of {len(self._works)} trainings  {100 * work / total:.1f}%  {left} left"
         if self._live:
             self._bar.update(self._task, total=total, completed=work, numbers=numbers)

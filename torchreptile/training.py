@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 from torchreptile.checkpoint import RunFolder, checkpoint_bytes, load_checkpoint, save_checkpoint
 from torchreptile.config import Config
 from torchreptile.environment import environment
+from torchreptile.files import write_text
 from torchreptile.models import Network
 from torchreptile.observers import Observer
 from torchreptile.processes import Processes, joined
@@ -49,7 +51,7 @@ def train(
         if not first:
             return trainer.run(trainer.beginning())
         with folder.locked(make=True):
-            folder.create(config, environment())
+            folder.create(config, environment(trainer.device))
             start = trainer.beginning()
             save_checkpoint(start, folder.last)
             return trainer.run(start)
@@ -83,6 +85,8 @@ def _resume(
     processes.from_first(config.to_json().encode())
     with folder.locked():
         trainer = Trainer(config, folder, observer, tensorboard, processes, network)
+        if not folder.env_file.is_file():  # killed just before it was written
+            write_text(folder.env_file, json.dumps(environment(trainer.device), indent=2) + "\n")
         start = trainer.last() if folder.begun() else trainer.beginning()
         processes.from_first(checkpoint_bytes(start) if processes.size > 1 else b"")
         return trainer.run(start)

@@ -17,7 +17,7 @@ LARGEST = 4  # gradients
 
 SETTINGS = FIVE_WAY.replace(
     shots=5, inner_optimizer="sgd", inner_lr=3e-3, inner_batch=25, meta_batch=1, outer_steps=40_000,
-    outer_step_size=0.25, eval_steps=5, eval_batch=25, split_scheme="vinyals", monitor_episodes=200,
+    outer_step_size=0.25, eval_steps=5, eval_batch=25, split_scheme="vinyals",
 )  # fmt: skip
 
 

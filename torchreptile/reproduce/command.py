@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -13,7 +12,8 @@ from rich.text import Text
 
 from torchreptile.data.splits import Split
 from torchreptile.files import replacing, write_text
-from torchreptile.reports.reproduced import draw_reproduced, measured_rows, to_markdown
+from torchreptile.reports.figures import draw_reproduced
+from torchreptile.reports.reproduced import measured_rows, to_markdown
 from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.reproduce.carrying_out import RESULT, carry_out
 from torchreptile.reproduce.findings import findings
@@ -22,12 +22,30 @@ from torchreptile.terminal import STOPPED, Output
 
 
 def reproduce(
-    name: str, out: Path, share: float, seeds: int, split: Split, episodes: int, at_once: int, changes: dict[str, Any]
+    name: str,
+    out: Path,
+    share: float,
+    seeds: int,
+    split: Split,
+    episodes: int,
+    at_once: int,
+    device: str,
+    execution: str,
+    data_root: str,
 ) -> int:
     """Carry an experiment out, print its table, and write result.json, result.md and result.png."""
     which = experiment(name)
     reproduced = carry_out(
-        which, out, share=share, seeds=seeds, split=split, episodes=episodes, at_once=at_once, **changes
+        which,
+        out,
+        share=share,
+        seeds=seeds,
+        split=split,
+        episodes=episodes,
+        at_once=at_once,
+        device=device,
+        execution=execution,
+        data_root=data_root,
     )
     if reproduced is None:
         print("stopped; the same command goes on", file=sys.stderr)
@@ -36,7 +54,7 @@ def reproduce(
     said = to_markdown(reproduced, which)
     write_text(markdown, said)
     with replacing(picture) as temporary:
-        temporary.write_bytes(draw_reproduced(reproduced, which, out))
+        temporary.write_bytes(draw_reproduced(reproduced, which))
     print_reproduced(reproduced, which, Output())
     print(f"{out / RESULT}\n{markdown}\n{picture}")
     return 0
@@ -44,7 +62,7 @@ def reproduce(
 
 def print_reproduced(reproduced: Reproduced, which: Experiment, console: Console) -> None:
     """A line per cell, and what was found."""
-    head, rows = measured_rows(reproduced)
+    head, rows = measured_rows(reproduced, which)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for number, heading in enumerate(head):
         table.add_column(heading, justify="left" if number < 2 else "right")

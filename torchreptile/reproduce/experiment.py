@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError
@@ -75,24 +74,21 @@ class Experiment:
     episodes: int = 10_000
 
     def shortened(self, share: float) -> Experiment:
-        """The same with that share of the outer steps, each training still annealed to its end.
+        """The same with that share of the outer steps, the step size going through its whole schedule all the same.
 
         Raises:
             ConfigError: the share is not above 0 and at most 1.
         """
         if not 0 < share <= 1:
             raise ConfigError(f"budget is {share:g}; it is a share of the published outer steps, above 0 and at most 1")
-        return self.changed(lambda config: {"outer_steps": math.ceil(share * config.outer.outer_steps)})
 
-    def with_settings(self, **changes: Any) -> Experiment:
-        """The same with settings that hold for all arms and are no part of what was published, such as ``device``."""
-        return self.changed(lambda config: changes)
+        def part(config: Config) -> Config:
+            steps, halving = config.outer.outer_steps, config.outer.outer_halve_every
+            halving = max(1, round(share * halving)) if halving else 0
+            return config.replace(outer_steps=max(1, round(share * steps)), outer_halve_every=halving)
 
-    def changed(self, changes_of: Any) -> Experiment:
-        """The same with every arm's settings changed as ``changes_of`` says of them."""
-        arms = [replace(arm, config=arm.config.replace(**changes_of(arm.config))) for arm in self.arms]
-        return replace(self, arms=tuple(arms))
+        return self.changed(part)
 
-    def datasets(self) -> Sequence[str]:
-        """The data sets it needs."""
-        return sorted({arm.config.task.dataset for arm in self.arms})
+    def changed(self, change: Callable[[Config], Config]) -> Experiment:
+        """The same with every arm's settings changed."""
+        return replace(self, arms=tuple(replace(arm, config=change(arm.config)) for arm in self.arms))

@@ -18,6 +18,8 @@ from torchreptile.published import PUBLISHED_FURTHER, Published, published
 from torchreptile.results import MODES
 
 FORMAT = "torchreptile-result-1"
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+"""Student's t that 95% are within, for 1, 2, ... degrees of freedom; the last one serves for more."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Cell:
         episodes, eval_steps, eval_batch, seed: how it was measured.
         checkpoint: last, or best on validation classes.
         seconds: that this and the measures taken with it took.
+        hardware: that measured: processor or GPU, threads, version of torch.
     """
 
     variant: str
@@ -48,6 +51,12 @@ class Cell:
     seed: int
     checkpoint: str
     seconds: float
+    hardware: str
+
+    @property
+    def key(self) -> tuple[str, int, int, int, int, str]:
+        """What tells it from all others of its training, the measure last."""
+        return (self.split, self.shots, self.episodes, self.eval_steps, self.eval_batch, self.measure)
 
     @property
     def published(self) -> Published | None:
@@ -64,10 +73,33 @@ def cells(evaluation: Evaluation, checkpoint: str) -> list[Cell]:
         Cell(
             evaluation.config.variant, task.title, evaluation.split, task.way, task.shots, name,
             measured.mean, measured.ci95, measured.episodes, its.eval_steps, its.eval_batch,
-            evaluation.seed, checkpoint, round(evaluation.seconds, 1),
+            evaluation.seed, checkpoint, round(evaluation.seconds, 1), hardware(evaluation.environment),
         )
         for name, measured in evaluation.result.measures().items()
     ]  # fmt: skip
+
+
+def hardware(environment: dict[str, Any]) -> str:
+    """What computed, for people."""
+    its, threads = environment.get("gpu") or environment.get("processor"), environment.get("threads")
+    return f"{its}, {threads} thread{'s' * (threads != 1)}, torch {environment.get('torch')}"
+
+
+@dataclass(frozen=True)
+class Wave:
+    """A function fitted, to be drawn.
+
+    Attributes:
+        x, truth, before, after: query points, and what the network says of them before and after all inner steps.
+        known_x, known_y: support points.
+    """
+
+    x: list[float]
+    truth: list[float]
+    before: list[float]
+    after: list[float]
+    known_x: list[float]
+    known_y: list[float]
 
 
 @dataclass(frozen=True)
@@ -83,6 +115,7 @@ class Taken:
         cells: what was measured of it.
         curve: the lines of metrics.jsonl.
         by_step: of functions, the mean squared error and its interval after 0, 1, 2, ... inner steps.
+        waves: of functions, some to be drawn.
     """
 
     arm: str
@@ -94,6 +127,7 @@ class Taken:
     cells: list[Cell]
     curve: list[dict[str, Any]] = field(default_factory=list)
     by_step: list[tuple[float, float]] = field(default_factory=list)
+    waves: list[Wave] = field(default_factory=list)
 
     @property
     def seed(self) -> int:
@@ -101,19 +135,19 @@ class Taken:
         return self.config.run.seed
 
     def content(self) -> dict[str, Any]:
-        """Ready for JSON; settings where they are not the usual ones, the curve by columns."""
-        usual = _flat(Config())
+        """Ready for JSON, the curve by columns."""
         columns = list(dict.fromkeys(key for line in self.curve for key in line))
         return {
             "arm": self.arm,
             "label": self.label,
-            "settings": {name: value for name, value in _flat(self.config).items() if value != usual[name]},
+            "settings": dataclasses.asdict(self.config),
             "outer_steps": self.outer_steps,
-            "seconds": round(self.seconds, 1),
+            "seconds": self.seconds,
             "environment": self.environment,
             "cells": [dataclasses.asdict(cell) for cell in self.cells],
             "curve": {key: [line.get(key) for line in self.curve] for key in columns},
             "by_step": self.by_step,
+            "waves": [dataclasses.asdict(wave) for wave in self.waves],
         }
 
     @classmethod
@@ -123,10 +157,11 @@ class Taken:
         columns = its.pop("curve")
         lines = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         return cls(
-            config=Config().replace(**its.pop("settings")),
+            config=Config.from_json(json.dumps(its.pop("settings"))),
             cells=[Cell(**cell) for cell in its.pop("cells")],
             curve=[{key: value for key, value in line.items() if value is not None} for line in lines],
             by_step=[(mean, ci95) for mean, ci95 in its.pop("by_step")],
+            waves=[Wave(**wave) for wave in its.pop("waves")],
             **its,
         )
 
@@ -158,6 +193,14 @@ class Spread:
             len(means),
         )
 
+    @property
+    def margin(self) -> float:
+        """Half the 95% interval over episodes or between seeds, whichever is wider; of one seed over episodes alone."""
+        if self.between is None:
+            return self.ci95
+        quantile = STUDENT[min(self.seeds - 1, len(STUDENT)) - 1]
+        return max(self.ci95, quantile * self.between / math.sqrt(self.seeds))
+
 
 @dataclass(frozen=True)
 class Reproduced:
@@ -168,12 +211,20 @@ class Reproduced:
         share: of the published outer steps, 1 for all of them.
         taken: every training, arm by arm.
         commands: that carried it out, one after another.
+        note: what else must be known of where this comes from.
     """
 
     name: str
     share: float
     taken: list[Taken]
     commands: list[str]
+    note: str = ""
+
+    @property
+    def split(self) -> str:
+        """The classes that findings and figures go by: test where anything was measured on them."""
+        splits = [cell.split for one in self.taken for cell in one.cells]
+        return "test" if "test" in splits else splits[0]
 
     def arms(self) -> dict[str, list[Taken]]:
         """The seeds of every arm, by the arm's name."""
@@ -183,15 +234,15 @@ class Reproduced:
         return arms
 
     def spreads(self) -> Iterator[tuple[Taken, Cell, Spread]]:
-        """Every cell over the seeds of its arm, with the arm's first training and that cell of it."""
+        """Every cell over the seeds of its arm that were measured alike, with the arm's first training."""
         for its in self.arms().values():
             for cell in its[0].cells:
-                alike = [other for one in its for other in one.cells if _same(cell, other)]
+                alike = [other for one in its for other in one.cells if other.key == cell.key]
                 yield its[0], cell, Spread.over(alike)
 
     def to_json(self) -> str:
         """Everything, as JSON with a line for each training."""
-        head = {"format": FORMAT, "name": self.name, "share": self.share, "commands": self.commands}
+        head = {"format": FORMAT, "name": self.name, "share": self.share, "commands": self.commands, "note": self.note}
         lines = ",\n".join(json.dumps(one.content(), ensure_ascii=False) for one in self.taken)
         return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "trainings": [\n{lines}\n]}}\n'
 
@@ -207,15 +258,7 @@ def read_reproduced(file: Path) -> Reproduced:
         if content["format"] != FORMAT:
             raise RunError(f"{file}: not a result of this version ({FORMAT})")
         taken = [Taken.of_content(one) for one in content["trainings"]]
-        return Reproduced(content["name"], float(content["share"]), taken, list(content["commands"]))
+        commands, note = [str(command) for command in content["commands"]], str(content["note"])
+        return Reproduced(str(content["name"]), float(content["share"]), taken, commands, note)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
         raise RunError(f"{file}: not a readable result ({error})") from error
-
-
-def _same(one: Cell, other: Cell) -> bool:
-    """Whether they are one cell of two seeds."""
-    return (one.split, one.shots, one.measure) == (other.split, other.shots, other.measure)
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    return {name: value for group in dataclasses.asdict(config).values() for name, value in group.items()}

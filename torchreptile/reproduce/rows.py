@@ -7,7 +7,6 @@ algorithms that are trained with the shots they are tested with have a training 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import Any
 
 from torchreptile.config import Config
@@ -80,8 +79,8 @@ def _trained_alike(one: Config, other: Config) -> bool:
     """Whether they differ in nothing but how they are evaluated."""
     if one.task.images_per_class != other.task.images_per_class:
         return False
-    steps, batch, *_ = astuple(other.evaluation)
-    return one.replace(shots=other.task.shots, eval_steps=steps, eval_batch=batch) == other
+    its = other.evaluation
+    return one.replace(shots=other.task.shots, eval_steps=its.eval_steps, eval_batch=its.eval_batch) == other
 
 
 ROWS = _rows()

@@ -12,9 +12,9 @@ from torchreptile.reproduce.experiment import Arm, Experiment, Measurement
 
 REPTILE = preset("sine")
 # Reptile with a single inner step is SGD on the points of all tasks together; five tasks of 10 points are as many
-# points per outer step as Reptile's five steps of 10.
+# points per outer step as Reptile's one task with five steps of 10.
 JOINT = REPTILE.replace(inner_steps=1, meta_batch=5, outer_step_size=1.0)
-# 32 steps like the others; a fifth of the published tasks at a time, so that all see as many tasks in as many steps.
+# Not MAML's published training, which has 70,000 steps of 25 tasks: as many outer steps as Reptile, five tasks in each.
 MAML = preset("sine", "maml").replace(meta_batch=5, outer_steps=REPTILE.outer.outer_steps)
 
 
@@ -29,7 +29,7 @@ WAVES = Experiment(
     kind="waves",
     arms=(
         _arm("reptile", "Reptile", REPTILE),
-        _arm("maml", "MAML", MAML),
+        _arm("maml", "MAML, 5 of its 25 tasks at a time", MAML),
         _arm("joint", "joint training", JOINT),
         _arm("fresh", "nothing learned before", preset("sine", "scratch")),
     ),

@@ -1,0 +1,92 @@
+"""Jobs in processes of their own: answers, what they tell, failures, and how they are stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from torchreptile import jobs
+from torchreptile.errors import ConfigError, RunError
+from torchreptile.jobs import Job, Tell, do_jobs
+
+
+def large(number: int, tell: Tell) -> list[int]:
+    """Tells and answers more than a pipe holds."""
+    tell([number] * 100_000)
+    return [number, torch.get_num_threads(), *range(100_000)]
+
+
+def refuses(tell: Tell) -> None:
+    raise ConfigError("colour is red; it must be blue")
+
+
+def full_disk(tell: Tell) -> None:
+    raise OSError(28, "No space left on device", "some/file")
+
+
+def dies(tell: Tell) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stubborn(tell: Tell) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    tell("begun")
+    time.sleep(600)
+
+
+def do(works: list[Any], at_once: int) -> tuple[dict[int, Any], dict[int, list[Any]], str]:
+    """Answers, what was told, and the failure."""
+    answers: dict[int, Any] = {}
+    told: dict[int, list[Any]] = {}
+    try:
+        whole = do_jobs(
+            [Job(f"job {number}", work) for number, work in enumerate(works)],
+            at_once,
+            3,
+            lambda number, said: told.setdefault(number, []).append(said),
+            answers.__setitem__,
+        )
+    except RunError as error:
+        return answers, told, str(error)
+    assert whole
+    return answers, told, ""
+
+
+def test_every_job_answers_and_is_heard_whatever_the_size() -> None:
+    answers, told, failure = do([partial(large, number) for number in range(3)], at_once=2)
+    assert not failure
+    assert {number: answer[:2] for number, answer in answers.items()} == {number: [number, 3] for number in range(3)}
+    assert told == {number: [[number] * 100_000] for number in range(3)}
+
+
+def test_failures_are_named_when_all_others_are_done() -> None:
+    answers, _, failure = do([refuses, dies, full_disk, partial(large, 3)], at_once=2)
+    assert list(answers) == [3]
+    for said in (
+        "job 0: colour is red; it must be blue",
+        "job 1: its process ended with exit code -9; the same command goes on",
+        "job 2: [Errno 28] No space left on device: 'some/file'",
+    ):
+        assert said in failure
+
+
+def test_a_process_that_will_not_end_is_made_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "GRACE", 0.5)
+
+    def heard(number: int, said: str) -> None:
+        raise KeyboardInterrupt  # as a second Ctrl-C does
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        do_jobs([Job("stubborn", stubborn)], 1, 1, heard, lambda *_: None)
+    assert time.monotonic() - start < 60
+
+
+def test_no_jobs_are_done_at_once() -> None:
+    assert do([], at_once=1) == ({}, {}, "")

@@ -1,0 +1,207 @@
+"""A reproduced experiment as a picture."""
+
+from __future__ import annotations
+
+import io
+import statistics
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torchreptile.reports.curves import DPI, LIGHT, style
+from torchreptile.reports.reproduced import SPLITS, place, share_in_words
+from torchreptile.reproduce.combinations import LARGEST
+from torchreptile.reproduce.experiment import Experiment, Kind
+from torchreptile.reproduce.findings import COMPARED, sweep
+from torchreptile.reproduce.overlap import DRAWN, METHODS, SWEEPS, usual
+from torchreptile.reproduce.reproduced import Reproduced
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+NAMES = {
+    "inner_steps": "inner steps",
+    "inner_batch": "images in an inner mini-batch",
+    "outer_step_size": "outer step size",
+}
+
+
+def draw_reproduced(reproduced: Reproduced, experiment: Experiment) -> bytes:
+    """The picture of an experiment.
+
+    Returns:
+        A PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = _DRAWN[experiment.kind](reproduced, experiment)
+    FigureCanvasAgg(figure)
+    with io.BytesIO() as file:
+        figure.savefig(file, format="png", facecolor=LIGHT.paper)
+        return file.getvalue()
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, facecolor=LIGHT.paper, layout="constrained")
+
+
+def _titled(figure: Figure, reproduced: Reproduced, title: str, note: str = "") -> None:
+    """A line that says what it is, and one that says of how much training."""
+    seeds = len({one.seed for one in reproduced.taken})
+    notes = [f"{seeds} seed{'s' * (seeds > 1)}", *([note] if note else [])]
+    notes += [share] if (share := share_in_words(reproduced)) else []
+    figure.suptitle(f"{title}\n{'; '.join(notes)}", x=0.01, ha="left", fontsize=11, color=LIGHT.text)
+
+
+def _band(reproduced: Reproduced) -> str:
+    """What a band is, where there are any."""
+    return "bands from the lowest to the highest" if len({one.seed for one in reproduced.taken}) > 1 else ""
+
+
+def _line_over_seeds(
+    axes: Axes, x: list[int], each: list[list[float]], color: str, marker: str, label: str, linestyle: str = "-"
+) -> None:
+    """The mean over seeds, and a band from the lowest to the highest of them."""
+    means, low, high = ([of(values) for values in zip(*each, strict=True)] for of in (statistics.fmean, min, max))
+    axes.plot(x, means, linestyle, color=color, marker=marker, markersize=3.5, linewidth=1.7, label=label)
+    if len(each) > 1:
+        axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+
+
+def _row(reproduced: Reproduced, experiment: Experiment) -> Figure:
+    """Every cell as a point with its interval, and the published one beside it."""
+    its = [(cell, spread) for _, cell, spread in reproduced.spreads()]
+    figure = _figure(8, 1.7 + 0.42 * len(its))
+    axes = figure.subplots()
+    here = [(number, (100 * spread.mean, 100 * spread.ci95)) for number, (_, spread) in enumerate(its)]
+    beside = [(number, cell.published) for number, (cell, _) in enumerate(its)]
+    papers = [(number, (its.accuracy, its.margin or 0.0)) for number, its in beside if its is not None]
+    for what, marker, colour, drawn in (("here", "o", COLOURS[0], here), ("published", "D", COLOURS[1], papers)):
+        if not drawn:
+            continue
+        offset = -0.12 if what == "here" else 0.12
+        axes.errorbar(
+            [point[0] for _, point in drawn],
+            [number + offset for number, _ in drawn],
+            xerr=[point[1] for _, point in drawn],
+            color=colour,
+            marker=marker,
+            markersize=5,
+            linestyle="none",
+            capsize=3,
+            label=what,
+        )
+    axes.set_yticks(range(len(its)), [place(cell) for cell, _ in its])
+    axes.set_ylim(len(its) - 0.5, -0.5)
+    axes.set_xlabel("accuracy in percent, 95% CI")
+    style(axes, LIGHT)
+    axes.legend(frameon=False, fontsize=10, labelcolor=LIGHT.text)
+    _titled(figure, reproduced, experiment.what, "published: test classes")
+    return figure
+
+
+def _combinations(reproduced: Reproduced, experiment: Experiment) -> Figure:
+    """Accuracy by outer step: the mean over seeds, the band from the lowest to the highest of them."""
+    figure = _figure(8.5, 5)
+    axes = figure.subplots()
+    key, kinds = f"val_{COMPARED}", {"last": (":", "s"), "mean": ("--", "^"), "sum": ("-", "o")}
+    for its in reproduced.arms().values():
+        what, _, gradients = its[0].arm.partition("-of-")
+        line, marker = kinds[what]
+        curves = [[(point["step"], 100 * point[key]) for point in one.curve if key in point] for one in its]
+        steps, each = [step for step, _ in curves[0]], [[value for _, value in curve] for curve in curves]
+        colour = COLOURS[int(gradients) - 1]
+        _line_over_seeds(axes, steps, each, color=colour, marker=marker, label=its[0].label, linestyle=line)
+    axes.set_xlabel("outer step")
+    axes.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
+    axes.set_ylabel("accuracy in percent, validation classes,\neach query alone")
+    style(axes, LIGHT)
+    figure.legend(loc="outside right center", frameon=False, fontsize=10, labelcolor=LIGHT.text)
+    title = f"Combinations of the first {LARGEST} inner gradients, 5-shot 5-way Omniglot"
+    _titled(figure, reproduced, title, _band(reproduced))
+    return figure
+
+
+def _overlap(reproduced: Reproduced, experiment: Experiment) -> Figure:
+    """A panel for each swept setting."""
+    figure = _figure(11, 4.4)
+    panels = figure.subplots(1, len(SWEEPS), sharey=True)
+    for axes, setting in zip(panels, SWEEPS, strict=True):
+        lines = sweep(reproduced, setting)
+        for (method, colour), marker in zip(zip(METHODS, COLOURS, strict=False), "so^", strict=True):
+            for drawn in DRAWN.values():
+                points = lines.get(f"{method}, {drawn}", {})
+                axes.errorbar(
+                    list(points),
+                    [100 * spread.mean for spread in points.values()],
+                    yerr=[100 * spread.ci95 for spread in points.values()],
+                    color=colour,
+                    marker=marker,
+                    markersize=4.5,
+                    linestyle="-" if drawn == "cycling" else "--",
+                    linewidth=1.6,
+                    capsize=2,
+                    label=f"{method}, {drawn}",
+                )
+        axes.axvline(usual(setting), color=LIGHT.faint, linewidth=5, zorder=0)
+        axes.set_xlabel(NAMES[setting])
+        if setting == "outer_step_size":
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(SWEEPS[setting], [f"{value:g}" for value in SWEEPS[setting]])
+        style(axes, LIGHT)
+    split = SPLITS[reproduced.split]
+    panels[0].set_ylabel(f"accuracy in percent, {split} classes,\neach query alone")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10, labelcolor=LIGHT.text
+    )
+    title = "Overlapping mini-batches, 5-shot 5-way Omniglot; each setting swept with the others at the grey line"
+    _titled(figure, reproduced, title)
+    return figure
+
+
+def _waves(reproduced: Reproduced, experiment: Experiment) -> Figure:
+    """Some waves fitted by each arm's first training, and the error by inner step over all seeds."""
+    arms = reproduced.arms()
+    shown = min(len(its[0].waves) for its in arms.values())
+    figure = _figure(11, 3.4 + 2.4 * shown)
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(0.72 * shown, 1))
+    upper, lower = parts[0, 0], parts[1, 0]
+    panels = upper.subplots(shown, len(arms), sharex=True, sharey=True, squeeze=False)
+    for column, its in enumerate(arms.values()):
+        for row, wave in enumerate(its[0].waves[:shown]):
+            axes = panels[row][column]
+            for values, colour, line, label in (
+                (wave.truth, LIGHT.text, "-", "truth"),
+                (wave.before, COLOURS[1], "--", "before"),
+                (wave.after, COLOURS[0], "-", f"after {len(its[0].by_step) - 1} inner steps"),
+            ):
+                axes.plot(wave.x, values, line, color=colour, linewidth=1.6, label=label)
+            axes.plot(wave.known_x, wave.known_y, "o", color=LIGHT.text, markersize=4, label="known points")
+            style(axes, LIGHT)
+        panels[0][column].set_title(its[0].label, fontsize=11, color=LIGHT.text)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    upper.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, labelcolor=LIGHT.text)
+    axes = lower.subplots()
+    for (its, colour), marker in zip(zip(arms.values(), COLOURS, strict=False), "o^sD", strict=False):
+        each = [[mean for mean, _ in one.by_step] for one in its]
+        _line_over_seeds(axes, list(range(len(each[0]))), each, color=colour, marker=marker, label=its[0].label)
+    axes.set_yscale("log")
+    axes.set_xlabel("inner steps")
+    axes.set_ylabel("mean squared error")
+    style(axes, LIGHT)
+    lower.legend(loc="outside right center", frameon=False, fontsize=10, labelcolor=LIGHT.text)
+    _titled(figure, reproduced, "Sine waves from 10 points", _band(reproduced))
+    return figure
+
+
+_DRAWN: dict[Kind, Callable[[Reproduced, Experiment], Figure]] = {
+    "row": _row,
+    "combinations": _combinations,
+    "overlap": _overlap,
+    "waves": _waves,
+}

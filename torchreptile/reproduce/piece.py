@@ -1,0 +1,167 @@
+"""One training of an experiment with its measurements: what its process does, and what it takes up from before."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from torchreptile.apart import train_or_go_on
+from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.config import Config
+from torchreptile.data.splits import Split
+from torchreptile.errors import RunError
+from torchreptile.evaluation import Evaluation, evaluate, split_store
+from torchreptile.fitting import fit_functions
+from torchreptile.jobs import Tell
+from torchreptile.learned import load_learned
+from torchreptile.observers import Silent
+from torchreptile.progress import EpisodeBar, LiveLine
+from torchreptile.reproduce.experiment import Arm, Measurement
+from torchreptile.reproduce.reproduced import Taken, Wave, cells
+from torchreptile.workers import orphaned
+
+TELL_EVERY = 0.5  # seconds
+WAVES = 2  # that are kept to be drawn
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A training that is wanted, and what of it.
+
+    Attributes:
+        arm: which; it has the measurements.
+        config: the settings, with the seed.
+        folder: of the run.
+        split, episodes: what to measure on, and on how many.
+    """
+
+    arm: Arm
+    config: Config
+    folder: RunFolder
+    split: Split
+    episodes: int
+
+    @property
+    def training(self) -> float:
+        """About how much there is to train: images seen both ways."""
+        outer, inner, task = self.config.outer, self.config.inner, self.config.task
+        images = inner.inner_batch or task.way * task.images_per_class
+        steps = inner.inner_steps if self.config.method.takes_inner_steps else 1
+        return float(outer.outer_steps * outer.meta_batch * steps * images)
+
+    @property
+    def measuring(self) -> float:
+        """The same of the measurements: the steps on a support set, and queries with it in one direction alone."""
+        way, queries = self.config.task.way, self.config.evaluation.queries
+
+        def images(its: Measurement) -> float:
+            support = way * its.shots
+            return its.eval_steps * (its.eval_batch or support) + way * queries * support / 3
+
+        return float(sum(self.episodes * images(its) for its in self.arm.measurements))
+
+    def require_same(self) -> None:
+        """Refuse a run in its folder that learned, or learns, something else.
+
+        Raises:
+            RunError: naming a setting that differs.
+        """
+        if not self.folder.config_file.is_file():
+            return
+        there = learning_settings(self.folder.config())
+        for name, wanted in learning_settings(self.config).items():
+            if there[name] != wanted:
+                raise RunError(
+                    f"{self.folder.path} was trained with other settings ({name} {there[name]}, not {wanted}); "
+                    "name another folder with --out"
+                )
+
+    def carry_out(self, shown: bool, tell: Tell) -> str | None:
+        """What its process does: train, measure, and answer with a :class:`Taken` as JSON; None if stopped."""
+        console, folder, config = Console(stderr=True, quiet=not shown), self.folder, self.config
+        work = self.training + self.measuring
+        over = folder.last.is_file() and load_checkpoint(folder.last).step >= config.outer.outer_steps
+        observer = LiveLine(console) if shown else _Telling(tell, self.training / work)
+        if not over and train_or_go_on(config, folder, observer).interrupted:
+            return None
+        checkpoint, measured = load_checkpoint(folder.last), []
+        for number, its in enumerate(self.arm.measurements):
+            evaluation = self._measured_before(its, checkpoint.step)
+            if evaluation is None:
+                with EpisodeBar(console) as bar:
+
+                    def progress(done: int, total: int, number: int = number, bar: EpisodeBar = bar) -> None:
+                        if orphaned():
+                            sys.exit(1)
+                        bar.update(done, total)
+                        share = (number + done / total) / len(self.arm.measurements)
+                        tell((self.training + share * self.measuring) / work)
+
+                    evaluation = evaluate(
+                        folder.path,
+                        self.split,
+                        **dataclasses.asdict(its),
+                        episodes=self.episodes,
+                        seed=config.run.seed,
+                        data_root=config.task.data_root or None,
+                        device=config.run.device,
+                        execution=config.run.execution,
+                        on_progress=progress,
+                    )
+            measured += cells(evaluation, "last")
+        by_step, waves = self._fitted() if config.task.regression else ([], [])
+        taken = Taken(
+            self.arm.name, self.arm.label, folder.config(), checkpoint.step, checkpoint.seconds,
+            json.loads(folder.env_file.read_text(encoding="utf-8")), measured, folder.metrics(), by_step, waves,
+        )  # fmt: skip
+        return json.dumps(taken.content())
+
+    def _measured_before(self, its: Measurement, step: int) -> Evaluation | None:
+        """The same measurement of the same weights, which an earlier call did not come to use."""
+        for file in self.folder.path.glob(f"eval-*-{self.split}-*.json"):
+            try:
+                found = Evaluation.from_json(file.read_text(encoding="utf-8"))
+            except (OSError, RunError, ValueError):
+                continue  # measured again, and replaced
+            alike = (found.split, found.step, found.seed, found.config.evaluation.eval_episodes)
+            if alike == (self.split, step, self.config.run.seed, self.episodes) and Measurement.of(found.config) == its:
+                return found
+        return None
+
+    def _fitted(self) -> tuple[list[tuple[float, float]], list[Wave]]:
+        """The error by inner step over as many functions as there are episodes, and some of them to be drawn."""
+        learned = load_learned(self.folder.path)
+        fitted = fit_functions(learned, split_store(self.config, self.split, learned.scale), self.episodes)
+        its, shown = fitted.episodes, range(min(WAVES, self.episodes))
+        drawn = (its.query_x, its.query_y, fitted.before, fitted.after, its.support_x, its.support_y)
+        waves = [Wave(*(values[task, :, 0].tolist() for values in drawn)) for task in shown]
+        return [(error.mean, error.ci95) for error in fitted.by_step], waves
+
+
+def learning_settings(config: Config) -> dict[str, object]:
+    """Those that decide what is learned, by name: not where the data lie, nor what computes."""
+    flat = {name: value for group in dataclasses.asdict(config).values() for name, value in group.items()}
+    return {name: value for name, value in flat.items() if name not in ("device", "execution", "data_root")}
+
+
+class _Telling(Silent):
+    """Tells the parent how a training goes, now and then, and what must be known about its data."""
+
+    def __init__(self, tell: Tell, part: float) -> None:
+        """``part``: what share of all there is to do the training is."""
+        self._tell, self._part, self._told = tell, part, 0.0
+
+    def warned(self, message: str) -> None:
+        """Pass it on."""
+        self._tell(message)
+
+    def stepped(self, step: int, done: float, seconds: float) -> None:
+        """Say how much is done."""
+        if (now := time.monotonic()) - self._told >= TELL_EVERY:
+            self._told = now
+            self._tell(self._part * done)
