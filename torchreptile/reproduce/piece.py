@@ -13,7 +13,7 @@ from rich.console import Console
 from torchreptile.apart import train_or_go_on
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
-from torchreptile.data.splits import Split
+from torchreptile.data.splits import Split, resolve_scheme
 from torchreptile.errors import RunError
 from torchreptile.evaluation import Evaluation, evaluate, split_store
 from torchreptile.fitting import fit_functions
@@ -123,13 +123,16 @@ class Piece:
 
     def _measured_before(self, its: Measurement, step: int) -> Evaluation | None:
         """The same measurement of the same weights, which an earlier call did not come to use."""
+        task = self.config.task
+        changes = {"eval_episodes": self.episodes, "split_scheme": resolve_scheme(task.dataset, task.split_scheme)}
+        asked = self.config.replace(**changes, **dataclasses.asdict(its))
         for file in self.folder.path.glob(f"eval-*-{self.split}-*.json"):
             try:
                 found = Evaluation.from_json(file.read_text(encoding="utf-8"))
             except (OSError, RunError, ValueError):
                 continue  # measured again, and replaced
-            alike = (found.split, found.step, found.seed, found.config.evaluation.eval_episodes)
-            if alike == (self.split, step, self.config.run.seed, self.episodes) and Measurement.of(found.config) == its:
+            alike = learning_settings(found.config) == learning_settings(asked)
+            if alike and (found.split, found.step, found.seed) == (self.split, step, self.config.run.seed):
                 return found
         return None
 
