@@ -6,6 +6,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,13 @@ class _Process:
         self._said: tuple[str, Any] = ("", None)
         arguments = (theirs, job.work, threads, os.getpid())
         self._process = context.Process(target=_do, args=arguments, daemon=True)  # it must not outlive this one
-        self._process.start()
+        # Until the child has a group of its own, Ctrl-C on the terminal reaches it too; what it inherits ignores that.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
+        try:
+            self._process.start()
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGINT, before)
         theirs.close()
 
     def stop(self) -> None:
@@ -152,11 +159,15 @@ class _Process:
         return f"{self._name}: its process ended with exit code {self._process.exitcode}; the same command goes on"
 
 
+def _in_main_thread() -> bool:
+    """Whether Python lets this thread say what signals do."""
+    return threading.current_thread() is threading.main_thread()
+
+
 def _do(answer: Connection, work: Callable[[Tell], Any], threads: int, parent: int) -> None:
     """What the process does."""
     if os.name == "posix":
         os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on once
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ[LAUNCHER] = str(parent)  # it saves and ends should the parent be gone
     torch.set_num_threads(threads)
 

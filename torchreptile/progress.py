@@ -40,9 +40,9 @@ def _bar(console: Console) -> Progress:
 class LiveLine:
     """Follows a training: step, loss, accuracy with its interval, ms per outer step, time left."""
 
-    def __init__(self, console: Console) -> None:
-        """Lines go to ``console``."""
-        self._console, self._bar = console, _bar(console)
+    def __init__(self, console: Console, hints: bool = True) -> None:
+        """Lines go to ``console``; ``hints``: say what can be done next."""
+        self._console, self._bar, self._hints = console, _bar(console), hints
         self._task: TaskID | None = None
         self._accuracy = ""
         self._first: tuple[int, float, float] | None = None  # step, share done and seconds of the first step seen
@@ -100,7 +100,10 @@ class LiveLine:
     def finished(self, folder: Path, step: int, interrupted: bool) -> None:
         """Close the live line and say what can be done next."""
         self._bar.stop()
-        if interrupted:
+        if not self._hints:
+            said = "stopped at" if interrupted else "finished after"
+            self._console.print(f"{said} {step:,} outer steps", highlight=False, soft_wrap=True)
+        elif interrupted:
             self._console.print(
                 f"stopped at outer step {step:,}, saved; go on with: reptile train --resume {shlex.quote(str(folder))}",
                 highlight=False,
@@ -196,7 +199,7 @@ class ManyBar:
         self._works, self._done = works, [0.0] * len(works)
         self._before: dict[int, float] = {}  # the share of each that another sitting had done
         self._over = 0
-        self._task = self._bar.add_task("trainings", numbers="")
+        self._task = self._bar.add_task("", numbers="")
         self._start = self._shown = time.monotonic()
         self._warned: set[str] = set()
 
@@ -235,7 +238,7 @@ class ManyBar:
         work = sum(share * its for share, its in zip(self._done, self._works, strict=True))
         here = work - sum(share * self._works[number] for number, share in self._before.items())  # in this sitting
         left = duration((now - self._start) * (total - work) / here) if here > 0 else "?"
-        numbers = f"{self._over} of {len(self._works)} trainings  {100 * work / total:.1f}%  {left} left"
+        numbers = f"{self._over} of {len(self._works)} done  {100 * work / total:.1f}%  {left} left"
         if self._live:
             self._bar.update(self._task, total=total, completed=work, numbers=numbers)
             if not self._console.is_terminal and now - self._shown >= PLAIN_SECONDS:

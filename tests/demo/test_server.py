@@ -233,5 +233,8 @@ def test_ctrl_c_ends_it_cleanly() -> None:
         assert served.stdout.readline().startswith("http://127.0.0.1:")
         assert "Ctrl-C" in served.stdout.readline()
         served.send_signal(signal.SIGINT)
-        out, err = served.communicate(timeout=20)
+        try:
+            out, err = served.communicate(timeout=60)
+        finally:
+            served.kill()  # which does nothing to one that has ended
     assert (served.returncode, out, err.strip()) == (0, "", "")

@@ -6,8 +6,10 @@ import asyncio
 import errno
 import re
 import secrets
+import signal
 import socket
 import sys
+import threading
 import webbrowser
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -221,6 +223,8 @@ def serve(weights: str, host: str, port: int, device: str, open_browser: bool) -
         app = application(teacher, worker, token, f"reptile-demo-{listening.getsockname()[1]}")
         address = address_of(listening, host, token)
         try:
+            if threading.current_thread() is threading.main_thread():  # a shell starts what is in its background deaf
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             print(f"{address}\nDraw there; Ctrl-C ends it.", flush=True)
             if token:
                 print(

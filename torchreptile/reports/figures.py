@@ -13,7 +13,7 @@ from torchreptile.reproduce.combinations import LARGEST
 from torchreptile.reproduce.experiment import Experiment, Kind
 from torchreptile.reproduce.findings import COMPARED, sweep
 from torchreptile.reproduce.overlap import DRAWN, METHODS, SWEEPS, usual
-from torchreptile.reproduce.reproduced import Reproduced
+from torchreptile.reproduce.reproduced import Reproduced, pooled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,14 +188,21 @@ def _waves(reproduced: Reproduced, experiment: Experiment) -> Figure:
     upper.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, labelcolor=LIGHT.text)
     axes = lower.subplots()
     for (its, colour), marker in zip(zip(arms.values(), COLOURS, strict=False), "o^sD", strict=False):
-        each = [[mean for mean, _ in one.by_step] for one in its]
-        _line_over_seeds(axes, list(range(len(each[0]))), each, color=colour, marker=marker, label=its[0].label)
+        spreads = [pooled(errors) for errors in zip(*(one.by_step for one in its), strict=True)]
+        steps = list(range(len(spreads)))
+        axes.plot(steps, [mean for mean, _ in spreads], color=colour, marker=marker, markersize=3.5, label=its[0].label)
+        # The axis is logarithmic: an interval that reaches zero ends at a twentieth of the mean.
+        low = [max(mean - margin, 0.05 * mean) for mean, margin in spreads]
+        axes.fill_between(steps, low, [sum(its) for its in spreads], color=colour, alpha=0.18, linewidth=0)
     axes.set_yscale("log")
+    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatter(lambda value, position: f"{value:g}")
     axes.set_xlabel("inner steps")
     axes.set_ylabel("mean squared error")
     style(axes, LIGHT)
     lower.legend(loc="outside right center", frameon=False, fontsize=10, labelcolor=LIGHT.text)
-    _titled(figure, reproduced, "Sine waves from 10 points", _band(reproduced))
+    title = "Sine waves from 10 points: two of them, and the error over others than the table's"
+    _titled(figure, reproduced, title, "bands: 95% CI over waves")
     return figure
 
 

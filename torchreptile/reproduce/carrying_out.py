@@ -189,7 +189,7 @@ def _check_data(experiment: Experiment, split: Split) -> None:
 
 def _first_cell(taken: Taken) -> str:
     """For the line that says it is over."""
-    cell = taken.cells[-1]
+    cell = next(cell for cell in reversed(taken.cells) if cell.measure in ("non_transductive", "mse"))
     if cell.measure in ERRORS:
-        return f"{cell.measure} {SquaredError(cell.mean, cell.ci95, cell.episodes)}"
+        return f"mean squared error {SquaredError(cell.mean, cell.ci95, cell.episodes)}"
     return f"{cell.shots}-shot {Accuracy(cell.mean, cell.ci95, cell.episodes)} {cell.measure.replace('_', '-')}"

@@ -77,10 +77,10 @@ def experiments() -> int:
     """List what can be reproduced."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("name", no_wrap=True)
-    table.add_column("what, where it was published, how many outer steps")
+    table.add_column("what; source; outer steps")
     for one in EXPERIMENTS.values():
         trainings, steps = len(one.arms) * one.seeds, max(arm.config.outer.outer_steps for arm in one.arms)
-        times = f"{trainings} x " if trainings > 1 else ""
+        times = f"{trainings} trainings of " if trainings > 1 else ""
         table.add_row(one.name, f"{one.what}; {one.source}; {times}{steps:,}")
     Output().print(table)
     return 0

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from torchreptile.config import Config
+from torchreptile.config import MEASUREMENTS, Config
 from torchreptile.errors import ConfigError
+
+FEWEST_BETWEEN = 100  # outer steps between two looks at training and validation classes
 
 Kind = Literal["row", "waves", "combinations", "overlap"]
 
@@ -82,10 +84,17 @@ class Experiment:
         if not 0 < share <= 1:
             raise ConfigError(f"budget is {share:g}; it is a share of the published outer steps, above 0 and at most 1")
 
+        if share == 1:
+            return self
+
         def part(config: Config) -> Config:
             steps, halving = config.outer.outer_steps, config.outer.outer_halve_every
             halving = max(1, round(share * halving)) if halving else 0
-            return config.replace(outer_steps=max(1, round(share * steps)), outer_halve_every=halving)
+            steps = max(1, round(share * steps))
+            often = (
+                FEWEST_BETWEEN if steps < MEASUREMENTS * FEWEST_BETWEEN else 0
+            )  # a short one must not do little else
+            return config.replace(outer_steps=steps, outer_halve_every=halving, monitor_every=often)
 
         return self.changed(part)
 

@@ -86,7 +86,8 @@ class Piece:
         console, folder, config = Console(stderr=True, quiet=not shown), self.folder, self.config
         work = self.training + self.measuring
         over = folder.last.is_file() and load_checkpoint(folder.last).step >= config.outer.outer_steps
-        observer = LiveLine(console) if shown else _Telling(tell, self.training / work)
+        console.print(f"{self.arm.label}, seed {config.run.seed}", highlight=False, soft_wrap=True, markup=False)
+        observer = LiveLine(console, hints=False) if shown else _Telling(tell, self.training / work)
         if not over and train_or_go_on(config, folder, observer).interrupted:
             return None
         checkpoint, measured = load_checkpoint(folder.last), []

@@ -166,6 +166,12 @@ class Taken:
         )
 
 
+def pooled(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The mean over seeds of (mean, half its interval over episodes), each of episodes of its own, and its interval."""
+    means, margins = zip(*measured, strict=True)
+    return statistics.fmean(means), math.hypot(*margins) / len(measured)
+
+
 @dataclass(frozen=True)
 class Spread:
     """A measure over the seeds of an arm.
@@ -187,8 +193,7 @@ class Spread:
         """From the same cell of several seeds, each measured on episodes of its own."""
         means = [cell.mean for cell in measured]
         return cls(
-            statistics.fmean(means),
-            math.hypot(*(cell.ci95 for cell in measured)) / len(measured),
+            *pooled([(cell.mean, cell.ci95) for cell in measured]),
             statistics.stdev(means) if len(means) > 1 else None,
             len(means),
         )
@@ -261,4 +266,6 @@ def read_reproduced(file: Path) -> Reproduced:
         commands, note = [str(command) for command in content["commands"]], str(content["note"])
         return Reproduced(str(content["name"]), float(content["share"]), taken, commands, note)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
-        raise RunError(f"{file}: not a readable result ({error})") from error
+        raise RunError(
+            f"{file}: not a readable result ({error}); without it, the run folders are gone on with"
+        ) from error
