@@ -222,9 +222,11 @@ def serve(weights: str, host: str, port: int, device: str, open_browser: bool) -
         token = "" if is_loopback(host) else secrets.token_urlsafe(24)
         app = application(teacher, worker, token, f"reptile-demo-{listening.getsockname()[1]}")
         address = address_of(listening, host, token)
+        server = uvicorn.Server(settings(app))
         try:
-            if threading.current_thread() is threading.main_thread():  # a shell starts what is in its background deaf
-                signal.signal(signal.SIGINT, signal.default_int_handler)
+            # Before it is said that Ctrl-C ends it. The library's own handlers come later, and hand over to this one.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, lambda number, frame: setattr(server, "should_exit", True))
             print(f"{address}\nDraw there; Ctrl-C ends it.", flush=True)
             if token:
                 print(
@@ -234,9 +236,7 @@ def serve(weights: str, host: str, port: int, device: str, open_browser: bool) -
                 )
             if open_browser:
                 webbrowser.open(address)
-            uvicorn.Server(settings(app)).run(sockets=[listening])
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
+            server.run(sockets=[listening])
         finally:
             worker.close()
     return 0
