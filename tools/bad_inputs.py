@@ -761,10 +761,10 @@ REPRODUCING = [
     Case("`--at-once -1`", plain("reproduce", "sine", "--at-once", "-1")),
     Case("`--device` that is not there", plain("reproduce", "sine", "--device", "cuda:7")),
     Case("a data set that is not there", plain("reproduce", "mini-imagenet-5way", "--data-root", "nowhere")),
-    Case("`result.json` is text", result("hello")),
-    Case("`result.json` of something else", result('{"format": "other"}')),
-    Case("`result.json` with a training that is none", result('{"format": "torchreptile-result-1", "name": "sine", "share": 1, "commands": [], "trainings": [7]}')),
-    Case("`result.json` of another experiment", result('{"format": "torchreptile-result-1", "name": "omniglot-5way", "share": 0.5, "commands": [], "trainings": []}')),
+    Case("`result.json` is text", result("hello"), leaves="out/"),
+    Case("`result.json` of something else", result('{"format": "other"}'), leaves="out/"),
+    Case("`result.json` with a training that is none", result('{"format": "torchreptile-result-1", "name": "sine", "share": 1, "commands": [], "note": "", "trainings": [7]}'), leaves="out/"),
+    Case("`result.json` of another experiment", result('{"format": "torchreptile-result-1", "name": "omniglot-5way", "share": 0.5, "commands": [], "note": "", "trainings": []}'), leaves="out/"),
     Case("`--out` is a file", changed(lambda root: write(root.parent / "out", "hello"), "reproduce", "sine", "--out", "out")),
 ]  # fmt: skip
 

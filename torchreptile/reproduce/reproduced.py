@@ -266,6 +266,4 @@ def read_reproduced(file: Path) -> Reproduced:
         commands, note = [str(command) for command in content["commands"]], str(content["note"])
         return Reproduced(str(content["name"]), float(content["share"]), taken, commands, note)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
-        raise RunError(
-            f"{file}: not a readable result ({error}); without it, the run folders are gone on with"
-        ) from error
+        raise RunError(f"{file}: not a readable result ({error}); delete it to go by the run folders") from error
