@@ -166,6 +166,8 @@ def _overlap(reproduced: Reproduced, experiment: Experiment) -> Figure:
 
 def _waves(reproduced: Reproduced, experiment: Experiment) -> Figure:
     """Some waves fitted by each arm's first training, and the error by inner step over all seeds."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     arms = reproduced.arms()
     shown = min(len(its[0].waves) for its in arms.values())
     figure = _figure(11, 3.4 + 2.4 * shown)
@@ -195,8 +197,9 @@ def _waves(reproduced: Reproduced, experiment: Experiment) -> Figure:
         low = [max(mean - margin, 0.05 * mean) for mean, margin in spreads]
         axes.fill_between(steps, low, [sum(its) for its in spreads], color=colour, alpha=0.18, linewidth=0)
     axes.set_yscale("log")
-    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        formatter(lambda value, position: f"{value:g}")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("inner steps")
     axes.set_ylabel("mean squared error")
     style(axes, LIGHT)
