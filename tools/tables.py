@@ -17,7 +17,8 @@ from pathlib import Path
 from torchreptile.errors import TorchReptileError
 from torchreptile.files import write_text
 from torchreptile.published import PUBLISHED
-from torchreptile.reports.reproduced import MODES, SPLITS, measured_rows, shown, summary
+from torchreptile.reports.recorded import SPLITS
+from torchreptile.reports.reproduced import MODES, measured_rows, shown, summary
 from torchreptile.reports.tables import table
 from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.reproduce.reproduced import Reproduced, read_reproduced

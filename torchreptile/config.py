@@ -544,6 +544,10 @@ class Config:
             groups[group] = dataclasses.replace(part, **{name: changes[name] for name in its})
         return Config(**groups)
 
+    def by_name(self) -> dict[str, Any]:
+        """The settings of all groups, as :meth:`replace` takes them."""
+        return {name: value for group in dataclasses.asdict(self).values() for name, value in group.items()}
+
     def to_json(self) -> str:
         """The settings as indented JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2)

@@ -30,7 +30,7 @@ from torchreptile.files import write_text
 from torchreptile.learned import Kept, Learned, load_learned
 from torchreptile.models import Network
 from torchreptile.processes import joined
-from torchreptile.published import FIGURE_ONLY, PUBLISHED_FURTHER, Published, published
+from torchreptile.published import FIGURE_ONLY, Published, published_measure
 from torchreptile.recording import Recording
 from torchreptile.results import MODES as MODES
 from torchreptile.results import Accuracy as Accuracy
@@ -159,10 +159,8 @@ class Evaluation:
         """What was published for this cell, for test classes; ``mode`` is one of MODES or a further measure."""
         if self.split != "test":
             return None
-        task, variant = self.config.task, self.config.variant
-        if mode in MODES:
-            return published(variant, task.dataset, task.way, task.shots, transductive=mode == "transductive")
-        return PUBLISHED_FURTHER.get((variant, task.dataset, task.way, mode))
+        task = self.config.task
+        return published_measure(self.config.variant, task.dataset, task.way, task.shots, mode)
 
     def beside(self, measure: str) -> str:
         """The same in words; sine waves were published as curves."""

@@ -98,7 +98,7 @@ class _Process:
     def __init__(self, job: Job, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.ours, theirs = context.Pipe(duplex=False)
-        self._name, self._stops = job.name, 0
+        self._name, self._stopped = job.name, False
         self._said: tuple[str, Any] = ("", None)
         arguments = (theirs, job.work, threads, os.getpid())
         self._process = context.Process(target=_do, args=arguments, daemon=True)  # it must not outlive this one
@@ -113,8 +113,8 @@ class _Process:
 
     def stop(self) -> None:
         """Ask it, once, to save and end."""
-        if not self._stops:
-            self._stops += 1
+        if not self._stopped:
+            self._stopped = True
             self._process.terminate()
 
     def end(self, deadline: float) -> None:
@@ -154,7 +154,7 @@ class _Process:
         kind, content = self._said
         if kind == "failed":
             return content if content.startswith(self._name) else f"{self._name}: {content}"
-        if self._stops or self.answer is not None:
+        if self._stopped or self.answer is not None:
             return ""
         return f"{self._name}: its process ended with exit code {self._process.exitcode}; the same command goes on"
 

@@ -144,3 +144,10 @@ def published(variant: str, dataset: str, way: int, shots: int, transductive: bo
         dataset, way, shots, transductive: the cell.
     """
     return PUBLISHED.get((variant, dataset, way, shots, transductive))
+
+
+def published_measure(variant: str, dataset: str, way: int, shots: int, measure: str) -> Published | None:
+    """The same by the name of a measure: transductive, non_transductive, or one that an algorithm has for itself."""
+    if measure in ("transductive", "non_transductive"):
+        return published(variant, dataset, way, shots, transductive=measure == "transductive")
+    return PUBLISHED_FURTHER.get((variant, dataset, way, measure))

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torchreptile.reports.curves import DPI, LIGHT, style
-from torchreptile.reports.reproduced import SPLITS, place, share_in_words
+from torchreptile.reports.recorded import SPLITS
+from torchreptile.reports.reproduced import place, share_in_words
 from torchreptile.reproduce.combinations import LARGEST
 from torchreptile.reproduce.experiment import Experiment, Kind
 from torchreptile.reproduce.findings import COMPARED, sweep

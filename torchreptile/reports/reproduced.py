@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from torchreptile.progress import duration
+from torchreptile.reports.recorded import SPLITS
 from torchreptile.reports.tables import table
 from torchreptile.reproduce.experiment import Experiment
 from torchreptile.reproduce.findings import findings
@@ -12,7 +13,6 @@ from torchreptile.reproduce.reproduced import Cell, Reproduced, Spread, hardware
 from torchreptile.results import ERRORS, Accuracy, SquaredError
 
 MODES = {"transductive": "transductive", "non_transductive": "not transductive"}
-SPLITS = {"test": "test", "val": "validation", "train": "training"}
 
 
 def to_markdown(reproduced: Reproduced, experiment: Experiment) -> str:

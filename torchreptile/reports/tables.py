@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -113,8 +112,7 @@ def measured_on(evaluation: Evaluation) -> str:
 
 def differences(configs: Sequence[Config]) -> list[tuple[str, list[str]]]:
     """The settings that are not the same in all of them, each with its values."""
-    flat = [{key: value for group in dataclasses.asdict(config).values() for key, value in group.items()}
-            for config in configs]  # fmt: skip
+    flat = [config.by_name() for config in configs]
     return [(key, [str(its[key]) for its in flat]) for key in flat[0] if len({str(its[key]) for its in flat}) > 1]
 
 

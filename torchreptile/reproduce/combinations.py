@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torchreptile.config import Config
 from torchreptile.presets import FIVE_WAY
-from torchreptile.reproduce.experiment import Arm, Experiment, Measurement
+from torchreptile.reproduce.experiment import Arm, Experiment
 
 PER_STEP = 5  # images per class in an inner mini-batch of 25
 LARGEST = 4  # gradients
@@ -28,7 +28,7 @@ def _arm(name: str, label: str, gradients: int, algorithm: str, divided_by: int 
         train_shots=PER_STEP * gradients,
         outer_step_size=SETTINGS.outer.outer_step_size / divided_by,
     )
-    return Arm(name, label, config, (Measurement.of(config),))
+    return Arm.of(name, label, config)
 
 
 def _arms() -> list[Arm]:

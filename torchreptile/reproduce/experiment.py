@@ -52,6 +52,11 @@ class Arm:
     config: Config
     measurements: tuple[Measurement, ...]
 
+    @classmethod
+    def of(cls, name: str, label: str, config: Config) -> Arm:
+        """Measured as its own settings say."""
+        return cls(name, label, config, (Measurement.of(config),))
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -83,7 +88,6 @@ class Experiment:
         """
         if not 0 < share <= 1:
             raise ConfigError(f"budget is {share:g}; it is a share of the published outer steps, above 0 and at most 1")
-
         if share == 1:
             return self
 
@@ -91,9 +95,8 @@ class Experiment:
             steps, halving = config.outer.outer_steps, config.outer.outer_halve_every
             halving = max(1, round(share * halving)) if halving else 0
             steps = max(1, round(share * steps))
-            often = (
-                FEWEST_BETWEEN if steps < MEASUREMENTS * FEWEST_BETWEEN else 0
-            )  # a short one must not do little else
+            # A short training must not do little else than to look at what it does.
+            often = FEWEST_BETWEEN if steps < MEASUREMENTS * FEWEST_BETWEEN else 0
             return config.replace(outer_steps=steps, outer_halve_every=halving, monitor_every=often)
 
         return self.changed(part)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torchreptile.config import Config
 from torchreptile.reproduce.combinations import SETTINGS
-from torchreptile.reproduce.experiment import Arm, Experiment, Measurement
+from torchreptile.reproduce.experiment import Arm, Experiment
 
 USUAL = SETTINGS.replace(train_shots=20, inner_steps=4)
 TAIL = 5  # images per class kept apart: a mini-batch of 25
@@ -55,7 +55,7 @@ def _arms() -> list[Arm]:
                     **its, replacement=replacement, inner_steps=int(steps), inner_batch=int(batch), outer_step_size=size
                 )
                 name = f"{method.lower().replace(' ', '-')}-{drawn}-{steps:g}x{batch:g}-{size:g}"
-                arms.append(Arm(name, f"{method}, {drawn}", config, (Measurement.of(config),)))
+                arms.append(Arm.of(name, f"{method}, {drawn}", config))
     return arms
 
 

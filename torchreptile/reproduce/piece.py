@@ -149,8 +149,7 @@ class Piece:
 
 def learning_settings(config: Config) -> dict[str, object]:
     """Those that decide what is learned, by name: not where the data lie, nor what computes."""
-    flat = {name: value for group in dataclasses.asdict(config).values() for name, value in group.items()}
-    return {name: value for name, value in flat.items() if name not in ("device", "execution", "data_root")}
+    return {name: value for name, value in config.by_name().items() if name not in ("device", "execution", "data_root")}
 
 
 class _Telling(Silent):

@@ -14,8 +14,7 @@ from typing import Any, Self
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.evaluation import Evaluation
-from torchreptile.published import PUBLISHED_FURTHER, Published, published
-from torchreptile.results import MODES
+from torchreptile.published import Published, published_measure
 
 FORMAT = "torchreptile-result-1"
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
@@ -61,9 +60,7 @@ class Cell:
     @property
     def published(self) -> Published | None:
         """What was published for it; on test classes, whichever it was measured on."""
-        if self.measure in MODES:
-            return published(self.variant, self.dataset, self.way, self.shots, self.measure == "transductive")
-        return PUBLISHED_FURTHER.get((self.variant, self.dataset, self.way, self.measure))
+        return published_measure(self.variant, self.dataset, self.way, self.shots, self.measure)
 
 
 def cells(evaluation: Evaluation, checkpoint: str) -> list[Cell]:

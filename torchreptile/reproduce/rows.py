@@ -59,7 +59,7 @@ def _row(variant: str, dataset: str, way: int, all_shots: Sequence[int]) -> Expe
             arms[0] = Arm(algorithm, TITLES[variant], arms[0].config, measured)
         else:
             name = f"{algorithm}-{config.task.shots}shot"
-            arms.append(Arm(name, TITLES[variant], config, (Measurement.of(config),)))
+            arms.append(Arm.of(name, TITLES[variant], config))
     sources = dict.fromkeys(
         cell.source
         for (its, where, ways, *_), cell in PUBLISHED.items()

@@ -6,9 +6,8 @@ and weights that never saw a wave. Reptile's settings are in presets.py, MAML's 
 
 from __future__ import annotations
 
-from torchreptile.config import Config
 from torchreptile.presets import preset
-from torchreptile.reproduce.experiment import Arm, Experiment, Measurement
+from torchreptile.reproduce.experiment import Arm, Experiment
 
 REPTILE = preset("sine")
 # Reptile with a single inner step is SGD on the points of all tasks together; five tasks of 10 points are as many
@@ -18,20 +17,16 @@ JOINT = REPTILE.replace(inner_steps=1, meta_batch=5, outer_step_size=1.0)
 MAML = preset("sine", "maml").replace(meta_batch=5, outer_steps=REPTILE.outer.outer_steps)
 
 
-def _arm(name: str, label: str, config: Config) -> Arm:
-    return Arm(name, label, config, (Measurement.of(config),))
-
-
 WAVES = Experiment(
     name="sine",
     what="Sine waves from 10 points: fits and errors after 32 steps, against joint training",
     source="Nichol et al. 2018, section 4",
     kind="waves",
     arms=(
-        _arm("reptile", "Reptile", REPTILE),
-        _arm("maml", "MAML, 5 of its 25 tasks at a time", MAML),
-        _arm("joint", "joint training", JOINT),
-        _arm("fresh", "nothing learned before", preset("sine", "scratch")),
+        Arm.of("reptile", "Reptile", REPTILE),
+        Arm.of("maml", "MAML, 5 of its 25 tasks at a time", MAML),
+        Arm.of("joint", "joint training", JOINT),
+        Arm.of("fresh", "nothing learned before", preset("sine", "scratch")),
     ),
     seeds=3,
     episodes=2000,
