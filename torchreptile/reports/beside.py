@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchreptile.errors import ConfigError
 from torchreptile.progress import duration
-from torchreptile.reports.curves import DARK, DPI, LIGHT, Ink, style
+from torchreptile.reports.curves import DARK, DPI, LIGHT, Ink, png_of, style
 from torchreptile.reports.page import MODE_WORDS, PicturePair, render, write_report
 from torchreptile.reports.recorded import SPLITS, Recorded, read_run
 from torchreptile.reports.tables import differences, hardware, measured_on, to_csv, to_markdown
@@ -93,12 +92,10 @@ def draw_beside(runs: Sequence[Recorded], *, dark: bool = False) -> bytes:
     Returns:
         A PNG file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     ink = DARK if dark else LIGHT
     figure = Figure(figsize=(9, 8), dpi=DPI, facecolor=ink.paper, layout="constrained")
-    FigureCanvasAgg(figure)
     by_step, by_time = figure.subplots(2, 1)
     for number, run in enumerate(runs):
         _draw_run(by_step, by_time, run, number, dark)
@@ -112,9 +109,7 @@ def draw_beside(runs: Sequence[Recorded], *, dark: bool = False) -> bytes:
     if handles:
         columns = min(3, len(handles))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False, labelcolor=ink.text)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", facecolor=ink.paper)
-    return picture.getvalue()
+    return png_of(figure, ink)
 
 
 def _draw_run(by_step: Axes, by_time: Axes, run: Recorded, number: int, dark: bool) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-
 from torchreptile.comparing import Comparison
 from torchreptile.evaluation import MODES
-from torchreptile.reports.curves import DPI, LIGHT
+from torchreptile.reports.curves import DPI, LIGHT, png_of
 
 OFFSET = 0.14  # of the two modes from the line of their algorithm
 NAMES = {"transductive": "transductive", "non_transductive": "each query alone", "mse": "after adaptation"}
@@ -20,7 +18,6 @@ def draw_comparison(comparison: Comparison) -> bytes:
     Returns:
         A PNG file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     ink = LIGHT
@@ -32,7 +29,6 @@ def draw_comparison(comparison: Comparison) -> bytes:
         comparison.rows(), key=lambda row: min(sign * row.accuracy[mode] for mode in modes if mode in row.accuracy)
     )
     figure = Figure(figsize=(8, 1.9 + 0.5 * len(rows)), dpi=DPI, facecolor=ink.paper, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for mode, color, marker, offset in zip(modes, (ink.train, ink.val), "os", (-OFFSET, OFFSET), strict=False):
         places = [(place + offset, row) for place, row in enumerate(rows) if mode in row.accuracy]
@@ -76,6 +72,4 @@ def draw_comparison(comparison: Comparison) -> bytes:
         color=ink.text,
     )
     figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=10, labelcolor=ink.text)
-    with io.BytesIO() as file:
-        figure.savefig(file, format="png", facecolor=ink.paper)
-        return file.getvalue()
+    return png_of(figure, ink)

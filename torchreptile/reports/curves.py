@@ -50,19 +50,15 @@ def draw_curves(config: Config, metrics: Sequence[dict[str, Any]], *, dark: bool
     Returns:
         A PNG file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     ink = DARK if dark else LIGHT
     figure = Figure(figsize=(8, 8.4 if metrics else 2.4), dpi=DPI, facecolor=ink.paper, layout="constrained")
-    FigureCanvasAgg(figure)
     if metrics:
         _fill(figure, config, metrics, ink)
     else:
         figure.text(0.5, 0.5, "no measurements yet", color=ink.text, fontsize=16, ha="center", va="center")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", facecolor=ink.paper)
-    return picture.getvalue()
+    return png_of(figure, ink)
 
 
 def _fill(figure: Figure, config: Config, metrics: Sequence[dict[str, Any]], ink: Ink) -> None:
@@ -151,6 +147,16 @@ def _marker(metrics: Sequence[dict[str, Any]], marker: str) -> dict[str, Any]:
 def _width(metrics: Sequence[dict[str, Any]]) -> float:
     """Of a line: thinner where many measurements make it jagged."""
     return 1.8 if len(metrics) <= 10 * MARKED_UP_TO else 1.0
+
+
+def png_of(figure: Figure, ink: Ink) -> bytes:
+    """The finished figure as a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    with io.BytesIO() as file:
+        figure.savefig(file, format="png", facecolor=ink.paper)
+        return file.getvalue()
 
 
 def style(axis: Axes, ink: Ink) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from torchreptile.reports.curves import DPI, LIGHT, style
+from torchreptile.reports.curves import DPI, LIGHT, png_of, style
 from torchreptile.reports.recorded import SPLITS
 from torchreptile.reports.reproduced import place, share_in_words
 from torchreptile.reproduce.combinations import LARGEST
@@ -35,13 +34,9 @@ def draw_reproduced(reproduced: Reproduced, experiment: Experiment) -> bytes:
     Returns:
         A PNG file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = _DRAWN[experiment.kind](reproduced, experiment)
-    FigureCanvasAgg(figure)
-    with io.BytesIO() as file:
-        figure.savefig(file, format="png", facecolor=LIGHT.paper)
-        return file.getvalue()
+    return png_of(figure, LIGHT)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 from torchreptile.fitting import Fitted
-from torchreptile.reports.curves import DARK, DPI, LIGHT, Ink, style
+from torchreptile.reports.curves import DARK, DPI, LIGHT, Ink, png_of, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLUMNS = 2
 
@@ -38,7 +36,7 @@ def draw_functions(fitted: Fitted, shown: int = 4, *, dark: bool = False) -> byt
     figure.legend(
         handles, labels, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=11, labelcolor=ink.text
     )
-    return _png(figure, ink)
+    return png_of(figure, ink)
 
 
 def draw_by_step(fitted: dict[str, Fitted], *, dark: bool = False) -> bytes:
@@ -71,7 +69,7 @@ def draw_by_step(fitted: dict[str, Fitted], *, dark: bool = False) -> bytes:
     style(axis, ink)
     if len(fitted) > 1:
         axis.legend(frameon=False, fontsize=11, labelcolor=ink.text)
-    return _png(figure, ink)
+    return png_of(figure, ink)
 
 
 def _curve(axis: Axes, fitted: Fitted, task: int, ink: Ink) -> None:
@@ -96,12 +94,3 @@ def _against_truth(axis: Axes, fitted: Fitted, task: int, ink: Ink) -> None:
     axis.plot(truth, fitted.after[task, :, 0], "o", color=ink.train, markersize=4, label="after")
     axis.set_xlabel("truth")
     axis.set_ylabel("said")
-
-
-def _png(figure: Figure, ink: Ink) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    with io.BytesIO() as file:
-        figure.savefig(file, format="png", facecolor=ink.paper)
-        return file.getvalue()

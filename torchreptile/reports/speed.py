@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
-
 from torchreptile.bench import Bench
-from torchreptile.reports.curves import DPI, LIGHT
+from torchreptile.reports.curves import DPI, LIGHT, png_of
 from torchreptile.workloads import NAIVE
 
 
@@ -15,12 +13,10 @@ def draw_bench(bench: Bench) -> bytes:
     Returns:
         A PNG file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     ink, timings = LIGHT, bench.timings
     figure = Figure(figsize=(8, 1.6 + 0.42 * len(timings)), dpi=DPI, facecolor=ink.paper, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     places = range(len(timings))
     times = [timing.outer_step_ms for timing in timings]
@@ -55,6 +51,4 @@ def draw_bench(bench: Bench) -> bytes:
     )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    with io.BytesIO() as file:
-        figure.savefig(file, format="png", facecolor=ink.paper)
-        return file.getvalue()
+    return png_of(figure, ink)
