@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
+from traceback import clear_frames
 
 import torch
 import torch.distributed as dist
@@ -99,6 +101,9 @@ def joined() -> Iterator[Processes]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+        # Its functions hold the group of the moment of its import as a default, and torch imports it at will: before
+        # there is a group, or that group never dies, and with it gloo's threads, which can abort an ending process.
+        import_module("torch.distributed.nn.functional")
         # torchrun keeps one store for all its attempts: what a lost process left there must not be found again.
         store = PrefixStore(f"attempt-{attempt()}", store)
         dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size)
@@ -115,6 +120,7 @@ def _lost_processes_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo and NCCL report a closed connection so
+        clear_frames(error.__traceback__)  # they hold the group too
         raise LostProcessError(f"another process of this run was lost ({_first_line(error)})") from error
 
 
