@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from torchreptile.bench import bench
-from torchreptile.commands import print_bench
+from torchreptile.commands.bench import print_bench
 from torchreptile.config import Config
 from torchreptile.workloads import NAIVE, Candidate
 

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from torchreptile import cli, commands
+from torchreptile import cli
+from torchreptile.cli.evaluate import Evaluate
+from torchreptile.cli.names import free
+from torchreptile.cli.original import ORIGINAL_DEFAULTS
+from torchreptile.cli.train import Train
+from torchreptile.commands.presets import presets
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError
 from torchreptile.presets import PRESETS, preset
@@ -22,9 +27,9 @@ PASTED = (
 )
 
 
-def parsed_train(words: str) -> cli.Train:
+def parsed_train(words: str) -> Train:
     command = cli.parse(["train", *words.split()])
-    assert isinstance(command, cli.Train)
+    assert isinstance(command, Train)
     return command
 
 
@@ -36,7 +41,7 @@ def test_published_command_pastes_in_and_means_the_preset() -> None:
 
 def test_flags_of_the_original_written_with_underscores_bring_its_defaults_too() -> None:
     assert parsed_train("--meta_iters 7").config == parsed_train("--meta-iters 7").config
-    assert parsed_train("--meta_iters 7").config == cli.ORIGINAL_DEFAULTS.replace(outer_steps=7)
+    assert parsed_train("--meta_iters 7").config == ORIGINAL_DEFAULTS.replace(outer_steps=7)
 
 
 def test_switches_of_the_original() -> None:
@@ -118,9 +123,9 @@ def test_help_does_not_import_torch() -> None:
 def test_default_folder_never_collides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
-    assert cli._free(Path("runs") / "mine") == Path("runs/mine-2")
+    assert free(Path("runs") / "mine") == Path("runs/mine-2")
     (tmp_path / "runs" / "p.png").touch()
-    assert cli._free(Path("runs") / "p.png") == Path("runs/p-2.png")
+    assert free(Path("runs") / "p.png") == Path("runs/p-2.png")
 
 
 def test_dry_run_writes_nothing(
@@ -136,7 +141,7 @@ def test_dry_run_writes_nothing(
 
 
 def test_presets_lists_every_preset_with_published_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.presets() == 0
+    assert presets() == 0
     text = capsys.readouterr().out
     assert all(name in text for name in PRESETS)
     assert "97.68" in text
@@ -154,7 +159,7 @@ def test_what_a_published_command_leaves_out_is_what_the_original_assumes() -> N
 
 def test_pretrained_evaluates_with_what_was_pasted() -> None:
     command = parsed_train(PASTED + " --pretrained --seed 4")
-    wanted = cli.Evaluate(
+    wanted = Evaluate(
         Path("ckpt_o120"), episodes=10_000, shots=1, way=20, eval_steps=50, eval_batch=10, finetune_steps=0, seed=4
     )
     assert command._evaluation() == wanted

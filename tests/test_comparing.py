@@ -20,7 +20,7 @@ from rich.console import Console
 
 from torchreptile import comparing
 from torchreptile.checkpoint import load_checkpoint
-from torchreptile.commands import print_comparison
+from torchreptile.commands.compare import print_comparison
 from torchreptile.comparing import compare
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.evaluation import evaluate

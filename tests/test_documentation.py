@@ -19,7 +19,12 @@ from PIL import Image
 from tests.easy import REPOSITORY, easy_store, skip_without_native
 from torchreptile import data
 from torchreptile.algorithms import ALGORITHMS
-from torchreptile.cli import Command, Compare, Demo, Evaluate, Reproduce, Train, parse
+from torchreptile.cli import Command, parse
+from torchreptile.cli.compare import Compare
+from torchreptile.cli.demo import Demo
+from torchreptile.cli.evaluate import Evaluate
+from torchreptile.cli.reproduce import Reproduce
+from torchreptile.cli.train import Train
 from torchreptile.comparing import plan
 from torchreptile.config import TaskConfig
 from torchreptile.data import Splits

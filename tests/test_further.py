@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tests.easy import small_config
-from torchreptile.commands import print_evaluation
+from torchreptile.commands.evaluate import print_evaluation
 from torchreptile.data import Splits
 from torchreptile.evaluation import Evaluation, evaluate
 from torchreptile.published import PUBLISHED_FURTHER, Published

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.pictures import make_classes, make_divided, noise
 from torchreptile import cli
+from torchreptile.cli.train import Train
 from torchreptile.errors import ConfigError, DataError, RunError
 
 WORDS = """
@@ -102,7 +103,7 @@ def test_a_csv_and_grey(tmp_path: Path) -> None:
 @pytest.mark.parametrize("preset", ["omniglot-1shot-5way", "glyphs-5shot-20way"])
 def test_a_preset_gives_its_settings_to_own_images(preset: str, own: Path) -> None:
     command = cli.parse(["train", preset, "--data", "own"])
-    assert isinstance(command, cli.Train)
+    assert isinstance(command, Train)
     assert (command.config.task.title, command.config.task.way) == ("own", 5 if "5way" in preset else 20)
 
 

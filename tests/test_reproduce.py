@@ -21,6 +21,7 @@ from rich.console import Console
 from tests.easy import easy_store
 from tests.runs import stop_at
 from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.commands.reproduce import print_reproduced
 from torchreptile.config import Config
 from torchreptile.data import Absent, Splits
 from torchreptile.errors import ConfigError, DataError, RunError
@@ -31,7 +32,6 @@ from torchreptile.reports.figures import draw_reproduced
 from torchreptile.reports.reproduced import to_markdown
 from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.reproduce.carrying_out import RESULT, carry_out
-from torchreptile.reproduce.command import print_reproduced
 from torchreptile.reproduce.experiment import Arm, Measurement
 from torchreptile.reproduce.findings import Finding, difference, findings, sweep
 from torchreptile.reproduce.overlap import SWEEPS, USUAL

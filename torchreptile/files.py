@@ -45,3 +45,9 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file, UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

@@ -21,7 +21,7 @@ from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
 from torchreptile.data.tables import Scale
 from torchreptile.errors import ConfigError, RunError
-from torchreptile.files import replacing, write_text
+from torchreptile.files import write_bytes, write_text
 from torchreptile.inner import InnerState, Params, shapes
 from torchreptile.outer_optimizer import OuterState
 
@@ -134,8 +134,7 @@ def save_weights(
     content |= {"config": json.loads(learned.config.to_json()), "sha256": hashlib.sha256(whole).hexdigest()}
     if learned.scale is not None:
         content["scale"] = dataclasses.asdict(learned.scale)
-    with replacing(path) as temporary:
-        temporary.write_bytes(whole)  # safetensors' own save_file would let nobody else read it
+    write_bytes(path, whole)  # safetensors' own save_file would let nobody else read it
     write_text(path.with_suffix(".json"), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 

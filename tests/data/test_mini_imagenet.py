@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from torchreptile import preparing
+from torchreptile.commands import prepare as preparing
 from torchreptile.config import TaskConfig
 from torchreptile.data import ImageStore, Splits, load_splits, mini_imagenet
 from torchreptile.data.cache import cache_dir

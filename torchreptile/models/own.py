@@ -17,6 +17,11 @@ from torchreptile.models import Network, Shape, build_network
 TINY_BATCH = 2
 
 
+def own_network(named: str) -> Network | None:
+    """What ``--model`` asks for, if anything: see :func:`load_network`."""
+    return load_network(named) if named else None
+
+
 def load_network(named: str) -> Network:
     """The network that ``net.py:Net`` names: a class or function of image shape (C, H, W) and outputs.
 

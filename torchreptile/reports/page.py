@@ -15,7 +15,7 @@ from torchreptile.data import ImageStore
 from torchreptile.data.splits import Split
 from torchreptile.errors import DataError, RunError
 from torchreptile.evaluation import Evaluation, split_store
-from torchreptile.files import replacing, write_text
+from torchreptile.files import write_bytes, write_text
 from torchreptile.fitting import fit_functions
 from torchreptile.learned import Learned, load_learned
 from torchreptile.models import Network
@@ -118,8 +118,7 @@ def write_report(folder: Path, curves: bytes, texts: dict[str, str]) -> list[Pat
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "curves.png") as temporary:
-            temporary.write_bytes(curves)
+        write_bytes(folder / "curves.png", curves)
         for name, text in texts.items():
             write_text(folder / name, text)
     except OSError as error:

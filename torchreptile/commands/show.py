@@ -11,7 +11,7 @@ from torchreptile.data import ImageStore, Splits, load_splits
 from torchreptile.data.duplicates import find_leaks
 from torchreptile.data.splits import SPLITS, Split
 from torchreptile.errors import ConfigError, DataError
-from torchreptile.files import replacing
+from torchreptile.files import write_bytes
 from torchreptile.progress import PictureBar
 
 
@@ -22,7 +22,7 @@ def show(task: TaskConfig, queries: int, out: Path) -> int:
         ConfigError: ``out`` is no .png file, or ``queries`` is below 1.
         DataError: no split of the data can be used.
     """
-    from torchreptile.reports.sheet import describe, draw_sheet
+    from torchreptile.reports.sheet import describe, draw_sheet  # brings matplotlib, which `ready` does without
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"out is {out}; it must end in .png")
@@ -40,8 +40,7 @@ def show(task: TaskConfig, queries: int, out: Path) -> int:
         raise DataError(f"{task.title}: none of {', '.join(SPLITS)} can be used")
     print(f"identical: {find_leaks(splits).message(excluded=False) or 'no picture is in two splits'}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as temporary:
-        temporary.write_bytes(draw_sheet(stores, task.way, task.shots, queries))
+    write_bytes(out, draw_sheet(stores, task.way, task.shots, queries))
     print(out)
     return 0
 

@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from torchreptile.commands.terminal import STOPPED, Output
 from torchreptile.data.splits import Split
-from torchreptile.files import replacing, write_text
+from torchreptile.files import write_bytes, write_text
 from torchreptile.reports.figures import draw_reproduced
 from torchreptile.reports.reproduced import measured_rows, to_markdown
 from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.reproduce.carrying_out import RESULT, carry_out
 from torchreptile.reproduce.findings import findings
 from torchreptile.reproduce.reproduced import Reproduced
-from torchreptile.terminal import STOPPED, Output
 
 
 def reproduce(
@@ -53,8 +53,7 @@ def reproduce(
     markdown, picture = out / "result.md", out / "result.png"
     said = to_markdown(reproduced, which)
     write_text(markdown, said)
-    with replacing(picture) as temporary:
-        temporary.write_bytes(draw_reproduced(reproduced, which))
+    write_bytes(picture, draw_reproduced(reproduced, which))
     print_reproduced(reproduced, which, Output())
     print(f"{out / RESULT}\n{markdown}\n{picture}")
     return 0

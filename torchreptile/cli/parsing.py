@@ -1,0 +1,89 @@
+"""From the words of the command line to a command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated
+
+import tyro
+from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, subcommand
+
+from torchreptile.cli.adapt import Adapt, Export
+from torchreptile.cli.bench import Bench
+from torchreptile.cli.compare import Compare
+from torchreptile.cli.data import Data
+from torchreptile.cli.demo import Demo
+from torchreptile.cli.evaluate import Evaluate
+from torchreptile.cli.original import ORIGINAL_DEFAULTS, translate, was_pasted
+from torchreptile.cli.presets import Presets
+from torchreptile.cli.refusals import one_line_refusals
+from torchreptile.cli.report import Report
+from torchreptile.cli.reproduce import Reproduce
+from torchreptile.cli.train import Train
+from torchreptile.config import Config
+from torchreptile.presets import PRESETS, TABLE, for_algorithm, preset
+
+Command = Train | Evaluate | Adapt | Export | Compare | Reproduce | Report | Bench | Demo | Data | Presets
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """The command that ``arguments`` (without the program's name) ask for.
+
+    Raises:
+        ConfigError: they make none.
+    """
+    words, pasted = list(arguments), False
+    if words[:1] == ["train"]:
+        pasted = was_pasted(words)
+        words = translate(words)
+    # A preset's settings, for an algorithm, are the defaults of the other flags: known before the flags are read.
+    guess = next((word for word in words if word in PRESETS), "")
+    algorithm = _value_of("--algorithm", words) or "reptile"
+    command = _parse(words, guess, algorithm, pasted)
+    if isinstance(command, Train) and command.preset != guess:
+        command = _parse(words, command.preset, algorithm, pasted)
+    return command
+
+
+def _value_of(flag: str, words: Sequence[str]) -> str:
+    """The last value given to ``flag``, as ``--flag value`` or ``--flag=value``; empty if there is none."""
+    values = [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
+    values += [value for word, value in pairwise(words) if word == flag]
+    return values[-1] if values else ""
+
+
+def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> Command:
+    start = Train(config=for_algorithm(algorithm, preset(preset_name) if preset_name else _plain(words, pasted)))
+    kinds = (
+        Annotated[Train, subcommand("train", default=start)]
+        | Annotated[Evaluate, subcommand("evaluate")]
+        | Annotated[Adapt, subcommand("adapt")]
+        | Annotated[Export, subcommand("export")]
+        | Annotated[Compare, subcommand("compare")]
+        | Annotated[Reproduce, subcommand("reproduce")]
+        | Annotated[Report, subcommand("report")]
+        | Annotated[Bench, subcommand("bench")]
+        | Annotated[Demo, subcommand("demo")]
+        | Annotated[Data, subcommand("data")]
+        | Annotated[Presets, subcommand("presets")]
+    )
+    with one_line_refusals():
+        command: Command = tyro.cli(
+            kinds,
+            prog="reptile",
+            description="Few-shot meta-learning: the Reptile paper's experiments, and your own.",
+            args=words,
+            config=(OmitArgPrefixes, CascadeSubcommandArgs, FlagCreatePairsOff),
+        )
+    return command
+
+
+def _plain(words: list[str], pasted: bool) -> Config:
+    """The settings that count where no preset is named."""
+    if _value_of("--table", words):
+        return TABLE
+    dataset = _value_of("--dataset", words)
+    if dataset in PRESETS:  # functions, whose only preset has their name
+        return preset(dataset)
+    return ORIGINAL_DEFAULTS if pasted else Config()
