@@ -113,7 +113,8 @@ def test_omniglots_size_takes_a_moment() -> None:
     assert time.monotonic() - start < 5  # 0.2 s where nothing else runs
 
 
-def test_folders_are_compared_too(tmp_path: Path) -> None:
+def test_folders_are_compared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHREPTILE_CACHE", str(tmp_path / "cache"))
     root = make_divided(tmp_path / "own", {"train": 2, "val": 2, "test": 2}, images=3)
     for place in ("train/train01/x.png", "test/test00/y.png"):
         noise(3).save(root / place)

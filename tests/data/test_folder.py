@@ -19,6 +19,11 @@ from torchreptile.episodes import EpisodeSampler
 from torchreptile.errors import ConfigError, DataError
 
 
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHREPTILE_CACHE", str(tmp_path / "cache"))
+
+
 def own(root: Path, **changes: object) -> Splits:
     return load_splits(Config().replace(data=str(root), image_size=12, way=2, **changes).task)
 
