@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -61,7 +62,7 @@ def test_a_row_is_the_mean_of_its_seeds_and_its_interval_that_of_all_episodes(fo
         assert row.ci95["non_transductive"] == pytest.approx(math.sqrt(widths[0] ** 2 + widths[1] ** 2) / 2)
         params = load_checkpoint(folder / f"{row.algorithm}-0" / "last.pt").state.params
         assert row.parameters == sum(p.numel() for p in params.values())
-        assert row.steps == statistics.fmean(run.step for run in runs)
+        assert row.steps == 2
         assert 0 < row.adapt_ms < 10_000
         assert 50 < row.peak_mib < 10_000
 
@@ -75,6 +76,58 @@ def test_what_is_there_is_kept_and_only_the_rest_is_trained(folder: Path, monkey
     assert json.loads((folder / "comparison.json").read_text())["rows"][1]["algorithm"] == "foml"
     assert compare(PRESET, ["reptile", "foml"], 3, folder, episodes=8, quiet=True, **SMALL) is None  # stopped
     assert trained == ["reptile-2"]
+
+
+def test_other_classes_and_fewer_algorithms_take_nothing_away(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(folder, out)
+    first = again(out)
+    assert first is not None
+    monkeypatch.setattr(comparing, "train_apart", None)  # nothing is trained
+    elsewhere = compare(PRESET, ["foml"], 2, out, split="val", episodes=8, quiet=True, **SMALL)
+    assert elsewhere is not None
+    assert [one.evaluation.split for one in elsewhere.trained] == ["val", "val"]
+    assert [one.peak_mib for one in elsewhere.trained] == [one.peak_mib for one in first.trained[2:]]
+    kept = json.loads((out / "comparison.json").read_text())["trained"]
+    names = [(one["evaluation"]["config"]["method"]["algorithm"], one["evaluation"]["split"]) for one in kept]
+    assert names == [("foml", "val"), ("foml", "val"), ("reptile", "test"), ("reptile", "test")]
+    shutil.rmtree(out / "foml-1")
+    with pytest.raises(TypeError):  # what is gone is trained again
+        again(out)
+
+
+def test_memory_of_a_run_that_was_over_is_not_known(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(folder, out)
+    (out / "comparison.json").unlink()
+    comparison = again(out)
+    assert comparison is not None
+    assert [row.peak_mib for row in comparison.rows()] == [0, 0]
+    printed = StringIO()
+    print_comparison(comparison, Console(file=printed, width=160))
+    (line,) = [line for line in printed.getvalue().splitlines() if line.startswith("foml")]
+    assert line.split()[-1] == "-"
+
+
+def test_a_budget_is_said_and_anneals_to_nothing(folder: Path) -> None:
+    comparison = again(folder)
+    assert comparison is not None
+    assert comparison.budget == "2 outer steps of training each"
+    whole = comparing.plan(PRESET, ["reptile", "maml", "protonet"], 1, 8, {})
+    assert [config.outer.outer_step_size_final for config in whole] == [0, 1e-3, 1e-3]
+    for budget in ({"max_minutes": 1.0}, {"outer_steps": 500}):
+        planned = comparing.plan(PRESET, ["reptile", "maml", "protonet"], 1, 8, budget)
+        assert [config.outer.outer_step_size_final for config in planned] == [0, 0, 0]
+    evaluation = comparison.trained[0].evaluation
+    for changes, said in (
+        ({"max_minutes": 2.5}, "2.5 minutes or 2 outer steps of training each"),
+        ({"outer_steps": 100_000}, "as many outer steps as published"),
+    ):
+        changed = replace(evaluation, config=evaluation.config.replace(**changes))
+        one = replace(comparison.trained[0], evaluation=changed)
+        assert comparing.Comparison(PRESET, [one], {}).budget == said
 
 
 def test_it_is_drawn(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from torchreptile.checkpoint import RunFolder
+from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
 from torchreptile.environment import peak_mib
 from torchreptile.jobs import Job, Tell, do_jobs
@@ -33,7 +33,8 @@ def train_apart(config: Config, folder: RunFolder, quiet: bool = False) -> float
         quiet: show nothing on standard error.
 
     Returns:
-        Peak memory of that process in MiB, on a GPU that which torch took there; None if a signal stopped it.
+        Peak memory of that process in MiB, on a GPU that which torch took there, 0 where the run was over before; None
+        if a signal stopped it.
 
     Raises:
         RunError: the training failed.
@@ -47,8 +48,12 @@ def train_apart(config: Config, folder: RunFolder, quiet: bool = False) -> float
 def _train(config: str, folder: str, quiet: bool, tell: Tell) -> float | None:
     """Its answer is the peak memory."""
     observer = Silent() if quiet else LiveLine(Console(stderr=True))
-    run = train_or_go_on(Config.from_json(config), RunFolder(Path(folder)), observer)
+    where = RunFolder(Path(folder))
+    before = load_checkpoint(where.last).step if where.last.is_file() else 0
+    run = train_or_go_on(Config.from_json(config), where, observer)
     if run.interrupted:
         return None
+    if run.step == before:
+        return 0.0
     device = next(iter(run.state.params.values())).device
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_mib()

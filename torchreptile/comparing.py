@@ -39,15 +39,17 @@ class Trained:
     """One algorithm, trained once and measured.
 
     Attributes:
-        evaluation: accuracies and all settings, of training and measurement.
+        evaluation: accuracies and all settings, of training and measurement; its ``step`` is the measured checkpoint's.
+        steps: outer steps trained.
         seconds: of training, measurements on validation classes included.
         parameters: how many numbers are meta-learned; 0 where nothing is.
         adapt_ms: from one support set to the labels of its queries, each alone; median, one task at a time.
         peak_mib: memory of the training's process at its largest, on a GPU that which torch took there; of the last
-            sitting, where there were several.
+            sitting, where there were several; 0 where the run was over before it was compared, so that nobody knows.
     """
 
     evaluation: Evaluation
+    steps: int
     seconds: float
     parameters: int
     adapt_ms: float
@@ -75,7 +77,7 @@ class Row:
             by kind of error.
         ci95: likewise, half the width of the mean's 95% confidence interval over all episodes of all seeds.
         between: likewise, the standard deviation between seeds; None for a single one.
-        steps, seconds, adapt_ms, peak_mib: means over seeds.
+        steps, seconds, adapt_ms, peak_mib: means over seeds, see :class:`Trained`.
         parameters: how many numbers are meta-learned; 0 where nothing is.
     """
 
@@ -110,6 +112,22 @@ class Comparison:
     trained: list[Trained]
     environment: dict[str, Any]
 
+    @property
+    def budget(self) -> str:
+        """What every training was allowed, for people."""
+        minutes, steps = self.trained[0].evaluation.config.outer.max_minutes, self._given_steps
+        allowed = [f"{minutes:g} minutes"] * bool(minutes) + [f"{steps:,} outer steps"] * bool(steps)
+        return f"{' or '.join(allowed)} of training each" if allowed else "as many outer steps as published"
+
+    @property
+    def _given_steps(self) -> int:
+        """The outer steps that all trainings have, 0 where they are the published ones."""
+        for config in (one.evaluation.config for one in self.trained):
+            algorithm, steps = config.method.algorithm, config.outer.outer_steps
+            if ALGORITHMS[algorithm].meta_learns and steps != preset(self.preset, algorithm).outer.outer_steps:
+                return steps
+        return 0
+
     def rows(self) -> list[Row]:
         """One line per algorithm, in the order trained."""
         names = dict.fromkeys(one.algorithm for one in self.trained)
@@ -137,7 +155,7 @@ def _row(algorithm: str, trained: Sequence[Trained]) -> Row:
         between={
             name: statistics.stdev(a.mean for a in its) if len(its) > 1 else None for name, its in by_measure.items()
         },
-        steps=statistics.fmean(one.evaluation.step for one in trained),
+        steps=statistics.fmean(one.steps for one in trained),
         seconds=statistics.fmean(one.seconds for one in trained),
         adapt_ms=statistics.fmean(one.adapt_ms for one in trained),
         peak_mib=statistics.fmean(one.peak_mib for one in trained),
@@ -159,7 +177,9 @@ def compare(
     """Train every algorithm with every seed, each in a process of its own, and measure all alike.
 
     Where there are validation classes, the checkpoint that was best on them is measured. What is there already is
-    kept, so the same call goes on after it was stopped. Alike are the episodes too: they have as many queries as the
+    kept, so the same call goes on after it was stopped. Under a budget (``max_minutes``, ``outer_steps``) the outer
+    step size of all falls to 0, whatever was published for a whole training: one that ends early would else be
+    measured while its weights still jump. Alike are the episodes too: they have as many queries as the
     preset says, whatever was published with an algorithm, because transductive accuracy depends on that.
 
     Args:
@@ -181,22 +201,24 @@ def compare(
         RunError: ``out`` holds runs with other settings, or a training failed.
     """
     out, planned = Path(out), plan(name, algorithms, seeds, episodes, changes)
-    kept = {(one.algorithm, one.seed): one for one in _kept(out, name)}
-    trained: list[Trained] = []
+    known = {(one.algorithm, one.seed): one for one in _kept(out, name)}
+    asked = [(config.method.algorithm, config.run.seed) for config in planned]
     for config in planned:
         algorithm, seed = config.method.algorithm, config.run.seed
         folder = RunFolder(out / f"{algorithm}-{seed}")
         if folder.config_file.is_file() and folder.config() != config:
             raise RunError(f"{folder.path} was trained with other settings; name another folder with --out")
-        one = kept.get((algorithm, seed))
+        one = known.get((algorithm, seed)) if folder.last.is_file() else None
         if one is None or one.evaluation.split != split:
-            peak = train_apart(config, folder, quiet)
+            peak = train_apart(config, folder, quiet) if one is None else one.peak_mib
             if peak is None:
                 return None
-            one = _measured(folder, split, peak, quiet)
-        trained.append(one)
-        write_text(out / "comparison.json", Comparison(name, trained, environment()).to_json() + "\n")
-    return Comparison(name, trained, environment())
+            known[algorithm, seed] = _measured(folder, split, peak, quiet)
+        # What was compared before stays in the file, even if it is not asked for now.
+        order = [*(key for key in asked if key in known), *(key for key in known if key not in asked)]
+        written = Comparison(name, [known[key] for key in order], environment())
+        write_text(out / "comparison.json", written.to_json() + "\n")
+    return Comparison(name, [known[key] for key in asked], environment())
 
 
 def plan(name: str, algorithms: Sequence[str], seeds: int, episodes: int, changes: Mapping[str, Any]) -> list[Config]:
@@ -210,6 +232,8 @@ def plan(name: str, algorithms: Sequence[str], seeds: int, episodes: int, change
     if not algorithms or len(set(algorithms)) < len(algorithms):
         raise ConfigError(f"algorithms is {' '.join(algorithms) or 'empty'}; name each once")
     alike = {"eval_episodes": episodes, "queries": preset(name).evaluation.queries, **changes}
+    if changes.get("max_minutes") or changes.get("outer_steps"):
+        alike["outer_step_size_final"] = 0.0
     planned = []
     for algorithm in algorithms:
         config = preset(name, algorithm)
@@ -236,9 +260,11 @@ def _measured(folder: RunFolder, split: Split, peak: float, quiet: bool) -> Trai
             precision=config.run.precision,
             on_progress=bar.update,
         )
+    last = load_checkpoint(folder.last)
     return Trained(
         evaluation,
-        seconds=load_checkpoint(folder.last).seconds,
+        steps=last.step,
+        seconds=last.seconds,
         parameters=_learned_numbers(learned),
         adapt_ms=_adapt_ms(learned, split),
         peak_mib=peak,

@@ -15,7 +15,7 @@ from torchreptile.config import AlgorithmName, ExecutionName
 class Compare:
     """Train several algorithms on one task under the same budget, measure all alike, and put them into one table and
     one picture. Stopped, the same command goes on. Where there are validation classes, the checkpoint that was best
-    on them is measured.
+    on them is measured. Under a budget the outer step size of all falls to 0, as a training that ends early needs.
     """
 
     preset: Annotated[Positional[str], arg(metavar="PRESET")]

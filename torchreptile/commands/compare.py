@@ -49,11 +49,11 @@ def compare(
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """One line per algorithm."""
     first = comparison.trained[0].evaluation
-    task, outer = first.config.task, first.config.outer
-    budget = f"{outer.max_minutes:g} minutes each" if outer.max_minutes else "as many outer steps as published"
+    task = first.config.task
     console.print(
         f"{task.kind} on {first.split} {task.members} of {task.title} "
-        f"(split scheme {task.split_scheme}), {budget}, {first.config.evaluation.eval_episodes:,} episodes per seed, "
+        f"(split scheme {task.split_scheme}), {comparison.budget}, "
+        f"{first.config.evaluation.eval_episodes:,} episodes per seed, "
         f"{comparison.environment['gpu'] or comparison.environment['processor']}, "
         f"{comparison.environment['threads']} threads",
         highlight=False,
@@ -77,7 +77,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             f"{row.seconds / 60:.1f}",
             f"{row.parameters:,}" if row.parameters else "-",
             f"{row.adapt_ms:.1f}",
-            f"{row.peak_mib:,.0f}",
+            f"{row.peak_mib:,.0f}" if row.peak_mib else "-",
         )
     console.print(table)
     seeds = f"; sd: between {rows[0].seeds} seeds, both ways" if several else ""
@@ -86,7 +86,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         what, end = "mean squared error after and before adaptation", "its predictions"
     console.print(
         f"{what} with its 95% CI over episodes{seeds}; ms/task: one task alone, from its support set to "
-        f"{end}; MiB: the training's process at its largest; -: does not apply.",
+        f"{end}; MiB: the training's process at its largest; -: does not apply, or is not known.",
         soft_wrap=True,
     )
     for row in rows:

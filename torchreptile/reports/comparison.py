@@ -22,7 +22,7 @@ def draw_comparison(comparison: Comparison) -> bytes:
 
     ink = LIGHT
     first = comparison.trained[0].evaluation
-    task, outer = first.config.task, first.config.outer
+    task = first.config.task
     modes, times = (("mse",), 1) if task.regression else (MODES, 100)
     sign = 1 if task.regression else -1  # the smallest error, or the largest accuracy, on top
     rows = sorted(
@@ -63,9 +63,8 @@ def draw_comparison(comparison: Comparison) -> bytes:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    budget = f"{outer.max_minutes:g} minutes of training each" if outer.max_minutes else "as many steps as published"
     axes.set_title(
-        f"{task.title}, {task.kind}, {first.split} {task.members} ({task.split_scheme})\n{budget}, "
+        f"{task.title}, {task.kind}, {first.split} {task.members} ({task.split_scheme})\n{comparison.budget}, "
         f"{first.config.evaluation.eval_episodes:,} episodes, {rows[0].seeds} seed{'s' * (rows[0].seeds > 1)}",
         loc="left",
         fontsize=11,
