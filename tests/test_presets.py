@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from torchreptile.algorithms import ALGORITHMS
 from torchreptile.errors import ConfigError
-from torchreptile.presets import PRESETS, preset
+from torchreptile.presets import PRESETS, for_algorithm, preset
 from torchreptile.published import published
 
 # name: inner lr, inner batch, inner steps, train shots, outer steps, eval batch, shots, way (appendix A, tables 3-4)
@@ -123,6 +124,19 @@ def test_settings_of_meta_sgd() -> None:
     c = preset("omniglot-1shot-5way", "meta-sgd")
     assert (c.inner.inner_steps, c.evaluation.eval_steps, c.inner.inner_lr) == (1, 1, 0.1)
     assert (c.outer.meta_batch, c.outer.outer_optimizer) == (32, "adam")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_own_images_as_large_as_mini_imagenets_get_its_settings(algorithm: str) -> None:
+    """But for the width of training tasks, for which nobody knows whether own images have enough classes."""
+    mini, own = preset("mini-imagenet-1shot-5way"), preset("omniglot-1shot-5way").replace(data="own")
+    its, theirs = for_algorithm(algorithm, mini), for_algorithm(algorithm, mini.replace(data="own"))
+    assert theirs.inner == its.inner
+    assert theirs.outer == its.outer
+    assert theirs.evaluation == its.evaluation
+    if algorithm in ("maml", "anil", "meta-sgd"):
+        small = for_algorithm(algorithm, own.replace(grey=True, image_size=28))
+        assert small.inner == for_algorithm(algorithm, preset("omniglot-1shot-5way")).inner != its.inner
 
 
 def test_nothing_was_published_for_generated_characters() -> None:

@@ -100,7 +100,7 @@ def _maml(config: Config) -> dict[str, Any]:
 
 def _meta_sgd(config: Config) -> dict[str, Any]:
     """Li et al. 2017, section 4.2: MAML's frame with one inner step; rates begin within 0.005 to 0.1."""
-    lr = 0.01 if config.task.dataset == "mini-imagenet" else 0.1
+    lr = 0.01 if _large_images(config) else 0.1
     return _maml(config) | {"inner_steps": 1, "eval_steps": 1, "inner_lr": lr}
 
 

@@ -64,12 +64,14 @@ ONE_WAY = ("grouped",)  # where tasks share the weights, or the network is of an
 # By the algorithm's name, behind which that of a form may stand. An embedding is good from the start at telling random
 # patterns apart, and better only after it saw many. MANN must find out what its memory is for.
 CASES = {name: Case() for name in ALGORITHMS} | {
+    "foml separate tail": Case({"foml_tail": 2}),
     "maml": Case(learning=ONE_STEP, executions=AVERAGED),
     "fomaml": Case(learning=ONE_STEP, executions=AVERAGED),
     "meta-sgd": Case(learning=ONE_STEP, executions=AVERAGED),
     "anil": Case(learning=TWO_STEPS, steps=100, executions=AVERAGED),
     "matching": Case(EMBEDDING, ONE_SHOT, 80, 400, executions=ONE_WAY),
     "matching FCE": Case({**EMBEDDING, "fce_reads": 2}, ONE_SHOT, 80, 400, executions=ONE_WAY),
+    "matching fine-tuned": Case({**EMBEDDING, "finetune_steps": 2}, ONE_SHOT, 80, 400, executions=ONE_WAY),
     "protonet": Case(EMBEDDING, ONE_SHOT, 80, 400, executions=ONE_WAY),
     "protonet fine-tuned": Case({**EMBEDDING, "finetune_steps": 2}, ONE_SHOT, 80, 400, executions=ONE_WAY),
     "pretrained": Case({**CLASSIFIER, "outer_step_size": 2e-2}, {"eval_steps": 50}, 80, 400, executions=ONE_WAY),

@@ -9,12 +9,13 @@ from typing import Annotated
 import tyro
 from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, subcommand
 
-from torchreptile.cli.adapt import Adapt, Export
+from torchreptile.cli.adapt import Adapt
 from torchreptile.cli.bench import Bench
 from torchreptile.cli.compare import Compare
 from torchreptile.cli.data import Data
 from torchreptile.cli.demo import Demo
 from torchreptile.cli.evaluate import Evaluate
+from torchreptile.cli.export import Export
 from torchreptile.cli.original import ORIGINAL_DEFAULTS, translate, was_pasted
 from torchreptile.cli.presets import Presets
 from torchreptile.cli.refusals import one_line_refusals
