@@ -11,12 +11,12 @@ import pytest
 
 from torchreptile import cli
 from torchreptile.cli.evaluate import Evaluate
-from torchreptile.cli.names import free
 from torchreptile.cli.original import ORIGINAL_DEFAULTS
 from torchreptile.cli.train import Train
 from torchreptile.commands.presets import presets
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError
+from torchreptile.files import free
 from torchreptile.presets import PRESETS, preset
 
 # The original README's command for Omniglot 20-way 1-shot, transductive, word for word behind the script's name.

@@ -7,6 +7,8 @@ from typing import Any, get_args, get_type_hints
 
 from torchreptile.errors import ConfigError
 
+LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
+
 
 def require(holds: bool, message: str) -> None:
     """Raise ConfigError with ``message`` unless ``holds``."""

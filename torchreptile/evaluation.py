@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from torchreptile.algorithms import Algorithm, MetaState, Predictions, build_algorithm
-from torchreptile.config import FUNCTIONS, LARGEST_SEED, Config, TaskConfig
+from torchreptile.checks import LARGEST_SEED
+from torchreptile.config import FUNCTIONS, Config, TaskConfig
 from torchreptile.data import load_splits
 from torchreptile.data.duplicates import find_leaks, without_leaks
 from torchreptile.data.folder import divided_by_ratio

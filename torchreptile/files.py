@@ -41,6 +41,15 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
+def free(path: Path) -> Path:
+    """The path, or NAME-2, NAME-3 ... where that is taken."""
+    found, number = path, 1
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a text file, UTF-8."""
     with replacing(path) as temporary:

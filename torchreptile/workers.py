@@ -17,6 +17,8 @@ from contextlib import ExitStack
 from types import FrameType
 from typing import IO
 
+from torchreptile.errors import ConfigError
+
 # How often an idle thread of GNU's OpenMP looks for work before it sleeps, some microseconds. By default it looks for
 # milliseconds, on a core that another thread or process needs (measured: docs/speed.md).
 SPINS = "2000"
@@ -69,7 +71,12 @@ def launch(count: int, arguments: Sequence[str]) -> int:
 
     Returns:
         The first process's exit code; another one's where that is the only bad one.
+
+    Raises:
+        ConfigError: ``count`` is below 1.
     """
+    if count < 1:
+        raise ConfigError(f"workers is {count}; it must be at least 1")
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
     threads = str(max(1, _cores() // count))
     processes: list[subprocess.Popen[bytes]] = []

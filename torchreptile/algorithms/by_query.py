@@ -103,8 +103,10 @@ class ByQuery(GradientBased, ByTask):
     def _segment(self, state: MetaState, episodes: Episodes) -> int:
         """All steps if the tasks one wants at a time leave room for their graphs, else as many as there is room for."""
         steps, run = self.config.inner.inner_steps, self.config.run
-        if run.unrolled_steps or steps == 1 or self.execution.draws:  # what draws would draw anew when computed again
-            return min(run.unrolled_steps or steps, steps) if not self.execution.draws else steps
+        if self.execution.draws:  # it would draw anew when computed again
+            return steps
+        if run.unrolled_steps or steps == 1:
+            return min(run.unrolled_steps or steps, steps)
         wanted = self.chunks.limit or (1 if self.execution.one_by_one else CPU_TASKS)
         wanted = min(wanted, self.config.outer.meta_batch)
         room = SHARE * total_memory(episodes.support_x.device) / wanted

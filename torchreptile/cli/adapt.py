@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from torchreptile.cli.names import free
+from torchreptile.files import free
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from torchreptile.cli.names import at_least_one
 from torchreptile.config import ExecutionName, Precision
 from torchreptile.workers import launch, started_by_launcher
 
@@ -66,7 +65,7 @@ class Evaluate:
     def run(self) -> int:
         """Measure and print."""
         if self.workers != 1 and not started_by_launcher():
-            return launch(at_least_one(self.workers), sys.argv[1:])
+            return launch(self.workers, sys.argv[1:])
         from torchreptile.commands.evaluate import evaluate
 
         return evaluate(

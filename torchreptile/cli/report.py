@@ -8,8 +8,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from torchreptile.cli.names import free
 from torchreptile.errors import ConfigError
+from torchreptile.files import free
 
 
 @dataclass(frozen=True)

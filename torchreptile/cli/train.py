@@ -10,9 +10,9 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from torchreptile.cli.evaluate import Evaluate
-from torchreptile.cli.names import at_least_one, free
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError
+from torchreptile.files import free
 from torchreptile.presets import preset
 from torchreptile.workers import launch, started_by_launcher
 
@@ -47,7 +47,7 @@ class Train:
     def run(self) -> int:
         """Train, resume, or show."""
         if self.workers != 1 and not self.dry_run and not started_by_launcher():
-            return launch(at_least_one(self.workers), sys.argv[1:])
+            return launch(self.workers, sys.argv[1:])
         from torchreptile.commands.train import describe, resume, train
 
         if self.dry_run and (self.resume is not None or self.pretrained):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
+from torchreptile.commands.ready import ready
 from torchreptile.config import TaskConfig
-from torchreptile.data import ImageStore, Splits, load_splits
+from torchreptile.data import ImageStore
 from torchreptile.data.duplicates import find_leaks
 from torchreptile.data.splits import SPLITS, Split
 from torchreptile.errors import ConfigError, DataError
 from torchreptile.files import write_bytes
-from torchreptile.progress import PictureBar
+from torchreptile.reports.sheet import describe, draw_sheet
 
 
 def show(task: TaskConfig, queries: int, out: Path) -> int:
@@ -22,8 +21,6 @@ def show(task: TaskConfig, queries: int, out: Path) -> int:
         ConfigError: ``out`` is no .png file, or ``queries`` is below 1.
         DataError: no split of the data can be used.
     """
-    from torchreptile.reports.sheet import describe, draw_sheet  # brings matplotlib, which `ready` does without
-
     if out.suffix.lower() != ".png":
         raise ConfigError(f"out is {out}; it must end in .png")
     if queries < 1:
@@ -43,18 +40,3 @@ def show(task: TaskConfig, queries: int, out: Path) -> int:
     write_bytes(out, draw_sheet(stores, task.way, task.shots, queries))
     print(out)
     return 0
-
-
-def ready(task: TaskConfig) -> Splits:
-    """The data, own images decoded with a progress bar where they are not in the cache yet."""
-    if not task.data:
-        return load_splits(task)
-    from torchreptile.data import folder
-
-    catalogue = folder.scan(Path(task.data))
-    if catalogue.skipped:
-        names = ", ".join(catalogue.skipped[:5]) + (", ..." if len(catalogue.skipped) > 5 else "")
-        print(f"hidden files passed over: {len(catalogue.skipped):,} ({names})")
-    with PictureBar(Console(stderr=True), "decoding") as bar:
-        folder.load(catalogue, folder.Form.of(task), bar.update)
-    return load_splits(task)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from torchreptile.algorithms import build_algorithm
-from torchreptile.commands.show import ready
+from torchreptile.commands.ready import ready
 from torchreptile.commands.terminal import STOPPED
 from torchreptile.config import Config
 from torchreptile.data import load_splits

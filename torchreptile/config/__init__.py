@@ -16,7 +16,6 @@ from torchreptile.config.running import Precision as Precision
 from torchreptile.config.running import RunConfig as RunConfig
 from torchreptile.config.task import DATASETS as DATASETS
 from torchreptile.config.task import FUNCTIONS as FUNCTIONS
-from torchreptile.config.task import LARGEST_SEED as LARGEST_SEED
 from torchreptile.config.task import Resize as Resize
 from torchreptile.config.task import TaskConfig as TaskConfig
 from torchreptile.config.whole import MEASUREMENTS as MEASUREMENTS

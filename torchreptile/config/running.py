@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torchreptile.checks import at_least, at_most, check_types
-from torchreptile.config.task import LARGEST_SEED
+from torchreptile.checks import LARGEST_SEED, at_least, at_most, check_types
 
 ExecutionName = Literal["auto", "loop", "grouped", "matmul", "vmap", "compiled", "native"]
 Precision = Literal["fp32", "tf32", "bf16"]

@@ -7,13 +7,12 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from torchreptile.checks import at_least, at_most, check_types, require
+from torchreptile.checks import LARGEST_SEED, at_least, at_most, check_types, require
 
 Resize = Literal["nearest", "bicubic", "lanczos"]
 DATASETS = ("omniglot", "glyphs", "mini-imagenet")  # that have a name; own images are the data set "folder"
 FUNCTIONS = ("sine", "sine-maml", "table")  # data sets whose tasks are functions; own ones are "table"
 LARGEST_IMAGE = 1024  # pixels high and wide
-LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
 
 
 @dataclass(frozen=True)
