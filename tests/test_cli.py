@@ -44,6 +44,15 @@ def test_flags_of_the_original_written_with_underscores_bring_its_defaults_too()
     assert parsed_train("--meta_iters 7").config == ORIGINAL_DEFAULTS.replace(outer_steps=7)
 
 
+@pytest.mark.parametrize(
+    "words", ["--foml --algorithm maml", "--algorithm=maml --foml", "--algorithm maml --algorithm mann"]
+)
+def test_two_algorithms_are_one_too_many(words: str) -> None:
+    with pytest.raises(ConfigError, match=r"algorithm is .* and .*; name one"):
+        parsed_train(words)
+    assert parsed_train("--foml --algorithm foml").config.method.algorithm == "foml"
+
+
 def test_switches_of_the_original() -> None:
     command = parsed_train(
         "--sgd --foml --foml-tail 5 --replacement --seed 7 --outer-step-size=0.25 --eval-episodes 30"

@@ -19,11 +19,11 @@ from unittest.mock import ANY
 import pytest
 from rich.console import Console
 
-from torchreptile import comparing
+from torchreptile import comparing, presets
 from torchreptile.checkpoint import load_checkpoint
 from torchreptile.commands.compare import print_comparison
 from torchreptile.comparing import compare
-from torchreptile.errors import ConfigError, RunError
+from torchreptile.errors import ConfigError, DataError, RunError
 from torchreptile.evaluation import evaluate
 from torchreptile.presets import preset
 from torchreptile.reports.comparison import draw_comparison
@@ -92,10 +92,21 @@ def test_other_classes_and_fewer_algorithms_take_nothing_away(
     assert [one.peak_mib for one in elsewhere.trained] == [one.peak_mib for one in first.trained[2:]]
     kept = json.loads((out / "comparison.json").read_text())["trained"]
     names = [(one["evaluation"]["config"]["method"]["algorithm"], one["evaluation"]["split"]) for one in kept]
-    assert names == [("foml", "val"), ("foml", "val"), ("reptile", "test"), ("reptile", "test")]
+    assert names == [("foml", "val")] * 2 + [("reptile", "test")] * 2 + [("foml", "test")] * 2
+    more = compare(PRESET, ["foml"], 2, out, episodes=6, quiet=True, **SMALL)  # of the same trainings
+    assert more is not None
+    assert [one.evaluation.config.evaluation.eval_episodes for one in more.trained] == [6, 6]
+    assert [one.steps for one in more.trained] == [2, 2]
+    assert again(out) == replace(first, environment=ANY)
     shutil.rmtree(out / "foml-1")
     with pytest.raises(TypeError):  # what is gone is trained again
         again(out)
+
+
+def test_what_cannot_be_measured_is_refused_before_any_training(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no val classes"):
+        compare("omniglot-1shot-5way", ["reptile"], 1, tmp_path / "out", split="val", quiet=True, outer_steps=2)
+    assert not (tmp_path / "out").exists()
 
 
 def test_memory_of_a_run_that_was_over_is_not_known(folder: Path, tmp_path: Path) -> None:
@@ -140,14 +151,16 @@ def test_it_is_drawn(folder: Path) -> None:
 def unlike(tmp_path_factory: pytest.TempPathFactory) -> comparing.Comparison:
     """Algorithms to which not everything applies: MANN has no transductive accuracy, scratch learns nothing."""
     out = tmp_path_factory.mktemp("unlike")
-    small = SMALL | {"mann_units": 10, "mann_slots": 4, "mann_width": 5}
-    comparison = compare(PRESET, ["mann", "scratch", "pretrained"], 2, out, episodes=8, quiet=True, **small)
+    names, published = ["mann", "scratch", "pretrained"], presets.METHOD_SETTINGS["mann"]
+    memory = {"mann_units": 10, "mann_slots": 4, "mann_width": 5}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets.METHOD_SETTINGS, "mann", lambda config: published(config) | memory)
+        comparison = compare(PRESET, names, 2, out, episodes=8, quiet=True, **SMALL)
+        again = compare(PRESET, names, 2, out, episodes=8, quiet=True, **SMALL)  # read back from the file
     assert comparison is not None
     kept = json.loads((out / "comparison.json").read_text())
     assert kept["rows"] == json.loads(comparison.to_json())["rows"]
-    assert compare(PRESET, ["mann", "scratch", "pretrained"], 2, out, episodes=8, quiet=True, **small) == replace(
-        comparison, environment=ANY
-    )  # read back from the file
+    assert again == replace(comparison, environment=ANY)
     return comparison
 
 
@@ -201,7 +214,7 @@ def test_a_mode_that_does_not_apply_is_not_drawn(unlike: comparing.Comparison) -
 
 
 def test_other_settings_in_the_same_folder_are_refused(folder: Path) -> None:
-    with pytest.raises(RunError, match="other settings; name another folder"):
+    with pytest.raises(RunError, match=r"other settings \(outer_steps 2, not 3\); name another folder"):
         again(folder, outer_steps=3)
     with pytest.raises(RunError, match="compares on glyphs-1shot-5way"):
         compare("glyphs-5shot-5way", ["reptile"], 1, folder, quiet=True, **SMALL)

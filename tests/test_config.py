@@ -18,8 +18,6 @@ CHANGED = {
     "way": 20, "shots": 5, "train_shots": 9,
     "inner_optimizer": "sgd", "inner_lr": 0.25, "inner_batch": 3, "inner_steps": 11, "replacement": True,
     "inner_state": "carry", "algorithm": "foml", "foml_tail": 2, "outer_steps": 17, "meta_batch": 2,
-    "mann_units": 30, "mann_slots": 20, "mann_width": 8, "mann_heads": 3, "mann_decay": 0.5,
-    "meta_lstm_units": 7, "meta_lstm_filters": 9,
     "outer_optimizer": "adam", "outer_clip": 2.5, "outer_clip_by": "norm",
     "outer_step_size": 0.5, "outer_step_size_final": 0.125, "outer_halve_every": 5,
     "inverted": True, "max_minutes": 1.5, "eval_steps": 3, "eval_batch": 4,
@@ -28,7 +26,9 @@ CHANGED = {
     "save_minutes": 0.1,
 }  # fmt: skip
 FOR_OTHER_ALGORITHMS = {
-    "train_queries", "train_way", "fce_reads", "attention_scale", "pretrained_head", "finetune_steps", "mann_jitter",
+    "train_queries", "train_way", "finetune_steps", "fce_reads", "attention_scale", "pretrained_head",
+    "mann_units", "mann_slots", "mann_width", "mann_heads", "mann_decay", "mann_jitter", "meta_lstm_units",
+    "meta_lstm_filters",
     "table", "targets", "mlp_units", "mlp_layers", "mlp_activation",
 }  # fmt: skip  # settings that do not go with CHANGED's
 
@@ -157,8 +157,12 @@ def test_a_whole_number_is_a_float_in_json() -> None:
         ({"fce_reads": 2}, "fce_reads is 2, but algorithm is reptile"),
         ({"attention_scale": 2.0}, "attention_scale is 2.0, but algorithm is reptile"),
         ({"pretrained_head": "cosine"}, "pretrained_head is cosine, but algorithm is reptile"),
-        ({"mann_jitter": 0.5}, "mann_jitter is 0.5, but algorithm is reptile"),
-        ({"finetune_steps": 2}, "finetune_steps is 2, but reptile has eval_steps for that"),
+        ({"mann_jitter": 0.5}, "mann_jitter is 0.5, but algorithm is reptile; it is for mann"),
+        (
+            {"algorithm": "maml", "meta_lstm_units": 3},
+            "meta_lstm_units is 3, but algorithm is maml; it is for meta-lstm",
+        ),
+        ({"finetune_steps": 2}, "finetune_steps is 2, but reptile fine-tunes no embedding"),
         ({"algorithm": "protonet", "train_queries": 1, "finetune_steps": 2}, "inner_optimizer is adam; finetune_steps"),
         ({"algorithm": "matching"}, "train_queries is 0; matching learns from queries and needs at least 1"),
         ({"algorithm": "pretrained", "train_queries": 1}, "train_queries is 1, but pretrained learns from no queries"),

@@ -10,6 +10,7 @@ import torch
 from tests.easy import small_config
 from tests.runs import assert_same_run, stop_at
 from torchreptile.algorithms import ALGORITHMS
+from torchreptile.config.method import OWNERS
 from torchreptile.data import Splits
 from torchreptile.evaluation import Evaluation, evaluate
 from torchreptile.learned import load_learned, save_weights
@@ -23,7 +24,8 @@ SMALL = {"mann_units": 9, "mann_slots": 7, "mann_width": 5, "mann_heads": 2, "me
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_stopped_resumed_measured_written_and_reported(tmp_path: Path, easy_data: Splits, algorithm: str) -> None:
-    config = small_config(algorithm=algorithm, outer_steps=4, **SMALL)
+    its = {name: value for name, value in SMALL.items() if OWNERS[name] == algorithm}
+    config = small_config(algorithm=algorithm, outer_steps=4, **its)
     train(config, tmp_path / "whole")
     assert train(config, tmp_path / "run", stop_at(3)).interrupted
     resume(tmp_path / "run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -122,6 +123,14 @@ def test_a_run_gives_its_last_or_its_best(tmp_path: Path, easy_data: Splits) -> 
         file.unlink()
         with pytest.raises(RunError, match=r"there is no such checkpoint|has no best\.pt"):
             load_learned(tmp_path / "run", checkpoint=kept)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, easy_data: Splits) -> None:
+    for name, steps in (("one", 2), ("other", 3)):
+        train(small_config(outer_steps=steps), tmp_path / name)
+    shutil.copy(tmp_path / "other" / "last.pt", tmp_path / "one" / "last.pt")
+    with pytest.raises(RunError, match=r"one/last.pt is not of this run: its settings are not those of .*config.json"):
+        load_learned(tmp_path / "one")
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from torchreptile.algorithms import ALGORITHMS
 from torchreptile.errors import ConfigError
 from torchreptile.presets import PRESETS, for_algorithm, preset
-from torchreptile.published import published
+from torchreptile.published import QUOTED, published, published_measure
 
 # name: inner lr, inner batch, inner steps, train shots, outer steps, eval batch, shots, way (appendix A, tables 3-4)
 SETTINGS = {
@@ -137,6 +137,18 @@ def test_own_images_as_large_as_mini_imagenets_get_its_settings(algorithm: str) 
     if algorithm in ("maml", "anil", "meta-sgd"):
         small = for_algorithm(algorithm, own.replace(grey=True, image_size=28))
         assert small.inner == for_algorithm(algorithm, preset("omniglot-1shot-5way")).inner != its.inner
+
+
+def test_manns_published_accuracies_are_those_of_presentations() -> None:
+    """They stand beside those alone, whatever tables of the field call them."""
+    for shots, accuracy in ((1, 82.8), (5, 94.9)):
+        found = published("mann", "omniglot", 5, shots, transductive=False)
+        assert found is not None
+        assert found.accuracy == accuracy
+        assert published_measure("mann", "omniglot", 5, shots, "non_transductive") is None
+        its = published_measure("mann", "omniglot", 5, shots, QUOTED["mann", shots])
+        assert its is not None
+        assert its.accuracy == accuracy
 
 
 def test_nothing_was_published_for_generated_characters() -> None:

@@ -238,7 +238,7 @@ def test_missing_test_classes_are_refused_before_any_training(tmp_path: Path, mo
     store = easy_store(6, 4)
     for val, said in ((store, "no test pictures; --split val measures on"), (Absent("none"), "no test pictures$")):
         splits = Splits(store, val, Absent("no test pictures"))
-        monkeypatch.setattr("torchreptile.reproduce.carrying_out.load_splits", lambda task, splits=splits: splits)
+        monkeypatch.setattr("torchreptile.data.splits.load_splits", lambda task, splits=splits: splits)
         with pytest.raises(DataError, match=said):
             carry_out(small_row(), tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from torchreptile.errors import TorchReptileError
 from torchreptile.files import write_text
-from torchreptile.published import PUBLISHED
+from torchreptile.published import PUBLISHED, QUOTED
 from torchreptile.reports.recorded import SPLITS
 from torchreptile.reports.reproduced import MODES, measured_rows, shown, summary
 from torchreptile.reports.tables import table
@@ -72,6 +72,9 @@ def cells_table(results: Sequence[Kept], variants: Iterable[str] | None) -> str:
 
 def _here(results: Sequence[Kept], wanted: tuple[str, str, int, int, str]) -> list[str]:
     """What was measured of a cell; in words where it was not after the whole training, or not on test classes."""
+    variant, *task, shots, measure = wanted
+    if measure == "non_transductive":
+        wanted = (variant, *task, shots, QUOTED.get((variant, shots), measure))
     found = []
     for its in results:
         if its.experiment.kind != "row":  # a figure has other trainings

@@ -211,6 +211,22 @@ class RunFolder:
         if taken:
             raise RunError(f"{self.path} exists; name another folder with --out, or go on with --resume {self.path}")
 
+    def require_same(self, config: Config) -> None:
+        """Refuse a run that learned, or learns, something else.
+
+        Raises:
+            RunError: naming a setting that differs.
+        """
+        if not self.config_file.is_file():
+            return
+        there = self.config().learning()
+        for name, wanted in config.learning().items():
+            if there[name] != wanted:
+                raise RunError(
+                    f"{self.path} was trained with other settings ({name} {there[name]}, not {wanted}); "
+                    "name another folder with --out"
+                )
+
     def create(self, config: Config, environment: dict[str, Any]) -> None:
         """Write what the run is into the locked, empty folder.
 

@@ -19,7 +19,7 @@ from torchreptile.algorithms import ALGORITHMS, build_algorithm
 from torchreptile.apart import train_apart
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
-from torchreptile.data.splits import Split
+from torchreptile.data.splits import Split, require_split, resolve_scheme
 from torchreptile.device import choose_device, precision_of
 from torchreptile.environment import environment
 from torchreptile.errors import ConfigError, RunError
@@ -64,6 +64,15 @@ class Trained:
     def seed(self) -> int:
         """Of the training; the measurement has the same."""
         return self.evaluation.config.run.seed
+
+    def trained_as(self, config: Config) -> bool:
+        """Whether it is a measurement of such a training."""
+        scheme = resolve_scheme(config.task.dataset, config.task.split_scheme)  # an evaluation names it
+        return self.evaluation.config.learning() == config.replace(split_scheme=scheme).learning()
+
+    def measured_on(self, split: Split, episodes: int) -> bool:
+        """Whether it was measured so."""
+        return (self.evaluation.split, self.evaluation.config.evaluation.eval_episodes) == (split, episodes)
 
 
 @dataclass(frozen=True)
@@ -133,10 +142,15 @@ class Comparison:
         names = dict.fromkeys(one.algorithm for one in self.trained)
         return [_row(name, [one for one in self.trained if one.algorithm == name]) for name in names]
 
-    def to_json(self) -> str:
-        """Everything, as indented JSON; accuracies from 0 to 1."""
+    def to_json(self, others: Sequence[Trained] = ()) -> str:
+        """Everything, as indented JSON; accuracies from 0 to 1.
+
+        Args:
+            others: measured before and not asked for now; they have no row.
+        """
         trained = [
-            dataclasses.asdict(one) | {"evaluation": json.loads(one.evaluation.to_json())} for one in self.trained
+            dataclasses.asdict(one) | {"evaluation": json.loads(one.evaluation.to_json())}
+            for one in (*self.trained, *others)
         ]
         rows = [dataclasses.asdict(row) for row in self.rows()]
         content = {"preset": self.preset, "rows": rows, "trained": trained, "environment": self.environment}
@@ -158,7 +172,7 @@ def _row(algorithm: str, trained: Sequence[Trained]) -> Row:
         steps=statistics.fmean(one.steps for one in trained),
         seconds=statistics.fmean(one.seconds for one in trained),
         adapt_ms=statistics.fmean(one.adapt_ms for one in trained),
-        peak_mib=statistics.fmean(one.peak_mib for one in trained),
+        peak_mib=statistics.fmean([one.peak_mib for one in trained if one.peak_mib] or [0.0]),
         parameters=trained[0].parameters,
     )
 
@@ -198,27 +212,31 @@ def compare(
 
     Raises:
         ConfigError: settings cannot work.
+        DataError: there is nothing to measure on.
         RunError: ``out`` holds runs with other settings, or a training failed.
     """
     out, planned = Path(out), plan(name, algorithms, seeds, episodes, changes)
-    known = {(one.algorithm, one.seed): one for one in _kept(out, name)}
-    asked = [(config.method.algorithm, config.run.seed) for config in planned]
-    for config in planned:
-        algorithm, seed = config.method.algorithm, config.run.seed
-        folder = RunFolder(out / f"{algorithm}-{seed}")
-        if folder.config_file.is_file() and folder.config() != config:
-            raise RunError(f"{folder.path} was trained with other settings; name another folder with --out")
-        one = known.get((algorithm, seed)) if folder.last.is_file() else None
-        if one is None or one.evaluation.split != split:
-            peak = train_apart(config, folder, quiet) if one is None else one.peak_mib
+    known, trained = _kept(out, name), {}
+    folders = [RunFolder(out / f"{config.method.algorithm}-{config.run.seed}") for config in planned]
+    for config, folder in zip(planned, folders, strict=True):
+        folder.require_same(config)
+    require_split(planned[0].task, split)
+    for config, folder in zip(planned, folders, strict=True):
+        if not folder.last.is_file():  # what was measured of a run that is gone is not of the one to come
+            known = [one for one in known if (one.algorithm, one.seed) != (config.method.algorithm, config.run.seed)]
+        its = [one for one in known if one.trained_as(config)]
+        one = next((one for one in its if one.measured_on(split, episodes)), None)
+        if one is None:
+            peak = its[0].peak_mib if its else train_apart(config, folder, quiet)
             if peak is None:
                 return None
-            known[algorithm, seed] = _measured(folder, split, peak, quiet)
-        # What was compared before stays in the file, even if it is not asked for now.
-        order = [*(key for key in asked if key in known), *(key for key in known if key not in asked)]
-        written = Comparison(name, [known[key] for key in order], environment())
-        write_text(out / "comparison.json", written.to_json() + "\n")
-    return Comparison(name, [known[key] for key in asked], environment())
+            one = _measured(folder, split, episodes, peak, quiet)
+            known.append(one)
+        trained[folder.path] = one
+        comparison = Comparison(name, list(trained.values()), environment())
+        others = [one for one in known if one not in comparison.trained]
+        write_text(out / "comparison.json", comparison.to_json(others) + "\n")
+    return comparison
 
 
 def plan(name: str, algorithms: Sequence[str], seeds: int, episodes: int, changes: Mapping[str, Any]) -> list[Config]:
@@ -227,11 +245,12 @@ def plan(name: str, algorithms: Sequence[str], seeds: int, episodes: int, change
     Raises:
         ConfigError: settings cannot work.
     """
+    task = preset(name)
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; it must be at least 1")
     if not algorithms or len(set(algorithms)) < len(algorithms):
         raise ConfigError(f"algorithms is {' '.join(algorithms) or 'empty'}; name each once")
-    alike = {"eval_episodes": episodes, "queries": preset(name).evaluation.queries, **changes}
+    alike = {"eval_episodes": episodes, "queries": task.evaluation.queries, **changes}
     if changes.get("max_minutes") or changes.get("outer_steps"):
         alike["outer_step_size_final"] = 0.0
     planned = []
@@ -245,7 +264,7 @@ def plan(name: str, algorithms: Sequence[str], seeds: int, episodes: int, change
     return planned
 
 
-def _measured(folder: RunFolder, split: Split, peak: float, quiet: bool) -> Trained:
+def _measured(folder: RunFolder, split: Split, episodes: int, peak: float, quiet: bool) -> Trained:
     """What one training came to."""
     config = folder.config()
     kept: Kept = "best" if folder.best.is_file() else "last"
@@ -254,6 +273,7 @@ def _measured(folder: RunFolder, split: Split, peak: float, quiet: bool) -> Trai
         evaluation = evaluate(
             folder.path,
             split,
+            episodes=episodes,
             checkpoint=kept,
             seed=config.run.seed,
             device=config.run.device,

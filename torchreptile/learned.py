@@ -98,10 +98,13 @@ def load_learned(source: str | Path, device: torch.device | str = "cpu", checkpo
     path = Path(source)
     if path.is_dir():
         folder = RunFolder(path)
-        folder.config()  # says clearly when this is no run folder
+        config = folder.config()  # says clearly when this is no run folder
         if checkpoint == "best" and not folder.best.is_file():
             raise RunError(f"{path} has no best.pt: it has no validation classes, or measured none yet; take the last")
-        kept = load_checkpoint(folder.best if checkpoint == "best" else folder.last, device)
+        file = folder.best if checkpoint == "best" else folder.last
+        kept = load_checkpoint(file, device)
+        if kept.config != config:
+            raise RunError(f"{file} is not of this run: its settings are not those of {folder.config_file}")
         return Learned(path.name, kept.config, kept.state, kept.step, path, kept.data, kept.scale)
     if path.suffix == ".safetensors" and path.is_file():
         return read_weights(path, device)[0]

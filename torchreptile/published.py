@@ -129,6 +129,9 @@ PUBLISHED: dict[tuple[str, str, int, int, bool], Published] = {
     ("meta-lstm", "mini-imagenet", 20, 5, False): Published(26.06, None, META_SGD_MINI_SOURCE),
 }
 
+# In which measure of its own a table's cell was measured, by (algorithm, shots), where it is not the common accuracy.
+QUOTED: dict[tuple[str, int], str] = {("mann", 1): "presentation 2", ("mann", 5): "presentation 5"}
+
 # Of measures that an algorithm has for itself, keyed by (algorithm, data set, way, measure).
 PUBLISHED_FURTHER: dict[tuple[str, str, int, str], Published] = {
     ("mann", "omniglot", 5, f"presentation {number}"): Published(accuracy, None, MANN_SOURCE)
@@ -147,7 +150,12 @@ def published(variant: str, dataset: str, way: int, shots: int, transductive: bo
 
 
 def published_measure(variant: str, dataset: str, way: int, shots: int, measure: str) -> Published | None:
-    """The same by the name of a measure: transductive, non_transductive, or one that an algorithm has for itself."""
+    """The same by the name of a measure: transductive, non_transductive, or one that an algorithm has for itself.
+
+    None for an accuracy in the common protocol whose published number is of another measure.
+    """
     if measure in ("transductive", "non_transductive"):
+        if (variant, shots) in QUOTED:
+            return None
         return published(variant, dataset, way, shots, transductive=measure == "transductive")
     return PUBLISHED_FURTHER.get((variant, dataset, way, measure))

@@ -23,6 +23,7 @@ from torchreptile.cli.report import Report
 from torchreptile.cli.reproduce import Reproduce
 from torchreptile.cli.train import Train
 from torchreptile.config import Config
+from torchreptile.errors import ConfigError
 from torchreptile.presets import PRESETS, TABLE, for_algorithm, preset
 
 Command = Train | Evaluate | Adapt | Export | Compare | Reproduce | Report | Bench | Demo | Data | Presets
@@ -38,6 +39,8 @@ def parse(arguments: Sequence[str]) -> Command:
     if words[:1] == ["train"]:
         pasted = was_pasted(words)
         words = translate(words)
+        if len(named := list(dict.fromkeys(_values_of("--algorithm", words)))) > 1:
+            raise ConfigError(f"algorithm is {' and '.join(named)}; name one (--foml is --algorithm foml)")
     # A preset's settings, for an algorithm, are the defaults of the other flags: known before the flags are read.
     guess = next((word for word in words if word in PRESETS), "")
     algorithm = _value_of("--algorithm", words) or "reptile"
@@ -48,10 +51,14 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def _value_of(flag: str, words: Sequence[str]) -> str:
-    """The last value given to ``flag``, as ``--flag value`` or ``--flag=value``; empty if there is none."""
+    """The last value given to ``flag``; empty if there is none."""
+    return (_values_of(flag, words) or [""])[-1]
+
+
+def _values_of(flag: str, words: Sequence[str]) -> list[str]:
+    """All values given to ``flag``, as ``--flag=value`` or as ``--flag value``."""
     values = [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
-    values += [value for word, value in pairwise(words) if word == flag]
-    return values[-1] if values else ""
+    return values + [value for word, value in pairwise(words) if word == flag]
 
 
 def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> Command:

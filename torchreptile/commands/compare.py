@@ -74,7 +74,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             *(_shown(row, measure) for measure in measures),
             *(["/".join(_spread(row, measure) for measure in measures)] if several else []),
             f"{row.steps:,.0f}" if row.parameters else "-",
-            f"{row.seconds / 60:.1f}",
+            f"{row.seconds / 60:.1f}" if row.parameters else "-",
             f"{row.parameters:,}" if row.parameters else "-",
             f"{row.adapt_ms:.1f}",
             f"{row.peak_mib:,.0f}" if row.peak_mib else "-",
@@ -85,8 +85,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     if task.regression:
         what, end = "mean squared error after and before adaptation", "its predictions"
     console.print(
-        f"{what} with its 95% CI over episodes{seeds}; ms/task: one task alone, from its support set to "
-        f"{end}; MiB: the training's process at its largest; -: does not apply, or is not known.",
+        f"{what} with its 95% CI over episodes{seeds}; min: of training, with the measurements on the way; ms/task: "
+        f"one task alone, from its support set to {end}; MiB: the training's process at its largest; -: does not "
+        "apply, or is not known.",
         soft_wrap=True,
     )
     for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,15 @@ AlgorithmName = Literal[
 ]  # fmt: skip
 Activation = Literal["tanh", "relu"]
 FIT_FUNCTIONS = ("reptile", "foml", "maml", "fomaml", "anil", "meta-sgd", "meta-lstm", "scratch")
+# Whose setting it is, of those that one algorithm has for itself.
+OWNERS: dict[str, AlgorithmName] = {
+    "foml_tail": "foml",
+    "fce_reads": "matching",
+    "attention_scale": "matching",
+    "pretrained_head": "pretrained",
+    **dict.fromkeys(("mann_units", "mann_slots", "mann_width", "mann_heads", "mann_decay", "mann_jitter"), "mann"),
+    **dict.fromkeys(("meta_lstm_units", "meta_lstm_filters"), "meta-lstm"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,20 +73,20 @@ class MethodConfig:
     def __post_init__(self) -> None:
         check_types(self)
         self._check_memory()
-        self._require_algorithm("mann", mann_jitter=self.mann_jitter)
         at_least(1, meta_lstm_units=self.meta_lstm_units, meta_lstm_filters=self.meta_lstm_filters)
         at_least(1, mlp_units=self.mlp_units, mlp_layers=self.mlp_layers)
         at_least(0, foml_tail=self.foml_tail, fce_reads=self.fce_reads)
-        self._require_algorithm("foml", foml_tail=self.foml_tail)
         positive(attention_scale=self.attention_scale)
-        scale = 0 if self.attention_scale == 1 else self.attention_scale
-        self._require_algorithm("matching", fce_reads=self.fce_reads, attention_scale=scale)
-        self._require_algorithm("pretrained", pretrained_head="" if self.pretrained_head == "linear" else "cosine")
+        self._check_owners()
 
-    def _require_algorithm(self, its: str, **settings: float | str) -> None:
+    def _check_owners(self) -> None:
         """Settings of one algorithm alone are left as they are by the others."""
-        for name, value in settings.items():
-            require(not value or self.algorithm == its, f"{name} is {value}, but algorithm is {self.algorithm}")
+        for field in dataclasses.fields(self):
+            owner, value = OWNERS.get(field.name), getattr(self, field.name)
+            require(
+                owner in (None, self.algorithm) or value == field.default,
+                f"{field.name} is {value}, but algorithm is {self.algorithm}; it is for {owner}",
+            )
 
     def _check_memory(self) -> None:
         at_least(1, mann_units=self.mann_units, mann_width=self.mann_width, mann_heads=self.mann_heads)

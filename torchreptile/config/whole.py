@@ -91,7 +91,10 @@ class Config:
         trains_apart = self.method.compares_embeddings or name == "pretrained"
         require(not way or trains_apart, f"train_way is {way}, but {name} is trained with the way it is tested with")
         if steps:
-            require(self.method.compares_embeddings, f"finetune_steps is {steps}, but {name} has eval_steps for that")
+            require(
+                self.method.compares_embeddings,
+                f"finetune_steps is {steps}, but {name} fine-tunes no embedding; leave it out",
+            )
             optimizer = self.inner.inner_optimizer
             require(optimizer == "sgd", f"inner_optimizer is {optimizer}; finetune_steps are taken by sgd")
 
@@ -138,6 +141,12 @@ class Config:
     def by_name(self) -> dict[str, Any]:
         """The settings of all groups, as :meth:`replace` takes them."""
         return {name: value for group in dataclasses.asdict(self).values() for name, value in group.items()}
+
+    def learning(self) -> dict[str, Any]:
+        """Those by name that decide what is learned: not where the data lie, nor what computes, nor on how many
+        episodes it is measured in the end."""
+        apart = ("device", "execution", "data_root", "eval_episodes")
+        return {name: value for name, value in self.by_name().items() if name not in apart}
 
     def to_json(self) -> str:
         """The settings as indented JSON."""

@@ -123,6 +123,23 @@ def load_splits(task: TaskConfig) -> Splits:
     return mapped(splits, ImageStore.inverted) if task.inverted else splits
 
 
+def require_split(task: TaskConfig, split: Split) -> None:
+    """Find out before anything is trained whether there will be something to measure on.
+
+    Raises:
+        DataError: the split is not there, or its data are damaged.
+    """
+    if task.regression:
+        load_functions(task).get(split)
+        return
+    splits = load_splits(task)
+    try:
+        splits.get(split)
+    except DataError as error:
+        other = "; --split val measures on validation classes" if split == "test" and splits.has("val") else ""
+        raise DataError(f"{error}{other}") from error
+
+
 def _load_splits(task: TaskConfig) -> Splits:
     scheme = resolve_scheme(task.dataset, task.split_scheme)
     if task.dataset == "omniglot":

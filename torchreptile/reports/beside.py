@@ -105,6 +105,7 @@ def draw_beside(runs: Sequence[Recorded], *, dark: bool = False) -> bytes:
     _dress(by_step, _title(runs), "outer step", what, ink)
     _dress(by_time, "By time of training", "minutes", what, ink)
     by_step.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
+    by_step.xaxis.get_major_locator().set_params(integer=True)
     handles, labels = by_step.get_legend_handles_labels()
     if handles:
         columns = min(3, len(handles))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchreptile.config import Config
 from torchreptile.evaluation import MODES
-from torchreptile.published import published
+from torchreptile.published import published_measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,8 +75,8 @@ def _fill(figure: Figure, config: Config, metrics: Sequence[dict[str, Any]], ink
             axis.set_ylim(min(low), min(max(high), 101))
     loss = axes[-1]
     loss.plot(*_series(metrics, "loss"), color=ink.text, linewidth=_width(metrics), **_marker(metrics, "o"))
-    loss.set_ylabel("mean inner loss")
-    loss.set_title("Training loss inside the tasks", loc="left", fontsize=12, color=ink.text)
+    loss.set_ylabel("mean loss")
+    loss.set_title("Training loss", loc="left", fontsize=12, color=ink.text)
     loss.set_xlabel("outer step")
     loss.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
     loss.xaxis.get_major_locator().set_params(integer=True)
@@ -110,7 +110,7 @@ def _measure(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mode
             axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0, label=label)
         else:  # a band of no width cannot be seen
             axis.errorbar(steps, means, yerr=margins, color=color, capsize=5, linestyle="none", label=label)
-    cell = published(config.variant, task.dataset, task.way, task.shots, mode == "transductive")
+    cell = published_measure(config.variant, task.dataset, task.way, task.shots, mode)
     if cell is not None:
         axis.axhline(cell.accuracy, color=ink.text, linestyle=(0, (5, 3)), linewidth=1.3)
         axis.text(

@@ -70,7 +70,18 @@ def to_markdown(runs: Sequence[Recorded]) -> str:
     if measured:
         parts.append(
             table(
-                ("run", "measured on", "measure", "± 95% CI", "published", "outer steps", "episodes", "seed"), measured
+                (
+                    "run",
+                    "measured on",
+                    "adaptation",
+                    "measure",
+                    "± 95% CI",
+                    "published",
+                    "outer steps",
+                    "episodes",
+                    "seed",
+                ),
+                measured,
             )
         )
     else:
@@ -88,6 +99,7 @@ def markdown_lines(run: Recorded, evaluation: Evaluation) -> list[tuple[str, ...
         (
             run.name,
             where,
+            evaluation.config.adaptation,
             name.replace("_", "-"),
             str(measured),
             evaluation.beside(name),

@@ -13,15 +13,15 @@ from rich.console import Console
 
 from torchreptile.checkpoint import RunFolder
 from torchreptile.checks import at_least
-from torchreptile.data.splits import Split, load_splits
+from torchreptile.data.splits import Split, require_split
 from torchreptile.device import choose_device
 from torchreptile.environment import environment
-from torchreptile.errors import ConfigError, DataError, RunError
+from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import write_text
 from torchreptile.jobs import Job, do_jobs
 from torchreptile.progress import ManyBar
 from torchreptile.reproduce.experiment import Experiment
-from torchreptile.reproduce.piece import Piece, learning_settings
+from torchreptile.reproduce.piece import Piece
 from torchreptile.reproduce.reproduced import Reproduced, Taken, read_reproduced
 from torchreptile.results import ERRORS, Accuracy, SquaredError
 
@@ -73,7 +73,8 @@ def carry_out(
     asked = experiment.shortened(share).changed(
         lambda config: config.replace(device=device, execution=execution, data_root=data_root)
     )
-    _check_data(asked, split)
+    for arm in {arm.config.task.dataset: arm for arm in asked.arms}.values():
+        require_split(arm.config.task, split)  # now, not after hours of training
     out = Path(out)
     pieces = [
         Piece(
@@ -92,7 +93,7 @@ def carry_out(
     with RunFolder(out).locked(make=True):
         kept = _Kept(out, asked, share)
         for piece in pieces:
-            piece.require_same()
+            piece.folder.require_same(piece.config)
         missing = [piece for piece in pieces if not kept.has(piece)]
         whole = _do(missing, kept, at_once, max(1, threads // at_once), quiet)
         return kept.saved() if whole else None
@@ -142,7 +143,7 @@ class _Kept:
     def has(self, piece: Piece) -> bool:
         """Whether everything that is asked of it is known."""
         taken = self._taken.get((piece.arm.name, piece.config.run.seed))
-        if taken is None or learning_settings(taken.config) != learning_settings(piece.config):
+        if taken is None or taken.config.learning() != piece.config.learning():
             return False
         known = {cell.key[:-1] for cell in taken.cells}
         asked = {
@@ -168,23 +169,6 @@ class _Kept:
         reproduced = Reproduced(self._asked.name, self._share, taken, commands)
         write_text(self._out / RESULT, reproduced.to_json())
         return reproduced
-
-
-def _check_data(experiment: Experiment, split: Split) -> None:
-    """Find out now, not after hours of training, that there is nothing to measure on.
-
-    Raises:
-        DataError: a split is not there, or its data are damaged.
-    """
-    for arm in {arm.config.task.dataset: arm for arm in experiment.arms}.values():
-        if arm.config.task.regression:
-            continue
-        splits = load_splits(arm.config.task)
-        try:
-            splits.get(split)
-        except DataError as error:
-            other = "; --split val measures on validation classes" if split == "test" and splits.has("val") else ""
-            raise DataError(f"{error}{other}") from error
 
 
 def _first_cell(taken: Taken) -> str:

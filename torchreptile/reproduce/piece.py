@@ -65,22 +65,6 @@ class Piece:
 
         return float(sum(self.episodes * images(its) for its in self.arm.measurements))
 
-    def require_same(self) -> None:
-        """Refuse a run in its folder that learned, or learns, something else.
-
-        Raises:
-            RunError: naming a setting that differs.
-        """
-        if not self.folder.config_file.is_file():
-            return
-        there = learning_settings(self.folder.config())
-        for name, wanted in learning_settings(self.config).items():
-            if there[name] != wanted:
-                raise RunError(
-                    f"{self.folder.path} was trained with other settings ({name} {there[name]}, not {wanted}); "
-                    "name another folder with --out"
-                )
-
     def carry_out(self, shown: bool, tell: Tell) -> str | None:
         """What its process does: train, measure, and answer with a :class:`Taken` as JSON; None if stopped."""
         console, folder, config = Console(stderr=True, quiet=not shown), self.folder, self.config
@@ -125,15 +109,16 @@ class Piece:
     def _measured_before(self, its: Measurement, step: int) -> Evaluation | None:
         """The same measurement of the same weights, which an earlier call did not come to use."""
         task = self.config.task
-        changes = {"eval_episodes": self.episodes, "split_scheme": resolve_scheme(task.dataset, task.split_scheme)}
-        asked = self.config.replace(**changes, **dataclasses.asdict(its))
+        scheme = resolve_scheme(task.dataset, task.split_scheme)
+        asked = self.config.replace(split_scheme=scheme, **dataclasses.asdict(its))
         for file in self.folder.path.glob(f"eval-*-{self.split}-*.json"):
             try:
                 found = Evaluation.from_json(file.read_text(encoding="utf-8"))
             except (OSError, RunError, ValueError):
                 continue  # measured again, and replaced
-            alike = learning_settings(found.config) == learning_settings(asked)
-            if alike and (found.split, found.step, found.seed) == (self.split, step, self.config.run.seed):
+            its_own = (found.split, found.step, found.seed, found.config.evaluation.eval_episodes)
+            alike = found.config.learning() == asked.learning()
+            if alike and its_own == (self.split, step, self.config.run.seed, self.episodes):
                 return found
         return None
 
@@ -145,11 +130,6 @@ class Piece:
         drawn = (its.query_x, its.query_y, fitted.before, fitted.after, its.support_x, its.support_y)
         waves = [Wave(*(values[task, :, 0].tolist() for values in drawn)) for task in shown]
         return [(error.mean, error.ci95) for error in fitted.by_step], waves
-
-
-def learning_settings(config: Config) -> dict[str, object]:
-    """Those that decide what is learned, by name: not where the data lie, nor what computes."""
-    return {name: value for name, value in config.by_name().items() if name not in ("device", "execution", "data_root")}
 
 
 class _Telling(Silent):
