@@ -53,6 +53,13 @@ def easy_splits(with_val: bool = True, shape: tuple[int, int, int] = TINY) -> Sp
     return Splits(train, val if with_val else Absent("easy has no val classes"), test)
 
 
+# What makes the networks of those that have their own small too.
+MINIATURES: dict[str, dict[str, object]] = {
+    "mann": {"mann_units": 9, "mann_slots": 7, "mann_width": 5, "mann_heads": 2},
+    "meta-lstm": {"meta_lstm_units": 4, "meta_lstm_filters": 6},
+}
+
+
 def small_config(**changes: object) -> Config:
     """Settings for runs of a second: 3-way, few images, few steps, on the CPU; the rest is the algorithm's own."""
     algorithm = str(changes.get("algorithm", "reptile"))

@@ -17,9 +17,10 @@ def small_sine(algorithm: str = "reptile", **changes: object) -> Config:
     small = {
         "mlp_units": 8, "outer_steps": 6, "meta_batch": 3, "inner_steps": 3, "eval_steps": 4, "eval_episodes": 20,
         "queries": 7, "train_shots": 10, "shots": 5, "monitor_every": 2, "monitor_episodes": 4, "device": "cpu",
-        "meta_lstm_units": 4,
     }  # fmt: skip
     config = preset("sine", algorithm)
+    if algorithm == "meta-lstm":
+        small["meta_lstm_units"] = 4
     if config.method.learns_from_queries:
         small["train_queries"] = 6
     if not config.outer.outer_step_size_final and config.outer.outer_optimizer == "sgd":

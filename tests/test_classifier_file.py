@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tests.easy import small_config
-from tests.test_every_algorithm import SMALL
+from tests.easy import MINIATURES, small_config
 from torchreptile.algorithms import ALGORITHMS, MetaState, build_algorithm
 from torchreptile.classifier import FewShotClassifier
 from torchreptile.errors import ConfigError, DataError, RunError
@@ -62,7 +61,7 @@ def test_labels_keep_their_kind(tmp_path: Path, labels: list[object]) -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm(tmp_path: Path, algorithm: str) -> None:
-    config = small_config(algorithm=algorithm, **SMALL)
+    config = small_config(algorithm=algorithm, **MINIATURES.get(algorithm, {}))
     built = build_algorithm(config, config.task.image_shape, torch.device("cpu"), classes=9)
     learned = Learned("some", config, built.begin(1), 5, None)
     shape, way = config.task.image_shape, config.task.way

@@ -7,25 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.easy import small_config
+from tests.easy import MINIATURES, small_config
 from tests.runs import assert_same_run, stop_at
 from torchreptile.algorithms import ALGORITHMS
-from torchreptile.config.method import OWNERS
 from torchreptile.data import Splits
 from torchreptile.evaluation import Evaluation, evaluate
 from torchreptile.learned import load_learned, save_weights
 from torchreptile.reports import report
 from torchreptile.training import resume, train
 
-SMALL = {"mann_units": 9, "mann_slots": 7, "mann_width": 5, "mann_heads": 2, "meta_lstm_units": 4} | {
-    "meta_lstm_filters": 6,
-}
-
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_stopped_resumed_measured_written_and_reported(tmp_path: Path, easy_data: Splits, algorithm: str) -> None:
-    its = {name: value for name, value in SMALL.items() if OWNERS[name] == algorithm}
-    config = small_config(algorithm=algorithm, outer_steps=4, **its)
+    config = small_config(algorithm=algorithm, outer_steps=4, **MINIATURES.get(algorithm, {}))
     train(config, tmp_path / "whole")
     assert train(config, tmp_path / "run", stop_at(3)).interrupted
     resume(tmp_path / "run")

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tests.easy import small_config
-from tests.test_every_algorithm import SMALL
+from tests.easy import MINIATURES, small_config
 from torchreptile.algorithms import ALGORITHMS, build_algorithm
 from torchreptile.classifier import FewShotClassifier
 from torchreptile.cli import parse
@@ -31,7 +30,7 @@ def images(count: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_torch_export_of_every_algorithm(tmp_path: Path, algorithm: str) -> None:
-    config = small_config(algorithm=algorithm, **SMALL)
+    config = small_config(algorithm=algorithm, **MINIATURES.get(algorithm, {}))
     built = build_algorithm(config, config.task.image_shape, torch.device("cpu"), classes=9)
     shape, way = config.task.image_shape, config.task.way
     classifier = FewShotClassifier(Learned("some", config, built.begin(1), 5, None), seed=2)

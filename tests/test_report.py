@@ -82,8 +82,9 @@ def test_published_number_and_difference(run: Path) -> None:
     assert "+0.32" in page
 
 
-def test_what_differs_from_the_preset_is_marked(run: Path) -> None:
-    changed = Config().replace(outer_steps=7, seed=3)
+def test_what_differs_from_the_preset_is_marked(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned, changed = load_learned(run), Config().replace(outer_steps=7, seed=3)
+    monkeypatch.setattr("torchreptile.reports.page.load_learned", lambda path: learned)
     (run / "config.json").write_text(changed.to_json())
     page = report(run)[1].read_text(encoding="utf-8")
     marked = re.findall(r'<tr class="differs"><td><code>(\w+)', page)

@@ -283,6 +283,13 @@ def settings(change: Callable[[dict[str, dict[str, object]]], object]) -> Callab
     return trained(edit)
 
 
+def edit_steps(run: Path) -> None:
+    """Make config.json that of a longer training."""
+    content = json.loads((run / "config.json").read_text())
+    content["outer"]["outer_steps"] += 1
+    write(run / "config.json", json.dumps(content))
+
+
 def weights(change: Callable[[Path], object]) -> Callable[[Path], Words]:
     """A weights file with its card, and then ``change(file)``."""
 
@@ -491,6 +498,8 @@ COMMAND_LINE = [
     Case("`--execution fast`", plain(*train("--execution", "fast"))),
     Case("`--algorithm mamal`", plain(*train("--algorithm", "mamal"))),
     Case("`--foml-tail 1` for Reptile", plain(*train("--foml-tail", "1"))),
+    Case("`--mann-units 3` for MAML", plain(*train("--algorithm", "maml", "--mann-units", "3"))),
+    Case("`--foml --algorithm maml`", plain(*train("--foml", "--algorithm", "maml"))),
     Case("`--foml-tail 2` of 2 train shots", plain(*train("--foml", "--foml-tail", "2"))),
     Case("`--train-queries 3` for Reptile", plain(*train("--train-queries", "3"))),
     Case("`--replacement` with an inner batch above the task", plain(*train("--replacement", "--inner-batch", "99"))),
@@ -646,6 +655,7 @@ RUNS = [
     Case("`last.pt` is a bare pickle with code in it", trained(lambda run: write(run / "last.pt", pickle.dumps(Code())))),
     Case("`last.pt` of another program", trained(lambda run: torch.save({"state_dict": {}}, run / "last.pt"))),
     Case("`last.pt` is a folder", trained(lambda run: ((run / "last.pt").unlink(), (run / "last.pt").mkdir()))),
+    Case("`last.pt` of another run, which is evaluated", trained(edit_steps, "evaluate", "run", "--device", "cpu")),
     Case("a checkpoint without weights", checkpoint(lambda content: content.pop("params"))),
     Case("a checkpoint whose step is text", checkpoint(lambda content: content.update(step="two"))),
     Case("a checkpoint whose step is -1", checkpoint(lambda content: content.update(step=-1))),
