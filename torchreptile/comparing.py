@@ -222,9 +222,11 @@ def compare(
         folder.require_same(config)
     require_split(planned[0].task, split)
     for config, folder in zip(planned, folders, strict=True):
-        if not folder.last.is_file():  # what was measured of a run that is gone is not of the one to come
-            known = [one for one in known if (one.algorithm, one.seed) != (config.method.algorithm, config.run.seed)]
-        its = [one for one in known if one.trained_as(config)]
+        steps = load_checkpoint(folder.last).step if folder.last.is_file() else 0
+        its = [one for one in known if one.steps == steps and one.trained_as(config)]
+        # What else was measured there is of a run that is gone.
+        key = (config.method.algorithm, config.run.seed)
+        known = [one for one in known if one in its or (one.algorithm, one.seed) != key]
         one = next((one for one in its if one.measured_on(split, episodes)), None)
         if one is None:
             peak = its[0].peak_mib if its else train_apart(config, folder, quiet)
