@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.checkpoint import RunFolder
 from torchreptile.config import Config
 from torchreptile.environment import peak_mib
 from torchreptile.jobs import Job, Tell, do_jobs
@@ -49,7 +49,7 @@ def _train(config: str, folder: str, quiet: bool, tell: Tell) -> float | None:
     """Its answer is the peak memory."""
     observer = Silent() if quiet else LiveLine(Console(stderr=True))
     where = RunFolder(Path(folder))
-    before = load_checkpoint(where.last).step if where.last.is_file() else 0
+    before = where.steps_done()
     run = train_or_go_on(Config.from_json(config), where, observer)
     if run.interrupted:
         return None

@@ -211,6 +211,14 @@ class RunFolder:
         if taken:
             raise RunError(f"{self.path} exists; name another folder with --out, or go on with --resume {self.path}")
 
+    def steps_done(self) -> int:
+        """Outer steps of the last checkpoint, 0 where there is none.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        return load_checkpoint(self.last).step if self.last.is_file() else 0
+
     def require_same(self, config: Config) -> None:
         """Refuse a run that learned, or learns, something else.
 

@@ -222,7 +222,7 @@ def compare(
         folder.require_same(config)
     require_split(planned[0].task, split)
     for config, folder in zip(planned, folders, strict=True):
-        steps = load_checkpoint(folder.last).step if folder.last.is_file() else 0
+        steps = folder.steps_done()
         its = [one for one in known if one.steps == steps and one.trained_as(config)]
         # What else was measured there is of a run that is gone.
         key = (config.method.algorithm, config.run.seed)

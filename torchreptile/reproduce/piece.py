@@ -69,7 +69,7 @@ class Piece:
         """What its process does: train, measure, and answer with a :class:`Taken` as JSON; None if stopped."""
         console, folder, config = Console(stderr=True, quiet=not shown), self.folder, self.config
         work = self.training + self.measuring
-        over = folder.last.is_file() and load_checkpoint(folder.last).step >= config.outer.outer_steps
+        over = folder.steps_done() >= config.outer.outer_steps
         console.print(f"{self.arm.label}, seed {config.run.seed}", highlight=False, soft_wrap=True, markup=False)
         observer = LiveLine(console, hints=False) if shown else _Telling(tell, self.training / work)
         if not over and train_or_go_on(config, folder, observer).interrupted:
