@@ -19,7 +19,7 @@ from unittest.mock import ANY
 import pytest
 from rich.console import Console
 
-from torchreptile import comparing, presets
+from torchreptile import cli, comparing, presets
 from torchreptile.checkpoint import load_checkpoint, save_checkpoint
 from torchreptile.commands.compare import print_comparison
 from torchreptile.comparing import compare
@@ -226,6 +226,11 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         compare(PRESET, ["reptile"], 0, tmp_path)
     with pytest.raises(ConfigError, match="name each once"):
         compare(PRESET, ["reptile", "reptile"], 1, tmp_path)
+
+
+def test_fewer_outer_steps_than_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match="outer_steps is -3; it must be at least 0"):
+        cli.parse(["compare", PRESET, "--algorithms", "reptile", "--outer-steps", "-3"]).run()
 
 
 def test_a_failed_training_is_named(tmp_path: Path) -> None:

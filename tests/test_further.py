@@ -10,11 +10,14 @@ import pytest
 from rich.console import Console
 
 from tests.easy import small_config
+from torchreptile.checkpoint import RunFolder
 from torchreptile.commands.evaluate import print_evaluation
 from torchreptile.data import Splits
+from torchreptile.errors import ConfigError
 from torchreptile.evaluation import Evaluation, evaluate
 from torchreptile.published import PUBLISHED_FURTHER, Published
 from torchreptile.reports import report
+from torchreptile.reports.curves import draw_curves
 from torchreptile.results import measured_from
 from torchreptile.training import train
 
@@ -54,6 +57,22 @@ def test_an_evaluation_keeps_prints_and_shows_them(run: Path, monkeypatch: pytes
     page = next(file for file in report(run) if file.suffix == ".html").read_text()
     assert "does not apply" in page
     assert str(evaluation.result.further["presentation 10"]) in page
+
+
+def test_the_curves_have_them_and_nothing_else_changes_without(run: Path) -> None:
+    folder = RunFolder(run)
+    metrics = folder.metrics()
+    plain = [{key: value for key, value in line.items() if "presentation" not in key} for line in metrics]
+    one = [{key: line[key] for key in line if key in plain[0] or "presentation_2" in key} for line in metrics]
+    pictures = [draw_curves(folder.config(), lines) for lines in (metrics, one, plain)]
+    assert len(set(pictures)) == 3
+
+
+def test_inner_steps_are_refused_where_there_are_none(run: Path) -> None:
+    with pytest.raises(ConfigError, match="eval_steps is 3, but mann takes no inner steps in an episode"):
+        evaluate(run, episodes=6, eval_steps=3, device="cpu")
+    own = RunFolder(run).config().evaluation.eval_steps
+    assert evaluate(run, episodes=6, eval_steps=own, device="cpu").result.non_transductive.episodes == 6
 
 
 def test_results_of_earlier_versions_have_none() -> None:

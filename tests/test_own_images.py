@@ -163,7 +163,7 @@ def test_show_refuses(words: list[str], kind: type[Exception], message: str, own
 
 
 def test_too_few_classes_and_images_are_named(own: Path) -> None:
-    with pytest.raises(DataError, match=r"own \(train\) has 4 classes here, too few for 5-way tasks; take a smaller"):
+    with pytest.raises(DataError, match=r"own \(train\) has 4 classes here, too few for 5-way tasks; ask for fewer"):
         reptile("train", "--data", "own")
     with pytest.raises(DataError, match=r"class train00 of own \(train\) has 5 images; 10 shots \+ 0 queries need 10"):
         reptile("train", "--data", "own", "--way", "2")

@@ -151,11 +151,14 @@ def test_the_file_holds_all_of_it(carried: tuple[Path, Reproduced]) -> None:
     assert json.loads((out / RESULT).read_text())["trainings"][0]["environment"]["threads"] >= 1
 
 
-def test_what_is_there_is_not_done_again(carried: tuple[Path, Reproduced], tmp_path: Path) -> None:
+def test_what_is_there_is_not_done_again_which_is_said(
+    carried: tuple[Path, Reproduced], capsys: pytest.CaptureFixture[str]
+) -> None:
     out, _ = carried
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")}
-    again = carry_out(small_row(), out, seeds=1, quiet=True, device="cpu")
+    again = carry_out(small_row(), out, seeds=1, device="cpu")
     assert again is not None
+    assert f"measured before; without {out / RESULT}" in capsys.readouterr().err
     assert [one.seed for one in again.taken] == [0, 1]  # a second seed is no less there for not being asked for
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")} == before
 

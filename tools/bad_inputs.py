@@ -778,6 +778,29 @@ REPRODUCING = [
     Case("`--out` is a file", changed(lambda root: write(root.parent / "out", "hello"), "reproduce", "sine", "--out", "out")),
 ]  # fmt: skip
 
+
+def compared(*words: str) -> Callable[[Path], Words]:
+    """A comparison of one algorithm on the task that needs no data."""
+    return plain("compare", "sine", "--algorithms", "reptile", *words)
+
+
+COMPARING = [
+    Case("no algorithm", plain("compare", "sine")),
+    Case("an algorithm twice", compared("reptile")),
+    Case("an unknown algorithm", compared("mamal")),
+    Case("an algorithm that labels images, on functions", compared("protonet")),
+    Case("an unknown task", plain("compare", "sinus", "--algorithms", "reptile")),
+    Case("`--outer-steps -3`", compared("--outer-steps", "-3")),
+    Case("`--max-minutes -1`", compared("--max-minutes", "-1")),
+    Case("`--max-minutes nan`", compared("--max-minutes", "nan")),
+    Case("`--seeds 0`", compared("--seeds", "0")),
+    Case("`--episodes 1`", compared("--episodes", "1")),
+    Case("`--split-scheme halves`", plain("compare", "omniglot-1shot-5way", "--algorithms", "reptile", "--split-scheme", "halves")),
+    Case("a data set that is not there", plain("compare", "mini-imagenet-1shot-5way", "--algorithms", "reptile", "--data-root", "nowhere")),
+    Case("`comparison.json` is text", changed(lambda root: write(root.parent / "out" / "comparison.json", "hello"), "compare", "sine", "--algorithms", "reptile", "--out", "out"), leaves="out/"),
+    Case("`--out` is a file", changed(lambda root: write(root.parent / "out", "hello"), "compare", "sine", "--algorithms", "reptile", "--out", "out")),
+]  # fmt: skip
+
 GROUPS = {
     "Command line": COMMAND_LINE,
     "Own images": OWN,
@@ -786,6 +809,7 @@ GROUPS = {
     "mini-ImageNet": MINI,
     "Runs, checkpoints and weights": RUNS,
     "Adapting and exporting": ADAPTING,
+    "Comparing": COMPARING,
     "Reproducing": REPRODUCING,
 }
 

@@ -87,8 +87,9 @@ class EpisodeSampler:
         """
         if way > len(store):
             raise DataError(
-                f"{store.name} has {len(store)} classes here, too few for {way}-way tasks; take a smaller --way, "
-                "or divide own images otherwise (--split-ratio 0.7/0/0.3 has no validation classes)"
+                f"{store.name} has {len(store)} classes here, too few for {way}-way tasks; "
+                "ask for fewer (--way, --train-way), or divide own images otherwise "
+                "(--split-ratio 0.7/0/0.3 has no validation classes)"
             )
         needed = shots + queries
         short = (store.class_sizes < needed).nonzero().flatten().tolist()

@@ -261,6 +261,9 @@ def evaluate(
     if table is not None:
         changes |= {"table": table}
     _check_kind(learned, dataset or ("folder" if data else "table" if table else ""))
+    own, name = learned.config.evaluation.eval_steps, learned.config.method.algorithm
+    if eval_steps not in (None, own) and not learned.config.method.adapts_by_steps:
+        raise ConfigError(f"eval_steps is {eval_steps}, but {name} takes no inner steps in an episode; leave it out")
     config = learned.config.replace(**changes)
     config = config.replace(split_scheme=resolve_scheme(config.task.dataset, config.task.split_scheme))
     if data is None and table is None:

@@ -6,7 +6,8 @@ arXiv 1707.09835, tables 2 and 3 (also of all others at mini-ImageNet 20-way); [
 al. 2016, arXiv 1606.04080, table 1, and on mini-ImageNet's usual split [Meta-LSTM]; [Prototypical Networks] Snell,
 Swersky, Zemel 2017, arXiv 1703.05175, tables 1 and 2; [Baselines] Chen et al. 2019, arXiv 1904.04232, table 2 (Conv-4)
 and, on Omniglot, the appendix; [MANN] Santoro et al. 2016, arXiv 1605.06065, table 1; [Meta-LSTM] Ravi and Larochelle,
-ICLR 2017, table 1.
+ICLR 2017, table 1; [ANIL] Raghu, Raghu, Bengio, Vinyals 2020, arXiv 1909.09157, table 2, whose margins are standard
+deviations over three trainings.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Published:
 REPTILE_SOURCE = "Nichol et al. 2018, table 2"
 REPTILE_MINI_SOURCE = "Nichol et al. 2018, table 1"
 MAML_SOURCE = "Finn et al. 2017, table 1"
+ANIL_SOURCE = "Raghu et al. 2020, table 2"
 META_SGD_SOURCE = "Li et al. 2017, table 2"
 META_SGD_MINI_SOURCE = "Li et al. 2017, table 3"
 META_LSTM_SOURCE = "Ravi and Larochelle 2017, table 1"
@@ -83,6 +85,10 @@ PUBLISHED: dict[tuple[str, str, int, int, bool], Published] = {
     ("fomaml", "omniglot", 20, 5, True): Published(97.9, 0.1, REPTILE_SOURCE),
     ("fomaml", "mini-imagenet", 5, 1, True): Published(48.07, 1.75, MAML_SOURCE),
     ("fomaml", "mini-imagenet", 5, 5, True): Published(63.15, 0.91, MAML_SOURCE),
+    ("anil", "omniglot", 20, 1, True): Published(96.2, 0.5, ANIL_SOURCE),
+    ("anil", "omniglot", 20, 5, True): Published(98.0, 0.3, ANIL_SOURCE),
+    ("anil", "mini-imagenet", 5, 1, True): Published(46.7, 0.4, ANIL_SOURCE),
+    ("anil", "mini-imagenet", 5, 5, True): Published(61.5, 0.5, ANIL_SOURCE),
     ("meta-sgd", "omniglot", 5, 1, True): Published(99.53, 0.26, META_SGD_SOURCE),
     ("meta-sgd", "omniglot", 5, 5, True): Published(99.93, 0.09, META_SGD_SOURCE),
     ("meta-sgd", "omniglot", 20, 1, True): Published(95.93, 0.38, META_SGD_SOURCE),

@@ -30,7 +30,7 @@ class FewShotRegressor(Estimator):
 
     Example:
         >>> regressor = FewShotRegressor("runs/sine").fit([[-1.0], [0.5], [2.0]], [0.3, 1.9, 2.4])
-        >>> regressor.predict([[1.0]])  # array([2.2], dtype=float32)
+        >>> regressor.predict([[1.0]])  # array([2.2])
 
     Points and values are in the units of the table that was trained on.
 

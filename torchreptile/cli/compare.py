@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from torchreptile.checks import at_least
 from torchreptile.config import AlgorithmName, ExecutionName
 
 
@@ -50,6 +51,7 @@ class Compare:
         """Train what is missing, and print."""
         from torchreptile.commands.compare import compare
 
+        at_least(0, outer_steps=self.outer_steps)
         changes: dict[str, object] = {
             "max_minutes": self.max_minutes,
             "split_scheme": self.split_scheme,

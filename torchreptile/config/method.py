@@ -113,6 +113,11 @@ class MethodConfig:
         return self.algorithm in ("matching", "protonet")
 
     @property
+    def adapts_by_steps(self) -> bool:
+        """Whether it trains step by step in an evaluation episode, so that ``eval_steps`` mean something."""
+        return not self.compares_embeddings and self.algorithm != "mann"
+
+    @property
     def adapts_by_sgd_alone(self) -> bool:
         """Whether its inner steps are plain SGD, as what goes through them or beside them demands."""
         return self.algorithm in ("maml", "fomaml", "anil", "meta-sgd")

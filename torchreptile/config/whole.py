@@ -111,10 +111,10 @@ class Config:
     @property
     def adaptation(self) -> str:
         """What is done in an evaluation episode before its queries are labelled, for people."""
+        if self.method.adapts_by_steps:
+            return f"{self.evaluation.eval_steps} inner steps"
         if self.method.algorithm == "mann":
             return "the support set read once"
-        if not self.method.compares_embeddings:
-            return f"{self.evaluation.eval_steps} inner steps"
         steps = self.evaluation.finetune_steps
         return f"embedding fine-tuned by {steps} steps" if steps else "no fine-tuning"
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchreptile.config import Config
-from torchreptile.evaluation import MODES
 from torchreptile.published import published_measure
+from torchreptile.results import ERRORS, MODES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,9 +65,13 @@ def _fill(figure: Figure, config: Config, metrics: Sequence[dict[str, Any]], ink
     measured = {key for line in metrics for key in line}
     known = ("mse", "mse_before") if config.task.regression else MODES
     modes = [mode for mode in known if measured & {f"{split}_{mode}" for split in NAMES}] or list(known)
-    axes = figure.subplots(len(modes) + 1, 1, sharex=True, height_ratios=[1] * len(modes) + [0.75])
+    further = _further(metrics)
+    panels = len(modes) + bool(further)
+    axes = figure.subplots(panels + 1, 1, sharex=True, height_ratios=[1] * panels + [0.75])
     for mode, axis in zip(modes, axes, strict=False):
         _measure(axis, config, metrics, mode, ink)
+    if further:
+        _measure_further(axes[len(modes)], config, metrics, further, ink)
     if not config.task.regression:
         # The same scale for both modes, so that their difference can be seen.
         low, high = zip(*(axis.get_ylim() for axis in axes[:-1]), strict=True)
@@ -132,6 +136,34 @@ def _measure(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mode
     axis.set_ylabel("mean squared error" if task.regression else "accuracy (%)")
     if task.regression:
         axis.set_ylim(bottom=0)
+
+
+def _further(metrics: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys of what an algorithm measures for itself, such as "val_presentation_2"; of one kind of classes alone."""
+    keys = dict.fromkeys(key.removesuffix("_ci95") for line in metrics for key in line if key.endswith("_ci95"))
+    own = [key for key in keys if key.partition("_")[2] not in (*MODES, *ERRORS)]
+    return [key for key in own if key.startswith("val_")] or own
+
+
+def _measure_further(
+    axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], keys: Sequence[str], ink: Ink
+) -> None:
+    """Those, in percent, one line each; what was published of them stands beside their names."""
+    from matplotlib import colormaps
+
+    for number, key in enumerate(keys):
+        split, _, name = key.partition("_")
+        name = name.replace("_", " ")
+        steps, means = _series(metrics, key, 100)
+        cell = published_measure(config.variant, config.task.dataset, config.task.way, config.task.shots, name)
+        label = name + (f"\n(published {cell.accuracy:.1f}%)" if cell is not None else "")
+        color = colormaps["viridis"](0.15 + 0.7 * number / max(1, len(keys) - 1))
+        axis.plot(steps, means, color=color, linewidth=_width(metrics), label=label, **_marker(metrics, "o"))
+    axis.set_title(f"Accuracy by {keys[0].split('_')[1]}, {NAMES[split]}", loc="left", fontsize=12, color=ink.text)
+    axis.set_ylabel("accuracy (%)")
+    axis.legend(
+        loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, labelcolor=ink.text, reverse=True
+    )
 
 
 def _series(metrics: Sequence[dict[str, Any]], key: str, times: float = 1) -> tuple[list[int], list[float]]:

@@ -95,6 +95,9 @@ def carry_out(
         for piece in pieces:
             piece.folder.require_same(piece.config)
         missing = [piece for piece in pieces if not kept.has(piece)]
+        if not missing:
+            told = f"all of it was measured before; without {out / RESULT} it would be measured again"
+            Console(stderr=True, quiet=quiet).print(told, highlight=False, soft_wrap=True, markup=False)
         whole = _do(missing, kept, at_once, max(1, threads // at_once), quiet)
         return kept.saved() if whole else None
 

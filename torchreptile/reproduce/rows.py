@@ -26,6 +26,7 @@ TITLES = {
     "foml": "FOML (first-order MAML in the Reptile paper's form)",
     "maml": "MAML",
     "fomaml": "First-order MAML",
+    "anil": "ANIL",
     "meta-sgd": "Meta-SGD",
     "matching": "Matching Networks",
     "matching FCE": "Matching Networks with full context embeddings",
