@@ -17,7 +17,9 @@ from tests.easy import REPOSITORY, TINY, easy_store, killable_config, small_conf
 from tests.runs import assert_same_run, metrics_without_time, stop_at
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.data import Splits
+from torchreptile.environment import sittings
 from torchreptile.errors import RunError
+from torchreptile.learned import load_learned
 from torchreptile.trainer import stop_on_signals
 from torchreptile.training import resume, train
 
@@ -79,6 +81,28 @@ def test_other_images_are_refused_on_resuming(
         resume(tmp_path / "run")
     with pytest.raises(RunError, match="is not a run folder"):
         resume(tmp_path / "nowhere")
+
+
+def test_a_run_goes_on_where_it_is_told_to_and_keeps_all_places(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = small_config(outer_steps=6, execution="loop"), RunFolder(tmp_path / "run")
+    train(config, run.path, stop_at(2))
+    resume(run.path, stop_at(3))
+    assert "resumed" not in run.environment()  # the same place
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads + 1)
+    monkeypatch.setattr("sys.argv", ["reptile", "train", "--resume"])
+    resume(run.path, stop_at(4), computed_as=config.replace(execution="grouped", inner_lr=0.5))
+    first, second = sittings(run.environment())
+    assert (first["threads"], second["threads"]) == (threads, threads + 1)
+    assert second["command"] == "reptile train --resume"
+    assert run.config() == config.replace(execution="grouped")  # nothing of what is learned
+    assert load_learned(run.path).step == 4
+    run.env_file.write_text("{")
+    resume(run.path)
+    assert run.environment()["threads"] == threads + 1
+    assert load_checkpoint(run.last).config == run.config()
 
 
 def test_the_first_signal_asks_and_the_second_stops() -> None:

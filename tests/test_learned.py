@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.easy import TINY, small_config
+from tests.easy import TINY, load_tool, small_config
 from torchreptile.algorithms import MetaState, build_algorithm
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.data import Splits
 from torchreptile.errors import RunError
+from torchreptile.evaluation import evaluate
 from torchreptile.inner import InnerState
 from torchreptile.learned import Learned, load_learned, save_weights, shipped_weights, weights_card
 from torchreptile.outer_optimizer import OuterState
@@ -138,12 +139,16 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
         load_learned(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "cells"),
-    [("omniglot-5way", {("omniglot", 1), ("omniglot", 5)}), ("glyphs-5way", {("omniglot", 1)})],
-)
-def test_shipped_weights_are_small_whole_and_say_where_they_come_from(name: str, cells: set[tuple[str, int]]) -> None:
-    assert name in shipped_weights()
+# Of all shipped weights the cells that their cards must have, and the least accuracy in percent.
+SHIPPED = {
+    "omniglot-5way": ({("omniglot", "test", 1), ("omniglot", "test", 5)}, 95),
+    "glyphs-5way": ({("omniglot", "test", 1)}, 85),
+}
+
+
+@pytest.mark.parametrize("name", shipped_weights())
+def test_shipped_weights_are_small_whole_and_say_where_they_come_from(name: str) -> None:
+    cells, least = SHIPPED[name]
     learned = load_learned(name)
     assert learned.name == name
     assert learned.step == learned.config.outer.outer_steps or learned.config.outer.max_minutes
@@ -154,13 +159,30 @@ def test_shipped_weights_are_small_whole_and_say_where_they_come_from(name: str,
     card = weights_card(file)
     assert card["data"]["split_seed"] == learned.config.task.split_seed
     assert card["licence"].startswith("MIT")
-    measured = {(line["dataset"], line["shots"]) for line in card["results"] if line["split"] == "test"}
-    assert measured >= cells
-    assert {line["episodes"] for line in card["results"]} == {10_000}
+    assert {(line["dataset"], line["split"], line["shots"]) for line in card["results"]} >= cells
     for line in card["results"]:
+        assert line["episodes"] >= 1000
         for mode in ("transductive", "non_transductive"):
-            assert 85 < line[mode]["accuracy"] < 100
+            assert least < line[mode]["accuracy"] < 100
             assert 0 < line[mode]["ci95"] < 1
+
+
+def test_shipping_takes_the_evaluation_on_most_episodes_and_says_how_long_it_was_trained(
+    tmp_path: Path, easy_data: Splits
+) -> None:
+    tool, run = load_tool("ship_weights"), tmp_path / "run"
+    train(small_config(dataset="glyphs", outer_steps=2), run)
+    for episodes in (6, 4):
+        evaluate(run, episodes=episodes, device="cpu")
+    evaluate(run, "train", episodes=8, device="cpu")
+    tool.main(str(run), "small", "reptile train ...", tmp_path)
+    card = weights_card(tmp_path / "small.safetensors")
+    assert [(line["split"], line["episodes"]) for line in card["results"]] == [("test", 6)]
+    assert card["outer_steps_done"] == 2
+    assert load_learned(tmp_path / "small.safetensors").step == 2
+    (run / "last.pt").unlink()
+    with pytest.raises(RunError):
+        tool.main(str(run), "small", "reptile train ...", tmp_path)
 
 
 def test_weights_whose_second_moment_was_cut_are_refused_before_they_are_used(tmp_path: Path) -> None:

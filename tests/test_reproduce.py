@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -33,9 +34,9 @@ from torchreptile.reports.reproduced import to_markdown
 from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.reproduce.carrying_out import RESULT, carry_out
 from torchreptile.reproduce.experiment import Arm, Measurement
-from torchreptile.reproduce.findings import Finding, difference, findings, sweep
-from torchreptile.reproduce.overlap import SWEEPS, USUAL
-from torchreptile.reproduce.reproduced import Cell, Reproduced, Spread, Taken, read_reproduced
+from torchreptile.reproduce.findings import Finding, contrast, difference, findings, sweep
+from torchreptile.reproduce.overlap import IMAGES, SWEEPS, USUAL, points
+from torchreptile.reproduce.reproduced import Cell, Reproduced, Spread, TrainedArm, Wave, read_reproduced
 from torchreptile.training import train
 
 SMALL: dict[str, Any] = {
@@ -103,7 +104,7 @@ def test_combinations_have_disjoint_batches_and_as_many_steps_as_gradients() -> 
 
 def test_the_sweeps_change_one_setting_at_a_time() -> None:
     one = experiment("minibatch-overlap")
-    assert len({arm.name for arm in one.arms}) == len(one.arms) == 6 * 13
+    assert len({arm.name for arm in one.arms}) == len(one.arms) == 6 * (6 + 3) + 4 + 4
     assert {arm.config.method.foml_tail for arm in one.arms if arm.label.startswith("separate")} == {5}
     for setting, values in SWEEPS.items():
         assert float(getattr(USUAL.outer if setting == "outer_step_size" else USUAL.inner, setting)) in values
@@ -131,8 +132,8 @@ def test_unknown_names_are_refused_with_what_comes_close() -> None:
 
 def test_cells_are_those_of_the_runs(carried: tuple[Path, Reproduced]) -> None:
     out, reproduced = carried
-    assert [one.seed for one in reproduced.taken] == [0, 1]
-    for one in reproduced.taken:
+    assert [one.seed for one in reproduced.trainings] == [0, 1]
+    for one in reproduced.trainings:
         run = out / f"reptile-seed{one.seed}"
         assert one.config == RunFolder(run).config()
         assert one.outer_steps == load_checkpoint(run / "last.pt").step == 4
@@ -159,7 +160,7 @@ def test_what_is_there_is_not_done_again_which_is_said(
     again = carry_out(small_row(), out, seeds=1, device="cpu")
     assert again is not None
     assert f"measured before; without {out / RESULT}" in capsys.readouterr().err
-    assert [one.seed for one in again.taken] == [0, 1]  # a second seed is no less there for not being asked for
+    assert [one.seed for one in again.trainings] == [0, 1]  # a second seed is no less there for not being asked for
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")} == before
 
 
@@ -167,10 +168,10 @@ def test_other_classes_are_measured_beside_the_ones_before(carried: tuple[Path, 
     out, _ = carried
     both = carry_out(small_row(), out, seeds=1, split="val", quiet=True, device="cpu")
     assert both is not None
-    assert {(cell.split, cell.shots) for cell in both.taken[0].cells} == {
+    assert {(cell.split, cell.shots) for cell in both.trainings[0].cells} == {
         ("val", 1), ("val", 3), ("test", 1), ("test", 3),
     }  # fmt: skip
-    assert {cell.split for cell in both.taken[1].cells} == {"test"}
+    assert {cell.split for cell in both.trainings[1].cells} == {"test"}
 
 
 def test_other_episodes_are_measured_beside_the_ones_before_and_never_mixed_with_them(
@@ -190,7 +191,7 @@ def test_cells_of_other_weights_do_not_stay(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "reptile-seed0")
     again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")  # trained once more
     assert again is not None
-    assert {cell.split for cell in again.taken[0].cells} == {"test"}
+    assert {cell.split for cell in again.trainings[0].cells} == {"test"}
 
 
 def test_a_killed_training_goes_on_and_comes_to_the_same(carried: tuple[Path, Reproduced], tmp_path: Path) -> None:
@@ -201,10 +202,10 @@ def test_a_killed_training_goes_on_and_comes_to_the_same(carried: tuple[Path, Re
     (run / "env.json").unlink()  # killed right after config.json was written, too
     again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
     assert again is not None
-    assert [(cell.key, cell.mean) for cell in again.taken[0].cells] == [
-        (cell.key, cell.mean) for cell in whole.taken[0].cells
+    assert [(cell.key, cell.mean) for cell in again.trainings[0].cells] == [
+        (cell.key, cell.mean) for cell in whole.trainings[0].cells
     ]
-    assert again.taken[0].environment["threads"] >= 1
+    assert again.trainings[0].environment["threads"] >= 1
 
 
 def test_what_was_measured_before_a_kill_is_taken_up(tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_what_was_measured_before_a_kill_is_taken_up(tmp_path: Path) -> None:
     files[1].write_text("{")  # killed while it was written elsewhere: measured again
     again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
     assert again is not None
-    assert sorted(cell.seconds > 1000 for cell in again.taken[0].cells) == [False, False, True, True]
+    assert sorted(cell.seconds > 1000 for cell in again.trainings[0].cells) == [False, False, True, True]
 
 
 def test_other_settings_and_other_experiments_in_the_same_folder_are_refused(carried: tuple[Path, Reproduced]) -> None:
@@ -226,8 +227,13 @@ def test_other_settings_and_other_experiments_in_the_same_folder_are_refused(car
         carry_out(small_row(), out, quiet=True, device="cpu")
     same = carry_out(small_row(execution="auto"), out, seeds=1, quiet=True, device="cpu", execution="grouped")
     assert same is not None  # how it is computed is no part of what is learned
-    with pytest.raises(RunError, match=r"other settings \(inner_lr 0.001, not 0.5\); name another folder"):
+    with pytest.raises(RunError, match=r"other settings \(reptile-seed0: inner_lr 0.001, not 0.5\); name another"):
         carry_out(small_row(inner_lr=0.5), out, quiet=True, device="cpu")
+    elsewhere = carry_out(small_row(), out.parent / "elsewhere", seeds=1, quiet=True, device="cpu")
+    assert elsewhere is not None
+    shutil.rmtree(out.parent / "elsewhere" / "reptile-seed0")  # its result.json stays, which must not be mixed in
+    with pytest.raises(RunError, match=r"reptile-seed0: inner_lr 0.001, not 0.5\); name another folder"):
+        carry_out(small_row(inner_lr=0.5), out.parent / "elsewhere", quiet=True, device="cpu")
     with pytest.raises(RunError, match="holds omniglot-5way with --budget 1"):
         carry_out(small_row(), out, share=0.5, quiet=True, device="cpu")
     for damaged in ("{}", "[1]", '{"format": "torchreptile-result-1", "trainings": 3}'):
@@ -264,7 +270,7 @@ def test_a_failed_training_is_named_when_the_others_are_done(tmp_path: Path) -> 
     too_wide = replace(one.arms[0], name="wide", config=one.arms[0].config.replace(way=2000))
     with pytest.raises(RunError, match=r"wide-seed0: .* too few for 2000-way tasks"):
         carry_out(replace(one, arms=(too_wide, one.arms[0])), tmp_path, at_once=2, quiet=True, device="cpu")
-    assert [taken.arm for taken in read_reproduced(tmp_path / RESULT).taken] == ["reptile"]
+    assert [taken.arm for taken in read_reproduced(tmp_path / RESULT).trainings] == ["reptile"]
 
 
 def test_a_signal_saves_all_trainings_and_leaves_no_process(tmp_path: Path) -> None:
@@ -303,7 +309,12 @@ def is_there(pid: int) -> bool:
 # What is found, and shown.
 
 
-def taken(arm: Arm, accuracy: float, seed: int = 0, curve: list[float] | None = None) -> Taken:
+CELL = Cell(
+    "reptile", "omniglot", "test", 5, 5, "non_transductive", 0.8, 0.004, 1000, 5, 25, 0, "last", 1.0, "a processor"
+)
+
+
+def taken(arm: Arm, accuracy: float, seed: int = 0, curve: list[float] | None = None) -> TrainedArm:
     task = arm.config.task
     where = ("reptile", "omniglot", "test", task.way, task.shots)
     cells = [
@@ -312,7 +323,7 @@ def taken(arm: Arm, accuracy: float, seed: int = 0, curve: list[float] | None = 
     ]  # fmt: skip
     lines = [{"step": step, "val_non_transductive": value} for step, value in enumerate(curve or [])]
     environment = {"processor": "a processor", "threads": 1, "torch": "2", "gpu": None}
-    return Taken(arm.name, arm.label, arm.config.replace(seed=seed), 4, 10.0, environment, cells, lines)
+    return TrainedArm(arm.name, arm.label, arm.config.replace(seed=seed), 4, 10.0, environment, cells, lines)
 
 
 def made_up(name: str, accuracy_of: dict[str, float], seeds: int = 1) -> Reproduced:
@@ -336,37 +347,82 @@ def verdicts(found: list[Finding]) -> list[bool | None]:
 
 
 def test_findings_of_combinations_go_by_the_differences() -> None:
-    assert verdicts(findings(made_up("gradient-combinations", AS_PUBLISHED), "combinations")) == [True] * 4
-    other = AS_PUBLISHED | {"sum-of-2": 0.85, "last-of-1": 0.95, "sum-of-4": 0.7, "mean-of-2": 0.83}
+    assert verdicts(findings(made_up("gradient-combinations", AS_PUBLISHED), "combinations")) == [True] * 6
+    other = AS_PUBLISHED | {"sum-of-2": 0.85, "last-of-1": 0.95, "sum-of-4": 0.7, "mean-of-2": 0.84}
     found = findings(made_up("gradient-combinations", other), "combinations")
-    assert verdicts(found) == [False, None, False, False]
+    assert verdicts(found) == [False, None, False, False, False, False]
     assert "g2 has +0.0 ± 0.6 points more" in found[1].numbers
-    near = AS_PUBLISHED | {"last-of-1": 0.66, "sum-of-3": 0.832}
-    assert verdicts(findings(made_up("gradient-combinations", near), "combinations"))[:3] == [False, True, None]
+    near = AS_PUBLISHED | {"last-of-1": 0.66, "sum-of-3": 0.832, "last-of-4": 0.925}
+    found = findings(made_up("gradient-combinations", near), "combinations")
+    assert verdicts(found) == [False, True, True, None, None, True]
     assert findings(Reproduced("gradient-combinations", 1, [], []), "combinations") == []
 
 
 def overlapping(drop: float) -> dict[str, float]:
-    arms = experiment("minibatch-overlap").arms
-    late = [arm for arm in arms if arm.label == "shared tail, cycling" and
-            arm.config.inner.inner_steps * arm.config.inner.inner_batch > 100]  # fmt: skip
-    return {arm.name: 0.9 - drop for arm in late}
+    """Accuracies of the arms that show an image again to a shared tail, by cycling; by replacement half of it."""
+    found = {}
+    for arm in experiment("minibatch-overlap").arms:
+        seen = arm.config.inner.inner_steps * arm.config.inner.inner_batch
+        if arm.label.startswith("shared tail") and seen > IMAGES:
+            found[arm.name] = 0.9 - (drop if arm.label.endswith("cycling") else drop / 2)
+    return found
 
 
 def test_findings_of_overlap_go_by_the_sweeps() -> None:
-    assert verdicts(findings(made_up("minibatch-overlap", overlapping(0.3)), "overlap")) == [True] * 5
+    assert verdicts(findings(made_up("minibatch-overlap", overlapping(0.3)), "overlap")) == [True] * 10
     found = findings(made_up("minibatch-overlap", overlapping(0.0)), "overlap")
-    assert verdicts(found) == [None, None, True, True, None]
+    assert verdicts(found) == [None, None, True, True, None, None, True, True, None, None]
     part = made_up("minibatch-overlap", {})
-    assert findings(replace(part, taken=part.taken[:5]), "overlap") == []
-    lines = sweep(made_up("minibatch-overlap", {}), "inner_batch")
-    assert len(lines) == 6
-    assert all(list(points) == list(SWEEPS["inner_batch"]) for points in lines.values())
+    assert findings(replace(part, trainings=part.trainings[:5]), "overlap") == []
+    assert findings(replace(part, trainings=part.trainings[:-1]), "overlap") == []
+
+
+def test_sweeps_have_the_points_they_should() -> None:
+    for swept, values in SWEEPS.items():
+        lines = sweep(made_up("minibatch-overlap", {}), swept)
+        assert {line: list(its) for line, its in lines.items()} == {
+            line: its for (name, line), its in points().items() if name == swept
+        }
+        assert list(lines["shared tail, cycling"]) == list(values)
+    assert sorted(sweep(made_up("minibatch-overlap", {}), "outer_step_size")) == ["shared tail, cycling"]
+
+
+def test_seeds_are_compared_one_by_one() -> None:
+    """What a seed has in common with itself, its episodes above all, is no reason to doubt a difference."""
+    low = Spread.over([replace(CELL, seed=seed, mean=mean) for seed, mean in enumerate((0.80, 0.90, 0.70))])
+    high = Spread.over([replace(CELL, seed=seed, mean=mean) for seed, mean in enumerate((0.82, 0.91, 0.72))])
+    apart = difference(low, high)
+    assert apart.value == pytest.approx(0.05 / 3)
+    assert apart.margin == pytest.approx(4.30 * statistics.stdev([0.02, 0.01, 0.02]) / 3**0.5)
+    assert apart.more is True
+    assert contrast((1, high), (-1, high)).margin == 0
+    alone = difference(Spread.over([CELL]), Spread.over([replace(CELL, mean=0.81)]))
+    assert alone.margin == pytest.approx(math.hypot(0.004, 0.004))
+
+
+def test_findings_go_by_what_was_measured_on_most_episodes() -> None:
+    whole = made_up("gradient-combinations", AS_PUBLISHED)
+    few = [
+        replace(one, cells=[*one.cells, *(replace(cell, episodes=20, mean=0.5) for cell in one.cells)])
+        for one in whole.trainings
+    ]
+    both = replace(whole, trainings=few)
+    assert findings(both, "combinations") == findings(whole, "combinations")
+    first = [replace(one, cells=one.cells[::-1]) for one in few]
+    assert findings(replace(whole, trainings=first), "combinations") == findings(whole, "combinations")
+
+
+def test_a_cell_of_a_later_seed_is_not_lost() -> None:
+    arm = experiment("omniglot-5way").arms[0]
+    first, second = taken(arm, 0.8), taken(arm, 0.9, seed=1)
+    second = replace(second, cells=[*second.cells, replace(second.cells[0], split="val", mean=0.7)])
+    spreads = list(Reproduced("omniglot-5way", 1.0, [first, second], []).spreads())
+    assert [(cell.split, spread.seeds) for _, cell, spread in spreads] == [("test", 2), ("test", 2), ("val", 1)]
 
 
 def test_an_interval_is_over_episodes_or_seeds_whichever_is_wider() -> None:
     arm = experiment("gradient-combinations").arms[0]
-    cells = [taken(arm, accuracy).cells[1] for accuracy in (0.8, 0.9)]
+    cells = [taken(arm, accuracy, seed).cells[1] for seed, accuracy in enumerate((0.8, 0.9))]
     spread = Spread.over(cells)
     assert (spread.mean, spread.seeds) == (pytest.approx(0.85), 2)
     assert spread.ci95 == pytest.approx(0.004 / 2**0.5)
@@ -393,24 +449,30 @@ def test_results_are_drawn_and_tabulated(name: str) -> None:
 
 def test_a_row_stands_beside_what_was_published(carried: tuple[Path, Reproduced]) -> None:
     _, reproduced = carried
-    cells = [replace(cell, dataset="omniglot", way=5, mean=0.95, ci95=0.001) for cell in reproduced.taken[0].cells]
-    said = to_markdown(replace(reproduced, taken=[replace(reproduced.taken[0], cells=cells)]), small_row())
+    cells = [replace(cell, dataset="omniglot", way=5, mean=0.95, ci95=0.001) for cell in reproduced.trainings[0].cells]
+    said = to_markdown(replace(reproduced, trainings=[replace(reproduced.trainings[0], cells=cells)]), small_row())
     assert "| Reptile | 5-way 1-shot, test classes, not transductive | 95.00% ± 0.10 | 95.39% ± 0.09 | -0.39 |" in said
 
 
-def test_findings_of_waves_go_by_the_errors() -> None:
-    def with_errors(after: dict[str, float], before: float = 4.25, ci95: float = 0.01) -> Reproduced:
+def test_findings_of_waves_go_by_the_errors_and_what_is_said_before() -> None:
+    def with_errors(
+        after: dict[str, float], before: float = 4.25, ci95: float = 0.01, says: float = 0.001
+    ) -> Reproduced:
         its = []
         for arm in EXPERIMENTS["sine"].arms:
             one, errors = taken(arm, 0.0), {"mse_before": before, "mse": after[arm.name]}
             cells = [replace(one.cells[0], measure=name, mean=mean, ci95=ci95) for name, mean in errors.items()]
-            its.append(replace(one, cells=cells))
+            said = [says, -says] if arm.name == "joint" else [0.3, 0.3]
+            its.append(replace(one, cells=cells, waves=[Wave([0.0, 1.0], [0.0, 0.0], said, said, [], [])]))
         return Reproduced("sine", 1.0, its, [])
 
     learned = {"reptile": 0.1, "maml": 0.1, "joint": 3.7, "fresh": 2.7}
-    assert verdicts(findings(with_errors(learned), "waves")) == [True, True, True]
-    assert verdicts(findings(with_errors(learned | {"reptile": 1.0, "joint": 0.5}, before=3.0), "waves")) == [False] * 3
-    assert verdicts(findings(with_errors(learned, ci95=3.0), "waves")) == [None, None, None]
+    found = findings(with_errors(learned), "waves")
+    assert verdicts(found) == [True, True, True]
+    assert "is 0.001 (reptile 0.3, maml 0.3, fresh 0.3)" in found[1].numbers
+    other = with_errors(learned | {"reptile": 1.0, "joint": 0.5}, before=3.0, says=0.2)
+    assert verdicts(findings(other, "waves")) == [False] * 3
+    assert verdicts(findings(with_errors(learned, ci95=3.0), "waves")) == [None, True, None]
 
 
 def test_waves_are_drawn_from_the_file(tmp_path: Path) -> None:
@@ -418,6 +480,6 @@ def test_waves_are_drawn_from_the_file(tmp_path: Path) -> None:
     quick = sine.changed(lambda config: config.replace(outer_steps=2))
     reproduced = carry_out(replace(quick, arms=quick.arms[:3:2]), tmp_path, seeds=1, episodes=4, quiet=True)
     assert reproduced is not None
-    assert [len(one.by_step) for one in reproduced.taken] == [33, 33]
+    assert [len(one.by_step) for one in reproduced.trainings] == [33, 33]
     assert [its is None or not its for its in verdicts(findings(reproduced, "waves"))][:2] == [True, True]
     assert draw_reproduced(read_reproduced(tmp_path / RESULT), sine).startswith(b"\x89PNG")

@@ -11,7 +11,9 @@ from types import ModuleType
 import pytest
 
 from tests.easy import REPOSITORY, load_tool
-from torchreptile.errors import ConfigError, TorchReptileError
+from torchreptile.errors import ConfigError, RunError, TorchReptileError
+from torchreptile.reports.figures import draw_reproduced, is_drawn
+from torchreptile.reproduce import EXPERIMENTS
 from torchreptile.reproduce.reproduced import read_reproduced
 
 
@@ -32,12 +34,13 @@ def test_a_cell_shows_what_was_measured_and_what_was_not_the_published_training(
 ) -> None:
     whole = read_reproduced(REPOSITORY / "results" / "omniglot-5way.json")
     (tmp_path / "omniglot-5way.json").write_text(whole.to_json())
-    cells = [replace(cell, split="val", mean=0.9012, ci95=0.0014) for cell in whole.taken[0].cells]
-    part = replace(whole, share=0.25, taken=[replace(whole.taken[0], cells=cells)])
+    cells = [replace(cell, split="val", mean=0.9012, ci95=0.0014) for cell in whole.trainings[0].cells]
+    config = whole.trainings[0].config.replace(outer_steps=25_000)
+    part = replace(whole, share=0.25, trainings=[replace(whole.trainings[0], cells=cells, config=config)])
     (tmp_path / "omniglot-5way-0.25.json").write_text(part.to_json())
     lines = tables.cells_table(tables.kept(tmp_path), ["reptile"]).splitlines()
     line = next(line for line in lines if "Omniglot 5-way 1-shot" in line)
-    cell = next(cell for cell in whole.taken[0].cells if (cell.shots, cell.measure) == (1, "transductive"))
+    cell = next(cell for cell in whole.trainings[0].cells if (cell.shots, cell.measure) == (1, "transductive"))
     published, here = line.split("|")[2:4]
     assert published.strip() == "97.68% ± 0.04"
     its = f"{100 * cell.mean:.2f}% ± {100 * cell.ci95:.2f}"
@@ -48,17 +51,35 @@ def test_a_cell_shows_what_was_measured_and_what_was_not_the_published_training(
 
 def test_a_figure_does_not_count_as_a_row(tables: ModuleType, tmp_path: Path) -> None:
     row = read_reproduced(REPOSITORY / "results" / "omniglot-5way.json")
-    (tmp_path / "overlap.json").write_text(replace(row, name="minibatch-overlap").to_json())
+    arm = EXPERIMENTS["minibatch-overlap"].arms[0]
+    trained = replace(row.trainings[0], arm=arm.name, config=arm.config)
+    (tmp_path / "overlap.json").write_text(replace(row, name="minibatch-overlap", trainings=[trained]).to_json())
     assert tables.cells_table(tables.kept(tmp_path), None) == tables.cells_table([], None)
     (tmp_path / "other.json").write_text(replace(row, name="other").to_json())
     with pytest.raises(ConfigError, match="unknown experiment other"):
         tables.kept(tmp_path)
 
 
+def test_a_result_of_other_settings_is_refused(tables: ModuleType, tmp_path: Path) -> None:
+    row = read_reproduced(REPOSITORY / "results" / "omniglot-5way.json")
+    changed = replace(row.trainings[0], config=row.trainings[0].config.replace(inner_lr=0.5))
+    (tmp_path / "omniglot-5way.json").write_text(replace(row, trainings=[changed]).to_json())
+    with pytest.raises(RunError, match=r"other settings \(reptile-seed0: inner_lr 0.5, not 0.001\)"):
+        tables.kept(tmp_path)
+
+
+def test_a_picture_knows_its_result(tmp_path: Path) -> None:
+    row = read_reproduced(REPOSITORY / "results" / "omniglot-5way.json")
+    (tmp_path / "row.png").write_bytes(draw_reproduced(row, EXPERIMENTS[row.name]))
+    assert is_drawn(tmp_path / "row.png", row)
+    assert not is_drawn(tmp_path / "row.png", replace(row, share=0.5))
+    assert not is_drawn(tmp_path / "none.png", row)
+
+
 def test_a_changed_result_is_noticed(tables: ModuleType, tmp_path: Path) -> None:
     whole = read_reproduced(REPOSITORY / "results" / "omniglot-5way.json")
-    cells = [replace(cell, mean=0.9999) for cell in whole.taken[0].cells]
-    changed = replace(whole, taken=[replace(whole.taken[0], cells=cells)])
+    cells = [replace(cell, mean=0.9999) for cell in whole.trainings[0].cells]
+    changed = replace(whole, trainings=[replace(whole.trainings[0], cells=cells)])
     (tmp_path / "omniglot-5way.json").write_text(changed.to_json())
     for path, text in tables.rendered(tmp_path).items():
         assert text != path.read_text()

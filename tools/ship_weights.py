@@ -4,13 +4,13 @@
 
 COMMAND is what trained the run, as somebody else would type it. Writes torchreptile/weights/NAME.safetensors and
 NAME.json from the run's last checkpoint. The card's results are the run's own evaluations (eval-*.json) on classes it
-was not trained on, each with its split, so run `reptile evaluate RUN` first, with and without --shots.
+was not trained on, of each kind the one on most episodes, with its split; so run `reptile evaluate RUN` first, with and
+without --shots.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.errors import RunError, TorchReptileError
 from torchreptile.evaluation import MODES, Evaluation
 from torchreptile.learned import load_learned, save_weights
+from torchreptile.presets import PRESETS
 
 WEIGHTS = Path(__file__).parents[1] / "torchreptile" / "weights"
 LICENCES = {
@@ -54,15 +55,27 @@ def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
     return line
 
 
-def main(run: str, name: str, command: str) -> None:
-    """Write weights and card."""
+def evaluations(folder: RunFolder, step: int) -> list[Evaluation]:
+    """Of the run's weights on new classes; of those that differ in nothing else, the one on most episodes."""
+    found = [Evaluation.from_json(file.read_text()) for file in sorted(folder.path.glob("eval-*.json"))]
+    kept: dict[tuple[object, ...], Evaluation] = {}
+    for its in sorted(found, key=lambda its: its.config.evaluation.eval_episodes):
+        task, settings = its.config.task, its.config.evaluation
+        if its.split != "train" and its.step == step:
+            kept[task.dataset, its.split, task.way, task.shots, settings.eval_steps, settings.eval_batch] = its
+    return sorted(kept.values(), key=lambda its: (its.config.task.dataset, its.config.task.shots))
+
+
+def main(run: str, name: str, command: str, weights: Path = WEIGHTS) -> None:
+    """Write weights and card into the folder ``weights``."""
     folder = RunFolder(Path(run))
     learned, checkpoint = load_learned(run), load_checkpoint(folder.last)
-    found = [Evaluation.from_json(file.read_text()) for file in sorted(folder.path.glob("eval-*.json"))]
-    results = [result(e, name) for e in found if e.split != "train" and e.step == checkpoint.step]
+    results = [result(its, name) for its in evaluations(folder, checkpoint.step)]
     if not results:
         raise RunError(f"{run} has no evaluation of its last checkpoint on new classes; run `reptile evaluate {run}`")
-    task = learned.config.task
+    task, outer = learned.config.task, learned.config.outer
+    # A training limited by time has no length of its own; of any other it may be less than the published one.
+    as_published = PRESETS.get(f"{task.dataset}-{task.shots}shot-{task.way}way")
     card = {
         "data": {
             "dataset": task.dataset,
@@ -73,17 +86,24 @@ def main(run: str, name: str, command: str) -> None:
         "licence": LICENCES[task.dataset],
         "training": {
             "seed": learned.config.run.seed,
+            "published_outer_steps": as_published.config.outer.outer_steps
+            if as_published and not outer.max_minutes
+            else None,
             "hours": round(checkpoint.seconds / 3600, 2),
             "command": command,
-            "torch": json.loads(folder.env_file.read_text())["torch"],
+            "torch": folder.environment()["torch"],
         },
-        "results": sorted(results, key=lambda line: (line["dataset"], line["shots"])),
+        "results": results,
     }
-    save_weights(dataclasses.replace(learned, name=name), WEIGHTS / f"{name}.safetensors", card)
-    print(WEIGHTS / f"{name}.safetensors", (WEIGHTS / f"{name}.safetensors").stat().st_size, "bytes")
+    file = weights / f"{name}.safetensors"
+    save_weights(dataclasses.replace(learned, name=name), file, card)
+    print(file, file.stat().st_size, "bytes")
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        print("usage: python tools/ship_weights.py RUN NAME COMMAND", file=sys.stderr)
+        raise SystemExit(2)
     try:
         main(*sys.argv[1:])
     except TorchReptileError as error:

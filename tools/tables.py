@@ -1,10 +1,10 @@
-"""Render what is in results/ into README.md and docs/results.md (`make tables`).
+"""Render what is in results/ into README.md, docs/results.md and the pictures beside the results (`make tables`).
 
-    python tools/tables.py            # write both
+    python tools/tables.py            # write them
     python tools/tables.py --check    # say which of them is not what results/ holds, and exit with 1
 
-Every results/NAME.json is the result.json of a `reptile reproduce`, and results/NAME.png its picture if it has one.
-Cells that were never measured stay empty.
+Every results/NAME.json is the result.json of a `reptile reproduce`. Cells that were never measured stay empty. A result
+whose trainings are not what this version would run is refused.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchreptile.errors import TorchReptileError
-from torchreptile.files import write_text
+from torchreptile.errors import RunError, TorchReptileError
+from torchreptile.files import write_bytes, write_text
 from torchreptile.published import PUBLISHED, QUOTED
+from torchreptile.reports.figures import draw_reproduced, is_drawn
 from torchreptile.reports.recorded import SPLITS
 from torchreptile.reports.reproduced import MODES, measured_rows, shown, summary
 from torchreptile.reports.tables import table
@@ -27,7 +28,7 @@ from torchreptile.reproduce.rows import DATASETS, TITLES
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "results"
 BEGIN, END = "<!-- from results/ by `make tables` -->\n", "<!-- end -->\n"
-PAPER = ("reptile", "foml")  # whose rows the Reptile paper adds to the tables
+PAPER = ("reptile", "fomaml")  # the rows that the Reptile paper adds to the tables
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,26 @@ class Kept:
     result: Reproduced
 
     @property
+    def picture(self) -> Path:
+        """Beside it."""
+        return self.file.with_suffix(".png")
+
+    @property
     def experiment(self) -> Experiment:
         """Which it is of."""
         return EXPERIMENTS[self.result.name]
 
 
 def kept(folder: Path) -> list[Kept]:
-    """All results, in the order in which experiments are listed, full ones first."""
+    """All results, in the order in which experiments are listed, full ones first.
+
+    Raises:
+        TorchReptileError: one cannot be read, or was trained otherwise than its experiment says.
+    """
     found = [Kept(file, read_reproduced(file)) for file in sorted(folder.glob("*.json"))]
     for its in found:
-        experiment(its.result.name)  # refuses an unknown one
+        if departure := its.result.departure(experiment(its.result.name)):
+            raise RunError(f"{its.file} was trained with other settings ({departure})")
     order = list(EXPERIMENTS)
     return sorted(found, key=lambda its: (order.index(its.result.name), -its.result.share))
 
@@ -101,19 +112,24 @@ def page(results: Sequence[Kept]) -> str:
     """docs/results.md."""
     parts = [
         "# Results\n",
-        "What was run, by `reptile reproduce NAME`; made from [results/](../results) by `make tables`. ± is the 95% "
-        "confidence interval over episodes, of all seeds together. Published accuracies are on test classes, after the "
-        "whole training. [experiments.md](experiments.md) has what else was tried.\n",
+        "What was run, each with the commands below it; made from [results/](../results) by `make tables`. ± is the "
+        "95% confidence interval over episodes, of all seeds together; published margins are as their papers print "
+        "them. Published accuracies are on test classes, after the whole training. [experiments.md](experiments.md) "
+        "has what else was tried.\n",
     ]
     for its in results:
         share = "" if its.result.share == 1 else f", {100 * its.result.share:g}%"
         parts += [f"## {its.experiment.name}{share}\n", f"{its.experiment.what}. {its.experiment.source}.\n"]
-        if its.file.with_suffix(".png").is_file():
-            parts.append(f"![{its.experiment.what}](../results/{its.file.stem}.png)\n")
+        parts.append(f"![{its.experiment.what}](../results/{its.picture.name})\n")
         if its.experiment.kind != "overlap":  # which has more lines than anybody reads
             parts.append(table(*measured_rows(its.result, its.experiment)))
         parts.append(summary(its.result, its.experiment))
-    parts += ["## All published cells\n", "Empty: never run.\n", cells_table(results, None)]
+    parts += [
+        "## All published cells\n",
+        "An empty cell was never published, or never run by `reptile reproduce`; smaller trainings of all algorithms "
+        "are in [experiments.md](experiments.md).\n",
+        cells_table(results, None),
+    ]
     return "\n".join(parts)
 
 
@@ -133,12 +149,16 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python tools/tables.py [--check]", file=sys.stderr)
         return 2
     stale = {path: text for path, text in rendered().items() if not path.is_file() or path.read_text("utf-8") != text}
-    for path, text in stale.items():
-        if not arguments:
+    undrawn = [its for its in kept(RESULTS) if not is_drawn(its.picture, its.result)]
+    if not arguments:
+        for path, text in stale.items():
             write_text(path, text)
-        said = "not what results/ holds; make tables" if arguments else "written"
+        for its in undrawn:
+            write_bytes(its.picture, draw_reproduced(its.result, its.experiment))
+    said = "not what results/ holds; make tables" if arguments else "written"
+    for path in [*stale, *(its.picture for its in undrawn)]:
         print(f"{path.relative_to(REPOSITORY)}: {said}")
-    return 1 if arguments and stale else 0
+    return 1 if arguments and (stale or undrawn) else 0
 
 
 if __name__ == "__main__":

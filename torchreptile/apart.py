@@ -19,9 +19,9 @@ from torchreptile.training import resume, train
 
 
 def train_or_go_on(config: Config, folder: RunFolder, observer: Observer) -> Run:
-    """Train, or go on with the run that is there."""
+    """Train, or go on with the run that is there, on the device and with the data that ``config`` names."""
     there = folder.config_file.is_file()
-    return resume(folder.path, observer) if there else train(config, folder.path, observer)
+    return resume(folder.path, observer, computed_as=config) if there else train(config, folder.path, observer)
 
 
 def train_apart(config: Config, folder: RunFolder, quiet: bool = False) -> float | None:

@@ -23,6 +23,7 @@ import torch
 from torchreptile.algorithms import MetaState
 from torchreptile.config import Config
 from torchreptile.data.tables import Scale
+from torchreptile.environment import sittings
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import is_temporary, replacing, write_text
 from torchreptile.inner import InnerState
@@ -227,13 +228,8 @@ class RunFolder:
         """
         if not self.config_file.is_file():
             return
-        there = self.config().learning()
-        for name, wanted in config.learning().items():
-            if there[name] != wanted:
-                raise RunError(
-                    f"{self.path} was trained with other settings ({name} {there[name]}, not {wanted}); "
-                    "name another folder with --out"
-                )
+        if departure := self.config().departure(config):
+            raise RunError(f"{self.path} was trained with other settings ({departure}); name another folder with --out")
 
     def create(self, config: Config, environment: dict[str, Any]) -> None:
         """Write what the run is into the locked, empty folder.
@@ -248,6 +244,28 @@ class RunFolder:
             self.metrics_file.touch()
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written ({error.strerror}); name another folder") from error
+
+    def go_on(self, config: Config, environment: dict[str, Any]) -> None:
+        """Note with what, and where, a run that was begun goes on: env.json has every place it was computed at."""
+        if self.config() != config:
+            write_text(self.config_file, config.to_json() + "\n")
+        before = self.environment()
+        places = [{**its, "command": None} for its in sittings(before)]
+        if not before:  # killed just before it was written
+            before = environment
+        elif environment | {"command": None} != places[-1]:
+            before["resumed"] = [*before.get("resumed", []), environment]
+        else:
+            return
+        write_text(self.env_file, json.dumps(before, indent=2) + "\n")
+
+    def environment(self) -> dict[str, Any]:
+        """What env.json holds: command, versions and hardware; empty where there is none that can be read."""
+        try:
+            content = json.loads(self.env_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def config(self) -> Config:
         """The settings of the run, from config.json; should that be gone, from the last checkpoint.

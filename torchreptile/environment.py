@@ -34,6 +34,12 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
+def sittings(environment: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of a run's env.json each place it was computed at, the first one first."""
+    resumed = environment.get("resumed")
+    return [environment, *(resumed if isinstance(resumed, list) else [])]
+
+
 def _gpu(device: torch.device | None) -> str | None:
     if device is None:
         return torch.cuda.get_device_name() if torch.cuda.is_available() else None

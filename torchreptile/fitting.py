@@ -35,7 +35,9 @@ class Fitted:
     by_step: list[SquaredError]
 
 
-def fit_functions(learned: Learned, store: Store, functions: int, network: Network | None = None) -> Fitted:
+def fit_functions(
+    learned: Learned, store: Store, functions: int, network: Network | None = None, seed: int = 0
+) -> Fitted:
     """Draw functions from ``store`` and fit them as an evaluation does.
 
     Args:
@@ -43,6 +45,7 @@ def fit_functions(learned: Learned, store: Store, functions: int, network: Netwo
         store: of functions.
         functions: how many, at least 2.
         network: what the weights belong to, if not the one published.
+        seed: of what is drawn.
 
     Raises:
         DataError: tasks have too few points.
@@ -52,7 +55,7 @@ def fit_functions(learned: Learned, store: Store, functions: int, network: Netwo
     sampler = sampler_of(store, config.task.way, config.task.shots, config.evaluation.queries)
     algorithm = build_algorithm(config, store.image_shape, here, network=network, targets=store.targets)
     learned.require_fit(algorithm)
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(SEED + seed)
     episodes = sampler.sample(functions, generator)
     answered = answers_by_step(algorithm, learned.state, episodes, generator)
     errors = [SquaredError.over(scores(values, episodes.query_y)) for values in answered]

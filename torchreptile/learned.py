@@ -103,7 +103,7 @@ def load_learned(source: str | Path, device: torch.device | str = "cpu", checkpo
             raise RunError(f"{path} has no best.pt: it has no validation classes, or measured none yet; take the last")
         file = folder.best if checkpoint == "best" else folder.last
         kept = load_checkpoint(file, device)
-        if kept.config != config:
+        if kept.config.learning() != config.learning():
             raise RunError(f"{file} is not of this run: its settings are not those of {folder.config_file}")
         return Learned(path.name, kept.config, kept.state, kept.step, path, kept.data, kept.scale)
     if path.suffix == ".safetensors" and path.is_file():

@@ -89,6 +89,7 @@ def _maml(config: Config) -> dict[str, Any]:
         "inner_steps": steps,
         "eval_steps": eval_steps,
         "eval_batch": 0,
+        "queries": task.shots,  # in evaluation as many as there are shots
         "outer_steps": 60_000,
         "meta_batch": meta_batch,
         "outer_optimizer": "adam",
@@ -132,7 +133,9 @@ def _pretrained(config: Config) -> dict[str, Any]:
     """Chen et al. 2019 and its code: mini-batches of 16 images, Adam at 1e-3, 5 passes over Omniglot's training images
     and 400 over mini-ImageNet's; in a task 100 passes of SGD at 0.01 over the support set, 4 images at a time."""
     task = config.task
-    return {
+    # Their Omniglot is divided as Vinyals et al. divide it, so that 5 passes are over 4,112 classes.
+    division = {"split_scheme": "vinyals"} if task.dataset == "omniglot" else {}
+    return division | {
         "train_way": 16, "train_shots": 1, "meta_batch": 1,
         "outer_optimizer": "adam", "outer_step_size": 1e-3, "outer_step_size_final": 1e-3,
         "outer_steps": 960_000 if _large_images(config) else 25_700,

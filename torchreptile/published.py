@@ -1,13 +1,13 @@
 """The published accuracies, and where they stand.
 
-Sources: [Reptile] Nichol, Achiam, Schulman 2018, arXiv 1803.02999, tables 1 and 2 (first-order MAML as [MAML] or
-[Reptile] ran it); [MAML] Finn, Abbeel, Levine 2017, arXiv 1703.03400, table 1; [Meta-SGD] Li, Zhou, Chen, Li 2017,
-arXiv 1707.09835, tables 2 and 3 (also of all others at mini-ImageNet 20-way); [Matching Networks] Vinyals et
-al. 2016, arXiv 1606.04080, table 1, and on mini-ImageNet's usual split [Meta-LSTM]; [Prototypical Networks] Snell,
-Swersky, Zemel 2017, arXiv 1703.05175, tables 1 and 2; [Baselines] Chen et al. 2019, arXiv 1904.04232, table 2 (Conv-4)
-and, on Omniglot, the appendix; [MANN] Santoro et al. 2016, arXiv 1605.06065, table 1; [Meta-LSTM] Ravi and Larochelle,
-ICLR 2017, table 1; [ANIL] Raghu, Raghu, Bengio, Vinyals 2020, arXiv 1909.09157, table 2, whose margins are standard
-deviations over three trainings.
+Sources: [Reptile] Nichol, Achiam, Schulman 2018, arXiv 1803.02999, tables 1 and 2 (first-order MAML too, by MAML's own
+code; of first-order MAML in Reptile's frame, ``foml``, nothing was published); [MAML] Finn, Abbeel, Levine 2017, arXiv
+1703.03400, table 1; [Meta-SGD] Li, Zhou, Chen, Li 2017, arXiv 1707.09835, tables 2 and 3 (also of all others at
+mini-ImageNet 20-way); [Matching Networks] Vinyals et al. 2016, arXiv 1606.04080, table 1, and on mini-ImageNet's usual
+split [Meta-LSTM]; [Prototypical Networks] Snell, Swersky, Zemel 2017, arXiv 1703.05175, tables 1 and 2; [Baselines]
+Chen et al. 2019, arXiv 1904.04232, table 2 (Conv-4) and, on Omniglot, the appendix; [MANN] Santoro et al. 2016, arXiv
+1605.06065, table 1; [Meta-LSTM] Ravi and Larochelle, ICLR 2017, table 1; [ANIL] Raghu, Raghu, Bengio, Vinyals 2020,
+arXiv 1909.09157, table 2, whose margins are standard deviations over three trainings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Published:
     """A published accuracy.
 
     Attributes:
-        accuracy, margin: percent, with the margin as printed in the source; None if it prints none.
+        accuracy, margin: percent, with the margin as printed in the source; None if it prints none, or is not known.
         source: where it stands.
     """
 
@@ -65,12 +65,6 @@ PUBLISHED: dict[tuple[str, str, int, int, bool], Published] = {
     ("reptile", "mini-imagenet", 5, 1, True): Published(49.97, 0.32, REPTILE_MINI_SOURCE),
     ("reptile", "mini-imagenet", 5, 5, False): Published(62.74, 0.37, REPTILE_MINI_SOURCE),
     ("reptile", "mini-imagenet", 5, 5, True): Published(65.99, 0.58, REPTILE_MINI_SOURCE),
-    ("foml", "mini-imagenet", 5, 1, True): Published(48.07, 1.75, REPTILE_MINI_SOURCE),
-    ("foml", "mini-imagenet", 5, 5, True): Published(63.15, 0.91, REPTILE_MINI_SOURCE),
-    ("foml", "omniglot", 5, 1, True): Published(98.3, 0.5, REPTILE_SOURCE),
-    ("foml", "omniglot", 5, 5, True): Published(99.2, 0.2, REPTILE_SOURCE),
-    ("foml", "omniglot", 20, 1, True): Published(89.4, 0.5, REPTILE_SOURCE),
-    ("foml", "omniglot", 20, 5, True): Published(97.9, 0.1, REPTILE_SOURCE),
     ("maml", "omniglot", 5, 1, True): Published(98.7, 0.4, MAML_SOURCE),
     ("maml", "omniglot", 5, 5, True): Published(99.9, 0.1, MAML_SOURCE),
     ("maml", "omniglot", 20, 1, True): Published(95.8, 0.3, MAML_SOURCE),

@@ -132,7 +132,7 @@ class Trainer:
         """
         path, folder = self.folder.path, self.folder
         checkpoint = load_checkpoint(folder.last, self.device)
-        if checkpoint.config != self.config:
+        if checkpoint.config.learning() != self.config.learning():
             raise RunError(f"{folder.config_file} is not what {path} was trained with; settings of a run cannot change")
         state, begun = checkpoint.state, self.algorithm.begin(self.config.run.seed)
         if not self.algorithm.fits(state.params):
@@ -147,7 +147,7 @@ class Trainer:
             raise RunError(f"{folder.last} is damaged: what its optimisers remember does not fit its weights")
         if shapes(state.averages) != shapes(begun.averages):
             raise RunError(f"{folder.last} is damaged: its averages do not fit its weights")
-        return checkpoint
+        return replace(checkpoint, config=self.config)  # where and how to compute may be new
 
     def run(self, start: Checkpoint) -> Run:
         """Train from ``start`` to the end, or until told to stop."""

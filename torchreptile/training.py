@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 from torchreptile.checkpoint import RunFolder, checkpoint_bytes, load_checkpoint, save_checkpoint
 from torchreptile.config import Config
 from torchreptile.environment import environment
-from torchreptile.files import write_text
 from torchreptile.models import Network
 from torchreptile.observers import Observer
 from torchreptile.processes import Processes, joined
@@ -58,35 +56,45 @@ def train(
 
 
 def resume(
-    out: Path | str, observer: Observer | None = None, tensorboard: bool = False, network: Network | None = None
+    out: Path | str,
+    observer: Observer | None = None,
+    tensorboard: bool = False,
+    network: Network | None = None,
+    computed_as: Config | None = None,
 ) -> Run:
     """Go on with a run that was stopped, exactly as if it had not been.
 
     Args:
         out: its folder; of several processes, rank 0 alone needs to have it.
         observer, tensorboard, network: as for :func:`train`.
+        computed_as: whose device, execution and data_root to go on with; the run's own by default. Another device or
+            execution rounds otherwise.
 
     Raises:
         RunError: no such run, or it was trained on other images, or with another network.
     """
     with joined() as processes:
-        return _resume(RunFolder(Path(out)), processes, observer, tensorboard, network)
+        return _resume(RunFolder(Path(out)), processes, observer, tensorboard, network, computed_as)
 
 
 def _resume(
-    folder: RunFolder, processes: Processes, observer: Observer | None, tensorboard: bool, network: Network | None
+    folder: RunFolder,
+    processes: Processes,
+    observer: Observer | None,
+    tensorboard: bool,
+    network: Network | None,
+    computed_as: Config | None = None,
 ) -> Run:
     if processes.rank > 0:
         content = processes.from_first(b"")
         config = Config.from_json(content.decode())
         trainer = Trainer(config, folder, observer, tensorboard, processes, network)
         return trainer.run(load_checkpoint(io.BytesIO(processes.from_first(b"")), trainer.device))
-    config = folder.config()
+    config = folder.config() if computed_as is None else folder.config().computed_as(computed_as)
     processes.from_first(config.to_json().encode())
     with folder.locked():
         trainer = Trainer(config, folder, observer, tensorboard, processes, network)
-        if not folder.env_file.is_file():  # killed just before it was written
-            write_text(folder.env_file, json.dumps(environment(trainer.device), indent=2) + "\n")
+        folder.go_on(config, environment(trainer.device))
         start = trainer.last() if folder.begun() else trainer.beginning()
         processes.from_first(checkpoint_bytes(start) if processes.size > 1 else b"")
         return trainer.run(start)

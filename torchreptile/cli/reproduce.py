@@ -14,8 +14,8 @@ from torchreptile.errors import ConfigError
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Reproduce a row of the papers' tables, or a figure of the Reptile paper: train with exactly the published
-    settings, measure, and put it beside what was published. Stopped or killed, the same command goes on.
+    """Reproduce a row of the papers' tables, or a figure of the Reptile paper: train with the
+    published settings, measure, and put it beside what was published. Stopped or killed, the same command goes on.
     """
 
     experiment: Annotated[Positional[str], arg(metavar="NAME")] = ""
@@ -30,7 +30,7 @@ class Reproduce:
     split: Literal["train", "val", "test"] = "test"
     """Which classes to measure on. Asked again with another split, the same trainings are measured on that too."""
     episodes: int = 0
-    """Episodes of each measurement; 0 for 10,000 of a table row as published, and 1,000 or 2,000 of a figure."""
+    """Episodes of each measurement; 0 for 10,000 of a table row, and 1,000 or 2,000 of a figure."""
     out: Path | None = None
     """Folder for the run folders and result.json, result.md, result.png; by default runs/reproduce-NAME, which is gone
     on with where it is there."""

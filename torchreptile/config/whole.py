@@ -15,6 +15,7 @@ from torchreptile.config.task import TaskConfig
 from torchreptile.errors import ConfigError
 
 MEASUREMENTS = 20  # of a run, where nobody says
+WHERE = ("device", "execution", "data_root")  # settings that say where and how, and nothing of what is learned
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,20 @@ class Config:
     def learning(self) -> dict[str, Any]:
         """Those by name that decide what is learned: not where the data lie, nor what computes, nor on how many
         episodes it is measured in the end."""
-        apart = ("device", "execution", "data_root", "eval_episodes")
-        return {name: value for name, value in self.by_name().items() if name not in apart}
+        return {name: value for name, value in self.by_name().items() if name not in (*WHERE, "eval_episodes")}
+
+    def departure(self, wanted: Config) -> str:
+        """A setting that makes it learn otherwise than ``wanted``, for people; empty where there is none."""
+        theirs = wanted.learning()
+        for name, value in self.learning().items():
+            if theirs[name] != value:
+                return f"{name} {value}, not {theirs[name]}"
+        return ""
+
+    def computed_as(self, other: Config) -> Config:
+        """These settings, with the data read and the numbers computed where and how ``other`` says."""
+        its = other.by_name()
+        return self.replace(**{name: its[name] for name in WHERE})
 
     def to_json(self) -> str:
         """The settings as indented JSON."""

@@ -181,13 +181,13 @@ def _width(metrics: Sequence[dict[str, Any]]) -> float:
     return 1.8 if len(metrics) <= 10 * MARKED_UP_TO else 1.0
 
 
-def png_of(figure: Figure, ink: Ink) -> bytes:
-    """The finished figure as a PNG file."""
+def png_of(figure: Figure, ink: Ink, notes: dict[str, str] | None = None) -> bytes:
+    """The finished figure as a PNG file, with ``notes`` as its text chunks."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
     with io.BytesIO() as file:
-        figure.savefig(file, format="png", facecolor=ink.paper)
+        figure.savefig(file, format="png", facecolor=ink.paper, metadata=notes)
         return file.getvalue()
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from torchreptile.reports.curves import DPI, LIGHT, png_of, style
 from torchreptile.reports.recorded import SPLITS
@@ -12,7 +16,7 @@ from torchreptile.reports.reproduced import place, share_in_words
 from torchreptile.reproduce.combinations import LARGEST
 from torchreptile.reproduce.experiment import Experiment, Kind
 from torchreptile.reproduce.findings import COMPARED, sweep
-from torchreptile.reproduce.overlap import DRAWN, METHODS, SWEEPS, usual
+from torchreptile.reproduce.overlap import DRAWN, ELSEWHERE, METHODS, SWEEPS, usual
 from torchreptile.reproduce.reproduced import Reproduced, pooled
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+RESULT_CHUNK = "result"
 NAMES = {
     "inner_steps": "inner steps",
     "inner_batch": "images in an inner mini-batch",
@@ -32,11 +37,23 @@ def draw_reproduced(reproduced: Reproduced, experiment: Experiment) -> bytes:
     """The picture of an experiment.
 
     Returns:
-        A PNG file.
+        A PNG file, which says of what result it is: see :func:`is_drawn`.
     """
-
     figure = _DRAWN[experiment.kind](reproduced, experiment)
-    return png_of(figure, LIGHT)
+    return png_of(figure, LIGHT, {RESULT_CHUNK: _fingerprint(reproduced)})
+
+
+def is_drawn(picture: Path, reproduced: Reproduced) -> bool:
+    """Whether that file is the picture of this very result."""
+    try:
+        with Image.open(picture) as image:
+            return bool(image.info.get(RESULT_CHUNK) == _fingerprint(reproduced))
+    except OSError:
+        return False
+
+
+def _fingerprint(reproduced: Reproduced) -> str:
+    return hashlib.sha256(reproduced.to_json().encode()).hexdigest()
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -47,7 +64,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def _titled(figure: Figure, reproduced: Reproduced, title: str, note: str = "") -> None:
     """A line that says what it is, and one that says of how much training."""
-    seeds = len({one.seed for one in reproduced.taken})
+    seeds = len({one.seed for one in reproduced.trainings})
     notes = [f"{seeds} seed{'s' * (seeds > 1)}", *([note] if note else [])]
     notes += [share] if (share := share_in_words(reproduced)) else []
     figure.suptitle(f"{title}\n{'; '.join(notes)}", x=0.01, ha="left", fontsize=11, color=LIGHT.text)
@@ -55,7 +72,7 @@ def _titled(figure: Figure, reproduced: Reproduced, title: str, note: str = "") 
 
 def _band(reproduced: Reproduced) -> str:
     """What a band is, where there are any."""
-    return "bands from the lowest to the highest" if len({one.seed for one in reproduced.taken}) > 1 else ""
+    return "bands from the lowest to the highest" if len({one.seed for one in reproduced.trainings}) > 1 else ""
 
 
 def _line_over_seeds(
@@ -91,9 +108,13 @@ def _row(reproduced: Reproduced, experiment: Experiment) -> Figure:
             capsize=3,
             label=what,
         )
-    axes.set_yticks(range(len(its)), [place(cell) for cell, _ in its])
+    several = len({cell.episodes for cell, _ in its}) > 1
+    axes.set_yticks(
+        range(len(its)),
+        [place(cell) + (f",\n{cell.episodes:,} episodes" if several else "") for cell, _ in its],
+    )
     axes.set_ylim(len(its) - 0.5, -0.5)
-    axes.set_xlabel("accuracy in percent, 95% CI")
+    axes.set_xlabel("accuracy in percent; here with its 95% CI, published with the margin that was printed")
     style(axes, LIGHT)
     axes.legend(frameon=False, fontsize=10, labelcolor=LIGHT.text)
     _titled(figure, reproduced, experiment.what, "published: test classes")
@@ -118,7 +139,9 @@ def _combinations(reproduced: Reproduced, experiment: Experiment) -> Figure:
     style(axes, LIGHT)
     figure.legend(loc="outside right center", frameon=False, fontsize=10, labelcolor=LIGHT.text)
     title = f"Combinations of the first {LARGEST} inner gradients, 5-shot 5-way Omniglot"
-    _titled(figure, reproduced, title, _band(reproduced))
+    episodes = reproduced.trainings[0].config.run.monitor_episodes
+    note = f"the same {episodes} episodes at every point"
+    _titled(figure, reproduced, title, "; ".join(filter(None, [note, _band(reproduced)])))
     return figure
 
 
@@ -144,7 +167,8 @@ def _overlap(reproduced: Reproduced, experiment: Experiment) -> Figure:
                     label=f"{method}, {drawn}",
                 )
         axes.axvline(usual(setting), color=LIGHT.faint, linewidth=5, zorder=0)
-        axes.set_xlabel(NAMES[setting])
+        elsewhere = "".join(f",\n{value:g} {NAMES[name]}" for name, value in ELSEWHERE.get(setting, {}).items())
+        axes.set_xlabel(NAMES[setting] + elsewhere)
         if setting == "outer_step_size":
             axes.set_xscale("log", base=2)
             axes.set_xticks(SWEEPS[setting], [f"{value:g}" for value in SWEEPS[setting]])
@@ -155,7 +179,7 @@ def _overlap(reproduced: Reproduced, experiment: Experiment) -> Figure:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10, labelcolor=LIGHT.text
     )
-    title = "Overlapping mini-batches, 5-shot 5-way Omniglot; each setting swept with the others at the grey line"
+    title = "Overlapping mini-batches, 5-shot 5-way Omniglot; each setting swept, the others at their grey lines"
     _titled(figure, reproduced, title)
     return figure
 
@@ -200,7 +224,9 @@ def _waves(reproduced: Reproduced, experiment: Experiment) -> Figure:
     axes.set_ylabel("mean squared error")
     style(axes, LIGHT)
     lower.legend(loc="outside right center", frameon=False, fontsize=10, labelcolor=LIGHT.text)
-    title = "Sine waves from 10 points: two of them, and the error over others than the table's"
+    title = (
+        "Sine waves from 10 points: two of them fitted, and the error by inner step (of other waves than the table's)"
+    )
     _titled(figure, reproduced, title, "bands: 95% CI over waves")
     return figure
 

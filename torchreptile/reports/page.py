@@ -13,6 +13,7 @@ from typing import Any
 from torchreptile.config import Config
 from torchreptile.data import ImageStore
 from torchreptile.data.splits import Split
+from torchreptile.environment import sittings
 from torchreptile.errors import DataError, RunError
 from torchreptile.evaluation import Evaluation, split_store
 from torchreptile.files import write_bytes, write_text
@@ -101,7 +102,7 @@ def report(run: str | Path, network: Network | None = None, out: str | Path | No
         functions=_functions(learned, evaluations, network) if config.task.regression else None,
         preset=_preset(config),
         settings=_settings(config),
-        environment={name: words_of(value) for name, value in recorded.environment.items()},
+        environment=_environment(recorded.environment),
         mode_words=MODE_WORDS,
         measure="Mean squared error" if config.task.regression else "Accuracy",
         task=config.task,
@@ -304,6 +305,16 @@ def _settings(config: Config) -> list[dict[str, Any]]:
         rows = [(key, words_of(value), value != usual[key], words_of(usual[key])) for key, value in own.items()]
         groups.append({"title": title, "rows": rows})
     return groups
+
+
+def _environment(environment: dict[str, Any]) -> dict[str, str]:
+    """What env.json holds, for people; what changed when the run went on, one after the other."""
+    its = sittings(environment)
+    return {
+        name: "; then ".join(dict.fromkeys(words_of(one.get(name)) for one in its))
+        for name in environment
+        if name != "resumed"
+    }
 
 
 def words_of(value: Any) -> str:

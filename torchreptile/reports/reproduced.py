@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from torchreptile.environment import sittings
 from torchreptile.progress import duration
 from torchreptile.reports.recorded import SPLITS
 from torchreptile.reports.tables import table
@@ -25,7 +26,7 @@ def summary(reproduced: Reproduced, experiment: Experiment) -> str:
     """What was found, as a table, and how it was done, as a list."""
     found = findings(reproduced, experiment.kind)
     rows = [(its.what, "published" if its.published else "seen here", its.verdict, its.numbers) for its in found]
-    seeds = len({one.seed for one in reproduced.taken})
+    seeds = len({one.seed for one in reproduced.trainings})
     between = "" if seeds > 1 else "; one training each, so what another seed would change is not in them"
     parts = [table(("", "", "here", f"differences ± 95%{between}"), rows)] if rows else []
     return "\n".join([*parts, how(reproduced)])
@@ -33,17 +34,17 @@ def summary(reproduced: Reproduced, experiment: Experiment) -> str:
 
 def how(reproduced: Reproduced) -> str:
     """The commands, the share of the published training, time and hardware, as a list."""
-    taken = reproduced.taken
-    seeds = sorted({one.seed for one in taken})
-    steps = sorted({one.outer_steps for one in taken if one.config.method.algorithm != "scratch"})
+    trainings = reproduced.trainings
+    seeds = sorted({one.seed for one in trainings})
+    steps = sorted({one.outer_steps for one in trainings if one.config.method.algorithm != "scratch"})
     share = share_in_words(reproduced)
     lines = [
         *(f"`{command}`" for command in reproduced.commands),
         f"outer steps: {' or '.join(f'{its:,}' for its in steps)}" + (f", {share}" if share else ""),
-        f"seeds: {', '.join(map(str, seeds))}; {len(taken)} training{'s' * (len(taken) > 1)}, "
-        f"{duration(sum(one.seconds for one in taken))} of training in all",
-        *_each("trained on ", (hardware(one.environment) for one in taken)),
-        *_each("measured on ", (cell.hardware for one in taken for cell in one.cells)),
+        f"seeds: {', '.join(map(str, seeds))}; {len(trainings)} training{'s' * (len(trainings) > 1)}, "
+        f"{duration(sum(one.seconds for one in trainings))} of training in all",
+        *_each("trained on ", (hardware(its) for one in trainings for its in sittings(one.environment))),
+        *_each("measured on ", (cell.hardware for one in trainings for cell in one.cells)),
         *([reproduced.note] if reproduced.note else []),
     ]
     return "\n".join(f"- {line}" for line in lines) + "\n"
@@ -57,7 +58,7 @@ def share_in_words(reproduced: Reproduced) -> str:
     """Of the published outer steps, for people; empty for all of them."""
     if reproduced.share == 1:
         return ""
-    outers = [one.config.outer for one in reproduced.taken]
+    outers = [one.config.outer for one in reproduced.trainings]
     annealed = all(its.outer_step_size_final < its.outer_step_size for its in outers if its.outer_steps > 1)
     return f"{100 * reproduced.share:g}% of the published outer steps" + (", annealed to the end" if annealed else "")
 
@@ -68,24 +69,30 @@ def measured_rows(reproduced: Reproduced, experiment: Experiment) -> tuple[list[
     several = any(spread.seeds > 1 for _, _, spread in spreads)
     is_row = experiment.kind == "row"  # a figure has other trainings than the table row of the same cells
     rows: list[tuple[str, ...]] = []
-    for taken, cell, spread in spreads:
+    for trained, cell, spread in spreads:
         between = [_alone(cell, spread.between)] if several else []
-        beside: tuple[str, ...] = ()
-        if is_row:
-            its = cell.published
-            beside = ("", "") if its is None else (str(its), f"{100 * spread.mean - its.accuracy:+.2f}")
         counts = (f"{cell.episodes:,}", str(spread.seeds))
-        rows.append((taken.label, place(cell), shown(cell, spread), *between, *beside, *counts))
+        beside = _beside(cell, spread) if is_row else ()
+        rows.append((trained.label, place(cell), shown(cell, spread), *between, *beside, *counts))
     head = ["", "measured", "here, 95% CI", *(["sd between seeds"] if several else [])]
     head += ["published (test classes)", "difference"] if is_row else []
     return [*head, "episodes", "seeds"], rows
+
+
+def _beside(cell: Cell, spread: Spread) -> tuple[str, str]:
+    """What was published for it, and the difference, which says nothing of other classes."""
+    published = cell.published
+    if published is None:
+        return "", ""
+    return str(published), f"{100 * spread.mean - published.accuracy:+.2f}" if cell.split == "test" else ""
 
 
 def place(cell: Cell) -> str:
     """Which cell, for people."""
     if cell.measure in ERRORS:
         return f"mean squared error {ERRORS[cell.measure]}"
-    return f"{cell.way}-way {cell.shots}-shot, {SPLITS[cell.split]} classes, {MODES.get(cell.measure, cell.measure)}"
+    what = f"{cell.way}-way {cell.shots}-shot" + (", fine-tuned" if cell.finetune_steps else "")
+    return f"{what}, {SPLITS[cell.split]} classes, {MODES.get(cell.measure, cell.measure)}"
 
 
 def shown(cell: Cell, spread: Spread) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torchreptile.config import Config
+from torchreptile.environment import sittings
 from torchreptile.evaluation import Evaluation
 from torchreptile.progress import duration
 from torchreptile.reports.recorded import SPLITS, Recorded
@@ -129,8 +130,9 @@ def differences(configs: Sequence[Config]) -> list[tuple[str, list[str]]]:
 
 
 def hardware(environment: dict[str, Any]) -> str:
-    """The GPU or the processor."""
-    return str(environment.get("gpu") or environment.get("processor") or environment.get("machine") or "")
+    """The GPU or the processor; of a run that went on elsewhere all of them."""
+    places = (its.get("gpu") or its.get("processor") or its.get("machine") or "" for its in sittings(environment))
+    return ", then ".join(dict.fromkeys(map(str, places)))
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

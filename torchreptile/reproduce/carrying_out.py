@@ -22,7 +22,7 @@ from torchreptile.jobs import Job, do_jobs
 from torchreptile.progress import ManyBar
 from torchreptile.reproduce.experiment import Experiment
 from torchreptile.reproduce.piece import Piece
-from torchreptile.reproduce.reproduced import Reproduced, Taken, read_reproduced
+from torchreptile.reproduce.reproduced import Cell, Reproduced, TrainedArm, read_reproduced
 from torchreptile.results import ERRORS, Accuracy, SquaredError
 
 RESULT = "result.json"
@@ -69,7 +69,7 @@ def carry_out(
     """
     at_least(0, seeds=seeds, at_once=at_once)
     if episodes < 0 or episodes == 1:
-        raise ConfigError(f"episodes is {episodes}; it must be at least 2, or 0 for as many as published")
+        raise ConfigError(f"episodes is {episodes}; it must be at least 2, or 0 for as many as usual")
     asked = experiment.shortened(share).changed(
         lambda config: config.replace(device=device, execution=execution, data_root=data_root)
     )
@@ -91,7 +91,7 @@ def carry_out(
     # Not fewer where fewer trainings are left: the number of threads decides how sums are rounded.
     at_once = min(at_once or (threads if choose_device(device).type == "cpu" else 1), len(pieces))
     with RunFolder(out).locked(make=True):
-        kept = _Kept(out, asked, share)
+        kept = _Kept(out, experiment, share)
         for piece in pieces:
             piece.folder.require_same(piece.config)
         missing = [piece for piece in pieces if not kept.has(piece)]
@@ -113,9 +113,9 @@ def _do(pieces: Sequence[Piece], kept: _Kept, at_once: int, threads: int, quiet:
             bar.told(number, said)
 
     def done(number: int, answer: str) -> None:
-        taken = Taken.of_content(json.loads(answer))
-        kept.add(taken)
-        bar.finished(number, f"{taken.label}, seed {taken.seed}: {_first_cell(taken)}")
+        trained = TrainedArm.of_content(json.loads(answer))
+        kept.add(trained)
+        bar.finished(number, f"{trained.label}, seed {trained.seed}: {_main_cell(trained)}")
 
     works = [piece.training + piece.measuring for piece in pieces]
     with ManyBar(Console(stderr=True, quiet=quiet), works, shown=not alone) as bar:
@@ -126,57 +126,66 @@ def _do(pieces: Sequence[Piece], kept: _Kept, at_once: int, threads: int, quiet:
 class _Kept:
     """What an experiment came to so far, in its folder."""
 
-    def __init__(self, out: Path, asked: Experiment, share: float) -> None:
+    def __init__(self, out: Path, experiment: Experiment, share: float) -> None:
         """Read what earlier calls left.
 
         Raises:
-            RunError: the file is damaged, or of another experiment.
+            RunError: the file is damaged, of another experiment, or of other settings.
         """
-        self._out, self._asked, self._share = out, asked, share
+        self._out, self._experiment, self._share = out, experiment, share
         self._commands: list[str] = []
-        self._taken: dict[tuple[str, int], Taken] = {}
+        self._trained: dict[tuple[str, int], TrainedArm] = {}
         if not (out / RESULT).is_file():
             return
         before = read_reproduced(out / RESULT)
-        if (before.name, before.share) != (asked.name, share):
+        if (before.name, before.share) != (experiment.name, share):
             raise RunError(f"{out} holds {before.name} with --budget {before.share:g}; name another folder with --out")
+        if departure := before.departure(experiment):
+            raise RunError(f"{out / RESULT} has other settings ({departure}); name another folder with --out")
         self._commands = before.commands
-        self._taken = {(one.arm, one.seed): one for one in before.taken}
+        self._trained = {(one.arm, one.seed): one for one in before.trainings}
 
     def has(self, piece: Piece) -> bool:
         """Whether everything that is asked of it is known."""
-        taken = self._taken.get((piece.arm.name, piece.config.run.seed))
-        if taken is None or taken.config.learning() != piece.config.learning():
+        trained = self._trained.get((piece.arm.name, piece.config.run.seed))
+        if trained is None:
             return False
-        known = {cell.key[:-1] for cell in taken.cells}
+        known = {cell.key[:-1] for cell in trained.cells}
         asked = {
-            (piece.split, its.shots, piece.episodes, its.eval_steps, its.eval_batch) for its in piece.arm.measurements
+            (piece.split, its.shots, piece.episodes, its.eval_steps, its.eval_batch, its.finetune_steps)
+            for its in piece.arm.measurements
         }
         return asked <= known
 
-    def add(self, taken: Taken) -> None:
+    def add(self, trained: TrainedArm) -> None:
         """Keep a training; what was measured otherwise of the same weights stays."""
-        before = self._taken.get((taken.arm, taken.seed))
-        if before is not None and (before.outer_steps, before.seconds) == (taken.outer_steps, taken.seconds):
-            now = {cell.key for cell in taken.cells}
+        before = self._trained.get((trained.arm, trained.seed))
+        if before is not None and (before.outer_steps, before.seconds) == (trained.outer_steps, trained.seconds):
+            now = {cell.key for cell in trained.cells}
             others = [cell for cell in before.cells if cell.key not in now]
-            taken = replace(taken, cells=[*others, *taken.cells])
-        self._taken[taken.arm, taken.seed] = taken
+            if _most_episodes(others) > _most_episodes(trained.cells):
+                trained = replace(trained, by_step=before.by_step, waves=before.waves)
+            trained = replace(trained, cells=[*others, *trained.cells])
+        self._trained[trained.arm, trained.seed] = trained
         self.saved()
 
     def saved(self) -> Reproduced:
         """All of it, which is on disk when this returns."""
-        order = {arm.name: place for place, arm in enumerate(self._asked.arms)}
-        taken = sorted(self._taken.values(), key=lambda one: (order.get(one.arm, len(order)), one.seed))
+        order = {arm.name: place for place, arm in enumerate(self._experiment.arms)}
+        trainings = sorted(self._trained.values(), key=lambda one: (order[one.arm], one.seed))
         commands = list(dict.fromkeys([*self._commands, str(environment()["command"])]))
-        reproduced = Reproduced(self._asked.name, self._share, taken, commands)
+        reproduced = Reproduced(self._experiment.name, self._share, trainings, commands)
         write_text(self._out / RESULT, reproduced.to_json())
         return reproduced
 
 
-def _first_cell(taken: Taken) -> str:
-    """For the line that says it is over."""
-    cell = next(cell for cell in reversed(taken.cells) if cell.measure in ("non_transductive", "mse"))
+def _most_episodes(cells: Sequence[Cell]) -> int:
+    return max((cell.episodes for cell in cells), default=0)
+
+
+def _main_cell(trained: TrainedArm) -> str:
+    """For the line that says it is over: the last of what was measured without help."""
+    cell = next(cell for cell in reversed(trained.cells) if cell.measure in ("non_transductive", "mse"))
     if cell.measure in ERRORS:
         return f"mean squared error {SquaredError(cell.mean, cell.ci95, cell.episodes)}"
     return f"{cell.shots}-shot {Accuracy(cell.mean, cell.ci95, cell.episodes)} {cell.measure.replace('_', '-')}"

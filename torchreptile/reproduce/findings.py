@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torchreptile.data.sines import AMPLITUDES
 from torchreptile.reproduce.experiment import Kind
-from torchreptile.reproduce.overlap import SWEEPS, setting_of, usual
-from torchreptile.reproduce.reproduced import Reproduced, Spread
+from torchreptile.reproduce.overlap import ALONE, IMAGES, SWEEPS, belongs, points, setting_of, usual
+from torchreptile.reproduce.reproduced import Cell, Reproduced, Spread, TrainedArm, between_seeds
 
 COMPARED = "non_transductive"  # the measure that findings are about
-LITTLE = 0.05  # a difference in accuracy that is "slight", or none that matters
-REPEATED = 4.0  # mini-batches of 25 before cycling through 100 images repeats one
+LITTLE = 0.05  # a difference in accuracy that does not matter
 TIMES = 10.0  # smaller an error must get for a fit
-NEAR = 0.05  # of the error of predicting zero: as near to it as makes no matter
+NEAR_ZERO = 0.01 * AMPLITUDES[1]  # a root mean square so small, beside the largest amplitude, is a zero function
 # The mean square of a sin(x + b) with b uniform over a whole period: what predicting zero costs.
 ZERO_ERROR = (AMPLITUDES[1] ** 3 - AMPLITUDES[0] ** 3) / (3 * (AMPLITUDES[1] - AMPLITUDES[0])) / 2
 
@@ -66,29 +66,59 @@ class Difference:
         return f"{100 * self.value:+.1f} ± {100 * self.margin:.1f}"
 
 
+def contrast(*terms: tuple[int, Spread]) -> Difference:
+    """A sum of spreads with these factors, such as of one less another.
+
+    Trainings with one seed are measured on the same episodes: of several seeds the interval is that of what the seeds
+    come to one by one (Student's t), of a single one that over episodes.
+    """
+    seeds = set.intersection(*(set(its.by_seed) for _, its in terms))
+    if len(seeds) > 1:
+        values = [sum(factor * its.by_seed[seed] for factor, its in terms) for seed in sorted(seeds)]
+        return Difference(statistics.fmean(values), between_seeds(values))
+    margins = (abs(factor) * its.margin for factor, its in terms)
+    return Difference(sum(factor * its.mean for factor, its in terms), math.hypot(*margins))
+
+
 def difference(one: Spread, other: Spread) -> Difference:
     """How much more ``other`` has than ``one``."""
-    return Difference(other.mean - one.mean, math.hypot(one.margin, other.margin))
+    return contrast((1, other), (-1, one))
 
 
 def findings(reproduced: Reproduced, kind: Kind) -> list[Finding]:
     """What can be said of an experiment of that kind; of arms that were not carried out nothing."""
-    return _OF_KIND[kind](reproduced) if kind in _OF_KIND and reproduced.taken else []
+    return _OF_KIND[kind](reproduced) if kind in _OF_KIND and reproduced.trainings else []
+
+
+def _chosen(reproduced: Reproduced, measure: str) -> list[tuple[TrainedArm, Spread]]:
+    """Of every arm what was measured on most episodes, and of those with most seeds."""
+    found: dict[str, tuple[TrainedArm, Cell, Spread]] = {}
+    for one in reproduced.spreads():
+        trained, cell, its = one
+        if (cell.measure, cell.split) != (measure, reproduced.split):
+            continue
+        before = found.get(trained.arm)
+        if before is None or (cell.episodes, its.seeds) > (before[1].episodes, before[2].seeds):
+            found[trained.arm] = one
+    return [(trained, its) for trained, _, its in found.values()]
 
 
 def _by_arm(reproduced: Reproduced, measure: str) -> dict[str, Spread]:
-    where = (measure, reproduced.split)
-    return {taken.arm: its for taken, cell, its in reproduced.spreads() if (cell.measure, cell.split) == where}
+    return {trained.arm: its for trained, its in _chosen(reproduced, measure)}
 
 
 def _combinations(reproduced: Reproduced) -> list[Finding]:
-    by_arm = _by_arm(reproduced, COMPARED)
-    if not {"last-of-1", *(f"{what}-of-{k}" for what in ("last", "mean", "sum") for k in (2, 3, 4))} <= by_arm.keys():
+    by_arm, kinds = _by_arm(reproduced, COMPARED), ("last", "mean", "sum")
+    if not {"last-of-1", *(f"{kind}-of-{k}" for kind in kinds for k in (2, 3, 4))} <= by_arm.keys():
         return []
     ahead = [difference(by_arm["last-of-1"], its) for arm, its in by_arm.items() if arm != "last-of-1"]
     nearest = min(ahead, key=lambda its: its.value)
-    slightly = difference(by_arm["sum-of-2"], by_arm["last-of-2"])
+    two = difference(by_arm["sum-of-2"], by_arm["last-of-2"])
+    gains = {kind: difference(by_arm[f"{kind}-of-2"], by_arm[f"{kind}-of-4"]) for kind in kinds}
     further = [difference(by_arm[f"sum-of-{k}"], by_arm[f"sum-of-{k + 1}"]) for k in (2, 3)]
+    more = contrast(
+        (1, by_arm["sum-of-4"]), (-1, by_arm["sum-of-2"]), (-1, by_arm["last-of-4"]), (1, by_arm["last-of-2"])
+    )
     sums = [difference(by_arm[f"mean-of-{k}"], by_arm[f"sum-of-{k}"]) for k in (2, 3, 4)]
     return [
         Finding(
@@ -97,14 +127,24 @@ def _combinations(reproduced: Reproduced) -> list[Finding]:
             f"the nearest is ahead by {nearest} points",
         ),
         Finding(
-            f"g1 + g2 is slightly below g2 (first-order MAML), by less than {100 * LITTLE:g} points",
-            None if slightly.more is None else slightly.more and slightly.value < LITTLE,
-            f"g2 has {slightly} points more",
+            "g1 + g2 (two steps of Reptile) is below g2 (of first-order MAML)",
+            two.more,
+            f"g2 has {two} points more",
         ),
         Finding(
-            "sums improve with each further gradient",
+            "everything improves with the number of gradients",
+            _all([its.more for its in gains.values()]),
+            "from two to four " + ", ".join(f"the {kind} by {its}" for kind, its in gains.items()) + " points",
+        ),
+        Finding(
+            "the sum improves with each of them",
             _all([its.more for its in further]),
             f"the third adds {further[0]} points, the fourth {further[1]}",
+        ),
+        Finding(
+            "the sum gains more from them than the last gradient does",
+            more.more,
+            f"{more} points more from two to four",
         ),
         Finding(
             "a sum is ahead of its mean, which takes smaller steps",
@@ -125,71 +165,81 @@ def _not(verdict: bool | None) -> bool | None:
 
 
 def _overlap(reproduced: Reproduced) -> list[Finding]:
-    steps, sizes = sweep(reproduced, "inner_steps"), sweep(reproduced, "inner_batch")
-    wanted = {f"{method}, cycling" for method in ("shared tail", "separate tail", "Reptile")}
-    wanted.add("shared tail, replacement")
-    if not all(_whole(steps.get(line, {}), "inner_steps") for line in wanted):
-        return []
-    shared, gradual, most = steps["shared tail, cycling"], steps["shared tail, replacement"], max(SWEEPS["inner_steps"])
-    first = min(value for value in SWEEPS["inner_steps"] if value > REPEATED)
-    drop, gentler = difference(shared[REPEATED], shared[first]), difference(shared[first], gradual[first])
-    found = [
-        Finding(
-            "a shared tail with cycling falls once its last mini-batch was seen before",
-            _not(drop.more),
-            f"from {REPEATED:g} to {first:g} inner steps {drop} points",
-        ),
-        Finding(
-            "with replacement it degrades more gradually",
-            gentler.more,
-            f"at {first:g} inner steps replacement has {gentler} points more",
-        ),
-    ]
-    for method in ("separate tail", "Reptile"):
-        its = steps[f"{method}, cycling"]
-        change = difference(its[REPEATED], its[most])
-        found.append(
+    by_steps, by_batch = sweep(reproduced, "inner_steps"), sweep(reproduced, "inner_batch")
+    by_size = sweep(reproduced, "outer_step_size").get(ALONE["outer_step_size"], {})
+    asked = points()
+    if any(sweep(reproduced, swept).get(line, {}).keys() != set(values) for (swept, line), values in asked.items()):
+        return []  # not all of it was carried out
+    shared, replaced = "shared tail, cycling", "shared tail, replacement"
+    steps, images = (usual(name) for name in ("inner_steps", "inner_batch"))
+    found = []
+    for lines, name, last in ((by_steps, "inner steps", steps), (by_batch, "images in a mini-batch", images)):
+        # At the usual point cycling has just shown every image once; the next one repeats some.
+        first = min(value for value in lines[shared] if value > last)
+        drop = difference(lines[shared][last], lines[shared][first])
+        gentler = contrast(
+            (1, lines[replaced][first]), (-1, lines[replaced][last]),
+            (-1, lines[shared][first]), (1, lines[shared][last]),
+        )  # fmt: skip
+        between = f"from {last:g} to {first:g} {name}"
+        found += [
             Finding(
-                f"{method}: more inner steps do no harm, but for {100 * LITTLE:g} points",
-                change.none_that_matters,
-                f"from {REPEATED:g} to {most:g} inner steps {change} points",
+                f"a shared tail with cycling falls once its last mini-batch was seen before: {name}",
+                _not(drop.more),
+                f"{between} {drop} points",
+            ),
+            Finding(f"with replacement it falls less: {name}", gentler.more, f"{between} {gentler} points less"),
+        ]
+        for line in ("separate tail, cycling", "Reptile, cycling"):
+            far = max(lines[line])
+            change = difference(lines[line][last], lines[line][far])
+            found.append(
+                Finding(
+                    f"{line}: more {name} cost at most {100 * LITTLE:g} points",
+                    change.none_that_matters,
+                    f"from {last:g} to {far:g} {name} {change} points",
+                )
             )
+    fresh = by_batch[shared][images]
+    missing = {size: difference(its, fresh) for size, its in by_size.items()}
+    best = min(missing, key=lambda size: missing[size].value)
+    found.append(
+        Finding(
+            "no outer step size makes up for it",
+            _all([its.more for its in missing.values()]),
+            f"with mini-batches of {IMAGES} images the best, {best:g}, has "
+            f"{missing[best]} points less than mini-batches of {images:g}",
         )
-    if _whole(line := sizes.get("shared tail, cycling", {}), "inner_batch"):
-        larger = difference(line[usual("inner_batch")], line[max(line)])
-        found.append(
-            Finding(
-                "a shared tail with cycling falls with larger mini-batches, too, which must overlap",
-                _not(larger.more),
-                f"from {usual('inner_batch'):g} to {max(line):g} images {larger} points",
-            )
+    )
+    most = max(SWEEPS["inner_steps"])
+    apart = difference(by_steps[shared][most], by_steps["separate tail, cycling"][most])
+    found.append(
+        Finding(
+            "a separate tail is then ahead of a shared one",
+            apart.more,
+            f"with cycling at {most:g} inner steps by {apart} points",
         )
+    )
     return found
-
-
-def _whole(line: dict[float, Spread], swept: str) -> bool:
-    return set(SWEEPS[swept]) <= line.keys()
 
 
 def sweep(reproduced: Reproduced, swept: str) -> dict[str, dict[float, Spread]]:
     """Of a swept setting: for every line of the figure the measure by the setting's value, ascending."""
     lines: dict[str, dict[float, Spread]] = {}
-    for taken, cell, spread in reproduced.spreads():
-        if (cell.measure, cell.split) != (COMPARED, reproduced.split):
-            continue
-        if all(setting_of(taken.config, name) == usual(name) for name in SWEEPS if name != swept):
-            lines.setdefault(taken.label, {})[setting_of(taken.config, swept)] = spread
+    for trained, its in _chosen(reproduced, COMPARED):
+        if belongs(trained.config, swept) and ALONE.get(swept, trained.label) == trained.label:
+            lines.setdefault(trained.label, {})[setting_of(trained.config, swept)] = its
     return {label: dict(sorted(its.items())) for label, its in lines.items()}
 
 
 def _waves(reproduced: Reproduced) -> list[Finding]:
     before, after = _by_arm(reproduced, "mse_before"), _by_arm(reproduced, "mse")
-    if not {"reptile", "joint"} <= after.keys():
+    outputs = {arm: _output(its) for arm, its in reproduced.arms().items()}
+    if not {"reptile", "joint"} <= after.keys() or outputs["joint"] is None:
         return []
     learned, joint, left = after["reptile"], before["joint"], after["joint"]
     fitted = _above(_times(before["reptile"], 1 / TIMES), learned)
-    costs = f"{joint.mean:.2f} ± {joint.margin:.2f}; predicting zero costs {ZERO_ERROR:.2f}"
-    close = joint.margin <= NEAR * ZERO_ERROR  # enough to tell whether it is zero
+    others = ", ".join(f"{arm} {its:.2g}" for arm, its in outputs.items() if arm != "joint" and its is not None)
     return [
         Finding(
             "32 steps from Reptile's weights fit a wave",
@@ -198,8 +248,9 @@ def _waves(reproduced: Reproduced) -> list[Finding]:
         ),
         Finding(
             "joint training learns the zero function",
-            abs(joint.mean - ZERO_ERROR) <= joint.margin + NEAR * ZERO_ERROR if close else None,
-            f"its error before adaptation is {costs}",
+            outputs["joint"] <= NEAR_ZERO,
+            f"the root mean square of what it says before adaptation is {outputs['joint']:.2g} ({others}); its error "
+            f"is {joint.mean:.2f} ± {joint.margin:.2f}, and predicting zero costs {ZERO_ERROR:.2f}",
         ),
         Finding(
             "from there 32 steps leave most of the error",
@@ -210,9 +261,15 @@ def _waves(reproduced: Reproduced) -> list[Finding]:
     ]
 
 
+def _output(trained: list[TrainedArm]) -> float | None:
+    """The root mean square of what weights say before they adapt, which is of no wave; None where nothing was kept."""
+    said = [value for one in trained for wave in one.waves for value in wave.before]
+    return math.sqrt(statistics.fmean(value**2 for value in said)) if said else None
+
+
 def _times(spread: Spread, factor: float) -> Spread:
-    between = None if spread.between is None else factor * spread.between
-    return Spread(factor * spread.mean, factor * spread.ci95, between, spread.seeds)
+    by_seed = {seed: factor * mean for seed, mean in spread.by_seed.items()}
+    return Spread(factor * spread.mean, factor * spread.ci95, by_seed)
 
 
 def _above(one: Spread, other: Spread) -> bool | None:

@@ -3,7 +3,9 @@
 Nichol, Achiam, Schulman 2018, section 6.3 and its figure: first-order MAML whose last mini-batch comes from the same
 images as the others (a shared tail) or from images of its own (a separate tail), and Reptile; mini-batches that cycle
 through the task's images or are drawn with replacement; swept over inner steps, inner batch and outer step size. A
-task has 100 images here, all that a character has, so that cycling repeats the first one after four batches of 25.
+task has 100 images here, all that its characters have, so that cycling repeats the first one after four batches of 25.
+The outer step size is swept where the shared tail has seen everything before, in mini-batches of all 100 images: were
+its updates just too small, a larger step would make up for it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torchreptile.reproduce.combinations import SETTINGS
 from torchreptile.reproduce.experiment import Arm, Experiment
 
 USUAL = SETTINGS.replace(train_shots=20, inner_steps=4)
+IMAGES = USUAL.task.way * USUAL.task.train_shots
 TAIL = 5  # images per class kept apart: a mini-batch of 25
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -22,13 +25,16 @@ METHODS: dict[str, dict[str, Any]] = {
     "separate tail": {"algorithm": "foml", "foml_tail": TAIL},
     "Reptile": {"algorithm": "reptile"},
 }
-# Each is swept with the others as usual.
+DRAWN = {False: "cycling", True: "replacement"}
+# Each is swept with the others as usual, but for what ELSEWHERE says.
 SWEEPS: dict[str, tuple[float, ...]] = {
     "inner_steps": (2, 3, 4, 5, 6, 8),
-    "inner_batch": (10, 25, 50, 75),
+    "inner_batch": (10, 25, 50, 75, IMAGES),
     "outer_step_size": (0.0625, 0.125, 0.25, 0.5, 1.0),
 }
-DRAWN = {False: "cycling", True: "replacement"}
+ELSEWHERE: dict[str, dict[str, float]] = {"outer_step_size": {"inner_batch": IMAGES}}
+ALONE: dict[str, str] = {"outer_step_size": "shared tail, cycling"}
+"""The sweeps of a single line."""
 
 
 def usual(setting: str) -> float:
@@ -41,22 +47,42 @@ def setting_of(config: Config, setting: str) -> float:
     return float(getattr(config.outer if setting == "outer_step_size" else config.inner, setting))
 
 
+def belongs(config: Config, swept: str) -> bool:
+    """Whether a training is a point of that sweep: all other swept settings are where they are held meanwhile."""
+    held = {name: usual(name) for name in SWEEPS} | ELSEWHERE.get(swept, {})
+    return all(setting_of(config, name) == value for name, value in held.items() if name != swept)
+
+
+def points() -> dict[tuple[str, str], list[float]]:
+    """For every sweep and line of the figure the values of the swept setting."""
+    found = {}
+    for swept, values in SWEEPS.items():
+        for method, its in METHODS.items():
+            # A separate tail leaves fewer images to make mini-batches of.
+            largest = IMAGES - USUAL.task.way * its.get("foml_tail", 0)
+            for line in (f"{method}, {drawn}" for drawn in DRAWN.values()):
+                if ALONE.get(swept, line) == line:
+                    found[swept, line] = [value for value in values if swept != "inner_batch" or value <= largest]
+    return found
+
+
 def _arms() -> list[Arm]:
-    points = dict.fromkeys(
-        tuple(value if setting == swept else usual(swept) for swept in SWEEPS)
-        for setting, values in SWEEPS.items()
-        for value in values
-    )
-    arms = []
-    for method, its in METHODS.items():
-        for replacement, drawn in DRAWN.items():
-            for steps, batch, size in points:
-                config = USUAL.replace(
-                    **its, replacement=replacement, inner_steps=int(steps), inner_batch=int(batch), outer_step_size=size
-                )
-                name = f"{method.lower().replace(' ', '-')}-{drawn}-{steps:g}x{batch:g}-{size:g}"
-                arms.append(Arm.of(name, f"{method}, {drawn}", config))
-    return arms
+    arms: dict[str, Arm] = {}
+    for (swept, line), values in points().items():
+        method, _, drawn = line.partition(", ")
+        held = {name: usual(name) for name in SWEEPS} | ELSEWHERE.get(swept, {})
+        for value in values:
+            steps, batch, size = (held | {swept: value}).values()
+            config = USUAL.replace(
+                **METHODS[method],
+                replacement=drawn == DRAWN[True],
+                inner_steps=int(steps),
+                inner_batch=int(batch),
+                outer_step_size=size,
+            )
+            name = f"{method.lower().replace(' ', '-')}-{drawn}-{steps:g}x{batch:g}-{size:g}"
+            arms.setdefault(name, Arm.of(name, line, config))
+    return list(arms.values())
 
 
 OVERLAP = Experiment(

@@ -22,7 +22,7 @@ from torchreptile.learned import load_learned
 from torchreptile.observers import Silent
 from torchreptile.progress import EpisodeBar, LiveLine
 from torchreptile.reproduce.experiment import Arm, Measurement
-from torchreptile.reproduce.reproduced import Taken, Wave, cells
+from torchreptile.reproduce.reproduced import TrainedArm, Wave, cells
 from torchreptile.workers import orphaned
 
 TELL_EVERY = 0.5  # seconds
@@ -66,7 +66,7 @@ class Piece:
         return float(sum(self.episodes * images(its) for its in self.arm.measurements))
 
     def carry_out(self, shown: bool, tell: Tell) -> str | None:
-        """What its process does: train, measure, and answer with a :class:`Taken` as JSON; None if stopped."""
+        """What its process does: train, measure, and answer with a :class:`TrainedArm` as JSON; None if stopped."""
         console, folder, config = Console(stderr=True, quiet=not shown), self.folder, self.config
         work = self.training + self.measuring
         over = folder.steps_done() >= config.outer.outer_steps
@@ -100,11 +100,11 @@ class Piece:
                     )
             measured += cells(evaluation, "last")
         by_step, waves = self._fitted() if config.task.regression else ([], [])
-        taken = Taken(
+        trained = TrainedArm(
             self.arm.name, self.arm.label, folder.config(), checkpoint.step, checkpoint.seconds,
-            json.loads(folder.env_file.read_text(encoding="utf-8")), measured, folder.metrics(), by_step, waves,
+            folder.environment(), measured, folder.metrics(), by_step, waves,
         )  # fmt: skip
-        return json.dumps(taken.content())
+        return json.dumps(trained.content())
 
     def _measured_before(self, its: Measurement, step: int) -> Evaluation | None:
         """The same measurement of the same weights, which an earlier call did not come to use."""
@@ -125,7 +125,8 @@ class Piece:
     def _fitted(self) -> tuple[list[tuple[float, float]], list[Wave]]:
         """The error by inner step over as many functions as there are episodes, and some of them to be drawn."""
         learned = load_learned(self.folder.path)
-        fitted = fit_functions(learned, split_store(self.config, self.split, learned.scale), self.episodes)
+        store = split_store(self.config, self.split, learned.scale)
+        fitted = fit_functions(learned, store, self.episodes, seed=self.config.run.seed)
         its, shown = fitted.episodes, range(min(WAVES, self.episodes))
         drawn = (its.query_x, its.query_y, fitted.before, fitted.after, its.support_x, its.support_y)
         waves = [Wave(*(values[task, :, 0].tolist() for values in drawn)) for task in shown]

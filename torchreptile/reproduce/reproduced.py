@@ -15,6 +15,7 @@ from torchreptile.config import Config
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.evaluation import Evaluation
 from torchreptile.published import Published, published_measure
+from torchreptile.reproduce.experiment import Experiment
 
 FORMAT = "torchreptile-result-1"
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
@@ -30,7 +31,7 @@ class Cell:
         dataset, split, way, shots: on which classes.
         measure: transductive, non_transductive, or one of the algorithm's own; of functions mse or mse_before.
         mean, ci95: accuracy from 0 to 1, or error, and half its 95% confidence interval over episodes.
-        episodes, eval_steps, eval_batch, seed: how it was measured.
+        episodes, eval_steps, eval_batch, seed, finetune_steps: how it was measured.
         checkpoint: last, or best on validation classes.
         seconds: that this and the measures taken with it took.
         hardware: that measured: processor or GPU, threads, version of torch.
@@ -51,11 +52,13 @@ class Cell:
     checkpoint: str
     seconds: float
     hardware: str
+    finetune_steps: int = 0
 
     @property
-    def key(self) -> tuple[str, int, int, int, int, str]:
+    def key(self) -> tuple[str, int, int, int, int, int, str]:
         """What tells it from all others of its training, the measure last."""
-        return (self.split, self.shots, self.episodes, self.eval_steps, self.eval_batch, self.measure)
+        how = (self.eval_steps, self.eval_batch, self.finetune_steps)
+        return (self.split, self.shots, self.episodes, *how, self.measure)
 
     @property
     def published(self) -> Published | None:
@@ -71,6 +74,7 @@ def cells(evaluation: Evaluation, checkpoint: str) -> list[Cell]:
             evaluation.config.variant, task.title, evaluation.split, task.way, task.shots, name,
             measured.mean, measured.ci95, measured.episodes, its.eval_steps, its.eval_batch,
             evaluation.seed, checkpoint, round(evaluation.seconds, 1), hardware(evaluation.environment),
+            its.finetune_steps,
         )
         for name, measured in evaluation.result.measures().items()
     ]  # fmt: skip
@@ -100,7 +104,7 @@ class Wave:
 
 
 @dataclass(frozen=True)
-class Taken:
+class TrainedArm:
     """One training of an arm, and its measures.
 
     Attributes:
@@ -176,32 +180,39 @@ class Spread:
     Attributes:
         mean: over seeds.
         ci95: half the mean's 95% interval over all episodes of all seeds.
-        between: the standard deviation between seeds; None for a single one.
-        seeds: how many.
+        by_seed: each training's.
     """
 
     mean: float
     ci95: float
-    between: float | None
-    seeds: int
+    by_seed: dict[int, float]
 
     @classmethod
     def over(cls, measured: Sequence[Cell]) -> Self:
         """From the same cell of several seeds, each measured on episodes of its own."""
-        means = [cell.mean for cell in measured]
-        return cls(
-            *pooled([(cell.mean, cell.ci95) for cell in measured]),
-            statistics.stdev(means) if len(means) > 1 else None,
-            len(means),
-        )
+        by_seed = {cell.seed: cell.mean for cell in measured}
+        return cls(*pooled([(cell.mean, cell.ci95) for cell in measured]), by_seed)
+
+    @property
+    def seeds(self) -> int:
+        """How many trainings."""
+        return len(self.by_seed)
+
+    @property
+    def between(self) -> float | None:
+        """The standard deviation between seeds; None for a single one."""
+        return statistics.stdev(self.by_seed.values()) if self.seeds > 1 else None
 
     @property
     def margin(self) -> float:
         """Half the 95% interval over episodes or between seeds, whichever is wider; of one seed over episodes alone."""
-        if self.between is None:
-            return self.ci95
-        quantile = STUDENT[min(self.seeds - 1, len(STUDENT)) - 1]
-        return max(self.ci95, quantile * self.between / math.sqrt(self.seeds))
+        return max(self.ci95, between_seeds(list(self.by_seed.values()))) if self.seeds > 1 else self.ci95
+
+
+def between_seeds(values: Sequence[float]) -> float:
+    """Half the 95% interval of the mean of what several seeds came to, by Student's t."""
+    quantile = STUDENT[min(len(values) - 1, len(STUDENT)) - 1]
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
 @dataclass(frozen=True)
@@ -211,41 +222,57 @@ class Reproduced:
     Attributes:
         name: of the experiment.
         share: of the published outer steps, 1 for all of them.
-        taken: every training, arm by arm.
+        trainings: arm by arm.
         commands: that carried it out, one after another.
         note: what else must be known of where this comes from.
     """
 
     name: str
     share: float
-    taken: list[Taken]
+    trainings: list[TrainedArm]
     commands: list[str]
     note: str = ""
 
     @property
     def split(self) -> str:
         """The classes that findings and figures go by: test where anything was measured on them."""
-        splits = [cell.split for one in self.taken for cell in one.cells]
+        splits = [cell.split for one in self.trainings for cell in one.cells]
         return "test" if "test" in splits else splits[0]
 
-    def arms(self) -> dict[str, list[Taken]]:
+    def departure(self, experiment: Experiment) -> str:
+        """Where it was trained otherwise than that experiment says, for people; empty where nowhere.
+
+        How often it was looked at on the way does not count: nothing is learned from that.
+        """
+        arms = {arm.name: arm.config for arm in experiment.shortened(self.share).arms}
+        for one in self.trainings:
+            if one.arm not in arms:
+                return f"{one.arm}, which {experiment.name} does not have"
+            wanted = arms[one.arm].replace(seed=one.seed, monitor_every=one.config.run.monitor_every)
+            if departure := one.config.departure(wanted):
+                return f"{one.arm}-seed{one.seed}: {departure}"
+        return ""
+
+    def arms(self) -> dict[str, list[TrainedArm]]:
         """The seeds of every arm, by the arm's name."""
-        arms: dict[str, list[Taken]] = {}
-        for one in self.taken:
+        arms: dict[str, list[TrainedArm]] = {}
+        for one in self.trainings:
             arms.setdefault(one.arm, []).append(one)
         return arms
 
-    def spreads(self) -> Iterator[tuple[Taken, Cell, Spread]]:
-        """Every cell over the seeds of its arm that were measured alike, with the arm's first training."""
+    def spreads(self) -> Iterator[tuple[TrainedArm, Cell, Spread]]:
+        """Every cell over those seeds of its arm that have it, with the arm's first training."""
         for its in self.arms().values():
-            for cell in its[0].cells:
-                alike = [other for one in its for other in one.cells if other.key == cell.key]
-                yield its[0], cell, Spread.over(alike)
+            alike: dict[Any, list[Cell]] = {}
+            for cell in (cell for one in its for cell in one.cells):
+                alike.setdefault(cell.key, []).append(cell)
+            for cells_alike in alike.values():
+                yield its[0], cells_alike[0], Spread.over(cells_alike)
 
     def to_json(self) -> str:
         """Everything, as JSON with a line for each training."""
         head = {"format": FORMAT, "name": self.name, "share": self.share, "commands": self.commands, "note": self.note}
-        lines = ",\n".join(json.dumps(one.content(), ensure_ascii=False) for one in self.taken)
+        lines = ",\n".join(json.dumps(one.content(), ensure_ascii=False) for one in self.trainings)
         return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "trainings": [\n{lines}\n]}}\n'
 
 
@@ -259,8 +286,8 @@ def read_reproduced(file: Path) -> Reproduced:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise RunError(f"{file}: not a result of this version ({FORMAT})")
-        taken = [Taken.of_content(one) for one in content["trainings"]]
+        trainings = [TrainedArm.of_content(one) for one in content["trainings"]]
         commands, note = [str(command) for command in content["commands"]], str(content["note"])
-        return Reproduced(str(content["name"]), float(content["share"]), taken, commands, note)
+        return Reproduced(str(content["name"]), float(content["share"]), trainings, commands, note)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
         raise RunError(f"{file}: not a readable result ({error}); delete it to go by the run folders") from error

@@ -6,7 +6,9 @@ algorithms that are trained with the shots they are tested with have a training 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torchreptile.config import Config
@@ -14,23 +16,23 @@ from torchreptile.presets import preset
 from torchreptile.published import PUBLISHED
 from torchreptile.reproduce.experiment import Arm, Experiment, Measurement
 
+FINE_TUNED = " fine-tuned"
 # What makes a published form of an algorithm. Vinyals et al. 2016 give neither the number of reads nor of steps; those
 # are ours (docs/algorithms/matching.md).
 FORMS: dict[str, dict[str, Any]] = {
     "matching FCE": {"fce_reads": 3},
-    "matching fine-tuned": {"finetune_steps": 5},
+    f"matching{FINE_TUNED}": {"finetune_steps": 5},
     "pretrained cosine": {"pretrained_head": "cosine"},
 }
 TITLES = {
     "reptile": "Reptile",
-    "foml": "FOML (first-order MAML in the Reptile paper's form)",
     "maml": "MAML",
     "fomaml": "First-order MAML",
     "anil": "ANIL",
     "meta-sgd": "Meta-SGD",
     "matching": "Matching Networks",
     "matching FCE": "Matching Networks with full context embeddings",
-    "matching fine-tuned": "Matching Networks, fine-tuned",
+    f"matching{FINE_TUNED}": "Matching Networks, fine-tuned",
     "protonet": "Prototypical Networks",
     "pretrained": "Baseline, an ordinary classifier's features",
     "pretrained cosine": "Baseline, the same compared by cosines",
@@ -42,34 +44,36 @@ DATASETS = {"omniglot": "Omniglot", "mini-imagenet": "mini-ImageNet"}
 
 def _rows() -> list[Experiment]:
     """An experiment for every row and way of :data:`PUBLISHED`, in its order."""
-    rows: dict[tuple[str, str, int], list[int]] = {}
+    rows: dict[tuple[str, str, int], dict[tuple[int, str], None]] = {}
     for variant, dataset, way, shots, _ in PUBLISHED:
-        its = rows.setdefault((variant, dataset, way), [])
-        if shots not in its:
-            its.append(shots)
-    return [_row(variant, dataset, way, sorted(shots)) for (variant, dataset, way), shots in rows.items()]
+        trained = variant.removesuffix(FINE_TUNED)  # which changes the evaluation alone
+        rows.setdefault((trained, dataset, way), {})[shots, variant] = None
+    return [_row(*row, sorted(cells)) for row, cells in rows.items()]
 
 
-def _row(variant: str, dataset: str, way: int, all_shots: Sequence[int]) -> Experiment:
-    algorithm, form = variant.partition(" ")[0], FORMS.get(variant, {})
-    configs = [preset(f"{dataset}-{shots}shot-{way}way", algorithm).replace(**form) for shots in all_shots]
+def _row(variant: str, dataset: str, way: int, cells: Sequence[tuple[int, str]]) -> Experiment:
+    """``cells``: shots and variant of each that is to be measured."""
+    algorithm = variant.partition(" ")[0]
     arms: list[Arm] = []
-    for config in configs:
-        if arms and _trained_alike(arms[0].config, config):
-            measured = (*arms[0].measurements, Measurement.of(config))
-            arms[0] = Arm(algorithm, TITLES[variant], arms[0].config, measured)
+    for shots, its in cells:
+        config = preset(f"{dataset}-{shots}shot-{way}way", algorithm).replace(**FORMS.get(its, {}))
+        if arms and _trained_alike(arms[-1].config, config):
+            arms[-1] = replace(arms[-1], measurements=(*arms[-1].measurements, Measurement.of(config)))
         else:
-            name = f"{algorithm}-{config.task.shots}shot"
-            arms.append(Arm.of(name, TITLES[variant], config))
+            arms.append(Arm.of(f"{algorithm}-{shots}shot", TITLES[variant], config))
+    if len(arms) == 1:
+        arms = [replace(arms[0], name=algorithm)]
+    variants = {its for _, its in cells}
     sources = dict.fromkeys(
-        cell.source
-        for (its, where, ways, *_), cell in PUBLISHED.items()
-        if (its, where, ways) == (variant, dataset, way)
+        cell.source for (its, *task, _, _), cell in PUBLISHED.items() if its in variants and task == [dataset, way]
     )
     plain = f"{dataset}-{way}way"
+    also = ", as they are and fine-tuned" if len(variants) > 1 else ""
     return Experiment(
         name=plain if variant == "reptile" else f"{variant.lower().replace(' ', '-')}-{plain}",
-        what=f"{TITLES[variant]} on {DATASETS[dataset]}, {way}-way, {' and '.join(map(str, all_shots))}-shot",
+        what=f"{TITLES[variant]}{also} on {DATASETS[dataset]}, {way}-way, "
+        + " and ".join(str(shots) for shots in dict.fromkeys(shots for shots, _ in cells))
+        + "-shot",
         source="; ".join(sources),
         kind="row",
         arms=tuple(arms),
@@ -80,8 +84,7 @@ def _trained_alike(one: Config, other: Config) -> bool:
     """Whether they differ in nothing but how they are evaluated."""
     if one.task.images_per_class != other.task.images_per_class:
         return False
-    its = other.evaluation
-    return one.replace(shots=other.task.shots, eval_steps=its.eval_steps, eval_batch=its.eval_batch) == other
+    return one.replace(shots=other.task.shots, **dataclasses.asdict(other.evaluation)) == other
 
 
 ROWS = _rows()
