@@ -58,19 +58,20 @@ def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
 def evaluations(folder: RunFolder, step: int) -> list[Evaluation]:
     """Of the run's weights on new classes; of those that differ in nothing else, the one on most episodes."""
     found = [Evaluation.from_json(file.read_text()) for file in sorted(folder.path.glob("eval-*.json"))]
-    kept: dict[tuple[object, ...], Evaluation] = {}
-    for its in sorted(found, key=lambda its: its.config.evaluation.eval_episodes):
-        task, settings = its.config.task, its.config.evaluation
-        if its.split != "train" and its.step == step:
-            kept[task.dataset, its.split, task.way, task.shots, settings.eval_steps, settings.eval_batch] = its
-    return sorted(kept.values(), key=lambda its: (its.config.task.dataset, its.config.task.shots))
+    largest: dict[tuple[object, ...], Evaluation] = {}
+    for evaluation in sorted(found, key=lambda evaluation: evaluation.config.evaluation.eval_episodes):
+        task, how = evaluation.config.task, evaluation.config.evaluation
+        if evaluation.split != "train" and evaluation.step == step:
+            kind = (task.dataset, evaluation.split, task.shots, task.way, how.eval_steps, how.eval_batch)
+            largest[kind] = evaluation
+    return [largest[kind] for kind in sorted(largest, key=str)]
 
 
 def main(run: str, name: str, command: str, weights: Path = WEIGHTS) -> None:
     """Write weights and card into the folder ``weights``."""
     folder = RunFolder(Path(run))
     learned, checkpoint = load_learned(run), load_checkpoint(folder.last)
-    results = [result(its, name) for its in evaluations(folder, checkpoint.step)]
+    results = [result(evaluation, name) for evaluation in evaluations(folder, checkpoint.step)]
     if not results:
         raise RunError(f"{run} has no evaluation of its last checkpoint on new classes; run `reptile evaluate {run}`")
     task, outer = learned.config.task, learned.config.outer

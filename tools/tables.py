@@ -56,11 +56,11 @@ def kept(folder: Path) -> list[Kept]:
         TorchReptileError: one cannot be read, or was trained otherwise than its experiment says.
     """
     found = [Kept(file, read_reproduced(file)) for file in sorted(folder.glob("*.json"))]
-    for its in found:
-        if departure := its.result.departure(experiment(its.result.name)):
-            raise RunError(f"{its.file} was trained with other settings ({departure})")
+    for entry in found:
+        if departure := entry.result.departure(experiment(entry.result.name)):
+            raise RunError(f"{entry.file} was trained with other settings ({departure})")
     order = list(EXPERIMENTS)
-    return sorted(found, key=lambda its: (order.index(its.result.name), -its.result.share))
+    return sorted(found, key=lambda entry: (order.index(entry.result.name), -entry.result.share))
 
 
 def cells_table(results: Sequence[Kept], variants: Iterable[str] | None) -> str:
@@ -87,14 +87,14 @@ def _here(results: Sequence[Kept], wanted: tuple[str, str, int, int, str]) -> li
     if measure == "non_transductive":
         wanted = (variant, *task, shots, QUOTED.get((variant, shots), measure))
     found = []
-    for its in results:
-        if its.experiment.kind != "row":  # a figure has other trainings
+    for entry in results:
+        if entry.experiment.kind != "row":  # a figure has other trainings
             continue
-        for _, cell, spread in its.result.spreads():
+        for _, cell, spread in entry.result.spreads():
             if (cell.variant, cell.dataset, cell.way, cell.shots, cell.measure) == wanted:
-                notes = [f"{100 * its.result.share:g}% of the steps"] if its.result.share < 1 else []
+                notes = [f"{100 * entry.result.share:g}% of the steps"] if entry.result.share < 1 else []
                 notes += [f"{SPLITS[cell.split]} classes"] if cell.split != "test" else []
-                notes += [f"{cell.episodes:,} episodes"] if cell.episodes != its.experiment.episodes else []
+                notes += [f"{cell.episodes:,} episodes"] if cell.episodes != entry.experiment.episodes else []
                 found.append(shown(cell, spread) + (f" ({', '.join(notes)})" if notes else ""))
     return found
 
@@ -117,13 +117,13 @@ def page(results: Sequence[Kept]) -> str:
         "them. Published accuracies are on test classes, after the whole training. [experiments.md](experiments.md) "
         "has what else was tried.\n",
     ]
-    for its in results:
-        share = "" if its.result.share == 1 else f", {100 * its.result.share:g}%"
-        parts += [f"## {its.experiment.name}{share}\n", f"{its.experiment.what}. {its.experiment.source}.\n"]
-        parts.append(f"![{its.experiment.what}](../results/{its.picture.name})\n")
-        if its.experiment.kind != "overlap":  # which has more lines than anybody reads
-            parts.append(table(*measured_rows(its.result, its.experiment)))
-        parts.append(summary(its.result, its.experiment))
+    for entry in results:
+        share = "" if entry.result.share == 1 else f", {100 * entry.result.share:g}%"
+        parts += [f"## {entry.experiment.name}{share}\n", f"{entry.experiment.what}. {entry.experiment.source}.\n"]
+        parts.append(f"![{entry.experiment.what}](../results/{entry.picture.name})\n")
+        if entry.experiment.kind != "overlap":  # which has more lines than anybody reads
+            parts.append(table(*measured_rows(entry.result, entry.experiment)))
+        parts.append(summary(entry.result, entry.experiment))
     parts += [
         "## All published cells\n",
         "An empty cell was never published, or never run by `reptile reproduce`; smaller trainings of all algorithms "
@@ -149,14 +149,14 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python tools/tables.py [--check]", file=sys.stderr)
         return 2
     stale = {path: text for path, text in rendered().items() if not path.is_file() or path.read_text("utf-8") != text}
-    undrawn = [its for its in kept(RESULTS) if not is_drawn(its.picture, its.result)]
+    undrawn = [entry for entry in kept(RESULTS) if not is_drawn(entry.picture, entry.result)]
     if not arguments:
         for path, text in stale.items():
             write_text(path, text)
-        for its in undrawn:
-            write_bytes(its.picture, draw_reproduced(its.result, its.experiment))
+        for entry in undrawn:
+            write_bytes(entry.picture, draw_reproduced(entry.result, entry.experiment))
     said = "not what results/ holds; make tables" if arguments else "written"
-    for path in [*stale, *(its.picture for its in undrawn)]:
+    for path in [*stale, *(entry.picture for entry in undrawn)]:
         print(f"{path.relative_to(REPOSITORY)}: {said}")
     return 1 if arguments and (stale or undrawn) else 0
 

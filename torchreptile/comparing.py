@@ -131,7 +131,7 @@ class Comparison:
     @property
     def _given_steps(self) -> int:
         """The outer steps that all trainings have, 0 where they are the published ones."""
-        for config in (one.evaluation.config for one in self.trained):
+        for config in (trained.evaluation.config for trained in self.trained):
             algorithm, steps = config.method.algorithm, config.outer.outer_steps
             if ALGORITHMS[algorithm].meta_learns and steps != preset(self.preset, algorithm).outer.outer_steps:
                 return steps
@@ -139,8 +139,8 @@ class Comparison:
 
     def rows(self) -> list[Row]:
         """One line per algorithm, in the order trained."""
-        names = dict.fromkeys(one.algorithm for one in self.trained)
-        return [_row(name, [one for one in self.trained if one.algorithm == name]) for name in names]
+        names = dict.fromkeys(trained.algorithm for trained in self.trained)
+        return [_row(name, [trained for trained in self.trained if trained.algorithm == name]) for name in names]
 
     def to_json(self, others: Sequence[Trained] = ()) -> str:
         """Everything, as indented JSON; accuracies from 0 to 1.
@@ -149,8 +149,8 @@ class Comparison:
             others: measured before and not asked for now; they have no row.
         """
         trained = [
-            dataclasses.asdict(one) | {"evaluation": json.loads(one.evaluation.to_json())}
-            for one in (*self.trained, *others)
+            dataclasses.asdict(trained) | {"evaluation": json.loads(trained.evaluation.to_json())}
+            for trained in (*self.trained, *others)
         ]
         rows = [dataclasses.asdict(row) for row in self.rows()]
         content = {"preset": self.preset, "rows": rows, "trained": trained, "environment": self.environment}
@@ -158,21 +158,22 @@ class Comparison:
 
 
 def _row(algorithm: str, trained: Sequence[Trained]) -> Row:
-    each = [one.evaluation.result.measures() for one in trained]
+    each = [seed.evaluation.result.measures() for seed in trained]
     by_measure = {name: [measures[name] for measures in each] for name in each[0]}
     return Row(
         algorithm,
         len(trained),
-        accuracy={name: statistics.fmean(a.mean for a in its) for name, its in by_measure.items()},
+        accuracy={name: statistics.fmean(a.mean for a in seeds) for name, seeds in by_measure.items()},
         # Each seed has episodes of its own, so the errors of their means are independent.
-        ci95={name: math.hypot(*(a.ci95 for a in its)) / len(its) for name, its in by_measure.items()},
+        ci95={name: math.hypot(*(a.ci95 for a in seeds)) / len(seeds) for name, seeds in by_measure.items()},
         between={
-            name: statistics.stdev(a.mean for a in its) if len(its) > 1 else None for name, its in by_measure.items()
+            name: statistics.stdev(a.mean for a in seeds) if len(seeds) > 1 else None
+            for name, seeds in by_measure.items()
         },
-        steps=statistics.fmean(one.steps for one in trained),
-        seconds=statistics.fmean(one.seconds for one in trained),
-        adapt_ms=statistics.fmean(one.adapt_ms for one in trained),
-        peak_mib=statistics.fmean([one.peak_mib for one in trained if one.peak_mib] or [0.0]),
+        steps=statistics.fmean(seed.steps for seed in trained),
+        seconds=statistics.fmean(seed.seconds for seed in trained),
+        adapt_ms=statistics.fmean(seed.adapt_ms for seed in trained),
+        peak_mib=statistics.fmean([seed.peak_mib for seed in trained if seed.peak_mib] or [0.0]),
         parameters=trained[0].parameters,
     )
 
@@ -223,20 +224,20 @@ def compare(
     require_split(planned[0].task, split)
     for config, folder in zip(planned, folders, strict=True):
         steps = folder.steps_done()
-        its = [one for one in known if one.steps == steps and one.trained_as(config)]
+        same_run = [done for done in known if done.steps == steps and done.trained_as(config)]
         # What else was measured there is of a run that is gone.
         key = (config.method.algorithm, config.run.seed)
-        known = [one for one in known if one in its or (one.algorithm, one.seed) != key]
-        one = next((one for one in its if one.measured_on(split, episodes)), None)
-        if one is None:
-            peak = its[0].peak_mib if its else train_apart(config, folder, quiet)
+        known = [done for done in known if done in same_run or (done.algorithm, done.seed) != key]
+        found = next((done for done in same_run if done.measured_on(split, episodes)), None)
+        if found is None:
+            peak = same_run[0].peak_mib if same_run else train_apart(config, folder, quiet)
             if peak is None:
                 return None
-            one = _measured(folder, split, episodes, peak, quiet)
-            known.append(one)
-        trained[folder.path] = one
+            found = _measured(folder, split, episodes, peak, quiet)
+            known.append(found)
+        trained[folder.path] = found
         comparison = Comparison(name, list(trained.values()), environment())
-        others = [one for one in known if one not in comparison.trained]
+        others = [done for done in known if done not in comparison.trained]
         write_text(out / "comparison.json", comparison.to_json(others) + "\n")
     return comparison
 
@@ -333,8 +334,8 @@ def _kept(out: Path, name: str) -> list[Trained]:
         if content["preset"] != name:
             raise RunError(f"{out} compares on {content['preset']}; name another folder with --out")
         return [
-            Trained(**one | {"evaluation": Evaluation.from_json(json.dumps(one["evaluation"]))})
-            for one in content["trained"]
+            Trained(**fields | {"evaluation": Evaluation.from_json(json.dumps(fields["evaluation"]))})
+            for fields in content["trained"]
         ]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunError(f"{file}: not readable ({error}); delete it to measure again") from error

@@ -64,7 +64,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def _titled(figure: Figure, reproduced: Reproduced, title: str, note: str = "") -> None:
     """A line that says what it is, and one that says of how much training."""
-    seeds = len({one.seed for one in reproduced.trainings})
+    seeds = len({trained.seed for trained in reproduced.trainings})
     notes = [f"{seeds} seed{'s' * (seeds > 1)}", *([note] if note else [])]
     notes += [share] if (share := share_in_words(reproduced)) else []
     figure.suptitle(f"{title}\n{'; '.join(notes)}", x=0.01, ha="left", fontsize=11, color=LIGHT.text)
@@ -72,7 +72,7 @@ def _titled(figure: Figure, reproduced: Reproduced, title: str, note: str = "") 
 
 def _band(reproduced: Reproduced) -> str:
     """What a band is, where there are any."""
-    return "bands from the lowest to the highest" if len({one.seed for one in reproduced.trainings}) > 1 else ""
+    return "bands from the lowest to the highest" if len({trained.seed for trained in reproduced.trainings}) > 1 else ""
 
 
 def _line_over_seeds(
@@ -87,12 +87,12 @@ def _line_over_seeds(
 
 def _row(reproduced: Reproduced, experiment: Experiment) -> Figure:
     """Every cell as a point with its interval, and the published one beside it."""
-    its = [(cell, spread) for _, cell, spread in reproduced.spreads()]
-    figure = _figure(8, 1.7 + 0.42 * len(its))
+    cells = [(cell, spread) for _, cell, spread in reproduced.spreads()]
+    figure = _figure(8, 1.7 + 0.42 * len(cells))
     axes = figure.subplots()
-    here = [(number, (100 * spread.mean, 100 * spread.ci95)) for number, (_, spread) in enumerate(its)]
-    beside = [(number, cell.published) for number, (cell, _) in enumerate(its)]
-    papers = [(number, (its.accuracy, its.margin or 0.0)) for number, its in beside if its is not None]
+    here = [(number, (100 * spread.mean, 100 * spread.ci95)) for number, (_, spread) in enumerate(cells)]
+    beside = [(number, cell.published) for number, (cell, _) in enumerate(cells)]
+    papers = [(number, (cell.accuracy, cell.margin or 0.0)) for number, cell in beside if cell is not None]
     for what, marker, colour, drawn in (("here", "o", COLOURS[0], here), ("published", "D", COLOURS[1], papers)):
         if not drawn:
             continue
@@ -108,12 +108,12 @@ def _row(reproduced: Reproduced, experiment: Experiment) -> Figure:
             capsize=3,
             label=what,
         )
-    several = len({cell.episodes for cell, _ in its}) > 1
+    several = len({cell.episodes for cell, _ in cells}) > 1
     axes.set_yticks(
-        range(len(its)),
-        [place(cell) + (f",\n{cell.episodes:,} episodes" if several else "") for cell, _ in its],
+        range(len(cells)),
+        [place(cell) + (f",\n{cell.episodes:,} episodes" if several else "") for cell, _ in cells],
     )
-    axes.set_ylim(len(its) - 0.5, -0.5)
+    axes.set_ylim(len(cells) - 0.5, -0.5)
     axes.set_xlabel("accuracy in percent; here with its 95% CI, published with the margin that was printed")
     style(axes, LIGHT)
     axes.legend(frameon=False, fontsize=10, labelcolor=LIGHT.text)
@@ -126,13 +126,13 @@ def _combinations(reproduced: Reproduced, experiment: Experiment) -> Figure:
     figure = _figure(8.5, 5)
     axes = figure.subplots()
     key, kinds = f"val_{COMPARED}", {"last": (":", "s"), "mean": ("--", "^"), "sum": ("-", "o")}
-    for its in reproduced.arms().values():
-        what, _, gradients = its[0].arm.partition("-of-")
+    for seeds in reproduced.arms().values():
+        what, _, gradients = seeds[0].arm.partition("-of-")
         line, marker = kinds[what]
-        curves = [[(point["step"], 100 * point[key]) for point in one.curve if key in point] for one in its]
+        curves = [[(point["step"], 100 * point[key]) for point in trained.curve if key in point] for trained in seeds]
         steps, each = [step for step, _ in curves[0]], [[value for _, value in curve] for curve in curves]
         colour = COLOURS[int(gradients) - 1]
-        _line_over_seeds(axes, steps, each, color=colour, marker=marker, label=its[0].label, linestyle=line)
+        _line_over_seeds(axes, steps, each, color=colour, marker=marker, label=seeds[0].label, linestyle=line)
     axes.set_xlabel("outer step")
     axes.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
     axes.set_ylabel("accuracy in percent, validation classes,\neach query alone")
@@ -189,33 +189,34 @@ def _waves(reproduced: Reproduced, experiment: Experiment) -> Figure:
     from matplotlib.ticker import LogLocator, NullLocator
 
     arms = reproduced.arms()
-    shown = min(len(its[0].waves) for its in arms.values())
+    shown = min(len(seeds[0].waves) for seeds in arms.values())
     figure = _figure(11, 3.4 + 2.4 * shown)
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(0.72 * shown, 1))
     upper, lower = parts[0, 0], parts[1, 0]
     panels = upper.subplots(shown, len(arms), sharex=True, sharey=True, squeeze=False)
-    for column, its in enumerate(arms.values()):
-        for row, wave in enumerate(its[0].waves[:shown]):
+    for column, seeds in enumerate(arms.values()):
+        for row, wave in enumerate(seeds[0].waves[:shown]):
             axes = panels[row][column]
             for values, colour, line, label in (
                 (wave.truth, LIGHT.text, "-", "truth"),
                 (wave.before, COLOURS[1], "--", "before"),
-                (wave.after, COLOURS[0], "-", f"after {len(its[0].by_step) - 1} inner steps"),
+                (wave.after, COLOURS[0], "-", f"after {len(seeds[0].by_step) - 1} inner steps"),
             ):
                 axes.plot(wave.x, values, line, color=colour, linewidth=1.6, label=label)
             axes.plot(wave.known_x, wave.known_y, "o", color=LIGHT.text, markersize=4, label="known points")
             style(axes, LIGHT)
-        panels[0][column].set_title(its[0].label, fontsize=11, color=LIGHT.text)
+        panels[0][column].set_title(seeds[0].label, fontsize=11, color=LIGHT.text)
     handles, labels = panels[0][0].get_legend_handles_labels()
     upper.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, labelcolor=LIGHT.text)
     axes = lower.subplots()
-    for (its, colour), marker in zip(zip(arms.values(), COLOURS, strict=False), "o^sD", strict=False):
-        spreads = [pooled(errors) for errors in zip(*(one.by_step for one in its), strict=True)]
+    for (seeds, colour), marker in zip(zip(arms.values(), COLOURS, strict=False), "o^sD", strict=False):
+        spreads = [pooled(errors) for errors in zip(*(trained.by_step for trained in seeds), strict=True)]
         steps = list(range(len(spreads)))
-        axes.plot(steps, [mean for mean, _ in spreads], color=colour, marker=marker, markersize=3.5, label=its[0].label)
+        means, label = [mean for mean, _ in spreads], seeds[0].label
+        axes.plot(steps, means, color=colour, marker=marker, markersize=3.5, label=label)
         # The axis is logarithmic: an interval that reaches zero ends at a twentieth of the mean.
         low = [max(mean - margin, 0.05 * mean) for mean, margin in spreads]
-        axes.fill_between(steps, low, [sum(its) for its in spreads], color=colour, alpha=0.18, linewidth=0)
+        axes.fill_between(steps, low, [sum(spread) for spread in spreads], color=colour, alpha=0.18, linewidth=0)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, position: f"{value:g}")

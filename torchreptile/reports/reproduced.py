@@ -24,9 +24,11 @@ def to_markdown(reproduced: Reproduced, experiment: Experiment) -> str:
 
 def summary(reproduced: Reproduced, experiment: Experiment) -> str:
     """What was found, as a table, and how it was done, as a list."""
-    found = findings(reproduced, experiment.kind)
-    rows = [(its.what, "published" if its.published else "seen here", its.verdict, its.numbers) for its in found]
-    seeds = len({one.seed for one in reproduced.trainings})
+    rows = [
+        (finding.what, "published" if finding.published else "seen here", finding.verdict, finding.numbers)
+        for finding in findings(reproduced, experiment.kind)
+    ]
+    seeds = len({trained.seed for trained in reproduced.trainings})
     between = "" if seeds > 1 else "; one training each, so what another seed would change is not in them"
     parts = [table(("", "", "here", f"differences ± 95%{between}"), rows)] if rows else []
     return "\n".join([*parts, how(reproduced)])
@@ -35,16 +37,16 @@ def summary(reproduced: Reproduced, experiment: Experiment) -> str:
 def how(reproduced: Reproduced) -> str:
     """The commands, the share of the published training, time and hardware, as a list."""
     trainings = reproduced.trainings
-    seeds = sorted({one.seed for one in trainings})
-    steps = sorted({one.outer_steps for one in trainings if one.config.method.algorithm != "scratch"})
+    seeds = sorted({trained.seed for trained in trainings})
+    steps = sorted({trained.outer_steps for trained in trainings if trained.config.method.algorithm != "scratch"})
     share = share_in_words(reproduced)
     lines = [
         *(f"`{command}`" for command in reproduced.commands),
-        f"outer steps: {' or '.join(f'{its:,}' for its in steps)}" + (f", {share}" if share else ""),
+        f"outer steps: {' or '.join(f'{count:,}' for count in steps)}" + (f", {share}" if share else ""),
         f"seeds: {', '.join(map(str, seeds))}; {len(trainings)} training{'s' * (len(trainings) > 1)}, "
-        f"{duration(sum(one.seconds for one in trainings))} of training in all",
-        *_each("trained on ", (hardware(its) for one in trainings for its in sittings(one.environment))),
-        *_each("measured on ", (cell.hardware for one in trainings for cell in one.cells)),
+        f"{duration(sum(trained.seconds for trained in trainings))} of training in all",
+        *_each("trained on ", (hardware(place) for trained in trainings for place in sittings(trained.environment))),
+        *_each("measured on ", (cell.hardware for trained in trainings for cell in trained.cells)),
         *([reproduced.note] if reproduced.note else []),
     ]
     return "\n".join(f"- {line}" for line in lines) + "\n"
@@ -58,8 +60,8 @@ def share_in_words(reproduced: Reproduced) -> str:
     """Of the published outer steps, for people; empty for all of them."""
     if reproduced.share == 1:
         return ""
-    outers = [one.config.outer for one in reproduced.trainings]
-    annealed = all(its.outer_step_size_final < its.outer_step_size for its in outers if its.outer_steps > 1)
+    outers = [trained.config.outer for trained in reproduced.trainings]
+    annealed = all(outer.outer_step_size_final < outer.outer_step_size for outer in outers if outer.outer_steps > 1)
     return f"{100 * reproduced.share:g}% of the published outer steps" + (", annealed to the end" if annealed else "")
 
 

@@ -143,7 +143,7 @@ class _Kept:
         if departure := before.departure(experiment):
             raise RunError(f"{out / RESULT} has other settings ({departure}); name another folder with --out")
         self._commands = before.commands
-        self._trained = {(one.arm, one.seed): one for one in before.trainings}
+        self._trained = {(trained.arm, trained.seed): trained for trained in before.trainings}
 
     def has(self, piece: Piece) -> bool:
         """Whether everything that is asked of it is known."""
@@ -152,8 +152,8 @@ class _Kept:
             return False
         known = {cell.key[:-1] for cell in trained.cells}
         asked = {
-            (piece.split, its.shots, piece.episodes, its.eval_steps, its.eval_batch, its.finetune_steps)
-            for its in piece.arm.measurements
+            (piece.split, how.shots, piece.episodes, how.eval_steps, how.eval_batch, how.finetune_steps)
+            for how in piece.arm.measurements
         }
         return asked <= known
 
@@ -172,7 +172,7 @@ class _Kept:
     def saved(self) -> Reproduced:
         """All of it, which is on disk when this returns."""
         order = {arm.name: place for place, arm in enumerate(self._experiment.arms)}
-        trainings = sorted(self._trained.values(), key=lambda one: (order[one.arm], one.seed))
+        trainings = sorted(self._trained.values(), key=lambda trained: (order[trained.arm], trained.seed))
         commands = list(dict.fromkeys([*self._commands, str(environment()["command"])]))
         reproduced = Reproduced(self._experiment.name, self._share, trainings, commands)
         write_text(self._out / RESULT, reproduced.to_json())

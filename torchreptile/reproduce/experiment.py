@@ -32,8 +32,8 @@ class Measurement:
     @classmethod
     def of(cls, config: Config) -> Measurement:
         """The one that those settings ask for."""
-        its = config.evaluation
-        return cls(config.task.shots, its.eval_steps, its.eval_batch, its.finetune_steps)
+        how = config.evaluation
+        return cls(config.task.shots, how.eval_steps, how.eval_batch, how.finetune_steps)
 
 
 @dataclass(frozen=True)

@@ -72,12 +72,12 @@ def contrast(*terms: tuple[int, Spread]) -> Difference:
     Trainings with one seed are measured on the same episodes: of several seeds the interval is that of what the seeds
     come to one by one (Student's t), of a single one that over episodes.
     """
-    seeds = set.intersection(*(set(its.by_seed) for _, its in terms))
+    seeds = set.intersection(*(set(spread.by_seed) for _, spread in terms))
     if len(seeds) > 1:
-        values = [sum(factor * its.by_seed[seed] for factor, its in terms) for seed in sorted(seeds)]
+        values = [sum(factor * spread.by_seed[seed] for factor, spread in terms) for seed in sorted(seeds)]
         return Difference(statistics.fmean(values), between_seeds(values))
-    margins = (abs(factor) * its.margin for factor, its in terms)
-    return Difference(sum(factor * its.mean for factor, its in terms), math.hypot(*margins))
+    margins = (abs(factor) * spread.margin for factor, spread in terms)
+    return Difference(sum(factor * spread.mean for factor, spread in terms), math.hypot(*margins))
 
 
 def difference(one: Spread, other: Spread) -> Difference:
@@ -93,26 +93,26 @@ def findings(reproduced: Reproduced, kind: Kind) -> list[Finding]:
 def _chosen(reproduced: Reproduced, measure: str) -> list[tuple[TrainedArm, Spread]]:
     """Of every arm what was measured on most episodes, and of those with most seeds."""
     found: dict[str, tuple[TrainedArm, Cell, Spread]] = {}
-    for one in reproduced.spreads():
-        trained, cell, its = one
+    for row in reproduced.spreads():
+        trained, cell, spread = row
         if (cell.measure, cell.split) != (measure, reproduced.split):
             continue
         before = found.get(trained.arm)
-        if before is None or (cell.episodes, its.seeds) > (before[1].episodes, before[2].seeds):
-            found[trained.arm] = one
-    return [(trained, its) for trained, _, its in found.values()]
+        if before is None or (cell.episodes, spread.seeds) > (before[1].episodes, before[2].seeds):
+            found[trained.arm] = row
+    return [(trained, spread) for trained, _, spread in found.values()]
 
 
 def _by_arm(reproduced: Reproduced, measure: str) -> dict[str, Spread]:
-    return {trained.arm: its for trained, its in _chosen(reproduced, measure)}
+    return {trained.arm: spread for trained, spread in _chosen(reproduced, measure)}
 
 
 def _combinations(reproduced: Reproduced) -> list[Finding]:
     by_arm, kinds = _by_arm(reproduced, COMPARED), ("last", "mean", "sum")
     if not {"last-of-1", *(f"{kind}-of-{k}" for kind in kinds for k in (2, 3, 4))} <= by_arm.keys():
         return []
-    ahead = [difference(by_arm["last-of-1"], its) for arm, its in by_arm.items() if arm != "last-of-1"]
-    nearest = min(ahead, key=lambda its: its.value)
+    ahead = [difference(by_arm["last-of-1"], lead) for arm, lead in by_arm.items() if arm != "last-of-1"]
+    nearest = min(ahead, key=lambda lead: lead.value)
     two = difference(by_arm["sum-of-2"], by_arm["last-of-2"])
     gains = {kind: difference(by_arm[f"{kind}-of-2"], by_arm[f"{kind}-of-4"]) for kind in kinds}
     further = [difference(by_arm[f"sum-of-{k}"], by_arm[f"sum-of-{k + 1}"]) for k in (2, 3)]
@@ -123,7 +123,7 @@ def _combinations(reproduced: Reproduced) -> list[Finding]:
     return [
         Finding(
             f"g1 alone learns little: everything else is more than {100 * LITTLE:g} points ahead",
-            _all([Difference(its.value - LITTLE, its.margin).more for its in ahead]),
+            _all([Difference(lead.value - LITTLE, lead.margin).more for lead in ahead]),
             f"the nearest is ahead by {nearest} points",
         ),
         Finding(
@@ -133,12 +133,12 @@ def _combinations(reproduced: Reproduced) -> list[Finding]:
         ),
         Finding(
             "everything improves with the number of gradients",
-            _all([its.more for its in gains.values()]),
-            "from two to four " + ", ".join(f"the {kind} by {its}" for kind, its in gains.items()) + " points",
+            _all([gain.more for gain in gains.values()]),
+            "from two to four " + ", ".join(f"the {kind} by {gain}" for kind, gain in gains.items()) + " points",
         ),
         Finding(
             "the sum improves with each of them",
-            _all([its.more for its in further]),
+            _all([gain.more for gain in further]),
             f"the third adds {further[0]} points, the fourth {further[1]}",
         ),
         Finding(
@@ -148,8 +148,8 @@ def _combinations(reproduced: Reproduced) -> list[Finding]:
         ),
         Finding(
             "a sum is ahead of its mean, which takes smaller steps",
-            _all([its.more for its in sums]),
-            "of two, three and four gradients by " + ", ".join(str(its) for its in sums) + " points",
+            _all([lead.more for lead in sums]),
+            "of two, three and four gradients by " + ", ".join(str(lead) for lead in sums) + " points",
             published=False,
         ),
     ]
@@ -201,12 +201,12 @@ def _overlap(reproduced: Reproduced) -> list[Finding]:
                 )
             )
     fresh = by_batch[shared][images]
-    missing = {size: difference(its, fresh) for size, its in by_size.items()}
+    missing = {size: difference(spread, fresh) for size, spread in by_size.items()}
     best = min(missing, key=lambda size: missing[size].value)
     found.append(
         Finding(
             "no outer step size makes up for it",
-            _all([its.more for its in missing.values()]),
+            _all([gap.more for gap in missing.values()]),
             f"with mini-batches of {IMAGES} images the best, {best:g}, has "
             f"{missing[best]} points less than mini-batches of {images:g}",
         )
@@ -226,20 +226,20 @@ def _overlap(reproduced: Reproduced) -> list[Finding]:
 def sweep(reproduced: Reproduced, swept: str) -> dict[str, dict[float, Spread]]:
     """Of a swept setting: for every line of the figure the measure by the setting's value, ascending."""
     lines: dict[str, dict[float, Spread]] = {}
-    for trained, its in _chosen(reproduced, COMPARED):
+    for trained, spread in _chosen(reproduced, COMPARED):
         if belongs(trained.config, swept) and ALONE.get(swept, trained.label) == trained.label:
-            lines.setdefault(trained.label, {})[setting_of(trained.config, swept)] = its
-    return {label: dict(sorted(its.items())) for label, its in lines.items()}
+            lines.setdefault(trained.label, {})[setting_of(trained.config, swept)] = spread
+    return {label: dict(sorted(line.items())) for label, line in lines.items()}
 
 
 def _waves(reproduced: Reproduced) -> list[Finding]:
     before, after = _by_arm(reproduced, "mse_before"), _by_arm(reproduced, "mse")
-    outputs = {arm: _output(its) for arm, its in reproduced.arms().items()}
+    outputs = {arm: _output(seeds) for arm, seeds in reproduced.arms().items()}
     if not {"reptile", "joint"} <= after.keys() or outputs["joint"] is None:
         return []
     learned, joint, left = after["reptile"], before["joint"], after["joint"]
     fitted = _above(_times(before["reptile"], 1 / TIMES), learned)
-    others = ", ".join(f"{arm} {its:.2g}" for arm, its in outputs.items() if arm != "joint" and its is not None)
+    others = ", ".join(f"{arm} {said:.2g}" for arm, said in outputs.items() if arm != "joint" and said is not None)
     return [
         Finding(
             "32 steps from Reptile's weights fit a wave",
@@ -263,7 +263,7 @@ def _waves(reproduced: Reproduced) -> list[Finding]:
 
 def _output(trained: list[TrainedArm]) -> float | None:
     """The root mean square of what weights say before they adapt, which is of no wave; None where nothing was kept."""
-    said = [value for one in trained for wave in one.waves for value in wave.before]
+    said = [value for seed in trained for wave in seed.waves for value in wave.before]
     return math.sqrt(statistics.fmean(value**2 for value in said)) if said else None
 
 

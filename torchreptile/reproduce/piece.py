@@ -59,11 +59,11 @@ class Piece:
         """The same of the measurements: the steps on a support set, and queries with it in one direction alone."""
         way, queries = self.config.task.way, self.config.evaluation.queries
 
-        def images(its: Measurement) -> float:
-            support = way * its.shots
-            return its.eval_steps * (its.eval_batch or support) + way * queries * support / 3
+        def images(measurement: Measurement) -> float:
+            support = way * measurement.shots
+            return measurement.eval_steps * (measurement.eval_batch or support) + way * queries * support / 3
 
-        return float(sum(self.episodes * images(its) for its in self.arm.measurements))
+        return float(sum(self.episodes * images(measurement) for measurement in self.arm.measurements))
 
     def carry_out(self, shown: bool, tell: Tell) -> str | None:
         """What its process does: train, measure, and answer with a :class:`TrainedArm` as JSON; None if stopped."""
@@ -75,8 +75,8 @@ class Piece:
         if not over and train_or_go_on(config, folder, observer).interrupted:
             return None
         checkpoint, measured = load_checkpoint(folder.last), []
-        for number, its in enumerate(self.arm.measurements):
-            evaluation = self._measured_before(its, checkpoint.step)
+        for number, measurement in enumerate(self.arm.measurements):
+            evaluation = self._measured_before(measurement, checkpoint.step)
             if evaluation is None:
                 with EpisodeBar(console) as bar:
 
@@ -90,7 +90,7 @@ class Piece:
                     evaluation = evaluate(
                         folder.path,
                         self.split,
-                        **dataclasses.asdict(its),
+                        **dataclasses.asdict(measurement),
                         episodes=self.episodes,
                         seed=config.run.seed,
                         data_root=config.task.data_root or None,
@@ -106,11 +106,11 @@ class Piece:
         )  # fmt: skip
         return json.dumps(trained.content())
 
-    def _measured_before(self, its: Measurement, step: int) -> Evaluation | None:
+    def _measured_before(self, measurement: Measurement, step: int) -> Evaluation | None:
         """The same measurement of the same weights, which an earlier call did not come to use."""
         task = self.config.task
         scheme = resolve_scheme(task.dataset, task.split_scheme)
-        asked = self.config.replace(split_scheme=scheme, **dataclasses.asdict(its))
+        asked = self.config.replace(split_scheme=scheme, **dataclasses.asdict(measurement))
         for file in self.folder.path.glob(f"eval-*-{self.split}-*.json"):
             try:
                 found = Evaluation.from_json(file.read_text(encoding="utf-8"))
@@ -127,8 +127,8 @@ class Piece:
         learned = load_learned(self.folder.path)
         store = split_store(self.config, self.split, learned.scale)
         fitted = fit_functions(learned, store, self.episodes, seed=self.config.run.seed)
-        its, shown = fitted.episodes, range(min(WAVES, self.episodes))
-        drawn = (its.query_x, its.query_y, fitted.before, fitted.after, its.support_x, its.support_y)
+        tasks, shown = fitted.episodes, range(min(WAVES, self.episodes))
+        drawn = (tasks.query_x, tasks.query_y, fitted.before, fitted.after, tasks.support_x, tasks.support_y)
         waves = [Wave(*(values[task, :, 0].tolist() for values in drawn)) for task in shown]
         return [(error.mean, error.ci95) for error in fitted.by_step], waves
 

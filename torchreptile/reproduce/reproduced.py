@@ -68,13 +68,13 @@ class Cell:
 
 def cells(evaluation: Evaluation, checkpoint: str) -> list[Cell]:
     """The measures of an evaluation."""
-    task, its = evaluation.config.task, evaluation.config.evaluation
+    task, settings = evaluation.config.task, evaluation.config.evaluation
     return [
         Cell(
             evaluation.config.variant, task.title, evaluation.split, task.way, task.shots, name,
-            measured.mean, measured.ci95, measured.episodes, its.eval_steps, its.eval_batch,
+            measured.mean, measured.ci95, measured.episodes, settings.eval_steps, settings.eval_batch,
             evaluation.seed, checkpoint, round(evaluation.seconds, 1), hardware(evaluation.environment),
-            its.finetune_steps,
+            settings.finetune_steps,
         )
         for name, measured in evaluation.result.measures().items()
     ]  # fmt: skip
@@ -82,8 +82,8 @@ def cells(evaluation: Evaluation, checkpoint: str) -> list[Cell]:
 
 def hardware(environment: dict[str, Any]) -> str:
     """What computed, for people."""
-    its, threads = environment.get("gpu") or environment.get("processor"), environment.get("threads")
-    return f"{its}, {threads} thread{'s' * (threads != 1)}, torch {environment.get('torch')}"
+    device, threads = environment.get("gpu") or environment.get("processor"), environment.get("threads")
+    return f"{device}, {threads} thread{'s' * (threads != 1)}, torch {environment.get('torch')}"
 
 
 @dataclass(frozen=True)
@@ -154,16 +154,16 @@ class TrainedArm:
     @classmethod
     def of_content(cls, content: dict[str, Any]) -> Self:
         """What :meth:`content` made."""
-        its = dict(content)
-        columns = its.pop("curve")
+        fields = dict(content)
+        columns = fields.pop("curve")
         lines = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         return cls(
-            config=Config.from_json(json.dumps(its.pop("settings"))),
-            cells=[Cell(**cell) for cell in its.pop("cells")],
+            config=Config.from_json(json.dumps(fields.pop("settings"))),
+            cells=[Cell(**cell) for cell in fields.pop("cells")],
             curve=[{key: value for key, value in line.items() if value is not None} for line in lines],
-            by_step=[(mean, ci95) for mean, ci95 in its.pop("by_step")],
-            waves=[Wave(**wave) for wave in its.pop("waves")],
-            **its,
+            by_step=[(mean, ci95) for mean, ci95 in fields.pop("by_step")],
+            waves=[Wave(**wave) for wave in fields.pop("waves")],
+            **fields,
         )
 
 
@@ -236,7 +236,7 @@ class Reproduced:
     @property
     def split(self) -> str:
         """The classes that findings and figures go by: test where anything was measured on them."""
-        splits = [cell.split for one in self.trainings for cell in one.cells]
+        splits = [cell.split for trained in self.trainings for cell in trained.cells]
         return "test" if "test" in splits else splits[0]
 
     def departure(self, experiment: Experiment) -> str:
@@ -245,34 +245,34 @@ class Reproduced:
         How often it was looked at on the way does not count: nothing is learned from that.
         """
         arms = {arm.name: arm.config for arm in experiment.shortened(self.share).arms}
-        for one in self.trainings:
-            if one.arm not in arms:
-                return f"{one.arm}, which {experiment.name} does not have"
-            wanted = arms[one.arm].replace(seed=one.seed, monitor_every=one.config.run.monitor_every)
-            if departure := one.config.departure(wanted):
-                return f"{one.arm}-seed{one.seed}: {departure}"
+        for trained in self.trainings:
+            if trained.arm not in arms:
+                return f"{trained.arm}, which {experiment.name} does not have"
+            wanted = arms[trained.arm].replace(seed=trained.seed, monitor_every=trained.config.run.monitor_every)
+            if departure := trained.config.departure(wanted):
+                return f"{trained.arm}-seed{trained.seed}: {departure}"
         return ""
 
     def arms(self) -> dict[str, list[TrainedArm]]:
         """The seeds of every arm, by the arm's name."""
         arms: dict[str, list[TrainedArm]] = {}
-        for one in self.trainings:
-            arms.setdefault(one.arm, []).append(one)
+        for trained in self.trainings:
+            arms.setdefault(trained.arm, []).append(trained)
         return arms
 
     def spreads(self) -> Iterator[tuple[TrainedArm, Cell, Spread]]:
         """Every cell over those seeds of its arm that have it, with the arm's first training."""
-        for its in self.arms().values():
+        for seeds in self.arms().values():
             alike: dict[Any, list[Cell]] = {}
-            for cell in (cell for one in its for cell in one.cells):
+            for cell in (cell for trained in seeds for cell in trained.cells):
                 alike.setdefault(cell.key, []).append(cell)
             for cells_alike in alike.values():
-                yield its[0], cells_alike[0], Spread.over(cells_alike)
+                yield seeds[0], cells_alike[0], Spread.over(cells_alike)
 
     def to_json(self) -> str:
         """Everything, as JSON with a line for each training."""
         head = {"format": FORMAT, "name": self.name, "share": self.share, "commands": self.commands, "note": self.note}
-        lines = ",\n".join(json.dumps(one.content(), ensure_ascii=False) for one in self.trainings)
+        lines = ",\n".join(json.dumps(trained.content(), ensure_ascii=False) for trained in self.trainings)
         return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "trainings": [\n{lines}\n]}}\n'
 
 
@@ -286,7 +286,7 @@ def read_reproduced(file: Path) -> Reproduced:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise RunError(f"{file}: not a result of this version ({FORMAT})")
-        trainings = [TrainedArm.of_content(one) for one in content["trainings"]]
+        trainings = [TrainedArm.of_content(training) for training in content["trainings"]]
         commands, note = [str(command) for command in content["commands"]], str(content["note"])
         return Reproduced(str(content["name"]), float(content["share"]), trainings, commands, note)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:

@@ -55,17 +55,17 @@ def _row(variant: str, dataset: str, way: int, cells: Sequence[tuple[int, str]])
     """``cells``: shots and variant of each that is to be measured."""
     algorithm = variant.partition(" ")[0]
     arms: list[Arm] = []
-    for shots, its in cells:
-        config = preset(f"{dataset}-{shots}shot-{way}way", algorithm).replace(**FORMS.get(its, {}))
+    for shots, form in cells:
+        config = preset(f"{dataset}-{shots}shot-{way}way", algorithm).replace(**FORMS.get(form, {}))
         if arms and _trained_alike(arms[-1].config, config):
             arms[-1] = replace(arms[-1], measurements=(*arms[-1].measurements, Measurement.of(config)))
         else:
             arms.append(Arm.of(f"{algorithm}-{shots}shot", TITLES[variant], config))
     if len(arms) == 1:
         arms = [replace(arms[0], name=algorithm)]
-    variants = {its for _, its in cells}
+    variants = {form for _, form in cells}
     sources = dict.fromkeys(
-        cell.source for (its, *task, _, _), cell in PUBLISHED.items() if its in variants and task == [dataset, way]
+        cell.source for (form, *task, _, _), cell in PUBLISHED.items() if form in variants and task == [dataset, way]
     )
     plain = f"{dataset}-{way}way"
     also = ", as they are and fine-tuned" if len(variants) > 1 else ""
