@@ -106,7 +106,7 @@ def _row(reproduced: Reproduced, experiment: Experiment) -> Figure:
             markersize=5,
             linestyle="none",
             capsize=3,
-            label=what,
+            label=f"{what}, {'95% CI' if what == 'here' else '± as printed'}",
         )
     several = len({cell.episodes for cell, _ in cells}) > 1
     axes.set_yticks(
@@ -114,7 +114,7 @@ def _row(reproduced: Reproduced, experiment: Experiment) -> Figure:
         [place(cell) + (f",\n{cell.episodes:,} episodes" if several else "") for cell, _ in cells],
     )
     axes.set_ylim(len(cells) - 0.5, -0.5)
-    axes.set_xlabel("accuracy in percent; here with its 95% CI, published with the margin that was printed")
+    axes.set_xlabel("accuracy in percent")
     style(axes, LIGHT)
     axes.legend(frameon=False, fontsize=10, labelcolor=LIGHT.text)
     _titled(figure, reproduced, experiment.what, "published: test classes")
