@@ -92,8 +92,10 @@ def replacement_batches(orders: Iterable[list[int]], batch: int) -> Iterator[lis
 class ReferenceLearner:
     """Holds phi in ``net`` and what the inner optimiser carries in ``optimizer``."""
 
-    def __init__(self, net: nn.Module, optimizer: str, lr: float, policy: str = "share") -> None:
-        self.net, self.name, self.lr, self.policy = net, optimizer, lr, policy
+    def __init__(
+        self, net: nn.Module, optimizer: str, lr: float, policy: str = "share", reduction: str = "mean"
+    ) -> None:
+        self.net, self.name, self.lr, self.policy, self.reduction = net, optimizer, lr, policy, reduction
         self.optimizer = self._new_optimizer()
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
@@ -136,11 +138,11 @@ class ReferenceLearner:
         return sum(losses) / len(losses)
 
     def _inner_step(self, images: Tensor, labels: Tensor) -> float:
-        loss = F.cross_entropy(self.net(images), labels)
+        losses = F.cross_entropy(self.net(images), labels, reduction="none")
         self.optimizer.zero_grad()
-        loss.backward()
+        (losses.sum() if self.reduction == "sum" else losses.mean()).backward()
         self.optimizer.step()
-        return float(loss.detach())
+        return float(losses.detach().mean())
 
     def adapted_logits(self, batches: list[Batch], support: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Adapt a copy to one evaluation episode; logits of its queries, transductive and not."""

@@ -31,7 +31,8 @@ def reference_for(config: Config, state: MetaState) -> ReferenceLearner:
     """A reference learner with the package's phi and a fresh optimiser."""
     net = OmniglotNet(config.task.way).double()
     net.load_state_dict(state.params)
-    return ReferenceLearner(net, config.inner.inner_optimizer, config.inner.inner_lr, config.inner.inner_state)
+    inner = config.inner
+    return ReferenceLearner(net, inner.inner_optimizer, inner.inner_lr, inner.inner_state, inner.inner_loss)
 
 
 def run_both(config: Config, store: ImageStore, outer_steps: int = 3) -> SideBySide:

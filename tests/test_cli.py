@@ -59,6 +59,7 @@ def test_switches_of_the_original() -> None:
     )
     wanted = Config().replace(
         inner_optimizer="sgd",
+        inner_loss="sum",  # as its TensorFlow goes down losses of which there is one per image
         algorithm="foml",
         foml_tail=5,
         replacement=True,
@@ -160,7 +161,9 @@ def test_what_a_published_command_leaves_out_is_what_the_original_assumes() -> N
     """The original README's 5-shot commands name no shots: its default is 5."""
     command = parsed_train("--inner-batch 10 --inner-iters 5 --meta-step 1 --meta-iters 100000 --train-shots 10")
     assert (command.config.task.shots, command.config.outer.meta_batch) == (5, 1)
-    assert parsed_train("--foml --sgd").config == Config().replace(algorithm="foml", inner_optimizer="sgd")
+    assert parsed_train("--foml --sgd").config == Config().replace(
+        algorithm="foml", inner_optimizer="sgd", inner_loss="sum"
+    )
     assert parsed_train("omniglot-1shot-5way --meta-iters 9").config == preset("omniglot-1shot-5way").replace(
         outer_steps=9
     )

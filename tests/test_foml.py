@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.easy import double_params, easy_store, small_config
+from tests.easy import double_params, easy_store, skip_without_native, small_config
 from tests.reference import OmniglotNet
 from tests.sidebyside import run_both
 from torchreptile.algorithms import build_algorithm
@@ -22,6 +22,17 @@ def test_sgd_gives_the_reference_weights(execution: str, tail: int, replacement:
     both = run_both(small_config(inner_optimizer="sgd", inner_lr=0.1, meta_batch=2, **tails), easy_store(10))
     for name, expected in both.reference.weights().items():
         torch.testing.assert_close(both.state.params[name], expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("algorithm", "tail"), [("reptile", 0), ("foml", 0), ("foml", 1)])
+@pytest.mark.parametrize("execution", ["grouped", "native"])
+def test_the_sum_of_losses_gives_the_reference_weights(execution: str, algorithm: str, tail: int) -> None:
+    """A separate tail of 3 images goes down the sum of 3, whatever the mini-batches of 5 before."""
+    skip_without_native(execution)
+    sums = {"inner_optimizer": "sgd", "inner_loss": "sum", "inner_lr": 0.02, "execution": execution}
+    both = run_both(small_config(algorithm=algorithm, foml_tail=tail, meta_batch=2, **sums), easy_store(10))
+    for name, expected in both.reference.weights().items():
+        torch.testing.assert_close(both.state.params[name], expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("tail", [0, 1])

@@ -100,6 +100,7 @@ def test_combinations_have_disjoint_batches_and_as_many_steps_as_gradients() -> 
         assert config.method.algorithm == ("foml" if label in ("g2", "g3", "g4") else "reptile")
         assert config.outer.outer_step_size == 0.25 / (gradients if "/" in label else 1)
         assert (config.inner.inner_optimizer, config.inner.inner_lr, config.outer.meta_batch) == ("sgd", 3e-3, 1)
+        assert config.inner.inner_loss == "sum"
 
 
 def test_the_sweeps_change_one_setting_at_a_time() -> None:

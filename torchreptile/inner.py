@@ -159,14 +159,18 @@ class InnerLoop:
         """Either of them, by an execution that does whole steps."""
         assert self.execution.step is not None
         correction = math.sqrt(1 - BETA2 ** float(steps))
-        rule = Rule(self.settings.inner_optimizer, self.settings.inner_lr, BETA2, EPS, correction)
+        rule = Rule(self.settings.inner_optimizer, self._rate(x), BETA2, EPS, correction)
         return self.execution.step(params, v, x, y, rule)
 
     def _sgd(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
         losses, gradient = self.loss_and_gradient(params, x, y)
         for name, g in gradient.items():
-            params[name].sub_(g, alpha=self.settings.inner_lr)
+            params[name].sub_(g, alpha=self._rate(x))
         return losses
+
+    def _rate(self, x: Tensor) -> float:
+        """What the gradient of the mean loss is multiplied by, for a mini-batch (T, B, ...)."""
+        return self.settings.inner_lr * (x.shape[1] if self.settings.inner_loss == "sum" else 1)
 
 
 def _laid_out_like(p: Tensor, g: Tensor) -> Tensor:

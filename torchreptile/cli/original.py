@@ -18,7 +18,8 @@ ORIGINAL_FLAGS: dict[str, tuple[str, ...]] = {
     "--eval-samples": ("--eval-episodes",),
     "--eval-interval": ("--monitor-every",),
     "--checkpoint": ("--out",),
-    "--sgd": ("--inner-optimizer", "sgd"),
+    # Its loss is one per image, and TensorFlow goes down the sum of such: Adam does not notice, plain SGD does.
+    "--sgd": ("--inner-loss", "sum", "--inner-optimizer", "sgd"),
     "--foml": ("--algorithm", "foml"),
 }
 

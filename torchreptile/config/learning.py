@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torchreptile.checks import at_least, check_types, positive
+from torchreptile.checks import at_least, check_types, positive, require
 
 InnerOptimizer = Literal["adam", "sgd"]
+InnerLoss = Literal["mean", "sum"]
 InnerStatePolicy = Literal["share", "carry", "reset"]
 OuterOptimizer = Literal["sgd", "adam"]
 
@@ -20,6 +21,9 @@ class InnerConfig:
     """adam (beta1 = 0, beta2 = 0.999, eps = 1e-8) or plain sgd."""
     inner_lr: float = 1e-3
     """Learning rate of the inner optimiser."""
+    inner_loss: InnerLoss = "mean"
+    """Of a mini-batch: the mean of its losses, or their sum, which sgd goes down faster by as much as there are images;
+    the original code adds up."""
     inner_batch: int = 10
     """Images or points in an inner mini-batch; 0 takes all of the task's in every step."""
     inner_steps: int = 5
@@ -33,6 +37,10 @@ class InnerConfig:
     def __post_init__(self) -> None:
         check_types(self)
         positive(inner_lr=self.inner_lr)
+        require(
+            self.inner_loss == "mean" or self.inner_optimizer == "sgd",
+            "inner_loss is sum, which adam does not tell from mean; it goes with inner_optimizer sgd",
+        )
         at_least(0, inner_batch=self.inner_batch)
         at_least(1, inner_steps=self.inner_steps)
 

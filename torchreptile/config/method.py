@@ -108,6 +108,11 @@ class MethodConfig:
         return self.algorithm not in ("matching", "protonet", "pretrained", "scratch", "mann")
 
     @property
+    def takes_plain_steps(self) -> bool:
+        """Whether its inner steps are the inner optimiser's, and nothing goes through them."""
+        return self.algorithm in ("reptile", "foml", "scratch")
+
+    @property
     def compares_embeddings(self) -> bool:
         """Whether queries are labelled by comparing embeddings; such an embedding may be fine-tuned in the task."""
         return self.algorithm in ("matching", "protonet")

@@ -32,6 +32,11 @@ class Config:
     def __post_init__(self) -> None:
         self._check_functions()
         self._check_queries()
+        name = self.method.algorithm
+        require(
+            self.inner.inner_loss == "mean" or self.method.takes_plain_steps,
+            f"inner_loss is sum, but {name} goes down the mean; leave it out",
+        )
         if self.method.adapts_by_sgd_alone:
             require(
                 self.inner.inner_optimizer == "sgd",

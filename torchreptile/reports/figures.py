@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,10 @@ def is_drawn(picture: Path, reproduced: Reproduced) -> bool:
 
 
 def _fingerprint(reproduced: Reproduced) -> str:
-    return hashlib.sha256(reproduced.to_json().encode()).hexdigest()
+    """Of everything that was measured; a setting that is new changes no picture."""
+    trainings = [trained.content() | {"settings": None} for trained in reproduced.trainings]
+    content = [reproduced.name, reproduced.share, trainings]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _figure(width: float, height: float) -> Figure:
