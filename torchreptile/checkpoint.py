@@ -249,23 +249,29 @@ class RunFolder:
         """Note with what, and where, a run that was begun goes on: env.json has every place it was computed at."""
         if self.config() != config:
             write_text(self.config_file, config.to_json() + "\n")
-        before = self.environment()
-        places = [{**its, "command": None} for its in sittings(before)]
-        if not before:  # killed just before it was written
+        try:
+            before = self.environment()
+        except RunError:  # killed just before it was written
             before = environment
-        elif environment | {"command": None} != places[-1]:
-            before["resumed"] = [*before.get("resumed", []), environment]
         else:
-            return
+            if environment | {"command": None} == sittings(before)[-1] | {"command": None}:
+                return
+            before["resumed"] = [*sittings(before)[1:], environment]
         write_text(self.env_file, json.dumps(before, indent=2) + "\n")
 
     def environment(self) -> dict[str, Any]:
-        """What env.json holds: command, versions and hardware; empty where there is none that can be read."""
+        """What env.json holds: command, versions and hardware.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
         try:
             content = json.loads(self.env_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.env_file}: missing or damaged ({error})") from error
+        if not isinstance(content, dict):
+            raise RunError(f"{self.env_file}: damaged, it holds no JSON object")
+        return content
 
     def config(self) -> Config:
         """The settings of the run, from config.json; should that be gone, from the last checkpoint.

@@ -19,7 +19,7 @@ from torchreptile.algorithms import ALGORITHMS, build_algorithm
 from torchreptile.apart import train_apart
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
-from torchreptile.data.splits import Split, require_split, resolve_scheme
+from torchreptile.data.splits import Split, require_split
 from torchreptile.device import choose_device, precision_of
 from torchreptile.environment import environment
 from torchreptile.errors import ConfigError, RunError
@@ -64,11 +64,6 @@ class Trained:
     def seed(self) -> int:
         """Of the training; the measurement has the same."""
         return self.evaluation.config.run.seed
-
-    def trained_as(self, config: Config) -> bool:
-        """Whether it is a measurement of such a training."""
-        scheme = resolve_scheme(config.task.dataset, config.task.split_scheme)  # an evaluation names it
-        return self.evaluation.config.learning() == config.replace(split_scheme=scheme).learning()
 
     def measured_on(self, split: Split, episodes: int) -> bool:
         """Whether it was measured so."""
@@ -224,7 +219,7 @@ def compare(
     require_split(planned[0].task, split)
     for config, folder in zip(planned, folders, strict=True):
         steps = folder.steps_done()
-        same_run = [done for done in known if done.steps == steps and done.trained_as(config)]
+        same_run = [done for done in known if done.steps == steps and done.evaluation.is_of(config)]
         # What else was measured there is of a run that is gone.
         key = (config.method.algorithm, config.run.seed)
         known = [done for done in known if done in same_run or (done.algorithm, done.seed) != key]

@@ -156,6 +156,11 @@ class Evaluation:
         task = self.config.task
         return self.split == "train" and self.trained_on == task.title and not task.drawn
 
+    def is_of(self, config: Config) -> bool:
+        """Whether those are its settings, of training and measurement, on however many episodes."""
+        scheme = resolve_scheme(config.task.dataset, config.task.split_scheme)  # an evaluation names it
+        return not self.config.departure(config.replace(split_scheme=scheme))
+
     def published(self, mode: str) -> Published | None:
         """What was published for this cell, for test classes; ``mode`` is one of MODES or a further measure."""
         if self.split != "test":

@@ -164,8 +164,9 @@ class InnerLoop:
 
     def _sgd(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
         losses, gradient = self.loss_and_gradient(params, x, y)
+        rate = self._rate(x)
         for name, g in gradient.items():
-            params[name].sub_(g, alpha=self._rate(x))
+            params[name].sub_(g, alpha=rate)
         return losses
 
     def _rate(self, x: Tensor) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,20 +48,10 @@ def read_run(path: Path) -> Recorded:
         RunError: this is no run folder, or one of its files is missing or damaged.
     """
     folder = RunFolder(path)
-    config, environment, metrics = folder.config(), _environment(folder), _metrics(folder)
+    config, environment, metrics = folder.config(), folder.environment(), _metrics(folder)
     last = load_checkpoint(folder.last)
     step = max([last.step, *(line["step"] for line in metrics)])  # the metrics may know more already
     return Recorded(path.resolve().name, folder, config, environment, metrics, _evaluations(folder), step, last.seconds)
-
-
-def _environment(folder: RunFolder) -> dict[str, Any]:
-    try:
-        content = json.loads(folder.env_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder.env_file}: missing or damaged ({error})") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{folder.env_file}: damaged, it holds no JSON object")
-    return content
 
 
 def _metrics(folder: RunFolder) -> list[dict[str, Any]]:

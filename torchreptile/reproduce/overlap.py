@@ -47,10 +47,14 @@ def setting_of(config: Config, setting: str) -> float:
     return float(getattr(config.outer if setting == "outer_step_size" else config.inner, setting))
 
 
+def held(swept: str) -> dict[str, float]:
+    """Where all swept settings are held while that one is swept, its own usual value among them."""
+    return {name: usual(name) for name in SWEEPS} | ELSEWHERE.get(swept, {})
+
+
 def belongs(config: Config, swept: str) -> bool:
     """Whether a training is a point of that sweep: all other swept settings are where they are held meanwhile."""
-    held = {name: usual(name) for name in SWEEPS} | ELSEWHERE.get(swept, {})
-    return all(setting_of(config, name) == value for name, value in held.items() if name != swept)
+    return all(setting_of(config, name) == value for name, value in held(swept).items() if name != swept)
 
 
 def points() -> dict[tuple[str, str], list[float]]:
@@ -70,9 +74,8 @@ def _arms() -> list[Arm]:
     arms: dict[str, Arm] = {}
     for (swept, line), values in points().items():
         method, _, drawn = line.partition(", ")
-        held = {name: usual(name) for name in SWEEPS} | ELSEWHERE.get(swept, {})
         for value in values:
-            steps, batch, size = (held | {swept: value}).values()
+            steps, batch, size = (held(swept) | {swept: value}).values()
             config = USUAL.replace(
                 **METHODS[method],
                 replacement=drawn == DRAWN[True],

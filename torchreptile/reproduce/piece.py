@@ -13,7 +13,7 @@ from rich.console import Console
 from torchreptile.apart import train_or_go_on
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.config import Config
-from torchreptile.data.splits import Split, resolve_scheme
+from torchreptile.data.splits import Split
 from torchreptile.errors import RunError
 from torchreptile.evaluation import Evaluation, evaluate, split_store
 from torchreptile.fitting import fit_functions
@@ -108,17 +108,14 @@ class Piece:
 
     def _measured_before(self, measurement: Measurement, step: int) -> Evaluation | None:
         """The same measurement of the same weights, which an earlier call did not come to use."""
-        task = self.config.task
-        scheme = resolve_scheme(task.dataset, task.split_scheme)
-        asked = self.config.replace(split_scheme=scheme, **dataclasses.asdict(measurement))
+        asked = self.config.replace(**dataclasses.asdict(measurement))
         for file in self.folder.path.glob(f"eval-*-{self.split}-*.json"):
             try:
                 found = Evaluation.from_json(file.read_text(encoding="utf-8"))
             except (OSError, RunError, ValueError):
                 continue  # measured again, and replaced
             its_own = (found.split, found.step, found.seed, found.config.evaluation.eval_episodes)
-            alike = found.config.learning() == asked.learning()
-            if alike and its_own == (self.split, step, self.config.run.seed, self.episodes):
+            if found.is_of(asked) and its_own == (self.split, step, self.config.run.seed, self.episodes):
                 return found
         return None
 
