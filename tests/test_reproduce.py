@@ -203,8 +203,8 @@ def test_a_killed_training_goes_on_and_comes_to_the_same(carried: tuple[Path, Re
     (run / "env.json").unlink()  # killed right after config.json was written, too
     again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
     assert again is not None
-    assert [(cell.key, cell.mean) for cell in again.trainings[0].cells] == [
-        (cell.key, cell.mean) for cell in whole.trainings[0].cells
+    assert [(cell.conditions, cell.measure, cell.mean) for cell in again.trainings[0].cells] == [
+        (cell.conditions, cell.measure, cell.mean) for cell in whole.trainings[0].cells
     ]
     assert again.trainings[0].environment["threads"] >= 1
 

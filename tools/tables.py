@@ -133,9 +133,8 @@ def page(results: Sequence[Kept]) -> str:
     return "\n".join(parts)
 
 
-def rendered(folder: Path = RESULTS) -> dict[Path, str]:
+def rendered(results: Sequence[Kept]) -> dict[Path, str]:
     """What both files must hold."""
-    results = kept(folder)
     start = REPOSITORY / "README.md"
     return {
         start: readme(start.read_text(encoding="utf-8"), results),
@@ -148,8 +147,10 @@ def main(arguments: Sequence[str]) -> int:
     if list(arguments) not in ([], ["--check"]):
         print("usage: python tools/tables.py [--check]", file=sys.stderr)
         return 2
-    stale = {path: text for path, text in rendered().items() if not path.is_file() or path.read_text("utf-8") != text}
-    undrawn = [entry for entry in kept(RESULTS) if not is_drawn(entry.picture, entry.result)]
+    results = kept(RESULTS)
+    wanted = rendered(results)
+    stale = {path: text for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text}
+    undrawn = [entry for entry in results if not is_drawn(entry.picture, entry.result)]
     if not arguments:
         for path, text in stale.items():
             write_text(path, text)

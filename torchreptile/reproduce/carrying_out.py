@@ -22,7 +22,7 @@ from torchreptile.jobs import Job, do_jobs
 from torchreptile.progress import ManyBar
 from torchreptile.reproduce.experiment import Experiment
 from torchreptile.reproduce.piece import Piece
-from torchreptile.reproduce.reproduced import Cell, Reproduced, TrainedArm, read_reproduced
+from torchreptile.reproduce.reproduced import Cell, Conditions, Reproduced, TrainedArm, read_reproduced
 from torchreptile.results import ERRORS, Accuracy, SquaredError
 
 RESULT = "result.json"
@@ -150,19 +150,19 @@ class _Kept:
         trained = self._trained.get((piece.arm.name, piece.config.run.seed))
         if trained is None:
             return False
-        known = {cell.key[:-1] for cell in trained.cells}
-        asked = {
-            (piece.split, how.shots, piece.episodes, how.eval_steps, how.eval_batch, how.finetune_steps)
+        known = {cell.conditions for cell in trained.cells}
+        return all(
+            Conditions(piece.split, how.shots, piece.episodes, how.eval_steps, how.eval_batch, how.finetune_steps)
+            in known
             for how in piece.arm.measurements
-        }
-        return asked <= known
+        )
 
     def add(self, trained: TrainedArm) -> None:
         """Keep a training; what was measured otherwise of the same weights stays."""
         before = self._trained.get((trained.arm, trained.seed))
         if before is not None and (before.outer_steps, before.seconds) == (trained.outer_steps, trained.seconds):
-            now = {cell.key for cell in trained.cells}
-            others = [cell for cell in before.cells if cell.key not in now]
+            now = {cell.conditions for cell in trained.cells}
+            others = [cell for cell in before.cells if cell.conditions not in now]
             if _most_episodes(others) > _most_episodes(trained.cells):
                 trained = replace(trained, by_step=before.by_step, waves=before.waves)
             trained = replace(trained, cells=[*others, *trained.cells])

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError, RunError
@@ -20,6 +20,17 @@ from torchreptile.reproduce.experiment import Experiment
 FORMAT = "torchreptile-result-1"
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 """Student's t that 95% are within, for 1, 2, ... degrees of freedom; the last one serves for more."""
+
+
+class Conditions(NamedTuple):
+    """How a training was measured: what tells measurements of the same weights apart."""
+
+    split: str
+    shots: int
+    episodes: int
+    eval_steps: int
+    eval_batch: int
+    finetune_steps: int
 
 
 @dataclass(frozen=True)
@@ -55,10 +66,10 @@ class Cell:
     finetune_steps: int = 0
 
     @property
-    def key(self) -> tuple[str, int, int, int, int, int, str]:
-        """What tells it from all others of its training, the measure last."""
+    def conditions(self) -> Conditions:
+        """Which it shares with the measures taken with it, and with no others of its training."""
         how = (self.eval_steps, self.eval_batch, self.finetune_steps)
-        return (self.split, self.shots, self.episodes, *how, self.measure)
+        return Conditions(self.split, self.shots, self.episodes, *how)
 
     @property
     def published(self) -> Published | None:
@@ -263,9 +274,9 @@ class Reproduced:
     def spreads(self) -> Iterator[tuple[TrainedArm, Cell, Spread]]:
         """Every cell over those seeds of its arm that have it, with the arm's first training."""
         for seeds in self.arms().values():
-            alike: dict[Any, list[Cell]] = {}
+            alike: dict[tuple[Conditions, str], list[Cell]] = {}
             for cell in (cell for trained in seeds for cell in trained.cells):
-                alike.setdefault(cell.key, []).append(cell)
+                alike.setdefault((cell.conditions, cell.measure), []).append(cell)
             for cells_alike in alike.values():
                 yield seeds[0], cells_alike[0], Spread.over(cells_alike)
 
