@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from torchreptile import cli
 from torchreptile.cli.evaluate import Evaluate
 from torchreptile.cli.original import ORIGINAL_DEFAULTS
 from torchreptile.cli.train import Train
+from torchreptile.commands.evaluate import print_evaluation
 from torchreptile.commands.presets import presets
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError
+from torchreptile.evaluation import Evaluation
 from torchreptile.files import free
+from torchreptile.learned import shipped_card, shipped_weights
 from torchreptile.presets import PRESETS, preset
+from torchreptile.results import Accuracy, Result
 
 # The original README's command for Omniglot 20-way 1-shot, transductive, word for word behind the script's name.
 PASTED = (
@@ -155,6 +162,23 @@ def test_presets_lists_every_preset_with_published_numbers(capsys: pytest.Captur
     text = capsys.readouterr().out
     assert all(name in text for name in PRESETS)
     assert "97.68" in text
+    for name in shipped_weights():
+        assert f"  {name}, {shipped_card(name)['outer_steps_done']:,}" in text
+
+
+def test_settings_that_published_numbers_do_not_go_with_are_named() -> None:
+    def said(**changes: Any) -> str:
+        config = preset("mini-imagenet-1shot-5way").replace(**changes)
+        result = Result(Accuracy(0.6, 0.01, 9), Accuracy(0.6, 0.01, 9))
+        printed = StringIO()
+        evaluation = Evaluation("some", 9, "mini-imagenet", "test", config, result, 0, 1.0, {})
+        print_evaluation(evaluation, Console(file=printed, width=200))
+        return printed.getvalue()
+
+    assert "the published numbers go with --eval-batch 15 (here 5)" in said(shots=5)
+    assert "65.99" in said(shots=5)
+    for as_published in ({"shots": 5, "eval_batch": 15}, {}, {"shots": 3}):
+        assert "go with" not in said(**as_published)
 
 
 def test_what_a_published_command_leaves_out_is_what_the_original_assumes() -> None:

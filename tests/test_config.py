@@ -14,7 +14,7 @@ from torchreptile.errors import ConfigError, TorchReptileError
 
 CHANGED = {
     "dataset": "folder", "data": "/pictures", "image_size": 32, "grey": True, "split_ratio": "0.5/0.3/0.2",
-    "data_root": "here", "resize": "bicubic", "exclude_duplicates": True, "split_scheme": "seed", "split_seed": 7,
+    "resize": "bicubic", "exclude_duplicates": True, "split_scheme": "seed", "split_seed": 7,
     "way": 20, "shots": 5, "train_shots": 9,
     "inner_optimizer": "sgd", "inner_loss": "sum", "inner_lr": 0.25, "inner_batch": 3, "inner_steps": 11,
     "replacement": True,
@@ -30,7 +30,7 @@ FOR_OTHER_ALGORITHMS = {
     "train_queries", "train_way", "finetune_steps", "fce_reads", "attention_scale", "pretrained_head",
     "mann_units", "mann_slots", "mann_width", "mann_heads", "mann_decay", "mann_jitter", "meta_lstm_units",
     "meta_lstm_filters",
-    "table", "targets", "mlp_units", "mlp_layers", "mlp_activation",
+    "table", "targets", "data_root", "mlp_units", "mlp_layers", "mlp_activation",
 }  # fmt: skip  # settings that do not go with CHANGED's
 
 
@@ -59,6 +59,13 @@ def test_round_trip_with_every_setting_changed() -> None:
             assert value != getattr(getattr(Config(), group.name), name), f"{name} is not changed"
     assert Config.from_json(config.to_json()) == config
     assert Config.from_json(Config().to_json()) == Config()
+
+
+def test_a_folder_of_the_data_set_is_for_the_one_that_people_bring() -> None:
+    assert Config().replace(dataset="mini-imagenet", data_root="here").task.data_root == "here"
+    for dataset in ("omniglot", "glyphs"):
+        with pytest.raises(ConfigError, match=f"data_root is here, but .* the data set is {dataset}; leave it out"):
+            Config().replace(dataset=dataset, data_root="here")
 
 
 # A setting, a value that cannot work, and what the message must say of what would.

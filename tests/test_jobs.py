@@ -76,6 +76,12 @@ def test_failures_are_named_when_all_others_are_done() -> None:
         assert said in failure
 
 
+def test_of_many_failures_the_first_are_told_and_the_others_counted() -> None:
+    _, _, failure = do([refuses] * 5, at_once=2)
+    assert failure.count("colour is red") == 3
+    assert failure.endswith("; and 2 more")
+
+
 def test_a_process_that_will_not_end_is_made_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "GRACE", 0.5)
 

@@ -160,9 +160,14 @@ def test_shipped_weights_are_small_whole_and_say_where_they_come_from(name: str)
     card = weights_card(file)
     assert card["data"]["split_seed"] == learned.config.task.split_seed
     assert card["licence"].startswith("MIT")
+    assert card["data"]["split_scheme"] != "default"
+    whole = card["training"]["published_outer_steps"]
+    assert card["outer_steps_done"] <= whole if whole else learned.config.outer.max_minutes
     assert {(line["dataset"], line["split"], line["shots"]) for line in card["results"]} >= cells
     for line in card["results"]:
         assert line["episodes"] >= 1000
+        for word in ("split", "way", "shots", "episodes", "seed", "eval_steps", "eval_batch"):  # the command is whole
+            assert f"--{word.replace('_', '-')} {line.get(word, '')}" in line["command"]
         for mode in ("transductive", "non_transductive"):
             assert least < line[mode]["accuracy"] < 100
             assert 0 < line[mode]["ci95"] < 1

@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from tests.easy import easy_store
 from tests.runs import stop_at
 from torchreptile.checkpoint import RunFolder, load_checkpoint
-from torchreptile.commands.reproduce import print_reproduced
+from torchreptile.cli import parse
+from torchreptile.commands.reproduce import reproduce
 from torchreptile.config import Config
 from torchreptile.data import Absent, Splits
 from torchreptile.errors import ConfigError, DataError, RunError
 from torchreptile.evaluation import evaluate
 from torchreptile.presets import preset
 from torchreptile.published import PUBLISHED
-from torchreptile.reports.figures import draw_reproduced
 from torchreptile.reports.reproduced import to_markdown
 from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
-from torchreptile.reproduce.carrying_out import RESULT, carry_out
+from torchreptile.reproduce.carrying_out import RESULT, TrainingsError, carry_out
 from torchreptile.reproduce.experiment import Arm, Measurement
-from torchreptile.reproduce.findings import Finding, contrast, difference, findings, sweep
-from torchreptile.reproduce.overlap import IMAGES, SWEEPS, USUAL, points
-from torchreptile.reproduce.reproduced import Cell, Reproduced, Spread, TrainedArm, Wave, read_reproduced
+from torchreptile.reproduce.overlap import SWEEPS, USUAL
+from torchreptile.reproduce.reproduced import Reproduced, read_reproduced
 from torchreptile.training import train
 
 SMALL: dict[str, Any] = {
@@ -274,6 +269,44 @@ def test_a_failed_training_is_named_when_the_others_are_done(tmp_path: Path) -> 
     assert [taken.arm for taken in read_reproduced(tmp_path / RESULT).trainings] == ["reptile"]
 
 
+def test_what_was_done_beside_a_failure_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = small_row()
+    too_wide = replace(one.arms[0], name="wide", config=one.arms[0].config.replace(way=2000))
+    monkeypatch.setitem(EXPERIMENTS, one.name, replace(one, arms=(too_wide, one.arms[0])))
+    with pytest.raises(TrainingsError, match=r"wide-seed0: .* too few for 2000-way tasks"):
+        reproduce(
+            one.name, tmp_path, share=1.0, seeds=1, split="test", episodes=0, at_once=1, device="cpu",
+            execution="auto", data_root="",
+        )  # fmt: skip
+    assert "1 training missing (wide-seed0)" in capsys.readouterr().out
+    assert "1 training missing (wide-seed0)" in (tmp_path / "result.md").read_text()
+    assert (tmp_path / "result.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_note_and_the_commands_stay(tmp_path: Path) -> None:
+    assert carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") is not None
+    before = replace(read_reproduced(tmp_path / RESULT), note="from elsewhere", commands=["another command"])
+    (tmp_path / RESULT).write_text(before.to_json())
+    assert carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") == before  # nothing was done
+    more = carry_out(small_row(), tmp_path, seeds=2, quiet=True, device="cpu")
+    assert more is not None
+    assert more.note == "from elsewhere"
+    assert len(more.commands) == 2
+
+
+def test_drawn_functions_have_no_splits(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="split is val, but sine has no classes to divide; leave it out"):
+        carry_out(experiment("sine"), tmp_path, split="val", quiet=True)
+
+
+@pytest.mark.parametrize("words", [["--budget", "0.1"], ["--list", "--seeds", "2"], ["sine", "--list"]])
+def test_what_is_not_used_is_refused(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="Give its NAME, or --list alone"):
+        parse(["reproduce", *words]).run()
+
+
 def test_a_signal_saves_all_trainings_and_leaves_no_process(tmp_path: Path) -> None:
     words = ["sine", "--seeds", "1", "--at-once", "2", "--out", str(tmp_path / "out"), "--device", "cpu"]
     process = subprocess.Popen(
@@ -307,180 +340,8 @@ def is_there(pid: int) -> bool:
     return True
 
 
-# What is found, and shown.
-
-
-CELL = Cell(
-    "reptile", "omniglot", "test", 5, 5, "non_transductive", 0.8, 0.004, 1000, 5, 25, 0, "last", 1.0, "a processor"
-)
-
-
-def taken(arm: Arm, accuracy: float, seed: int = 0, curve: list[float] | None = None) -> TrainedArm:
-    task = arm.config.task
-    where = ("reptile", "omniglot", "test", task.way, task.shots)
-    cells = [
-        Cell(*where, measure, accuracy, 0.004, 1000, 5, 25, seed, "last", 1.0, "a processor, 1 thread, torch 2")
-        for measure in ("transductive", "non_transductive")
-    ]  # fmt: skip
-    lines = [{"step": step, "val_non_transductive": value} for step, value in enumerate(curve or [])]
-    environment = {"processor": "a processor", "threads": 1, "torch": "2", "gpu": None}
-    return TrainedArm(arm.name, arm.label, arm.config.replace(seed=seed), 4, 10.0, environment, cells, lines)
-
-
-def made_up(name: str, accuracy_of: dict[str, float], seeds: int = 1) -> Reproduced:
-    one = experiment(name)
-    its = [
-        taken(arm, accuracy_of.get(arm.name, accuracy_of.get(arm.label, 0.9)), seed, [0.5, 0.7, 0.8])
-        for arm in one.arms
-        for seed in range(seeds)
-    ]
-    return Reproduced(name, 0.5, its, ["reptile reproduce ..."])
-
-
-AS_PUBLISHED = {
-    "last-of-1": 0.4, "last-of-2": 0.85, "mean-of-2": 0.7, "sum-of-2": 0.83, "last-of-3": 0.86, "mean-of-3": 0.75,
-    "sum-of-3": 0.88, "last-of-4": 0.87, "mean-of-4": 0.8, "sum-of-4": 0.91,
-}  # fmt: skip
-
-
-def verdicts(found: list[Finding]) -> list[bool | None]:
-    return [its.holds for its in found]
-
-
-def test_findings_of_combinations_go_by_the_differences() -> None:
-    assert verdicts(findings(made_up("gradient-combinations", AS_PUBLISHED), "combinations")) == [True] * 6
-    other = AS_PUBLISHED | {"sum-of-2": 0.85, "last-of-1": 0.95, "sum-of-4": 0.7, "mean-of-2": 0.84}
-    found = findings(made_up("gradient-combinations", other), "combinations")
-    assert verdicts(found) == [False, None, False, False, False, False]
-    assert "g2 has +0.0 ± 0.6 points more" in found[1].numbers
-    near = AS_PUBLISHED | {"last-of-1": 0.66, "sum-of-3": 0.832, "last-of-4": 0.925}
-    found = findings(made_up("gradient-combinations", near), "combinations")
-    assert verdicts(found) == [False, True, True, None, None, True]
-    assert findings(Reproduced("gradient-combinations", 1, [], []), "combinations") == []
-
-
-def overlapping(drop: float) -> dict[str, float]:
-    """Accuracies of the arms that show an image again to a shared tail, by cycling; by replacement half of it."""
-    found = {}
-    for arm in experiment("minibatch-overlap").arms:
-        seen = arm.config.inner.inner_steps * arm.config.inner.inner_batch
-        if arm.label.startswith("shared tail") and seen > IMAGES:
-            found[arm.name] = 0.9 - (drop if arm.label.endswith("cycling") else drop / 2)
-    return found
-
-
-def test_findings_of_overlap_go_by_the_sweeps() -> None:
-    assert verdicts(findings(made_up("minibatch-overlap", overlapping(0.3)), "overlap")) == [True] * 10
-    found = findings(made_up("minibatch-overlap", overlapping(0.0)), "overlap")
-    assert verdicts(found) == [None, None, True, True, None, None, True, True, None, None]
-    part = made_up("minibatch-overlap", {})
-    assert findings(replace(part, trainings=part.trainings[:5]), "overlap") == []
-    assert findings(replace(part, trainings=part.trainings[:-1]), "overlap") == []
-
-
-def test_sweeps_have_the_points_they_should() -> None:
-    for swept, values in SWEEPS.items():
-        lines = sweep(made_up("minibatch-overlap", {}), swept)
-        assert {line: list(its) for line, its in lines.items()} == {
-            line: its for (name, line), its in points().items() if name == swept
-        }
-        assert list(lines["shared tail, cycling"]) == list(values)
-    assert sorted(sweep(made_up("minibatch-overlap", {}), "outer_step_size")) == ["shared tail, cycling"]
-
-
-def test_seeds_are_compared_one_by_one() -> None:
-    """What a seed has in common with itself, its episodes above all, is no reason to doubt a difference."""
-    low = Spread.over([replace(CELL, seed=seed, mean=mean) for seed, mean in enumerate((0.80, 0.90, 0.70))])
-    high = Spread.over([replace(CELL, seed=seed, mean=mean) for seed, mean in enumerate((0.82, 0.91, 0.72))])
-    apart = difference(low, high)
-    assert apart.value == pytest.approx(0.05 / 3)
-    assert apart.margin == pytest.approx(4.30 * statistics.stdev([0.02, 0.01, 0.02]) / 3**0.5)
-    assert apart.more is True
-    assert contrast((1, high), (-1, high)).margin == 0
-    alone = difference(Spread.over([CELL]), Spread.over([replace(CELL, mean=0.81)]))
-    assert alone.margin == pytest.approx(math.hypot(0.004, 0.004))
-
-
-def test_findings_go_by_what_was_measured_on_most_episodes() -> None:
-    whole = made_up("gradient-combinations", AS_PUBLISHED)
-    few = [
-        replace(one, cells=[*one.cells, *(replace(cell, episodes=20, mean=0.5) for cell in one.cells)])
-        for one in whole.trainings
-    ]
-    both = replace(whole, trainings=few)
-    assert findings(both, "combinations") == findings(whole, "combinations")
-    first = [replace(one, cells=one.cells[::-1]) for one in few]
-    assert findings(replace(whole, trainings=first), "combinations") == findings(whole, "combinations")
-
-
-def test_a_cell_of_a_later_seed_is_not_lost() -> None:
-    arm = experiment("omniglot-5way").arms[0]
-    first, second = taken(arm, 0.8), taken(arm, 0.9, seed=1)
-    second = replace(second, cells=[*second.cells, replace(second.cells[0], split="val", mean=0.7)])
-    spreads = list(Reproduced("omniglot-5way", 1.0, [first, second], []).spreads())
-    assert [(cell.split, spread.seeds) for _, cell, spread in spreads] == [("test", 2), ("test", 2), ("val", 1)]
-
-
-def test_an_interval_is_over_episodes_or_seeds_whichever_is_wider() -> None:
-    arm = experiment("gradient-combinations").arms[0]
-    cells = [taken(arm, accuracy, seed).cells[1] for seed, accuracy in enumerate((0.8, 0.9))]
-    spread = Spread.over(cells)
-    assert (spread.mean, spread.seeds) == (pytest.approx(0.85), 2)
-    assert spread.ci95 == pytest.approx(0.004 / 2**0.5)
-    assert spread.between == pytest.approx(0.1 / 2**0.5)
-    assert spread.margin == pytest.approx(12.71 * 0.1 / 2)  # Student's t for one degree of freedom
-    apart = difference(Spread.over(cells[:1]), spread)
-    assert (apart.value, apart.margin) == (pytest.approx(0.05), pytest.approx(math.hypot(0.004, spread.margin)))
-    assert (apart.more, apart.none_that_matters) == (None, None)
-    assert difference(Spread.over(cells[:1]), Spread.over(cells[1:])).more is True
-
-
-@pytest.mark.parametrize("name", ["gradient-combinations", "minibatch-overlap", "omniglot-5way"])
-def test_results_are_drawn_and_tabulated(name: str) -> None:
-    reproduced = made_up(name, AS_PUBLISHED, seeds=2)
-    assert draw_reproduced(reproduced, experiment(name)).startswith(b"\x89PNG")
-    said = to_markdown(reproduced, experiment(name))
-    assert "50% of the published outer steps" in said
-    assert "trained on a processor, 1 thread, torch 2" in said
-    assert ("published (test" in said) == (name == "omniglot-5way")  # a figure's trainings are not the table's
-    printed = StringIO()
-    print_reproduced(reproduced, experiment(name), Console(file=printed, width=200))
-    assert "5-way" in printed.getvalue()
-
-
 def test_a_row_stands_beside_what_was_published(carried: tuple[Path, Reproduced]) -> None:
     _, reproduced = carried
     cells = [replace(cell, dataset="omniglot", way=5, mean=0.95, ci95=0.001) for cell in reproduced.trainings[0].cells]
     said = to_markdown(replace(reproduced, trainings=[replace(reproduced.trainings[0], cells=cells)]), small_row())
     assert "| Reptile | 5-way 1-shot, test classes, not transductive | 95.00% ± 0.10 | 95.39% ± 0.09 | -0.39 |" in said
-
-
-def test_findings_of_waves_go_by_the_errors_and_what_is_said_before() -> None:
-    def with_errors(
-        after: dict[str, float], before: float = 4.25, ci95: float = 0.01, says: float = 0.001
-    ) -> Reproduced:
-        its = []
-        for arm in EXPERIMENTS["sine"].arms:
-            one, errors = taken(arm, 0.0), {"mse_before": before, "mse": after[arm.name]}
-            cells = [replace(one.cells[0], measure=name, mean=mean, ci95=ci95) for name, mean in errors.items()]
-            said = [says, -says] if arm.name == "joint" else [0.3, 0.3]
-            its.append(replace(one, cells=cells, waves=[Wave([0.0, 1.0], [0.0, 0.0], said, said, [], [])]))
-        return Reproduced("sine", 1.0, its, [])
-
-    learned = {"reptile": 0.1, "maml": 0.1, "joint": 3.7, "fresh": 2.7}
-    found = findings(with_errors(learned), "waves")
-    assert verdicts(found) == [True, True, True]
-    assert "is 0.001 (reptile 0.3, maml 0.3, fresh 0.3)" in found[1].numbers
-    other = with_errors(learned | {"reptile": 1.0, "joint": 0.5}, before=3.0, says=0.2)
-    assert verdicts(findings(other, "waves")) == [False] * 3
-    assert verdicts(findings(with_errors(learned, ci95=3.0), "waves")) == [None, True, None]
-
-
-def test_waves_are_drawn_from_the_file(tmp_path: Path) -> None:
-    sine = EXPERIMENTS["sine"]
-    quick = sine.changed(lambda config: config.replace(outer_steps=2))
-    reproduced = carry_out(replace(quick, arms=quick.arms[:3:2]), tmp_path, seeds=1, episodes=4, quiet=True)
-    assert reproduced is not None
-    assert [len(one.by_step) for one in reproduced.trainings] == [33, 33]
-    assert [its is None or not its for its in verdicts(findings(reproduced, "waves"))][:2] == [True, True]
-    assert draw_reproduced(read_reproduced(tmp_path / RESULT), sine).startswith(b"\x89PNG")

@@ -53,8 +53,14 @@ def test_a_figure_does_not_count_as_a_row(tables: ModuleType, tmp_path: Path) ->
     row = read_reproduced(REPOSITORY / "results" / "omniglot-5way.json")
     arm = EXPERIMENTS["minibatch-overlap"].arms[0]
     trained = replace(row.trainings[0], arm=arm.name, config=arm.config)
-    (tmp_path / "overlap.json").write_text(replace(row, name="minibatch-overlap", trainings=[trained]).to_json())
-    assert tables.cells_table(tables.kept(tmp_path), None) == tables.cells_table([], None)
+    figure = replace(row, name="minibatch-overlap", trainings=[trained])
+    entry = tables.Kept(tmp_path / "overlap.json", figure)
+    assert tables.cells_table([entry], None) == tables.cells_table([], None)
+    cells = [replace(cell, eval_steps=5, eval_batch=25) for cell in trained.cells if cell.shots == 5]
+    entry.file.write_text(replace(figure, trainings=[replace(trained, cells=cells)]).to_json())
+    with pytest.raises(RunError, match=r"overlap\.json is not all of it: .* missing"):
+        tables.kept(tmp_path)
+    entry.file.unlink()
     (tmp_path / "other.json").write_text(replace(row, name="other").to_json())
     with pytest.raises(ConfigError, match="unknown experiment other"):
         tables.kept(tmp_path)
@@ -70,10 +76,12 @@ def test_a_result_of_other_settings_is_refused(tables: ModuleType, tmp_path: Pat
 
 def test_a_picture_knows_its_result(tmp_path: Path) -> None:
     row = read_reproduced(REPOSITORY / "results" / "omniglot-5way.json")
-    (tmp_path / "row.png").write_bytes(draw_reproduced(row, EXPERIMENTS[row.name]))
-    assert is_drawn(tmp_path / "row.png", row)
-    assert not is_drawn(tmp_path / "row.png", replace(row, share=0.5))
-    assert not is_drawn(tmp_path / "none.png", row)
+    which = EXPERIMENTS[row.name]
+    (tmp_path / "row.png").write_bytes(draw_reproduced(row, which))
+    assert is_drawn(tmp_path / "row.png", row, which)
+    assert not is_drawn(tmp_path / "row.png", replace(row, share=0.5), which)
+    assert not is_drawn(tmp_path / "none.png", row, which)
+    assert not is_drawn(tmp_path / "row.png", row, replace(which, what="renamed"))
 
 
 def test_a_changed_result_is_noticed(tables: ModuleType, tmp_path: Path) -> None:

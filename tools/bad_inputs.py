@@ -763,6 +763,9 @@ def result(content: str) -> Callable[[Path], Words]:
 REPRODUCING = [
     Case("an experiment that there is not", plain("reproduce", "omniglot")),
     Case("`--list` and a name", plain("reproduce", "sine", "--list")),
+    Case("`--budget` and no name", plain("reproduce", "--budget", "0.5")),
+    Case("`--split val` of functions that are drawn", plain("reproduce", "sine", "--split", "val")),
+    Case("`--data-root` for a data set that is not looked for there", plain("reproduce", "omniglot-5way", "--data-root", ".")),
     Case("`--budget 0`", plain("reproduce", "sine", "--budget", "0")),
     Case("`--budget 2`", plain("reproduce", "sine", "--budget", "2")),
     Case("`--budget nan`", plain("reproduce", "sine", "--budget", "nan")),

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.data.splits import resolve_scheme
 from torchreptile.errors import RunError, TorchReptileError
 from torchreptile.evaluation import MODES, Evaluation
 from torchreptile.learned import load_learned, save_weights
 from torchreptile.presets import PRESETS
+from torchreptile.reproduce.reproduced import hardware
 
 WEIGHTS = Path(__file__).parents[1] / "torchreptile" / "weights"
 LICENCES = {
@@ -41,14 +43,15 @@ def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
         "episodes": settings.eval_episodes,
         "eval_steps": settings.eval_steps,
         "seed": evaluation.seed,
-        "command": f"reptile evaluate {name} --dataset {task.dataset} --shots {task.shots} "
-        f"--episodes {settings.eval_episodes} --seed {evaluation.seed} --eval-batch {settings.eval_batch}"
-        + ("" if evaluation.split == "test" else f" --split {evaluation.split}"),
+        "command": f"reptile evaluate {name} --dataset {task.dataset} --split {evaluation.split} --way {task.way} "
+        f"--shots {task.shots} --episodes {settings.eval_episodes} --seed {evaluation.seed} "
+        f"--eval-steps {settings.eval_steps} --eval-batch {settings.eval_batch}",
         "minutes": round(evaluation.seconds / 60, 1),
-        "hardware": f"{evaluation.environment['processor']}, torch {evaluation.environment['torch']}",
+        "hardware": hardware(evaluation.environment),
     }
     for mode in MODES:
-        accuracy, published = getattr(evaluation.result, mode), evaluation.published(mode)
+        accuracy = getattr(evaluation.result, mode)
+        published = evaluation.published(mode) if evaluation.trained_on == task.title else None
         line[mode] = {"accuracy": round(100 * accuracy.mean, 2), "ci95": round(100 * accuracy.ci95, 2)}
         if published is not None:
             line[mode] |= {"published": published.accuracy, "published_margin": published.margin}
@@ -80,7 +83,7 @@ def main(run: str, name: str, command: str, weights: Path = WEIGHTS) -> None:
     card = {
         "data": {
             "dataset": task.dataset,
-            "split_scheme": task.split_scheme,
+            "split_scheme": resolve_scheme(task.dataset, task.split_scheme),
             "split_seed": task.split_seed,
             "training_images": checkpoint.data,
         },

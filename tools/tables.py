@@ -4,7 +4,7 @@
     python tools/tables.py --check    # say which of them is not what results/ holds, and exit with 1
 
 Every results/NAME.json is the result.json of a `reptile reproduce`. Cells that were never measured stay empty. A result
-whose trainings are not what this version would run is refused.
+whose settings are not those of this version, or that lacks trainings, is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torchreptile.files import write_bytes, write_text
 from torchreptile.published import PUBLISHED, QUOTED
 from torchreptile.reports.figures import draw_reproduced, is_drawn
 from torchreptile.reports.recorded import SPLITS
-from torchreptile.reports.reproduced import MODES, measured_rows, shown, summary
+from torchreptile.reports.reproduced import MODES, body, shown
 from torchreptile.reports.tables import table
 from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.reproduce.reproduced import Reproduced, read_reproduced
@@ -53,12 +53,14 @@ def kept(folder: Path) -> list[Kept]:
     """All results, in the order in which experiments are listed, full ones first.
 
     Raises:
-        TorchReptileError: one cannot be read, or was trained otherwise than its experiment says.
+        TorchReptileError: one cannot be read, lacks trainings, or was made otherwise than its experiment says.
     """
     found = [Kept(file, read_reproduced(file)) for file in sorted(folder.glob("*.json"))]
     for entry in found:
         if departure := entry.result.departure(experiment(entry.result.name)):
-            raise RunError(f"{entry.file} was trained with other settings ({departure})")
+            raise RunError(f"{entry.file} has other settings ({departure})")
+        if missing := entry.result.missing(entry.experiment):
+            raise RunError(f"{entry.file} is not all of it: {', '.join(missing)} missing")
     order = list(EXPERIMENTS)
     return sorted(found, key=lambda entry: (order.index(entry.result.name), -entry.result.share))
 
@@ -95,6 +97,8 @@ def _here(results: Sequence[Kept], wanted: tuple[str, str, int, int, str]) -> li
                 notes = [f"{100 * entry.result.share:g}% of the steps"] if entry.result.share < 1 else []
                 notes += [f"{SPLITS[cell.split]} classes"] if cell.split != "test" else []
                 notes += [f"{cell.episodes:,} episodes"] if cell.episodes != entry.experiment.episodes else []
+                if spread.between is not None:
+                    notes.append(f"{spread.seeds} seeds, sd between them {100 * spread.between:.2f}")
                 found.append(shown(cell, spread) + (f" ({', '.join(notes)})" if notes else ""))
     return found
 
@@ -121,9 +125,7 @@ def page(results: Sequence[Kept]) -> str:
         share = "" if entry.result.share == 1 else f", {100 * entry.result.share:g}%"
         parts += [f"## {entry.experiment.name}{share}\n", f"{entry.experiment.what}. {entry.experiment.source}.\n"]
         parts.append(f"![{entry.experiment.what}](../results/{entry.picture.name})\n")
-        if entry.experiment.kind != "overlap":  # which has more lines than anybody reads
-            parts.append(table(*measured_rows(entry.result, entry.experiment)))
-        parts.append(summary(entry.result, entry.experiment))
+        parts.append(body(entry.result, entry.experiment))
     parts += [
         "## All published cells\n",
         "An empty cell was never published, or never run by `reptile reproduce`; smaller trainings of all algorithms "
@@ -150,7 +152,7 @@ def main(arguments: Sequence[str]) -> int:
     results = kept(RESULTS)
     wanted = rendered(results)
     stale = {path: text for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text}
-    undrawn = [entry for entry in results if not is_drawn(entry.picture, entry.result)]
+    undrawn = [entry for entry in results if not is_drawn(entry.picture, entry.result, entry.experiment)]
     if not arguments:
         for path, text in stale.items():
             write_text(path, text)

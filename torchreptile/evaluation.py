@@ -262,7 +262,7 @@ def evaluate(
     if data_root is not None:
         changes |= {"data_root": data_root}
     if data is not None:
-        changes |= _own_images(learned.config.task, data)
+        changes |= {"data_root": ""} | _own_images(learned.config.task, data)
     if table is not None:
         changes |= {"table": table}
     _check_kind(learned, dataset or ("folder" if data else "table" if table else ""))

@@ -20,8 +20,13 @@ from torchreptile.trainer import stop_on_signals
 from torchreptile.workers import GRACE, LAUNCHER
 
 POLL = 0.2  # seconds between two looks at the processes
+TOLD = 3  # failures whose messages are told; the others are likely the same
 
 Tell = Callable[[Any], None]
+
+
+class JobsError(RunError):
+    """Jobs failed: the message has their names and reasons."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def do_jobs(
         False if a signal stopped them; it was passed on. A second signal ends them at once.
 
     Raises:
-        RunError: jobs failed, after all others were done.
+        JobsError: some did, after all others were done or stopped.
     """
     waiting, running, failed = list(reversed(range(len(jobs)))), dict[int, _Process](), list[str]()
     with stop_on_signals() as asked:
@@ -88,7 +93,8 @@ def do_jobs(
                 process.end(deadline)
         stopped = asked()
     if failed:
-        raise RunError("; ".join(failed))
+        more = f"; and {len(failed) - TOLD} more" if len(failed) > TOLD else ""
+        raise JobsError("; ".join(failed[:TOLD]) + more)
     return not stopped
 
 

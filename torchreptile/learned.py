@@ -84,6 +84,12 @@ def shipped_weights() -> list[str]:
     return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
 
 
+def shipped_card(name: str) -> dict[str, Any]:
+    """The card of the weights of that name inside the package."""
+    with resources.as_file(resources.files("torchreptile.weights").joinpath(f"{name}.safetensors")) as file:
+        return weights_card(file)
+
+
 def load_learned(source: str | Path, device: torch.device | str = "cpu", checkpoint: Kept = "last") -> Learned:
     """Load a run folder, a weights file, or shipped weights by name. A folder of that name goes before weights.
 

@@ -48,20 +48,20 @@ class Reproduce:
         from torchreptile.commands.reproduce import experiments, reproduce
 
         if self.list or not self.experiment:
-            if self.experiment:
-                raise ConfigError(f"--list lists all experiments; leave out {self.experiment}, or --list")
+            if self != Reproduce(list=self.list):
+                raise ConfigError("what is to be reproduced? Give its NAME, or --list alone to list what can be")
             return experiments()
         share = "" if self.budget == 1 else f"-{self.budget:g}"
         out = self.out or Path("runs") / f"reproduce-{self.experiment}{share}"
         return reproduce(
             self.experiment,
             out,
-            self.budget,
-            self.seeds,
-            self.split,
-            self.episodes,
-            self.at_once,
-            self.device,
-            self.execution,
-            self.data_root,
+            share=self.budget,
+            seeds=self.seeds,
+            split=self.split,
+            episodes=self.episodes,
+            at_once=self.at_once,
+            device=self.device,
+            execution=self.execution,
+            data_root=self.data_root,
         )

@@ -13,6 +13,7 @@ from torchreptile.evaluation import Evaluation
 from torchreptile.evaluation import evaluate as measure
 from torchreptile.models.own import own_network
 from torchreptile.progress import EpisodeBar
+from torchreptile.reproduce.rows import measurement_of_cell
 from torchreptile.results import ERRORS, MODES
 from torchreptile.workers import is_first
 
@@ -51,3 +52,20 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
         shown = ERRORS.get(name, name.replace("_", "-") if name in MODES else name)
         table.add_row(shown, str(its or "does not apply"), evaluation.beside(name))
     console.print(table)
+    if said := _otherwise(evaluation):
+        console.print(said, highlight=False, soft_wrap=True)
+
+
+def _otherwise(evaluation: Evaluation) -> str:
+    """Where the published numbers are measured otherwise than these were; empty where there are none, or alike."""
+    if not any(evaluation.published(name) for name in evaluation.result.rows()):
+        return ""
+    settings, how = evaluation.config.evaluation, measurement_of_cell(evaluation.config)
+    if how is None:
+        return ""
+    changed = [
+        f"--{name.replace('_', '-')} {getattr(how, name)} (here {getattr(settings, name)})"
+        for name in ("eval_steps", "eval_batch")
+        if getattr(how, name) != getattr(settings, name)
+    ]
+    return f"the published numbers go with {' and '.join(changed)}" if changed else ""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from rich.table import Table
 
 from torchreptile.commands.terminal import Output
-from torchreptile.learned import shipped_weights
+from torchreptile.learned import shipped_card, shipped_weights
 from torchreptile.presets import PRESETS
 from torchreptile.published import FIGURE_ONLY, published
+from torchreptile.reports.recorded import SPLITS
+
+SHORT = {"transductive": "transductive", "non_transductive": "not"}
 
 
 def presets() -> int:
@@ -24,5 +27,16 @@ def presets() -> int:
         table.add_row(entry.name, *shown)
     console = Output()
     console.print(table)
-    console.print(f"shipped weights: {', '.join(shipped_weights()) or 'none'}", highlight=False)
+    console.print("\nshipped weights:")
+    for name in shipped_weights():
+        card = shipped_card(name)
+        steps, whole = card["outer_steps_done"], card["training"]["published_outer_steps"]
+        lines = [f"  {name}, {steps:,}{f' of {whole:,}' if whole else ''} outer steps"]
+        for line in card["results"]:
+            where = f"{line['dataset']} {line['way']}-way {line['shots']}-shot, {SPLITS[line['split']]}"
+            said = (
+                f"{line[mode]['accuracy']:.2f}% ± {line[mode]['ci95']:.2f} {short}" for mode, short in SHORT.items()
+            )
+            lines.append(f"    {where}: {', '.join(said)}")
+        console.print("\n".join(lines), highlight=False, soft_wrap=True)
     return 0

@@ -14,9 +14,9 @@ from torchreptile.commands.terminal import STOPPED, Output
 from torchreptile.data.splits import Split
 from torchreptile.files import write_bytes, write_text
 from torchreptile.reports.figures import draw_reproduced
-from torchreptile.reports.reproduced import measured_rows, to_markdown
+from torchreptile.reports.reproduced import doubt_of, measurements, to_markdown, unfinished
 from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
-from torchreptile.reproduce.carrying_out import RESULT, carry_out
+from torchreptile.reproduce.carrying_out import RESULT, TrainingsError, carry_out
 from torchreptile.reproduce.findings import findings
 from torchreptile.reproduce.reproduced import Reproduced
 
@@ -24,6 +24,7 @@ from torchreptile.reproduce.reproduced import Reproduced
 def reproduce(
     name: str,
     out: Path,
+    *,
     share: float,
     seeds: int,
     split: Split,
@@ -35,41 +36,58 @@ def reproduce(
 ) -> int:
     """Carry an experiment out, print its table, and write result.json, result.md and result.png."""
     which = experiment(name)
-    reproduced = carry_out(
-        which,
-        out,
-        share=share,
-        seeds=seeds,
-        split=split,
-        episodes=episodes,
-        at_once=at_once,
-        device=device,
-        execution=execution,
-        data_root=data_root,
-    )
+    try:
+        reproduced = carry_out(
+            which,
+            out,
+            share=share,
+            seeds=seeds,
+            split=split,
+            episodes=episodes,
+            at_once=at_once,
+            device=device,
+            execution=execution,
+            data_root=data_root,
+        )
+    except TrainingsError as failed:
+        if failed.others.trainings:
+            show(failed.others, which, out)
+        raise
     if reproduced is None:
         print("stopped; the same command goes on", file=sys.stderr)
         return STOPPED
-    markdown, picture = out / "result.md", out / "result.png"
-    said = to_markdown(reproduced, which)
-    write_text(markdown, said)
-    write_bytes(picture, draw_reproduced(reproduced, which))
-    print_reproduced(reproduced, which, Output())
-    print(f"{out / RESULT}\n{markdown}\n{picture}")
+    show(reproduced, which, out)
     return 0
 
 
+def show(reproduced: Reproduced, which: Experiment, out: Path) -> None:
+    """Write table and picture beside result.json, print the table, and where all three are."""
+    markdown, picture = out / "result.md", out / "result.png"
+    write_text(markdown, to_markdown(reproduced, which))
+    write_bytes(picture, draw_reproduced(reproduced, which))
+    print_reproduced(reproduced, which, Output())
+    print(f"{out / RESULT}\n{markdown}\n{picture}")
+
+
 def print_reproduced(reproduced: Reproduced, which: Experiment, console: Console) -> None:
-    """A line per cell, and what was found."""
-    head, rows = measured_rows(reproduced, which)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for number, heading in enumerate(head):
-        table.add_column(heading, justify="left" if number < 2 else "right")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
-    for found in findings(reproduced, which.kind):
-        console.print(f"{found.what}: {found.verdict} ({found.numbers})", highlight=False, soft_wrap=True, markup=False)
+    """The measurements, and what was found."""
+    for measured in measurements(reproduced, which):
+        if measured.what:
+            console.print(f"{measured.what}:", highlight=False, soft_wrap=True, markup=False)
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+        labels = sum(heading in ("", "measured") for heading in measured.head)
+        for number, heading in enumerate(measured.head):
+            table.add_column(heading, justify="left" if number < labels else "right")
+        for row in measured.rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+    found = findings(reproduced, which)
+    for its in found:
+        console.print(f"{its.what}: {its.verdict} ({its.numbers})", highlight=False, soft_wrap=True, markup=False)
+    if found and (doubt := doubt_of(reproduced)):
+        console.print(f"with 95% confidence intervals; {doubt}", highlight=False, soft_wrap=True)
+    if missing := reproduced.missing(which):
+        console.print(unfinished(missing).replace("*", ""), highlight=False, soft_wrap=True, markup=False)
 
 
 def experiments() -> int:

@@ -103,6 +103,11 @@ class TaskConfig:
                 f"{name} is {value}, but it is for own images; give --data FOLDER or FILE.csv too",
             )
         require(
+            not self.data_root or self.dataset == "mini-imagenet",
+            f"data_root is {self.data_root}, but it is for mini-imagenet, and the data set is {self.dataset}; leave it "
+            "out",
+        )
+        require(
             not self.targets or bool(self.table),
             f"targets is {self.targets}, but it is for own functions; give --table FOLDER or FILE.csv too",
         )

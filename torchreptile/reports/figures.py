@@ -5,33 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from torchreptile.reports.curves import DPI, LIGHT, png_of, style
-from torchreptile.reports.recorded import SPLITS
-from torchreptile.reports.reproduced import place, share_in_words
+from torchreptile.reports.reproduced import place, share_in_words, sweep_measured
 from torchreptile.reproduce.combinations import LARGEST
 from torchreptile.reproduce.experiment import Experiment, Kind
 from torchreptile.reproduce.findings import COMPARED, sweep
-from torchreptile.reproduce.overlap import DRAWN, ELSEWHERE, METHODS, SWEEPS, usual
-from torchreptile.reproduce.reproduced import Reproduced, pooled
+from torchreptile.reproduce.overlap import DRAWN, ELSEWHERE, METHODS, NAMES, SWEEPS, usual
+from torchreptile.reproduce.reproduced import Reproduced, TrainedArm, pooled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 RESULT_CHUNK = "result"
-NAMES = {
-    "inner_steps": "inner steps",
-    "inner_batch": "images in an inner mini-batch",
-    "outer_step_size": "outer step size",
-}
 
 
 def draw_reproduced(reproduced: Reproduced, experiment: Experiment) -> bytes:
@@ -40,23 +34,29 @@ def draw_reproduced(reproduced: Reproduced, experiment: Experiment) -> bytes:
     Returns:
         A PNG file, which says of what result it is: see :func:`is_drawn`.
     """
-    figure = _DRAWN[experiment.kind](reproduced, experiment)
-    return png_of(figure, LIGHT, {RESULT_CHUNK: _fingerprint(reproduced)})
+    return png_of(figure_of(reproduced, experiment), LIGHT, {RESULT_CHUNK: _fingerprint(reproduced, experiment)})
 
 
-def is_drawn(picture: Path, reproduced: Reproduced) -> bool:
-    """Whether that file is the picture of this very result."""
+def figure_of(reproduced: Reproduced, experiment: Experiment) -> Figure:
+    """The same, not yet a file."""
+    return _DRAWN[experiment.kind](reproduced, experiment)
+
+
+def is_drawn(picture: Path, reproduced: Reproduced, experiment: Experiment) -> bool:
+    """Whether that file is the picture of this very result, as it would be drawn now."""
     try:
         with Image.open(picture) as image:
-            return bool(image.info.get(RESULT_CHUNK) == _fingerprint(reproduced))
+            return bool(image.info.get(RESULT_CHUNK) == _fingerprint(reproduced, experiment))
     except OSError:
         return False
 
 
-def _fingerprint(reproduced: Reproduced) -> str:
-    """Of everything that was measured; a setting that is new changes no picture."""
+def _fingerprint(reproduced: Reproduced, experiment: Experiment) -> str:
+    """Of all that is drawn and of how; a setting that is new changes no picture."""
     trainings = [trained.content() | {"settings": None} for trained in reproduced.trainings]
-    content = [reproduced.name, reproduced.share, trainings]
+    beside = [str(cell.published) for trained in reproduced.trainings for cell in trained.cells]
+    drawn = Path(__file__).read_text(encoding="utf-8")
+    content = [reproduced.name, reproduced.share, trainings, experiment.what, beside, drawn]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -133,8 +133,9 @@ def _combinations(reproduced: Reproduced, experiment: Experiment) -> Figure:
     for seeds in reproduced.arms().values():
         what, _, gradients = seeds[0].arm.partition("-of-")
         line, marker = kinds[what]
-        curves = [[(point["step"], 100 * point[key]) for point in trained.curve if key in point] for trained in seeds]
-        steps, each = [step for step, _ in curves[0]], [[value for _, value in curve] for curve in curves]
+        curves = [{point["step"]: 100 * point[key] for point in trained.curve if key in point} for trained in seeds]
+        steps = [step for step in curves[0] if all(step in curve for curve in curves)]
+        each = [[curve[step] for step in steps] for curve in curves]
         colour = COLOURS[int(gradients) - 1]
         _line_over_seeds(axes, steps, each, color=colour, marker=marker, label=seeds[0].label, linestyle=line)
     axes.set_xlabel("outer step")
@@ -171,49 +172,62 @@ def _overlap(reproduced: Reproduced, experiment: Experiment) -> Figure:
                     label=f"{method}, {drawn}",
                 )
         axes.axvline(usual(setting), color=LIGHT.faint, linewidth=5, zorder=0)
-        elsewhere = "".join(f",\n{value:g} {NAMES[name]}" for name, value in ELSEWHERE.get(setting, {}).items())
+        elsewhere = "".join(f"\n({value:g} {NAMES[name]})" for name, value in ELSEWHERE.get(setting, {}).items())
         axes.set_xlabel(NAMES[setting] + elsewhere)
         if setting == "outer_step_size":
             axes.set_xscale("log", base=2)
             axes.set_xticks(SWEEPS[setting], [f"{value:g}" for value in SWEEPS[setting]])
         style(axes, LIGHT)
-    split = SPLITS[reproduced.split]
-    panels[0].set_ylabel(f"accuracy in percent, {split} classes,\neach query alone")
+    panels[0].set_ylabel("accuracy in percent")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10, labelcolor=LIGHT.text
     )
     title = "Overlapping mini-batches, 5-shot 5-way Omniglot; each setting swept, the others at their grey lines"
-    _titled(figure, reproduced, title)
+    _titled(figure, reproduced, title, f"{sweep_measured(reproduced)}; bars: 95% CI over episodes")
     return figure
 
 
 def _waves(reproduced: Reproduced, experiment: Experiment) -> Figure:
     """Some waves fitted by each arm's first training, and the error by inner step over all seeds."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    arms = reproduced.arms()
-    shown = min(len(seeds[0].waves) for seeds in arms.values())
+    arms = list(reproduced.arms().values())
+    shown = min(len(seeds[0].waves) for seeds in arms)
     figure = _figure(11, 3.4 + 2.4 * shown)
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(0.72 * shown, 1))
-    upper, lower = parts[0, 0], parts[1, 0]
-    panels = upper.subplots(shown, len(arms), sharex=True, sharey=True, squeeze=False)
-    for column, seeds in enumerate(arms.values()):
-        for row, wave in enumerate(seeds[0].waves[:shown]):
+    _fits(parts[0, 0], [seeds[0] for seeds in arms], shown)
+    _errors_by_step(parts[1, 0], arms)
+    title = (
+        "Sine waves from 10 points: two of them fitted, and the error by inner step (of other waves than the table's)"
+    )
+    _titled(figure, reproduced, title, "bands: 95% CI over waves")
+    return figure
+
+
+def _fits(part: SubFigure, trainings: Sequence[TrainedArm], shown: int) -> None:
+    """A column for every training, a row for every wave: what it says before and after, and the truth."""
+    panels = part.subplots(shown, len(trainings), sharex=True, sharey=True, squeeze=False)
+    for column, trained in enumerate(trainings):
+        for row, wave in enumerate(trained.waves[:shown]):
             axes = panels[row][column]
             for values, colour, line, label in (
                 (wave.truth, LIGHT.text, "-", "truth"),
                 (wave.before, COLOURS[1], "--", "before"),
-                (wave.after, COLOURS[0], "-", f"after {len(seeds[0].by_step) - 1} inner steps"),
+                (wave.after, COLOURS[0], "-", f"after {len(trained.by_step) - 1} inner steps"),
             ):
                 axes.plot(wave.x, values, line, color=colour, linewidth=1.6, label=label)
             axes.plot(wave.known_x, wave.known_y, "o", color=LIGHT.text, markersize=4, label="known points")
             style(axes, LIGHT)
-        panels[0][column].set_title(seeds[0].label, fontsize=11, color=LIGHT.text)
+        panels[0][column].set_title(trained.label, fontsize=11, color=LIGHT.text)
     handles, labels = panels[0][0].get_legend_handles_labels()
-    upper.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, labelcolor=LIGHT.text)
-    axes = lower.subplots()
-    for (seeds, colour), marker in zip(zip(arms.values(), COLOURS, strict=False), "o^sD", strict=False):
+    part.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, labelcolor=LIGHT.text)
+
+
+def _errors_by_step(part: SubFigure, arms: Sequence[Sequence[TrainedArm]]) -> None:
+    """A line for every arm: the mean squared error over all seeds' waves, with its interval."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes = part.subplots()
+    for seeds, colour, marker in zip(arms, COLOURS, "o^sD", strict=False):
         spreads = [pooled(errors) for errors in zip(*(trained.by_step for trained in seeds), strict=True)]
         steps = list(range(len(spreads)))
         means, label = [mean for mean, _ in spreads], seeds[0].label
@@ -228,12 +242,7 @@ def _waves(reproduced: Reproduced, experiment: Experiment) -> Figure:
     axes.set_xlabel("inner steps")
     axes.set_ylabel("mean squared error")
     style(axes, LIGHT)
-    lower.legend(loc="outside right center", frameon=False, fontsize=10, labelcolor=LIGHT.text)
-    title = (
-        "Sine waves from 10 points: two of them fitted, and the error by inner step (of other waves than the table's)"
-    )
-    _titled(figure, reproduced, title, "bands: 95% CI over waves")
-    return figure
+    part.legend(loc="outside right center", frameon=False, fontsize=10, labelcolor=LIGHT.text)
 
 
 _DRAWN: dict[Kind, Callable[[Reproduced, Experiment], Figure]] = {

@@ -2,41 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from torchreptile.environment import sittings
 from torchreptile.progress import duration
 from torchreptile.reports.recorded import SPLITS
 from torchreptile.reports.tables import table
+from torchreptile.reproduce.differences import chosen
 from torchreptile.reproduce.experiment import Experiment
-from torchreptile.reproduce.findings import findings
+from torchreptile.reproduce.findings import COMPARED, findings, sweep
+from torchreptile.reproduce.overlap import NAMES, SWEEPS, where_held
 from torchreptile.reproduce.reproduced import Cell, Reproduced, Spread, hardware
 from torchreptile.results import ERRORS, Accuracy, SquaredError
 
 MODES = {"transductive": "transductive", "non_transductive": "not transductive"}
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A table of what was measured.
+
+    Attributes:
+        what: it holds, where there are several; empty for the only one.
+        head: over its columns.
+        rows: of as many cells each.
+    """
+
+    what: str
+    head: list[str]
+    rows: list[tuple[str, ...]]
+
+
 def to_markdown(reproduced: Reproduced, experiment: Experiment) -> str:
     """The measurements beside the published ones, what was found, and how it was done."""
-    head = [f"# {experiment.name}\n", f"{experiment.what}. {experiment.source}.\n"]
-    return "\n".join([*head, table(*measured_rows(reproduced, experiment)), summary(reproduced, experiment)])
+    return "\n".join(
+        [f"# {experiment.name}\n", f"{experiment.what}. {experiment.source}.\n", body(reproduced, experiment)]
+    )
 
 
-def summary(reproduced: Reproduced, experiment: Experiment) -> str:
-    """What was found, as a table, and how it was done, as a list."""
+def body(reproduced: Reproduced, experiment: Experiment) -> str:
+    """The measurements and what was found, as tables, and how it was done, as a list."""
+    parts: list[str] = []
+    for measured in measurements(reproduced, experiment):
+        parts += [f"{measured.what}:\n"] if measured.what else []
+        parts.append(table(measured.head, measured.rows))
     rows = [
         (finding.what, "published" if finding.published else "seen here", finding.verdict, finding.numbers)
-        for finding in findings(reproduced, experiment.kind)
+        for finding in findings(reproduced, experiment)
     ]
-    seeds = len({trained.seed for trained in reproduced.trainings})
-    between = "" if seeds > 1 else "; one training each, so what another seed would change is not in them"
-    parts = [table(("", "", "here", f"differences ± 95%{between}"), rows)] if rows else []
-    return "\n".join([*parts, how(reproduced)])
+    doubt = f"; {caution}" if (caution := doubt_of(reproduced)) else ""
+    parts += [table(("", "", "here", f"numbers, with 95% confidence intervals{doubt}"), rows)] if rows else []
+    return "\n".join([*parts, how(reproduced, experiment)])
 
 
-def how(reproduced: Reproduced) -> str:
-    """The commands, the share of the published training, time and hardware, as a list."""
+def doubt_of(reproduced: Reproduced) -> str:
+    """What the intervals of the findings leave out; empty where nothing."""
+    several = len({trained.seed for trained in reproduced.trainings}) > 1
+    return "" if several else "one training each, so what another seed would change is not in it"
+
+
+def how(reproduced: Reproduced, experiment: Experiment) -> str:
+    """The commands, what is missing, the share of the published training, time and hardware, as a list."""
     trainings = reproduced.trainings
+    missing = reproduced.missing(experiment)
+    measuring = {(trained.name, cell.conditions): cell.seconds for trained in trainings for cell in trained.cells}
     seeds = sorted({trained.seed for trained in trainings})
     steps = sorted({trained.outer_steps for trained in trainings if trained.config.method.algorithm != "scratch"})
     share = share_in_words(reproduced)
@@ -44,12 +74,22 @@ def how(reproduced: Reproduced) -> str:
         *(f"`{command}`" for command in reproduced.commands),
         f"outer steps: {' or '.join(f'{count:,}' for count in steps)}" + (f", {share}" if share else ""),
         f"seeds: {', '.join(map(str, seeds))}; {len(trainings)} training{'s' * (len(trainings) > 1)}, "
-        f"{duration(sum(trained.seconds for trained in trainings))} of training in all",
+        f"{duration(sum(trained.seconds for trained in trainings))} of training in all, and "
+        f"{duration(sum(measuring.values()))} of measuring",
+        *([unfinished(missing)] if missing else []),
         *_each("trained on ", (hardware(place) for trained in trainings for place in sittings(trained.environment))),
         *_each("measured on ", (cell.hardware for trained in trainings for cell in trained.cells)),
         *([reproduced.note] if reproduced.note else []),
     ]
     return "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def unfinished(missing: Sequence[str]) -> str:
+    """That trainings are missing, for people."""
+    return (
+        f"**not all of it**: {len(missing)} training{'s' * (len(missing) > 1)} missing ({', '.join(missing[:3])}"
+        f"{', ...' * (len(missing) > 3)}), so no findings yet"
+    )
 
 
 def _each(what: str, names: Iterable[str]) -> list[str]:
@@ -65,8 +105,35 @@ def share_in_words(reproduced: Reproduced) -> str:
     return f"{100 * reproduced.share:g}% of the published outer steps" + (", annealed to the end" if annealed else "")
 
 
-def measured_rows(reproduced: Reproduced, experiment: Experiment) -> tuple[list[str], list[tuple[str, ...]]]:
-    """The head of a table of every cell over its seeds, beside what was published for it, and its lines."""
+def measurements(reproduced: Reproduced, experiment: Experiment) -> list[Measured]:
+    """Every measurement over its seeds: by sweep where settings were swept, else one after another."""
+    if experiment.kind == "overlap":
+        return [_swept(reproduced, setting) for setting in SWEEPS]
+    return [_one_by_one(reproduced, experiment)]
+
+
+def _swept(reproduced: Reproduced, setting: str) -> Measured:
+    """A row for every value of the setting, a column for every line of the figure."""
+    lines = sweep(reproduced, setting)
+    shown = {
+        (line, value): f"{100 * spread.mean:.2f}% ± {100 * spread.ci95:.2f}"
+        for line, points in lines.items()
+        for value, spread in points.items()
+    }
+    values = sorted({value for _, value in shown})
+    rows = [(f"{value:g}", *(shown.get((line, value), "") for line in lines)) for value in values]
+    what = f"Sweep of {NAMES[setting]} at {where_held(setting)}; {sweep_measured(reproduced)}"
+    return Measured(what, [NAMES[setting], *lines], rows)
+
+
+def sweep_measured(reproduced: Reproduced) -> str:
+    """How the points of the sweeps were measured."""
+    episodes = dict.fromkeys(f"{cell.episodes:,}" for _, cell, _ in chosen(reproduced, COMPARED))
+    return f"{SPLITS[reproduced.split]} classes, each query alone, {' or '.join(episodes)} episodes"
+
+
+def _one_by_one(reproduced: Reproduced, experiment: Experiment) -> Measured:
+    """A row for every cell, beside what was published for it."""
     spreads = list(reproduced.spreads())
     several = any(spread.seeds > 1 for _, _, spread in spreads)
     is_row = experiment.kind == "row"  # a figure has other trainings than the table row of the same cells
@@ -78,7 +145,7 @@ def measured_rows(reproduced: Reproduced, experiment: Experiment) -> tuple[list[
         rows.append((trained.label, place(cell), shown(cell, spread), *between, *beside, *counts))
     head = ["", "measured", "here, 95% CI", *(["sd between seeds"] if several else [])]
     head += ["published (test classes)", "difference"] if is_row else []
-    return [*head, "episodes", "seeds"], rows
+    return Measured("", [*head, "episodes", "seeds"], rows)
 
 
 def _beside(cell: Cell, spread: Spread) -> tuple[str, str]:

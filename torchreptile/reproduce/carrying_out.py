@@ -18,14 +18,26 @@ from torchreptile.device import choose_device
 from torchreptile.environment import environment
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import write_text
-from torchreptile.jobs import Job, do_jobs
+from torchreptile.jobs import Job, JobsError, do_jobs
 from torchreptile.progress import ManyBar
 from torchreptile.reproduce.experiment import Experiment
 from torchreptile.reproduce.piece import Piece
-from torchreptile.reproduce.reproduced import Cell, Conditions, Reproduced, TrainedArm, read_reproduced
+from torchreptile.reproduce.reproduced import Cell, Conditions, Reproduced, TrainedArm, read_reproduced, run_name
 from torchreptile.results import ERRORS, Accuracy, SquaredError
 
 RESULT = "result.json"
+
+
+class TrainingsError(RunError):
+    """Trainings failed; what came of the others is kept.
+
+    Attributes:
+        others: the experiment without those that failed.
+    """
+
+    def __init__(self, message: str, others: Reproduced) -> None:
+        super().__init__(message)
+        self.others = others
 
 
 def carry_out(
@@ -65,7 +77,8 @@ def carry_out(
     Raises:
         ConfigError: the arguments cannot work.
         DataError: a data set is not there.
-        RunError: ``out`` holds something else or is in use, or trainings failed; all others are done then.
+        RunError: ``out`` holds something else or is in use.
+        TrainingsError: some did, after all others were done or stopped.
     """
     at_least(0, seeds=seeds, at_once=at_once)
     if episodes < 0 or episodes == 1:
@@ -74,13 +87,15 @@ def carry_out(
         lambda config: config.replace(device=device, execution=execution, data_root=data_root)
     )
     for arm in {arm.config.task.dataset: arm for arm in asked.arms}.values():
+        if arm.config.task.drawn and split != "test":
+            raise ConfigError(f"split is {split}, but {experiment.name} has no classes to divide; leave it out")
         require_split(arm.config.task, split)  # now, not after hours of training
     out = Path(out)
     pieces = [
         Piece(
             arm,
             arm.config.replace(seed=seed),
-            RunFolder(out / f"{arm.name}-seed{seed}"),
+            RunFolder(out / run_name(arm.name, seed)),
             split,
             episodes or experiment.episodes,
         )
@@ -98,8 +113,11 @@ def carry_out(
         if not missing:
             told = f"all of it was measured before; without {out / RESULT} it would be measured again"
             Console(stderr=True, quiet=quiet).print(told, highlight=False, soft_wrap=True, markup=False)
-        whole = _do(missing, kept, at_once, max(1, threads // at_once), quiet)
-        return kept.saved() if whole else None
+        try:
+            whole = _do(missing, kept, at_once, max(1, threads // at_once), quiet)
+        except JobsError as failed:
+            raise TrainingsError(str(failed), kept.reproduced()) from failed
+        return kept.reproduced() if whole else None
 
 
 def _do(pieces: Sequence[Piece], kept: _Kept, at_once: int, threads: int, quiet: bool) -> bool:
@@ -115,7 +133,7 @@ def _do(pieces: Sequence[Piece], kept: _Kept, at_once: int, threads: int, quiet:
     def done(number: int, answer: str) -> None:
         trained = TrainedArm.of_content(json.loads(answer))
         kept.add(trained)
-        bar.finished(number, f"{trained.label}, seed {trained.seed}: {_main_cell(trained)}")
+        bar.finished(number, f"{trained.name}: {_main_cell(trained)}")
 
     works = [piece.training + piece.measuring for piece in pieces]
     with ManyBar(Console(stderr=True, quiet=quiet), works, shown=not alone) as bar:
@@ -134,6 +152,7 @@ class _Kept:
         """
         self._out, self._experiment, self._share = out, experiment, share
         self._commands: list[str] = []
+        self._note = ""
         self._trained: dict[tuple[str, int], TrainedArm] = {}
         if not (out / RESULT).is_file():
             return
@@ -142,7 +161,7 @@ class _Kept:
             raise RunError(f"{out} holds {before.name} with --budget {before.share:g}; name another folder with --out")
         if departure := before.departure(experiment):
             raise RunError(f"{out / RESULT} has other settings ({departure}); name another folder with --out")
-        self._commands = before.commands
+        self._commands, self._note = before.commands, before.note
         self._trained = {(trained.arm, trained.seed): trained for trained in before.trainings}
 
     def has(self, piece: Piece) -> bool:
@@ -151,11 +170,7 @@ class _Kept:
         if trained is None:
             return False
         known = {cell.conditions for cell in trained.cells}
-        return all(
-            Conditions(piece.split, how.shots, piece.episodes, how.eval_steps, how.eval_batch, how.finetune_steps)
-            in known
-            for how in piece.arm.measurements
-        )
+        return all(Conditions(piece.split, piece.episodes, how) in known for how in piece.arm.measurements)
 
     def add(self, trained: TrainedArm) -> None:
         """Keep a training; what was measured otherwise of the same weights stays."""
@@ -167,16 +182,14 @@ class _Kept:
                 trained = replace(trained, by_step=before.by_step, waves=before.waves)
             trained = replace(trained, cells=[*others, *trained.cells])
         self._trained[trained.arm, trained.seed] = trained
-        self.saved()
+        self._commands = list(dict.fromkeys([*self._commands, str(environment()["command"])]))
+        write_text(self._out / RESULT, self.reproduced().to_json())
 
-    def saved(self) -> Reproduced:
-        """All of it, which is on disk when this returns."""
+    def reproduced(self) -> Reproduced:
+        """All of it."""
         order = {arm.name: place for place, arm in enumerate(self._experiment.arms)}
         trainings = sorted(self._trained.values(), key=lambda trained: (order[trained.arm], trained.seed))
-        commands = list(dict.fromkeys([*self._commands, str(environment()["command"])]))
-        reproduced = Reproduced(self._experiment.name, self._share, trainings, commands)
-        write_text(self._out / RESULT, reproduced.to_json())
-        return reproduced
+        return Reproduced(self._experiment.name, self._share, trainings, self._commands, self._note)
 
 
 def _most_episodes(cells: Sequence[Cell]) -> int:

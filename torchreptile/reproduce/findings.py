@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torchreptile.data.sines import AMPLITUDES
-from torchreptile.reproduce.experiment import Kind
-from torchreptile.reproduce.overlap import ALONE, IMAGES, SWEEPS, belongs, points, setting_of, usual
-from torchreptile.reproduce.reproduced import Cell, Reproduced, Spread, TrainedArm, between_seeds
+from torchreptile.reproduce.differences import LITTLE, Difference, by_arm, chosen, contrast, difference
+from torchreptile.reproduce.experiment import Experiment, Kind
+from torchreptile.reproduce.overlap import ALONE, IMAGES, SHARED, SWEEPS, belongs, setting_of, usual
+from torchreptile.reproduce.reproduced import Reproduced, Spread, TrainedArm
 
 COMPARED = "non_transductive"  # the measure that findings are about
-LITTLE = 0.05  # a difference in accuracy that does not matter
+Lines = dict[str, dict[float, Spread]]
 TIMES = 10.0  # smaller an error must get for a fit
 NEAR_ZERO = 0.01 * AMPLITUDES[1]  # a root mean square so small, beside the largest amplitude, is a zero function
 # The mean square of a sin(x + b) with b uniform over a whole period: what predicting zero costs.
@@ -42,84 +43,24 @@ class Finding:
         return {True: "holds", False: "does not hold", None: "cannot be told"}[self.holds]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Between two arms: how much more the second has, and half the 95% interval of that."""
-
-    value: float
-    margin: float
-
-    @property
-    def more(self) -> bool | None:
-        """Whether the second has more; None where it cannot be told."""
-        return None if abs(self.value) <= self.margin else self.value > 0
-
-    @property
-    def none_that_matters(self) -> bool | None:
-        """Whether the second has no less than the first but for :data:`LITTLE`; None where it cannot be told."""
-        if self.value - self.margin > -LITTLE:
-            return True
-        return False if self.value + self.margin < -LITTLE else None
-
-    def __str__(self) -> str:
-        """In percent points."""
-        return f"{100 * self.value:+.1f} ± {100 * self.margin:.1f}"
-
-
-def contrast(*terms: tuple[int, Spread]) -> Difference:
-    """A sum of spreads with these factors, such as of one less another.
-
-    Trainings with one seed are measured on the same episodes: of several seeds the interval is that of what the seeds
-    come to one by one (Student's t), of a single one that over episodes.
-    """
-    seeds = set.intersection(*(set(spread.by_seed) for _, spread in terms))
-    if len(seeds) > 1:
-        values = [sum(factor * spread.by_seed[seed] for factor, spread in terms) for seed in sorted(seeds)]
-        return Difference(statistics.fmean(values), between_seeds(values))
-    margins = (abs(factor) * spread.margin for factor, spread in terms)
-    return Difference(sum(factor * spread.mean for factor, spread in terms), math.hypot(*margins))
-
-
-def difference(one: Spread, other: Spread) -> Difference:
-    """How much more ``other`` has than ``one``."""
-    return contrast((1, other), (-1, one))
-
-
-def findings(reproduced: Reproduced, kind: Kind) -> list[Finding]:
-    """What can be said of an experiment of that kind; of arms that were not carried out nothing."""
-    return _OF_KIND[kind](reproduced) if kind in _OF_KIND and reproduced.trainings else []
-
-
-def _chosen(reproduced: Reproduced, measure: str) -> list[tuple[TrainedArm, Spread]]:
-    """Of every arm what was measured on most episodes, and of those with most seeds."""
-    found: dict[str, tuple[TrainedArm, Cell, Spread]] = {}
-    for row in reproduced.spreads():
-        trained, cell, spread = row
-        if (cell.measure, cell.split) != (measure, reproduced.split):
-            continue
-        before = found.get(trained.arm)
-        if before is None or (cell.episodes, spread.seeds) > (before[1].episodes, before[2].seeds):
-            found[trained.arm] = row
-    return [(trained, spread) for trained, _, spread in found.values()]
-
-
-def _by_arm(reproduced: Reproduced, measure: str) -> dict[str, Spread]:
-    return {trained.arm: spread for trained, spread in _chosen(reproduced, measure)}
+def findings(reproduced: Reproduced, experiment: Experiment) -> list[Finding]:
+    """What can be said of an experiment; nothing before all of it was carried out."""
+    if experiment.kind not in _OF_KIND or reproduced.missing(experiment):
+        return []
+    measured = by_arm(reproduced, "mse" if experiment.kind == "waves" else COMPARED)
+    # Trainings may have been measured on one split before, and not all of them on another yet.
+    return _OF_KIND[experiment.kind](reproduced) if len(measured) == len(experiment.arms) else []
 
 
 def _combinations(reproduced: Reproduced) -> list[Finding]:
-    by_arm, kinds = _by_arm(reproduced, COMPARED), ("last", "mean", "sum")
-    if not {"last-of-1", *(f"{kind}-of-{k}" for kind in kinds for k in (2, 3, 4))} <= by_arm.keys():
-        return []
-    ahead = [difference(by_arm["last-of-1"], lead) for arm, lead in by_arm.items() if arm != "last-of-1"]
+    its, kinds = by_arm(reproduced, COMPARED), ("last", "mean", "sum")
+    ahead = [difference(its["last-of-1"], lead) for arm, lead in its.items() if arm != "last-of-1"]
     nearest = min(ahead, key=lambda lead: lead.value)
-    two = difference(by_arm["sum-of-2"], by_arm["last-of-2"])
-    gains = {kind: difference(by_arm[f"{kind}-of-2"], by_arm[f"{kind}-of-4"]) for kind in kinds}
-    further = [difference(by_arm[f"sum-of-{k}"], by_arm[f"sum-of-{k + 1}"]) for k in (2, 3)]
-    more = contrast(
-        (1, by_arm["sum-of-4"]), (-1, by_arm["sum-of-2"]), (-1, by_arm["last-of-4"]), (1, by_arm["last-of-2"])
-    )
-    sums = [difference(by_arm[f"mean-of-{k}"], by_arm[f"sum-of-{k}"]) for k in (2, 3, 4)]
+    two = difference(its["sum-of-2"], its["last-of-2"])
+    gains = {kind: difference(its[f"{kind}-of-2"], its[f"{kind}-of-4"]) for kind in kinds}
+    further = [difference(its[f"sum-of-{k}"], its[f"sum-of-{k + 1}"]) for k in (2, 3)]
+    more = contrast((1, its["sum-of-4"]), (-1, its["sum-of-2"]), (-1, its["last-of-4"]), (1, its["last-of-2"]))
+    sums = [difference(its[f"mean-of-{k}"], its[f"sum-of-{k}"]) for k in (2, 3, 4)]
     return [
         Finding(
             f"g1 alone learns little: everything else is more than {100 * LITTLE:g} points ahead",
@@ -166,80 +107,82 @@ def _not(verdict: bool | None) -> bool | None:
 
 def _overlap(reproduced: Reproduced) -> list[Finding]:
     by_steps, by_batch = sweep(reproduced, "inner_steps"), sweep(reproduced, "inner_batch")
-    by_size = sweep(reproduced, "outer_step_size").get(ALONE["outer_step_size"], {})
-    asked = points()
-    if any(sweep(reproduced, swept).get(line, {}).keys() != set(values) for (swept, line), values in asked.items()):
-        return []  # not all of it was carried out
-    shared, replaced = "shared tail, cycling", "shared tail, replacement"
-    steps, images = (usual(name) for name in ("inner_steps", "inner_batch"))
-    found = []
-    for lines, name, last in ((by_steps, "inner steps", steps), (by_batch, "images in a mini-batch", images)):
-        # At the usual point cycling has just shown every image once; the next one repeats some.
-        first = min(value for value in lines[shared] if value > last)
-        drop = difference(lines[shared][last], lines[shared][first])
-        gentler = contrast(
-            (1, lines[replaced][first]), (-1, lines[replaced][last]),
-            (-1, lines[shared][first]), (1, lines[shared][last]),
-        )  # fmt: skip
-        between = f"from {last:g} to {first:g} {name}"
-        found += [
+    return [
+        *_once_seen(by_steps, "inner steps", usual("inner_steps")),
+        *_once_seen(by_batch, "images in a mini-batch", usual("inner_batch")),
+        _with_larger_steps(by_batch[SHARED][usual("inner_batch")], sweep(reproduced, "outer_step_size")[SHARED]),
+        _kept_apart(by_steps),
+    ]
+
+
+def _once_seen(lines: Lines, what: str, last: float) -> list[Finding]:
+    """At the value ``last`` cycling has just shown every image once; the next one repeats some."""
+    replaced = lines["shared tail, replacement"]
+    first = min(value for value in lines[SHARED] if value > last)
+    between, drop = f"from {last:g} to {first:g} {what}", difference(lines[SHARED][last], lines[SHARED][first])
+    gentler = contrast(
+        (1, replaced[first]), (-1, replaced[last]), (-1, lines[SHARED][first]), (1, lines[SHARED][last])
+    )  # fmt: skip
+    found = [
+        Finding(
+            f"a shared tail with cycling falls once its last mini-batch was seen before: {what}",
+            _not(drop.more),
+            f"{between} {drop} points",
+        ),
+        Finding(f"with replacement it falls less: {what}", gentler.more, f"{between} {gentler} points less"),
+    ]
+    for line in ("separate tail, cycling", "Reptile, cycling"):
+        far = max(lines[line])
+        change = difference(lines[line][last], lines[line][far])
+        found.append(
             Finding(
-                f"a shared tail with cycling falls once its last mini-batch was seen before: {name}",
-                _not(drop.more),
-                f"{between} {drop} points",
-            ),
-            Finding(f"with replacement it falls less: {name}", gentler.more, f"{between} {gentler} points less"),
-        ]
-        for line in ("separate tail, cycling", "Reptile, cycling"):
-            far = max(lines[line])
-            change = difference(lines[line][last], lines[line][far])
-            found.append(
-                Finding(
-                    f"{line}: more {name} cost at most {100 * LITTLE:g} points",
-                    change.none_that_matters,
-                    f"from {last:g} to {far:g} {name} {change} points",
-                )
+                f"{line}: more {what} cost at most {100 * LITTLE:g} points",
+                change.none_that_matters,
+                f"from {last:g} to {far:g} {what} {change} points",
             )
-    fresh = by_batch[shared][images]
-    missing = {size: difference(spread, fresh) for size, spread in by_size.items()}
-    best = min(missing, key=lambda size: missing[size].value)
-    found.append(
-        Finding(
-            "no outer step size makes up for it",
-            _all([gap.more for gap in missing.values()]),
-            f"with mini-batches of {IMAGES} images the best, {best:g}, has "
-            f"{missing[best]} points less than mini-batches of {images:g}",
         )
-    )
-    most = max(SWEEPS["inner_steps"])
-    apart = difference(by_steps[shared][most], by_steps["separate tail, cycling"][most])
-    found.append(
-        Finding(
-            "a separate tail is then ahead of a shared one",
-            apart.more,
-            f"with cycling at {most:g} inner steps by {apart} points",
-        )
-    )
     return found
 
 
-def sweep(reproduced: Reproduced, swept: str) -> dict[str, dict[float, Spread]]:
+def _with_larger_steps(fresh: Spread, repeated: dict[float, Spread]) -> Finding:
+    """``fresh``: the last mini-batch is new; ``repeated``: it holds all images, by outer step size."""
+    missing = {size: difference(spread, fresh) for size, spread in repeated.items()}
+    best = min(missing, key=lambda size: missing[size].value)
+    return Finding(
+        "no outer step size makes up for it",
+        _all([gap.more for gap in missing.values()]),
+        f"with mini-batches of {IMAGES} images the best, {best:g}, has {missing[best]} points less than mini-batches "
+        f"of {usual('inner_batch'):g}",
+    )
+
+
+def _kept_apart(by_steps: Lines) -> Finding:
+    most = max(SWEEPS["inner_steps"])
+    apart = difference(by_steps[SHARED][most], by_steps["separate tail, cycling"][most])
+    return Finding(
+        "a separate tail is then ahead of a shared one",
+        apart.more,
+        f"with cycling at {most:g} inner steps by {apart} points",
+    )
+
+
+def sweep(reproduced: Reproduced, swept: str) -> Lines:
     """Of a swept setting: for every line of the figure the measure by the setting's value, ascending."""
-    lines: dict[str, dict[float, Spread]] = {}
-    for trained, spread in _chosen(reproduced, COMPARED):
+    lines: Lines = {}
+    for trained, _, spread in chosen(reproduced, COMPARED):
         if belongs(trained.config, swept) and ALONE.get(swept, trained.label) == trained.label:
             lines.setdefault(trained.label, {})[setting_of(trained.config, swept)] = spread
     return {label: dict(sorted(line.items())) for label, line in lines.items()}
 
 
 def _waves(reproduced: Reproduced) -> list[Finding]:
-    before, after = _by_arm(reproduced, "mse_before"), _by_arm(reproduced, "mse")
+    before, after = by_arm(reproduced, "mse_before"), by_arm(reproduced, "mse")
     outputs = {arm: _output(seeds) for arm, seeds in reproduced.arms().items()}
-    if not {"reptile", "joint"} <= after.keys() or outputs["joint"] is None:
-        return []
     learned, joint, left = after["reptile"], before["joint"], after["joint"]
     fitted = _above(_times(before["reptile"], 1 / TIMES), learned)
-    others = ", ".join(f"{arm} {said:.2g}" for arm, said in outputs.items() if arm != "joint" and said is not None)
+    others = ", ".join(
+        f"{seeds[0].label} {outputs[arm]:.2g}" for arm, seeds in reproduced.arms().items() if arm != "joint"
+    )
     return [
         Finding(
             "32 steps from Reptile's weights fit a wave",
@@ -261,10 +204,9 @@ def _waves(reproduced: Reproduced) -> list[Finding]:
     ]
 
 
-def _output(trained: list[TrainedArm]) -> float | None:
-    """The root mean square of what weights say before they adapt, which is of no wave; None where nothing was kept."""
-    said = [value for seed in trained for wave in seed.waves for value in wave.before]
-    return math.sqrt(statistics.fmean(value**2 for value in said)) if said else None
+def _output(trained: list[TrainedArm]) -> float:
+    """The root mean square of what weights say before they adapt, which is of no wave."""
+    return math.sqrt(statistics.fmean(value**2 for seed in trained for wave in seed.waves for value in wave.before))
 
 
 def _times(spread: Spread, factor: float) -> Spread:

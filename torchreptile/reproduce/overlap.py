@@ -32,14 +32,26 @@ SWEEPS: dict[str, tuple[float, ...]] = {
     "inner_batch": (10, 25, 50, 75, IMAGES),
     "outer_step_size": (0.0625, 0.125, 0.25, 0.5, 1.0),
 }
+NAMES = {
+    "inner_steps": "inner steps",
+    "inner_batch": "images in an inner mini-batch",
+    "outer_step_size": "outer step size",
+}
 ELSEWHERE: dict[str, dict[str, float]] = {"outer_step_size": {"inner_batch": IMAGES}}
-ALONE: dict[str, str] = {"outer_step_size": "shared tail, cycling"}
+SHARED = "shared tail, cycling"
+"""The line that the section is about."""
+ALONE: dict[str, str] = {"outer_step_size": SHARED}
 """The sweeps of a single line."""
 
 
 def usual(setting: str) -> float:
     """The value of a swept setting while another is swept."""
     return float(setting_of(USUAL, setting))
+
+
+def where_held(swept: str) -> str:
+    """Where all other swept settings are held while that one is swept, for people."""
+    return ", ".join(f"{NAMES[name]} {value:g}" for name, value in held(swept).items() if name != swept)
 
 
 def setting_of(config: Config, setting: str) -> float:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from torchreptile.config import Config
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.evaluation import Evaluation
 from torchreptile.published import Published, published_measure
-from torchreptile.reproduce.experiment import Experiment
+from torchreptile.reproduce.experiment import Experiment, Measurement
 
 FORMAT = "torchreptile-result-1"
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
@@ -26,11 +27,8 @@ class Conditions(NamedTuple):
     """How a training was measured: what tells measurements of the same weights apart."""
 
     split: str
-    shots: int
     episodes: int
-    eval_steps: int
-    eval_batch: int
-    finetune_steps: int
+    measurement: Measurement
 
 
 @dataclass(frozen=True)
@@ -68,13 +66,18 @@ class Cell:
     @property
     def conditions(self) -> Conditions:
         """Which it shares with the measures taken with it, and with no others of its training."""
-        how = (self.eval_steps, self.eval_batch, self.finetune_steps)
-        return Conditions(self.split, self.shots, self.episodes, *how)
+        how = Measurement(self.shots, self.eval_steps, self.eval_batch, self.finetune_steps)
+        return Conditions(self.split, self.episodes, how)
 
     @property
     def published(self) -> Published | None:
         """What was published for it; on test classes, whichever it was measured on."""
         return published_measure(self.variant, self.dataset, self.way, self.shots, self.measure)
+
+
+def run_name(arm: str, seed: int) -> str:
+    """What the run folder of an arm's training is called."""
+    return f"{arm}-seed{seed}"
 
 
 def cells(evaluation: Evaluation, checkpoint: str) -> list[Cell]:
@@ -145,6 +148,11 @@ class TrainedArm:
     def seed(self) -> int:
         """Of the training."""
         return self.config.run.seed
+
+    @property
+    def name(self) -> str:
+        """What its run folder is called."""
+        return run_name(self.arm, self.seed)
 
     def content(self) -> dict[str, Any]:
         """Ready for JSON, the curve by columns."""
@@ -246,23 +254,34 @@ class Reproduced:
 
     @property
     def split(self) -> str:
-        """The classes that findings and figures go by: test where anything was measured on them."""
-        splits = [cell.split for trained in self.trainings for cell in trained.cells]
-        return "test" if "test" in splits else splits[0]
+        """The classes that findings and figures go by: those that most trainings were measured on, test before val."""
+        measured = Counter(split for trained in self.trainings for split in {cell.split for cell in trained.cells})
+        return max(("test", "val", "train"), key=lambda split: measured[split])
 
     def departure(self, experiment: Experiment) -> str:
-        """Where it was trained otherwise than that experiment says, for people; empty where nowhere.
+        """Where it was trained or measured otherwise than that experiment says, for people; empty where nowhere.
 
         How often it was looked at on the way does not count: nothing is learned from that.
         """
-        arms = {arm.name: arm.config for arm in experiment.shortened(self.share).arms}
+        arms = {arm.name: arm for arm in experiment.shortened(self.share).arms}
         for trained in self.trainings:
             if trained.arm not in arms:
                 return f"{trained.arm}, which {experiment.name} does not have"
-            wanted = arms[trained.arm].replace(seed=trained.seed, monitor_every=trained.config.run.monitor_every)
+            arm = arms[trained.arm]
+            wanted = arm.config.replace(seed=trained.seed, monitor_every=trained.config.run.monitor_every)
             if departure := trained.config.departure(wanted):
-                return f"{trained.arm}-seed{trained.seed}: {departure}"
+                return f"{trained.name}: {departure}"
+            for how in (cell.conditions.measurement for cell in trained.cells):
+                if how not in arm.measurements:
+                    asked = " or ".join(str(dataclasses.asdict(measurement)) for measurement in arm.measurements)
+                    return f"{trained.name}: measured by {dataclasses.asdict(how)}, not {asked}"
         return ""
+
+    def missing(self, experiment: Experiment) -> list[str]:
+        """The trainings that it lacks: arms that only some of its seeds have."""
+        seeds = sorted({trained.seed for trained in self.trainings}) or [0]
+        done = {(trained.arm, trained.seed) for trained in self.trainings}
+        return [run_name(arm.name, seed) for arm in experiment.arms for seed in seeds if (arm.name, seed) not in done]
 
     def arms(self) -> dict[str, list[TrainedArm]]:
         """The seeds of every arm, by the arm's name."""

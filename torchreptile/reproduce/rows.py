@@ -34,8 +34,8 @@ TITLES = {
     "matching FCE": "Matching Networks with full context embeddings",
     f"matching{FINE_TUNED}": "Matching Networks, fine-tuned",
     "protonet": "Prototypical Networks",
-    "pretrained": "Baseline, an ordinary classifier's features",
-    "pretrained cosine": "Baseline, the same compared by cosines",
+    "pretrained": "Baseline",
+    "pretrained cosine": "Baseline++",
     "mann": "MANN",
     "meta-lstm": "Meta-LSTM",
 }
@@ -88,3 +88,17 @@ def _trained_alike(one: Config, other: Config) -> bool:
 
 
 ROWS = _rows()
+
+
+def measurement_of_cell(config: Config) -> Measurement | None:
+    """How the published cell of those settings is measured; None where none was published."""
+    task = config.task
+    for arm in (arm for row in ROWS for arm in row.arms):
+        its = arm.config
+        for how in arm.measurements:
+            variant = its.replace(finetune_steps=how.finetune_steps).variant
+            if (variant, its.task.dataset, its.task.way, how.shots) == (
+                config.variant, task.dataset, task.way, task.shots
+            ):  # fmt: skip
+                return how
+    return None

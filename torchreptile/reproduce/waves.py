@@ -24,9 +24,9 @@ WAVES = Experiment(
     kind="waves",
     arms=(
         Arm.of("reptile", "Reptile", REPTILE),
-        Arm.of("maml", "MAML, 5 of its 25 tasks at a time", MAML),
+        Arm.of("maml", "MAML (meta-batch 5)", MAML),
         Arm.of("joint", "joint training", JOINT),
-        Arm.of("fresh", "nothing learned before", preset("sine", "scratch")),
+        Arm.of("fresh", "random initialisation", preset("sine", "scratch")),
     ),
     seeds=3,
     episodes=2000,
