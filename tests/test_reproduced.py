@@ -200,7 +200,7 @@ def test_what_is_not_whole_says_so_and_finds_nothing() -> None:
     part = replace(whole, trainings=whole.trainings[:-1])
     assert whole.missing(which) == []
     assert part.missing(which) == ["sum-of-4-seed1"]
-    assert "**not all of it**: 1 training missing (sum-of-4-seed1), so no findings yet" in to_markdown(part, which)
+    assert "**not all of it: 1 training missing (sum-of-4-seed1)**" in to_markdown(part, which)
     assert len(Reproduced(which.name, 1.0, [], []).missing(which)) == 10
     on_val = [replace(one, cells=[replace(cell, split="val") for cell in one.cells]) for one in whole.trainings]
     some = replace(

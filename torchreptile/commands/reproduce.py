@@ -14,7 +14,7 @@ from torchreptile.commands.terminal import STOPPED, Output
 from torchreptile.data.splits import Split
 from torchreptile.files import write_bytes, write_text
 from torchreptile.reports.figures import draw_reproduced
-from torchreptile.reports.reproduced import doubt_of, measurements, to_markdown, unfinished
+from torchreptile.reports.reproduced import caution, measurements, to_markdown, unfinished
 from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.reproduce.carrying_out import RESULT, TrainingsError, carry_out
 from torchreptile.reproduce.findings import findings
@@ -84,10 +84,10 @@ def print_reproduced(reproduced: Reproduced, which: Experiment, console: Console
     found = findings(reproduced, which)
     for its in found:
         console.print(f"{its.what}: {its.verdict} ({its.numbers})", highlight=False, soft_wrap=True, markup=False)
-    if found and (doubt := doubt_of(reproduced)):
+    if found and (doubt := caution(reproduced)):
         console.print(f"with 95% confidence intervals; {doubt}", highlight=False, soft_wrap=True)
     if missing := reproduced.missing(which):
-        console.print(unfinished(missing).replace("*", ""), highlight=False, soft_wrap=True, markup=False)
+        console.print(unfinished(missing), highlight=False, soft_wrap=True, markup=False)
 
 
 def experiments() -> int:

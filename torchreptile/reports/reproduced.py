@@ -51,12 +51,12 @@ def body(reproduced: Reproduced, experiment: Experiment) -> str:
         (finding.what, "published" if finding.published else "seen here", finding.verdict, finding.numbers)
         for finding in findings(reproduced, experiment)
     ]
-    doubt = f"; {caution}" if (caution := doubt_of(reproduced)) else ""
-    parts += [table(("", "", "here", f"numbers, with 95% confidence intervals{doubt}"), rows)] if rows else []
+    numbers = "; ".join(filter(None, ["numbers, with 95% confidence intervals", caution(reproduced)]))
+    parts += [table(("", "", "here", numbers), rows)] if rows else []
     return "\n".join([*parts, how(reproduced, experiment)])
 
 
-def doubt_of(reproduced: Reproduced) -> str:
+def caution(reproduced: Reproduced) -> str:
     """What the intervals of the findings leave out; empty where nothing."""
     several = len({trained.seed for trained in reproduced.trainings}) > 1
     return "" if several else "one training each, so what another seed would change is not in it"
@@ -76,7 +76,7 @@ def how(reproduced: Reproduced, experiment: Experiment) -> str:
         f"seeds: {', '.join(map(str, seeds))}; {len(trainings)} training{'s' * (len(trainings) > 1)}, "
         f"{duration(sum(trained.seconds for trained in trainings))} of training in all, and "
         f"{duration(sum(measuring.values()))} of measuring",
-        *([unfinished(missing)] if missing else []),
+        *([f"**{unfinished(missing)}**"] if missing else []),
         *_each("trained on ", (hardware(place) for trained in trainings for place in sittings(trained.environment))),
         *_each("measured on ", (cell.hardware for trained in trainings for cell in trained.cells)),
         *([reproduced.note] if reproduced.note else []),
@@ -87,8 +87,8 @@ def how(reproduced: Reproduced, experiment: Experiment) -> str:
 def unfinished(missing: Sequence[str]) -> str:
     """That trainings are missing, for people."""
     return (
-        f"**not all of it**: {len(missing)} training{'s' * (len(missing) > 1)} missing ({', '.join(missing[:3])}"
-        f"{', ...' * (len(missing) > 3)}), so no findings yet"
+        f"not all of it: {len(missing)} training{'s' * (len(missing) > 1)} missing ({', '.join(missing[:3])}"
+        f"{', ...' * (len(missing) > 3)})"
     )
 
 
