@@ -158,14 +158,14 @@ def test_combinations_are_drawn_as_means_over_seeds_with_a_band() -> None:
         replace(one, curve=[{**line, "val_non_transductive": 0.1} for line in one.curve[1:]] if one.seed else one.curve)
         for one in whole.trainings
     ]
-    (axes,) = figure_of(replace(whole, trainings=second), which).get_axes()
-    assert [line.get_label() for line in axes.get_lines()] == [arm.label for arm in which.arms]
-    for line in axes.get_lines():  # the steps at which both seeds were looked at
-        assert list(line.get_xdata()) == [1, 2]
-        assert list(line.get_ydata()) == pytest.approx([(70 + 10) / 2, (80 + 10) / 2])
-    assert len(axes.collections) == len(which.arms)
-    (axes,) = figure_of(made_up("gradient-combinations", AS_PUBLISHED), which).get_axes()
-    assert not axes.collections
+    for axes in figure_of(replace(whole, trainings=second), which).get_axes():
+        assert [line.get_label() for line in axes.get_lines()] == [arm.label for arm in which.arms]
+        for line in axes.get_lines():  # the steps at which both seeds were looked at
+            assert list(line.get_xdata()) == [1, 2]
+            assert list(line.get_ydata()) == pytest.approx([(70 + 10) / 2, (80 + 10) / 2])
+        assert len(axes.collections) == len(which.arms)
+    for axes in figure_of(made_up("gradient-combinations", AS_PUBLISHED), which).get_axes():
+        assert not axes.collections
 
 
 def test_sweeps_are_drawn_and_tabulated_value_by_value() -> None:

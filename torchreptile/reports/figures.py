@@ -127,22 +127,32 @@ def _row(reproduced: Reproduced, experiment: Experiment) -> Figure:
 
 def _combinations(reproduced: Reproduced, experiment: Experiment) -> Figure:
     """Accuracy by outer step: the mean over seeds, the band from the lowest to the highest of them."""
-    figure = _figure(8.5, 5)
-    axes = figure.subplots()
-    key, kinds = f"val_{COMPARED}", {"last": (":", "s"), "mean": ("--", "^"), "sum": ("-", "o")}
+    figure = _figure(11.5, 5)
+    whole, closer = figure.subplots(1, 2, width_ratios=(1, 2.4))
+    key, kinds, lowest = f"val_{COMPARED}", {"last": (":", "s"), "mean": ("--", "^"), "sum": ("-", "o")}, 100.0
     for seeds in reproduced.arms().values():
         what, _, gradients = seeds[0].arm.partition("-of-")
         line, marker = kinds[what]
         curves = [{point["step"]: 100 * point[key] for point in trained.curve if key in point} for trained in seeds]
         steps = [step for step in curves[0] if all(step in curve for curve in curves)]
         each = [[curve[step] for step in steps] for curve in curves]
-        colour = COLOURS[int(gradients) - 1]
-        _line_over_seeds(axes, steps, each, color=colour, marker=marker, label=seeds[0].label, linestyle=line)
-    axes.set_xlabel("outer step")
-    axes.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
-    axes.set_ylabel("accuracy in percent, validation classes,\neach query alone")
-    style(axes, LIGHT)
-    figure.legend(loc="outside right center", frameon=False, fontsize=10, labelcolor=LIGHT.text)
+        if gradients != "1":
+            lowest = min(lowest, *(min(values) for values in each))
+        for axes in (whole, closer):
+            colour = COLOURS[int(gradients) - 1]
+            _line_over_seeds(axes, steps, each, color=colour, marker=marker, label=seeds[0].label, linestyle=line)
+    for axes in (whole, closer):
+        axes.set_xlabel("outer step")
+        axes.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
+        style(axes, LIGHT)
+    whole.locator_params(axis="x", nbins=3)
+    whole.set_ylabel("accuracy in percent, validation classes,\neach query alone")
+    closer.set_ylim(lowest - 1, None)
+    closer.set_title("the same, seen closer", fontsize=11, loc="left", color=LIGHT.text)
+    figure.legend(
+        *closer.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=10,
+        labelcolor=LIGHT.text,
+    )  # fmt: skip
     title = f"Combinations of the first {LARGEST} inner gradients, 5-shot 5-way Omniglot"
     episodes = reproduced.trainings[0].config.run.monitor_episodes
     note = f"the same {episodes} episodes at every point"
