@@ -116,6 +116,25 @@ def test_a_budget_is_a_share_of_the_outer_steps() -> None:
             experiment("omniglot-20way").shortened(share)
 
 
+def test_a_short_training_looks_at_itself_no_more_often_than_makes_sense() -> None:
+    def often(name: str, share: float) -> int:
+        return experiment(name).shortened(share).arms[0].config.monitor_every
+
+    assert often("minibatch-overlap", 1) == 10_000
+    assert often("minibatch-overlap", 0.05) == 500
+    assert often("minibatch-overlap", 0.005) == 100
+    assert (often("omniglot-5way", 1), often("omniglot-5way", 0.25), often("omniglot-5way", 0.01)) == (5000, 1250, 100)
+
+
+def test_a_run_may_have_looked_at_itself_more_often(tmp_path: Path) -> None:
+    first = carry_out(small_row(monitor_every=1), tmp_path, seeds=1, quiet=True, device="cpu")
+    assert first is not None
+    (tmp_path / RESULT).unlink()
+    again = carry_out(small_row(monitor_every=2), tmp_path, seeds=1, quiet=True, device="cpu")
+    assert again is not None
+    assert again.trainings == first.trainings  # measurements taken up, too
+
+
 def test_unknown_names_are_refused_with_what_comes_close() -> None:
     with pytest.raises(ConfigError, match="did you mean omniglot-5way or"):
         experiment("omniglot")

@@ -108,7 +108,7 @@ def carry_out(
     with RunFolder(out).locked(make=True):
         kept = _Kept(out, experiment, share)
         for piece in pieces:
-            piece.folder.require_same(piece.config)
+            piece.require_same()
         missing = [piece for piece in pieces if not kept.has(piece)]
         if not missing:
             told = f"all of it was measured before; without {out / RESULT} it would be measured again"

@@ -96,7 +96,8 @@ class Experiment:
             halving = max(1, round(share * halving)) if halving else 0
             steps = max(1, round(share * steps))
             # A short training must not do little else than to look at what it does.
-            often = FEWEST_BETWEEN if steps < MEASUREMENTS * FEWEST_BETWEEN else 0
+            often = round(share * config.run.monitor_every)
+            often = max(often, FEWEST_BETWEEN) if often or steps < MEASUREMENTS * FEWEST_BETWEEN else 0
             return config.replace(outer_steps=steps, outer_halve_every=halving, monitor_every=often)
 
         return self.changed(part)

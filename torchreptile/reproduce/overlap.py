@@ -16,7 +16,8 @@ from torchreptile.config import Config
 from torchreptile.reproduce.combinations import SETTINGS
 from torchreptile.reproduce.experiment import Arm, Experiment
 
-USUAL = SETTINGS.replace(train_shots=20, inner_steps=4)
+# Nothing is drawn of the way, so four looks are enough to see that it goes well.
+USUAL = SETTINGS.replace(train_shots=20, inner_steps=4, monitor_every=SETTINGS.outer.outer_steps // 4)
 IMAGES = USUAL.task.way * USUAL.task.train_shots
 TAIL = 5  # images per class kept apart: a mini-batch of 25
 

@@ -65,6 +65,17 @@ class Piece:
 
         return float(sum(self.episodes * images(measurement) for measurement in self.arm.measurements))
 
+    def require_same(self) -> None:
+        """Refuse a run in its folder that learned, or learns, something else. It may look on the way as often as it
+        likes: the last checkpoint is what is measured.
+
+        Raises:
+            RunError: naming a setting that differs.
+        """
+        if self.folder.config_file.is_file():
+            often = self.folder.config().run.monitor_every
+            self.folder.require_same(self.config.replace(monitor_every=often))
+
     def carry_out(self, shown: bool, tell: Tell) -> str | None:
         """What its process does: train, measure, and answer with a :class:`TrainedArm` as JSON; None if stopped."""
         console, folder, config = Console(stderr=True, quiet=not shown), self.folder, self.config
@@ -108,7 +119,7 @@ class Piece:
 
     def _measured_before(self, measurement: Measurement, step: int) -> Evaluation | None:
         """The same measurement of the same weights, which an earlier call did not come to use."""
-        asked = self.config.replace(**dataclasses.asdict(measurement))
+        asked = self.folder.config().replace(**dataclasses.asdict(measurement))
         for file in self.folder.path.glob(f"eval-*-{self.split}-*.json"):
             try:
                 found = Evaluation.from_json(file.read_text(encoding="utf-8"))
