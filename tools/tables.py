@@ -19,7 +19,7 @@ from torchreptile.files import write_bytes, write_text
 from torchreptile.published import PUBLISHED, QUOTED
 from torchreptile.reports.figures import draw_reproduced, is_drawn
 from torchreptile.reports.recorded import SPLITS
-from torchreptile.reports.reproduced import MODES, body, shown
+from torchreptile.reports.reproduced import MODES, body, shown, unfinished
 from torchreptile.reports.tables import table
 from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.reproduce.reproduced import Reproduced, read_reproduced
@@ -60,7 +60,7 @@ def kept(folder: Path) -> list[Kept]:
         if departure := entry.result.departure(experiment(entry.result.name)):
             raise RunError(f"{entry.file} has other settings ({departure})")
         if missing := entry.result.missing(entry.experiment):
-            raise RunError(f"{entry.file} is not all of it: {', '.join(missing)} missing")
+            raise RunError(f"{entry.file} is {unfinished(missing)}")
     order = list(EXPERIMENTS)
     return sorted(found, key=lambda entry: (order.index(entry.result.name), -entry.result.share))
 

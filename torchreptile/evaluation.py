@@ -262,7 +262,7 @@ def evaluate(
     if data_root is not None:
         changes |= {"data_root": data_root}
     if data is not None:
-        changes |= {"data_root": ""} | _own_images(learned.config.task, data)
+        changes |= _own_images(learned.config.task, data)
     if table is not None:
         changes |= {"table": table}
     _check_kind(learned, dataset or ("folder" if data else "table" if table else ""))
@@ -310,7 +310,8 @@ def _own_images(trained: TaskConfig, data: str) -> dict[str, Any]:
     if trained.data:
         return {"data": data}
     channels, side, _ = trained.image_shape
-    return {"data": data, "image_size": side, "grey": channels == 1, "split_scheme": "default", "split_seed": 0}
+    own = {"data": data, "image_size": side, "grey": channels == 1}
+    return own | {"data_root": "", "split_scheme": "default", "split_seed": 0}
 
 
 def _check_division(learned: Learned, task: TaskConfig) -> None:

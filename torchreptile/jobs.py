@@ -63,7 +63,7 @@ def do_jobs(
         False if a signal stopped them; it was passed on. A second signal ends them at once.
 
     Raises:
-        JobsError: some did, after all others were done or stopped.
+        JobsError: jobs failed, after all others were done or stopped.
     """
     waiting, running, failed = list(reversed(range(len(jobs)))), dict[int, _Process](), list[str]()
     with stop_on_signals() as asked:

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 MODES = ("transductive", "non_transductive")
+IN_SHORT = dict(zip(MODES, ("transductive", "not"), strict=True))
+"""The same where there is little room."""
 ERRORS = {
     "mse": "after adaptation",
     "mse_before": "before adaptation",

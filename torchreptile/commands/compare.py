@@ -17,7 +17,7 @@ from torchreptile.comparing import Comparison, Row
 from torchreptile.data.splits import Split
 from torchreptile.files import write_bytes
 from torchreptile.reports.comparison import draw_comparison
-from torchreptile.results import ERRORS, MODES, SquaredError
+from torchreptile.results import ERRORS, IN_SHORT, SquaredError
 
 
 def compare(
@@ -63,7 +63,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     several = any(row.seeds > 1 for row in rows)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("algorithm", no_wrap=True)
-    measures, headings = (MODES, ("transductive", "not"))
+    measures, headings = tuple(IN_SHORT), tuple(IN_SHORT.values())
     if task.regression:
         measures, headings = ("mse", "mse_before"), ("mse", "before")
     for heading in (*headings, *(["sd"] if several else []), "steps", "min", "params", "ms/task", "MiB"):

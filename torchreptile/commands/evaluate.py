@@ -12,8 +12,8 @@ from torchreptile.commands.terminal import Output
 from torchreptile.evaluation import Evaluation
 from torchreptile.evaluation import evaluate as measure
 from torchreptile.models.own import own_network
+from torchreptile.presets import PRESETS, preset
 from torchreptile.progress import EpisodeBar
-from torchreptile.reproduce.rows import measurement_of_cell
 from torchreptile.results import ERRORS, MODES
 from torchreptile.workers import is_first
 
@@ -58,14 +58,14 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 def _otherwise(evaluation: Evaluation) -> str:
     """Where the published numbers are measured otherwise than these were; empty where there are none, or alike."""
-    if not any(evaluation.published(name) for name in evaluation.result.rows()):
+    config, task = evaluation.config, evaluation.config.task
+    cell = f"{task.dataset}-{task.shots}shot-{task.way}way"
+    if cell not in PRESETS or not any(evaluation.published(name) for name in evaluation.result.rows()):
         return ""
-    settings, how = evaluation.config.evaluation, measurement_of_cell(evaluation.config)
-    if how is None:
-        return ""
+    here, there = config.evaluation, preset(cell, config.method.algorithm).evaluation
     changed = [
-        f"--{name.replace('_', '-')} {getattr(how, name)} (here {getattr(settings, name)})"
+        f"--{name.replace('_', '-')} {getattr(there, name)} (here {getattr(here, name)})"
         for name in ("eval_steps", "eval_batch")
-        if getattr(how, name) != getattr(settings, name)
+        if getattr(there, name) != getattr(here, name)
     ]
     return f"the published numbers go with {' and '.join(changed)}" if changed else ""

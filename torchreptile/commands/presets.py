@@ -9,8 +9,7 @@ from torchreptile.learned import shipped_card, shipped_weights
 from torchreptile.presets import PRESETS
 from torchreptile.published import FIGURE_ONLY, published
 from torchreptile.reports.recorded import SPLITS
-
-SHORT = {"transductive": "transductive", "non_transductive": "not"}
+from torchreptile.results import IN_SHORT
 
 
 def presets() -> int:
@@ -35,7 +34,7 @@ def presets() -> int:
         for line in card["results"]:
             where = f"{line['dataset']} {line['way']}-way {line['shots']}-shot, {SPLITS[line['split']]}"
             said = (
-                f"{line[mode]['accuracy']:.2f}% ± {line[mode]['ci95']:.2f} {short}" for mode, short in SHORT.items()
+                f"{line[mode]['accuracy']:.2f}% ± {line[mode]['ci95']:.2f} {short}" for mode, short in IN_SHORT.items()
             )
             lines.append(f"    {where}: {', '.join(said)}")
         console.print("\n".join(lines), highlight=False, soft_wrap=True)

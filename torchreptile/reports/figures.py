@@ -68,7 +68,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def _titled(figure: Figure, reproduced: Reproduced, title: str, note: str = "") -> None:
     """A line that says what it is, and one that says of how much training."""
-    seeds = len({trained.seed for trained in reproduced.trainings})
+    seeds = len(reproduced.seeds)
     notes = [f"{seeds} seed{'s' * (seeds > 1)}", *([note] if note else [])]
     notes += [share] if (share := share_in_words(reproduced)) else []
     figure.suptitle(f"{title}\n{'; '.join(notes)}", x=0.01, ha="left", fontsize=11, color=LIGHT.text)
@@ -76,7 +76,7 @@ def _titled(figure: Figure, reproduced: Reproduced, title: str, note: str = "") 
 
 def _band(reproduced: Reproduced) -> str:
     """What a band is, where there are any."""
-    return "bands from the lowest to the highest" if len({trained.seed for trained in reproduced.trainings}) > 1 else ""
+    return "bands from the lowest to the highest" if len(reproduced.seeds) > 1 else ""
 
 
 def _line_over_seeds(

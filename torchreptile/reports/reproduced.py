@@ -58,8 +58,7 @@ def body(reproduced: Reproduced, experiment: Experiment) -> str:
 
 def caution(reproduced: Reproduced) -> str:
     """What the intervals of the findings leave out; empty where nothing."""
-    several = len({trained.seed for trained in reproduced.trainings}) > 1
-    return "" if several else "one training each, so what another seed would change is not in it"
+    return "" if len(reproduced.seeds) > 1 else "one training each, so what another seed would change is not in it"
 
 
 def how(reproduced: Reproduced, experiment: Experiment) -> str:
@@ -67,13 +66,12 @@ def how(reproduced: Reproduced, experiment: Experiment) -> str:
     trainings = reproduced.trainings
     missing = reproduced.missing(experiment)
     measuring = {(trained.name, cell.conditions): cell.seconds for trained in trainings for cell in trained.cells}
-    seeds = sorted({trained.seed for trained in trainings})
     steps = sorted({trained.outer_steps for trained in trainings if trained.config.method.algorithm != "scratch"})
     share = share_in_words(reproduced)
     lines = [
         *(f"`{command}`" for command in reproduced.commands),
         f"outer steps: {' or '.join(f'{count:,}' for count in steps)}" + (f", {share}" if share else ""),
-        f"seeds: {', '.join(map(str, seeds))}; {len(trainings)} training{'s' * (len(trainings) > 1)}, "
+        f"seeds: {', '.join(map(str, reproduced.seeds))}; {len(trainings)} training{'s' * (len(trainings) > 1)}, "
         f"{duration(sum(trained.seconds for trained in trainings))} of training in all, and "
         f"{duration(sum(measuring.values()))} of measuring",
         *([f"**{unfinished(missing)}**"] if missing else []),
@@ -116,7 +114,7 @@ def _swept(reproduced: Reproduced, setting: str) -> Measured:
     """A row for every value of the setting, a column for every line of the figure."""
     lines = sweep(reproduced, setting)
     shown = {
-        (line, value): f"{100 * spread.mean:.2f}% ± {100 * spread.ci95:.2f}"
+        (line, value): str(Accuracy(spread.mean, spread.ci95, spread.episodes))
         for line, points in lines.items()
         for value, spread in points.items()
     }
@@ -167,8 +165,8 @@ def place(cell: Cell) -> str:
 def shown(cell: Cell, spread: Spread) -> str:
     """Mean and interval over episodes: percent, or an error."""
     if cell.measure in ERRORS:
-        return str(SquaredError(spread.mean, spread.ci95, cell.episodes))
-    return str(Accuracy(spread.mean, spread.ci95, cell.episodes))
+        return str(SquaredError(spread.mean, spread.ci95, spread.episodes))
+    return str(Accuracy(spread.mean, spread.ci95, spread.episodes))
 
 
 def _alone(cell: Cell, value: float | None) -> str:

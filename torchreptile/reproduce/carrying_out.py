@@ -78,7 +78,7 @@ def carry_out(
         ConfigError: the arguments cannot work.
         DataError: a data set is not there.
         RunError: ``out`` holds something else or is in use.
-        TrainingsError: some did, after all others were done or stopped.
+        TrainingsError: trainings failed, after all others were done or stopped.
     """
     at_least(0, seeds=seeds, at_once=at_once)
     if episodes < 0 or episodes == 1:

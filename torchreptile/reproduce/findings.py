@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torchreptile.data.sines import AMPLITUDES
 from torchreptile.reproduce.differences import LITTLE, Difference, by_arm, chosen, contrast, difference
@@ -211,7 +211,7 @@ def _output(trained: list[TrainedArm]) -> float:
 
 def _times(spread: Spread, factor: float) -> Spread:
     by_seed = {seed: factor * mean for seed, mean in spread.by_seed.items()}
-    return Spread(factor * spread.mean, factor * spread.ci95, by_seed)
+    return replace(spread, mean=factor * spread.mean, ci95=factor * spread.ci95, by_seed=by_seed)
 
 
 def _above(one: Spread, other: Spread) -> bool | None:

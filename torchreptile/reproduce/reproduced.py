@@ -200,17 +200,20 @@ class Spread:
         mean: over seeds.
         ci95: half the mean's 95% interval over all episodes of all seeds.
         by_seed: each training's.
+        episodes: of all seeds together.
     """
 
     mean: float
     ci95: float
     by_seed: dict[int, float]
+    episodes: int
 
     @classmethod
     def over(cls, measured: Sequence[Cell]) -> Self:
         """From the same cell of several seeds, each measured on episodes of its own."""
         by_seed = {cell.seed: cell.mean for cell in measured}
-        return cls(*pooled([(cell.mean, cell.ci95) for cell in measured]), by_seed)
+        episodes = sum(cell.episodes for cell in measured)
+        return cls(*pooled([(cell.mean, cell.ci95) for cell in measured]), by_seed, episodes)
 
     @property
     def seeds(self) -> int:
@@ -253,6 +256,11 @@ class Reproduced:
     note: str = ""
 
     @property
+    def seeds(self) -> list[int]:
+        """Of all trainings, ascending."""
+        return sorted({trained.seed for trained in self.trainings})
+
+    @property
     def split(self) -> str:
         """The classes that findings and figures go by: those that most trainings were measured on, test before val."""
         measured = Counter(split for trained in self.trainings for split in {cell.split for cell in trained.cells})
@@ -279,7 +287,7 @@ class Reproduced:
 
     def missing(self, experiment: Experiment) -> list[str]:
         """The trainings that it lacks: arms that only some of its seeds have."""
-        seeds = sorted({trained.seed for trained in self.trainings}) or [0]
+        seeds = self.seeds or [0]
         done = {(trained.arm, trained.seed) for trained in self.trainings}
         return [run_name(arm.name, seed) for arm in experiment.arms for seed in seeds if (arm.name, seed) not in done]
 

@@ -88,17 +88,3 @@ def _trained_alike(one: Config, other: Config) -> bool:
 
 
 ROWS = _rows()
-
-
-def measurement_of_cell(config: Config) -> Measurement | None:
-    """How the published cell of those settings is measured; None where none was published."""
-    task = config.task
-    for arm in (arm for row in ROWS for arm in row.arms):
-        its = arm.config
-        for how in arm.measurements:
-            variant = its.replace(finetune_steps=how.finetune_steps).variant
-            if (variant, its.task.dataset, its.task.way, how.shots) == (
-                config.variant, task.dataset, task.way, task.shots
-            ):  # fmt: skip
-                return how
-    return None
