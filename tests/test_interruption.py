@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,24 @@ import torch
 
 from tests.easy import REPOSITORY, TINY, easy_store, killable_config, small_config
 from tests.runs import assert_same_run, metrics_without_time, stop_at
-from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.checkpoint import RunFolder, load_checkpoint, save_checkpoint
 from torchreptile.data import Splits
 from torchreptile.environment import sittings
 from torchreptile.errors import RunError
 from torchreptile.learned import load_learned
+from torchreptile.observers import Silent
 from torchreptile.trainer import stop_on_signals
 from torchreptile.training import resume, train
+
+
+class Told(Silent):
+    """Keeps what it was warned of."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warned(self, message: str) -> None:
+        self.warnings.append(message)
 
 
 @pytest.mark.parametrize("algorithm", ["reptile", "foml"])
@@ -103,6 +115,23 @@ def test_a_run_goes_on_where_it_is_told_to_and_keeps_all_places(
     resume(run.path)
     assert run.environment()["threads"] == threads + 1
     assert load_checkpoint(run.last).config == run.config()
+
+
+def test_a_run_from_a_gpu_goes_on_with_draws_of_its_own(tmp_path: Path, easy_data: Splits) -> None:
+    """A generator's state means nothing to one of another kind: the same fresh one every time, and it is said."""
+    for name in ("whole", "one", "other"):
+        train(small_config(), tmp_path / name, stop_at(3))
+    for name in ("one", "other"):
+        last = RunFolder(tmp_path / name).last
+        save_checkpoint(replace(load_checkpoint(last), generator=torch.zeros(16, dtype=torch.uint8)), last)
+    told = Told()
+    for name in ("whole", "one", "other"):
+        assert resume(tmp_path / name, told).step == 6
+    assert len(told.warnings) == 2
+    assert "one was trained on another kind of device than cpu until outer step 3" in told.warnings[0]
+    assert_same_run(tmp_path / "one", tmp_path / "other")
+    drawn = [load_checkpoint(tmp_path / name / "last.pt").generator for name in ("whole", "one")]
+    assert not torch.equal(*drawn)
 
 
 def test_the_first_signal_asks_and_the_second_stops() -> None:

@@ -20,6 +20,7 @@ from torchreptile.errors import ConfigError
 from torchreptile.models import Shape, stacked_conv4
 from torchreptile.models.conv4 import Conv4, Params
 from torchreptile.models.embedding import Embedding
+from torchreptile.models.fusable_block import FusableBlock
 from torchreptile.models.fused_conv4 import FusedConv4, stacked
 from torchreptile.models.mlp import MLP
 from torchreptile.models.native import NativeConv4, Rule
@@ -244,7 +245,7 @@ def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device
             loss_and_gradient=FusedConv4(compiled=True).loss_and_gradient,
         )
     if name in ("matmul", "compiled"):
-        return Execution(
+        by_products = Execution(
             name,
             reason,
             forward=partial(stacked_conv4.forward, module),
@@ -254,6 +255,11 @@ def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device
             compiled=name == "compiled",
             kernel_order=TAPS_FIRST,
         )
+        if name == "compiled" and device.type != "cpu":
+            # The optimiser is one kernel for all parameters already: the compiler would make one for each.
+            fusable = partial(stacked_conv4.loss_and_gradient, module, block=FusableBlock)
+            return replace(by_products, loss_and_gradient=torch.compile(fusable, dynamic=False), compiled=False)
+        return by_products
     return replace(_own_execution(module, name, reason), shared_features=features)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import signal
 import time
@@ -32,6 +33,7 @@ from torchreptile.sampling import Sampler, Store, sampler_of
 
 MEASURING_SHARE = 0.1  # of a training limited by time, at most; without it short ones would do little else
 SECONDS_PER_TASK_STEP = 0.003  # on two CPU cores; a guess, for choosing the execution of a run limited by time
+GENERATOR_BYTES = {16, 5056}  # of the state of a random number generator: on a GPU, and on a CPU
 MONITOR_SEED = 1_000_003  # apart from training's seeds; the same episodes at every measurement
 
 
@@ -202,13 +204,7 @@ class Sitting:
         self._trainer, self._start, self._log = trainer, start, log
         self.state, self.step, self._best = start.state, start.step, start.best
         self.measured: dict[str, Measured] = {}
-        self._generator = torch.Generator(trainer.device)
-        try:
-            self._generator.set_state(start.generator)
-        except (RuntimeError, TypeError) as error:  # their sizes differ
-            raise RunError(
-                f"{trainer.folder.path} was trained on another kind of device than {trainer.device}; resume it there"
-            ) from error
+        self._generator = self._draws_from(start)
         self._outer_step = OuterStep(
             trainer.algorithm,
             trainer.sampler,
@@ -226,6 +222,28 @@ class Sitting:
         self._measuring = False  # whether the step before this one ended in a measurement
         self._step_took = 0.0  # seconds of the last step without a measurement
         self._measure_again = 0.0  # not before so many seconds of training, if limited by time
+
+    def _draws_from(self, start: Checkpoint) -> torch.Generator:
+        """The generator of tasks and mini-batches, as it stood; on another kind of device, whose generators are other
+        ones, a fresh one that the same seed and step always give.
+
+        Raises:
+            RunError: what the checkpoint holds is no generator's state.
+        """
+        trainer = self._trainer
+        generator = torch.Generator(trainer.device)
+        if start.generator.numel() in GENERATOR_BYTES - {generator.get_state().numel()}:
+            trainer.observer.warned(
+                f"{trainer.folder.path} was trained on another kind of device than {trainer.device} until outer step "
+                f"{start.step:,}: from here on it draws other tasks than it would have drawn there"
+            )
+            mixed = hashlib.sha256(f"{trainer.config.run.seed} {start.step}".encode()).digest()
+            return generator.manual_seed(int.from_bytes(mixed[:4], "big"))
+        try:
+            generator.set_state(start.generator)
+        except (RuntimeError, TypeError) as error:  # not its size, or no bytes
+            raise RunError(f"{trainer.folder.last} is damaged: it holds no state of a generator") from error
+        return generator
 
     def clock(self) -> float:
         """Seconds of training so far, over all sittings, by this process's clock."""

@@ -11,9 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from tests.reference import MiniImageNetNet, OmniglotNet
+from torchreptile.execution import choose_execution, stack
 from torchreptile.models import Conv4, for_images, stacked_conv4
 from torchreptile.models.conv4 import same_padding
+from torchreptile.models.fusable_block import FusableBlock
 from torchreptile.models.fused_conv4 import FusedConv4
+from torchreptile.models.stacked_conv4 import Block
 
 SHAPES = {"omniglot": (1, 28, 28), "mini-imagenet": (3, 84, 84)}
 
@@ -135,7 +138,7 @@ def test_the_backward_pass_written_out_is_autograds(network: Literal["stride", "
         return 3 * F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     expected = torch.func.grad(total)(params)
-    forms = [partial(stacked_conv4.loss_and_gradient, module)]
+    forms = [partial(stacked_conv4.loss_and_gradient, module, block=block) for block in (Block, FusableBlock)]
     if network == "pool":
         forms.append(FusedConv4(compiled=False).loss_and_gradient)
     for form in forms:
@@ -164,10 +167,26 @@ def test_pooled_networks_keep_autograds_rules_at_their_edges() -> None:
         return 3 * F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     expected = torch.func.grad(total)(params)
-    losses, gradient = FusedConv4(compiled=False).loss_and_gradient(params, images, labels)
-    assert float(losses.sum()) == pytest.approx(float(total(params)), abs=1e-9)
-    for name, g in expected.items():
-        torch.testing.assert_close(gradient[name], g, rtol=1e-7, atol=1e-8)
+    for form in (
+        FusedConv4(compiled=False).loss_and_gradient,
+        partial(stacked_conv4.loss_and_gradient, module, block=FusableBlock),
+    ):
+        losses, gradient = form(params, images, labels)
+        assert float(losses.sum()) == pytest.approx(float(total(params)), abs=1e-9)
+        for name, g in expected.items():
+            torch.testing.assert_close(gradient[name], g, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_a_gpu_compiles_meets_the_optimiser_as_it_lies(name: str) -> None:
+    """Gradients with the strides of the parameters: nothing is copied on the way to the fused optimiser."""
+    module = for_images(SHAPES[name], way=5)
+    execution = choose_execution("compiled", module, SHAPES[name], torch.device("cuda"))
+    assert (execution.name, execution.compiled) == ("compiled", False)
+    params = stack({key: p[0] for key, p in random_params(module, 1).items()}, 3, execution.kernel_order)
+    images, labels = random_images(3, 4, SHAPES[name]), torch.arange(12).view(3, 4) % 5
+    _, gradient = stacked_conv4.loss_and_gradient(module, params, images, labels, block=FusableBlock)
+    assert {key: g.stride() for key, g in gradient.items()} == {key: p.stride() for key, p in params.items()}
 
 
 def test_under_autocast_maps_are_kept_in_its_precision() -> None:

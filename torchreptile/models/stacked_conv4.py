@@ -25,10 +25,12 @@ from torchreptile.models.conv4 import BATCH_NORM_EPS, BLOCKS, KERNEL, Conv4, Par
 
 def forward(net: Conv4, params: Params, x: Tensor) -> Tensor:
     """(T, B, C, H, W) -> logits (T, B, way); ``params`` by name, each with a leading axis of T."""
-    return _forward(net, params, x)[0]
+    return _forward(net, params, x, Block)[0]
 
 
-def loss_and_gradient(net: Conv4, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
+def loss_and_gradient(
+    net: Conv4, params: Params, x: Tensor, y: Tensor, block: type[Block] | None = None
+) -> tuple[Tensor, Params]:
     """Each task's mean cross-entropy (T,), and its gradient.
 
     A convolution's bias gets a gradient of exactly 0: the BatchNorm behind it takes it out again.
@@ -38,8 +40,9 @@ def loss_and_gradient(net: Conv4, params: Params, x: Tensor, y: Tensor) -> tuple
         params: by name, each with a leading axis of T.
         x: (T, B, C, H, W) images.
         y: (T, B) labels.
+        block: how a block is computed, if not by :class:`Block`.
     """
-    logits, features, blocks = _forward(net, params, x)
+    logits, features, blocks = _forward(net, params, x, block or Block)
     log_p = logits.log_softmax(-1)
     losses = -log_p.gather(2, y.unsqueeze(2)).mean((1, 2))
     classes = torch.arange(logits.shape[2], device=y.device)
@@ -53,20 +56,20 @@ def loss_and_gradient(net: Conv4, params: Params, x: Tensor, y: Tensor) -> tuple
 
 def shared_features(net: Conv4, params: Params, x: Tensor) -> Tensor:
     """What the heads see, of one body for all tasks: (T, B, C, H, W) -> (T, B, features); ``params`` not stacked."""
-    return _features(net, {name: p.unsqueeze(0) for name, p in params.items()}, x)[0]
+    return _features(net, {name: p.unsqueeze(0) for name, p in params.items()}, x, Block)[0]
 
 
-def _forward(net: Conv4, params: Params, x: Tensor) -> tuple[Tensor, Tensor, list[_Block]]:
-    features, blocks = _features(net, params, x)
+def _forward(net: Conv4, params: Params, x: Tensor, block: type[Block]) -> tuple[Tensor, Tensor, list[Block]]:
+    features, blocks = _features(net, params, x, block)
     return heads(params, features).to(features.dtype), features, blocks
 
 
-def _features(net: Conv4, params: Params, x: Tensor) -> tuple[Tensor, list[_Block]]:
+def _features(net: Conv4, params: Params, x: Tensor, block: type[Block]) -> tuple[Tensor, list[Block]]:
     """Channels first, as the head's weights count them; the blocks know the way back."""
     x = x.permute(0, 1, 3, 4, 2)
-    blocks = []
+    blocks: list[Block] = []
     for number in range(BLOCKS):
-        blocks.append(_Block(net.stride, number, params))
+        blocks.append(block(net.stride, number, params))
         x = blocks[-1].forward(x)
     return x.mean((2, 3)) if net.averaged else x.permute(0, 1, 4, 2, 3).flatten(2), blocks
 
@@ -78,7 +81,7 @@ def _maps_of(features: Tensor, side: int, averaged: bool) -> Tensor:
     return features.reshape(*features.shape[:2], -1, side, side).permute(0, 1, 3, 4, 2)
 
 
-class _Block:
+class Block:
     """Convolution, BatchNorm, ReLU and perhaps pooling; keeps what the backward pass needs."""
 
     def __init__(self, stride: int, number: int, params: Params) -> None:
@@ -89,47 +92,66 @@ class _Block:
         self.gamma, self.beta = self.gamma.unsqueeze(1), beta.unsqueeze(1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (T, B, H, W, C) -> (T, B, side, side, filters)."""
         tasks, batch, self.size, _, self.channels = x.shape
         conv_side = math.ceil(self.size / self.stride)
-        self.patches = _unfold(x, conv_side, self.stride)
+        self.patches = self.gathered(x, conv_side)
         # The convolution's bias would be taken out again by BatchNorm.
         if len(self.weight) == tasks:
             y = torch.bmm(self.patches, self.weight).to(x.dtype)  # (T, B * side^2, filters)
         else:  # one set of weights for all tasks: one large product
             y = (self.patches @ self.weight[0]).to(x.dtype)
-        self.centred = y - y.mean(1, keepdim=True)
-        self.scale = torch.rsqrt(self.centred.square().mean(1, keepdim=True) + BATCH_NORM_EPS)
+        self.centred, variance = self.statistics(y)
+        self.scale = torch.rsqrt(variance + BATCH_NORM_EPS)
         active = F.relu(self.centred * (self.scale * self.gamma) + self.beta)
         self.active = active.view(tasks, batch, conv_side, conv_side, -1)
-        if self.stride == 2:
-            self.side = conv_side
-            return self.active
-        planes = self.active.flatten(0, 1).permute(0, 3, 1, 2)
-        pooled, self.taken = F.max_pool2d(planes, 2, ceil_mode=True, return_indices=True)
-        self.side = pooled.shape[-1]
-        return pooled.permute(0, 2, 3, 1).reshape(tasks, batch, self.side, self.side, -1)
+        maps = self.active if self.stride == 2 else self.pooled()
+        self.side = maps.shape[2]
+        return maps
 
     def backward(self, d: Tensor, gradient: Params, to_maps: bool) -> Tensor:
         """From the gradient of the output (T, B, side, side, filters) to that of the input, if wanted."""
         if self.stride == 1:
-            d = self._unpool(d)
+            d = self.unpooled(d)
         rows = self.centred.shape[1]
         d = torch.where(self.active > 0, d, 0.0).flatten(1, 3)
         normal = self.centred * self.scale
         d_beta, d_gamma = d.sum(1, keepdim=True), (d * normal).sum(1, keepdim=True)
         d = (self.scale * self.gamma) * (d - d_beta / rows - normal * (d_gamma / rows))
-        d_weight = torch.bmm(self.patches.transpose(1, 2), d).to(d.dtype)
+        d_weight = self.of_weight(d).to(d.dtype)
         tasks, filters, channels, height, width = self.kernel_axes
         kernels = d_weight.view(tasks, height, width, channels, filters).permute(0, 4, 3, 1, 2)
         gradient |= zip(self.names, (kernels, d_gamma.squeeze(1), d_beta.squeeze(1)), strict=True)
-        gradient[self.bias] = torch.zeros_like(gradient[self.names[1]])
+        gradient[self.bias] = self.of_bias(d_beta.squeeze(1))
         if not to_maps:
             return d
-        batch, side = self.active.shape[1:3]
         d_patches = torch.bmm(d, self.weight.transpose(1, 2)).to(d.dtype)
-        return _fold(d_patches.view(tasks, batch, side, side, KERNEL, KERNEL, channels), self.size, self.stride)
+        return self.summed(d_patches)
 
-    def _unpool(self, d: Tensor) -> Tensor:
+    def gathered(self, x: Tensor, side: int) -> Tensor:
+        """The patches of maps (T, B, H, W, C), ``side`` in a row: (T, B * side * side, 9 * C)."""
+        return _unfold(x, side, self.stride)
+
+    def summed(self, d_patches: Tensor) -> Tensor:
+        """The gradient of the maps from that of the patches."""
+        tasks, batch, side, _, _ = self.active.shape
+        taps = (KERNEL, KERNEL, self.channels)
+        return _fold(d_patches.view(tasks, batch, side, side, *taps), self.size, self.stride)
+
+    def statistics(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """``y`` (T, rows, filters) without its mean over rows, and its variance."""
+        centred = y - y.mean(1, keepdim=True)
+        return centred, centred.square().mean(1, keepdim=True)
+
+    def pooled(self) -> Tensor:
+        """The largest of every 2 x 2 active pixels, what sticks out counted too."""
+        tasks, batch = self.active.shape[:2]
+        planes = self.active.flatten(0, 1).permute(0, 3, 1, 2)
+        pooled, self.taken = F.max_pool2d(planes, 2, ceil_mode=True, return_indices=True)
+        side = pooled.shape[-1]
+        return pooled.permute(0, 2, 3, 1).reshape(tasks, batch, side, side, -1)
+
+    def unpooled(self, d: Tensor) -> Tensor:
         """The gradient before pooling: each goes to the pixel that was the largest of its four."""
         planes = self.active.flatten(0, 1).permute(0, 3, 1, 2)
         spread: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
@@ -137,8 +159,16 @@ class _Block:
         )
         return spread.permute(0, 2, 3, 1).reshape(self.active.shape)
 
+    def of_weight(self, d: Tensor) -> Tensor:
+        """The weight's gradient (T, 9 * C, filters) from that of the convolution's output (T, rows, filters)."""
+        return torch.bmm(self.patches.transpose(1, 2), d)
 
-def _padded_size(side: int, stride: int) -> int:
+    def of_bias(self, d_beta: Tensor) -> Tensor:
+        """The gradient of the convolution's bias, which is none."""
+        return torch.zeros_like(d_beta)
+
+
+def padded_size(side: int, stride: int) -> int:
     """Side of the padded maps: what the patches reach, rounded up to whole strides."""
     return stride * (side - 1) + KERNEL + (stride - 1)
 
@@ -146,7 +176,7 @@ def _padded_size(side: int, stride: int) -> int:
 def _unfold(x: Tensor, side: int, stride: int) -> Tensor:
     """Every 3x3 patch of 'SAME'-padded maps: (T, B, H, W, C) -> (T, B * side * side, 9 * C)."""
     tasks, batch, size, _, channels = x.shape
-    padded, (before, _) = _padded_size(side, stride), same_padding(size, stride)
+    padded, (before, _) = padded_size(side, stride), same_padding(size, stride)
     after = padded - size - before
     x = F.pad(x, (0, 0, before, after, before, after)).contiguous()
     # Where maps are differentiated, by an operation whose derivative is known to be the fold.
@@ -183,7 +213,7 @@ def _fold_padded(patches: Tensor, stride: int) -> Tensor:
     over the whole map.
     """
     tasks, batch, side, _, _, _, channels = patches.shape
-    size = _padded_size(side, stride)
+    size = padded_size(side, stride)
     maps = patches.new_zeros(tasks, batch, size, size, channels)
     if stride == 1:
         for i in range(KERNEL):
@@ -202,7 +232,7 @@ def _fold_padded(patches: Tensor, stride: int) -> Tensor:
 @_fold_padded.register_fake
 def _(patches: Tensor, stride: int) -> Tensor:
     tasks, batch, side, _, _, _, channels = patches.shape
-    size = _padded_size(side, stride)
+    size = padded_size(side, stride)
     return patches.new_empty(tasks, batch, size, size, channels)
 
 
