@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.easy import TINY
 from torchreptile.errors import ConfigError
-from torchreptile.execution import COMPILE_FROM, COMPILE_LARGE_FROM, NATIVE_FROM, choose_execution
+from torchreptile.execution import COMPILE_FROM, COMPILE_LARGE_FROM, COMPILE_ON_GPU_FROM, NATIVE_FROM, choose_execution
 from torchreptile.models import for_images, maml_for_images
 from torchreptile.models.native_library import NativeUnavailableError
 
@@ -55,7 +55,7 @@ def test_auto_for_built_in_networks(works: bool, precision: str, monkeypatch: py
 
     if precision == "fp32":
         monkeypatch.setattr("torchreptile.execution.native_library", none)
-    monkeypatch.setattr("torchreptile.execution._compiler_works", lambda: works)
+    monkeypatch.setattr("torchreptile.execution._compiler_works", lambda device="cpu": works)
     small, large = for_images(SMALL, 3), for_images(LARGE, 3)
 
     def auto(net: nn.Module, shape: tuple[int, int, int], device: torch.device, work: float = 0) -> str:
@@ -65,7 +65,9 @@ def test_auto_for_built_in_networks(works: bool, precision: str, monkeypatch: py
     assert auto(small, SMALL, CPU, COMPILE_FROM) == ("compiled" if works else "grouped")
     assert auto(large, LARGE, CPU, COMPILE_LARGE_FROM - 1) == "loop"
     assert auto(large, LARGE, CPU, COMPILE_LARGE_FROM) == ("compiled" if works else "loop")
-    assert auto(small, SMALL, CUDA) == "matmul"
+    for net, shape in ((small, SMALL), (large, LARGE)):
+        assert auto(net, shape, CUDA, COMPILE_ON_GPU_FROM - 1) == "matmul"
+        assert auto(net, shape, CUDA, COMPILE_ON_GPU_FROM) == ("compiled" if works else "matmul")
     asked = choose_execution("loop", small, SMALL, CPU, COMPILE_FROM)
     assert (asked.name, asked.reason) == ("loop", "as asked")
 
@@ -106,7 +108,7 @@ def test_native_computes_in_fp32_on_a_cpu() -> None:
 
 @pytest.mark.parametrize("works", [True, False])
 def test_auto_for_networks_of_ones_own(works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchreptile.execution._compiler_works", lambda: works)
+    monkeypatch.setattr("torchreptile.execution._compiler_works", lambda device="cpu": works)
     assert choose_execution("auto", Dense(), TINY, CPU).name == "vmap"
     assert choose_execution("auto", Convolutional(), TINY, CPU).name == "loop"
     long = choose_execution("auto", Convolutional(), TINY, CPU, COMPILE_FROM)

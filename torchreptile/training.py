@@ -68,7 +68,7 @@ def resume(
         out: its folder; of several processes, rank 0 alone needs to have it.
         observer, tensorboard, network: as for :func:`train`.
         computed_as: whose device, execution and data_root to go on with; the run's own by default. Another device or
-            execution rounds otherwise.
+            execution rounds otherwise; another kind of device, a GPU for a CPU, also draws other tasks from there on.
 
     Raises:
         RunError: no such run, or it was trained on other images, or with another network.
