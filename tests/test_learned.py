@@ -143,6 +143,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
 SHIPPED = {
     "omniglot-5way": ({("omniglot", "test", 1), ("omniglot", "test", 5)}, 95),
     "omniglot-20way": ({("omniglot", "test", 1), ("omniglot", "test", 5)}, 80),
+    "mini-imagenet-5way": ({("mini-imagenet", "val", 1), ("mini-imagenet", "val", 5)}, 40),
     "glyphs-5way": ({("omniglot", "test", 1)}, 85),
 }
 
@@ -170,7 +171,7 @@ def test_shipped_weights_are_small_whole_and_say_where_they_come_from(name: str)
             assert f"--{word.replace('_', '-')} {line.get(word, '')}" in line["command"]
         for mode in ("transductive", "non_transductive"):
             assert least < line[mode]["accuracy"] < 100
-            assert 0 < line[mode]["ci95"] < 1
+            assert 0 < line[mode]["ci95"] < 1.6
 
 
 def test_shipping_takes_the_evaluation_on_most_episodes_and_says_how_long_it_was_trained(
