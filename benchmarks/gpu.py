@@ -3,7 +3,7 @@
     python benchmarks/gpu.py [--out gpu-results] [--minutes 8]
 
 1. Replayed CUDA graphs give the numbers of the eager path, for every execution and precision.
-2. `reptile bench` on the GPU for both of the paper's networks.
+2. `reptile bench` on the GPU for the three published trainings.
 3. Wall time of the published trainings: the whole Omniglot 5-way one if the time allows, the others projected
    from some hundred outer steps. Random images of the right shape; what they show does not change the time.
 4. Wall time of 10,000 evaluation episodes, 5-way 1-shot, 50 inner steps, both modes.
@@ -115,27 +115,27 @@ def check_graphs(report: Report, device: torch.device) -> None:
 
 
 def compare(report: Report, settings: Settings, device: torch.device) -> dict[str, Candidate]:
-    """Bench both networks; the fastest fp32 way for each."""
+    """Bench the published trainings; the fastest fp32 way for each."""
     fastest: dict[str, Candidate] = {}
-    for network, shape in (("omniglot", OMNIGLOT), ("mini-imagenet", MINI_IMAGENET)):
+    for name, (config, shape) in JOBS.items():
         candidates = [Candidate(NAIVE), Candidate("loop")]
         for execution in EXECUTIONS:
             for precision in ("fp32", "tf32", "bf16"):
                 candidates.append(Candidate(execution, precision, graph=True))
             candidates.append(Candidate(execution))
-        result = bench(Config(), shape, candidates, device, settings.rounds, memory=False)
-        (settings.out / f"bench-{network}.json").write_text(result.to_json())
+        result = bench(config, shape, candidates, device, settings.rounds, memory=False)
+        (settings.out / f"bench-{name.replace(' ', '-')}.json").write_text(result.to_json())
         shown = {str(t.candidate): [round(t.outer_step_ms, 3), round(t.speedup or 0, 1)] for t in result.timings}
-        report.add(f"bench {network}: ms per outer step, times naive", {**shown, **result.refused})
+        report.add(f"bench {name}: ms per outer step, times naive", {**shown, **result.refused})
         exact = [t.candidate for t in result.timings if t.candidate.precision == "fp32" and t.candidate.graph]
-        fastest[network] = exact[0] if exact else result.timings[0].candidate
+        fastest[name] = exact[0] if exact else result.timings[0].candidate
     return fastest
 
 
 def trainings(report: Report, fastest: dict[str, Candidate], device: torch.device) -> None:
     """Projected wall time of each published training; the first is done whole if there is time."""
     for name, (config, shape) in JOBS.items():
-        candidate = fastest["omniglot" if shape == OMNIGLOT else "mini-imagenet"]
+        candidate = fastest[name]
         work = outer_steps(config, shape, candidate, device)
         with precision_of(device, candidate.precision):
             for _ in range(3):
@@ -180,7 +180,7 @@ def main(settings: Settings) -> None:
     check_graphs(report, device)
     fastest = compare(report, settings, device)
     trainings(report, fastest, device)
-    evaluation(report, fastest["omniglot"], device)
+    evaluation(report, fastest["omniglot 5-way"], device)
 
 
 if __name__ == "__main__":

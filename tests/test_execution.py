@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +13,7 @@ from tests.easy import TINY
 from torchreptile.errors import ConfigError
 from torchreptile.execution import COMPILE_FROM, COMPILE_LARGE_FROM, COMPILE_ON_GPU_FROM, NATIVE_FROM, choose_execution
 from torchreptile.models import for_images, maml_for_images
+from torchreptile.models.compiling import compiled, quietly
 from torchreptile.models.native_library import NativeUnavailableError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -55,7 +59,7 @@ def test_auto_for_built_in_networks(works: bool, precision: str, monkeypatch: py
 
     if precision == "fp32":
         monkeypatch.setattr("torchreptile.execution.native_library", none)
-    monkeypatch.setattr("torchreptile.execution._compiler_works", lambda device="cpu": works)
+    monkeypatch.setattr("torchreptile.execution._compiler_works", lambda device=None: works)
     small, large = for_images(SMALL, 3), for_images(LARGE, 3)
 
     def auto(net: nn.Module, shape: tuple[int, int, int], device: torch.device, work: float = 0) -> str:
@@ -68,6 +72,9 @@ def test_auto_for_built_in_networks(works: bool, precision: str, monkeypatch: py
     for net, shape in ((small, SMALL), (large, LARGE)):
         assert auto(net, shape, CUDA, COMPILE_ON_GPU_FROM - 1) == "matmul"
         assert auto(net, shape, CUDA, COMPILE_ON_GPU_FROM) == ("compiled" if works else "matmul")
+    on_gpu = choose_execution("compiled", small, SMALL, CUDA)
+    assert on_gpu.loss_and_gradient is not None
+    assert not on_gpu.compiled  # not the optimiser, which is one kernel already
     asked = choose_execution("loop", small, SMALL, CPU, COMPILE_FROM)
     assert (asked.name, asked.reason) == ("loop", "as asked")
 
@@ -108,7 +115,7 @@ def test_native_computes_in_fp32_on_a_cpu() -> None:
 
 @pytest.mark.parametrize("works", [True, False])
 def test_auto_for_networks_of_ones_own(works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchreptile.execution._compiler_works", lambda device="cpu": works)
+    monkeypatch.setattr("torchreptile.execution._compiler_works", lambda device=None: works)
     assert choose_execution("auto", Dense(), TINY, CPU).name == "vmap"
     assert choose_execution("auto", Convolutional(), TINY, CPU).name == "loop"
     long = choose_execution("auto", Convolutional(), TINY, CPU, COMPILE_FROM)
@@ -132,3 +139,30 @@ def test_asking_for_what_cannot_be_done_is_refused(name: str) -> None:
 def test_the_built_in_networks_own_ways_are_theirs_alone(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} needs a built-in network; Dense runs with loop, vmap or compiled"):
         choose_execution(name, Dense(), TINY, CPU)
+
+
+def test_every_size_is_compiled() -> None:
+    """torch's own limit is eight, and from the ninth on it would go on uncompiled."""
+    sizes: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        sizes.append(len(inputs[0]))
+        return graph.forward
+
+    doubled = compiled(lambda x: 2 * x)
+    with torch.compiler.set_stance(force_backend=backend):
+        for size in range(2, 14):
+            doubled(torch.ones(size))
+    assert sizes == list(range(2, 14))
+
+
+def test_hints_of_the_compiler_are_not_passed_on_and_warnings_are() -> None:
+    def compiles(said: str) -> str:
+        warnings.warn(said, stacklevel=1)
+        return said
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for said in ("TensorFloat32 tensor cores are there", "\nOnline softmax is disabled on the fly", "it smokes"):
+            assert quietly(compiles)(said) == said
+    assert [str(warning.message) for warning in told] == ["it smokes"]

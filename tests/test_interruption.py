@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from torchreptile.environment import sittings
 from torchreptile.errors import RunError
 from torchreptile.learned import load_learned
 from torchreptile.observers import Silent
-from torchreptile.trainer import stop_on_signals
+from torchreptile.processes import joined
+from torchreptile.trainer import GENERATOR_BYTES, Trainer, stop_on_signals
 from torchreptile.training import resume, train
 
 
@@ -122,8 +124,7 @@ def test_a_run_from_a_gpu_goes_on_with_draws_of_its_own(tmp_path: Path, easy_dat
     for name in ("whole", "one", "other"):
         train(small_config(), tmp_path / name, stop_at(3))
     for name in ("one", "other"):
-        last = RunFolder(tmp_path / name).last
-        save_checkpoint(replace(load_checkpoint(last), generator=torch.zeros(16, dtype=torch.uint8)), last)
+        assert list(moved_at(tmp_path / name, (3,)))
     told = Told()
     for name in ("whole", "one", "other"):
         assert resume(tmp_path / name, told).step == 6
@@ -132,6 +133,48 @@ def test_a_run_from_a_gpu_goes_on_with_draws_of_its_own(tmp_path: Path, easy_dat
     assert_same_run(tmp_path / "one", tmp_path / "other")
     drawn = [load_checkpoint(tmp_path / name / "last.pt").generator for name in ("whole", "one")]
     assert not torch.equal(*drawn)
+    trainer = trainer_of(tmp_path / "one")
+    first, later = (trainer.last().generator for _ in moved_at(tmp_path / "one", (3, 4)))
+    assert not torch.equal(first, later)  # or a run moved twice would draw the same tasks again
+
+
+def trainer_of(run: Path) -> Trainer:
+    folder = RunFolder(run)
+    with joined() as processes:
+        return Trainer(folder.config(), folder, None, False, processes, None)
+
+
+def moved_at(run: Path, steps: tuple[int, ...]) -> Iterator[int]:
+    """Make the last checkpoint of ``run`` one from a GPU, after each number of steps."""
+    last = RunFolder(run).last
+    for step in steps:
+        moved = replace(load_checkpoint(last), generator=torch.zeros(16, dtype=torch.uint8), step=step)
+        save_checkpoint(moved, last)
+        yield step
+
+
+@pytest.mark.parametrize(
+    "state", [torch.zeros(7, dtype=torch.uint8), torch.zeros(16), torch.zeros(5056, dtype=torch.uint8)]
+)
+def test_what_is_no_generators_state_is_refused(tmp_path: Path, easy_data: Splits, state: torch.Tensor) -> None:
+    train(small_config(), tmp_path / "run", stop_at(3))
+    last = RunFolder(tmp_path / "run").last
+    save_checkpoint(replace(load_checkpoint(last), generator=state), last)
+    with pytest.raises(RunError, match=r"last\.pt is damaged: it holds no state of a generator"):
+        resume(tmp_path / "run")
+
+
+def test_processes_on_different_kinds_of_device_are_refused(tmp_path: Path, easy_data: Splits) -> None:
+    """The first process sends its generator's state to the others."""
+    train(small_config(), tmp_path / "run", stop_at(3))
+    folder = RunFolder(tmp_path / "run")
+    sent = replace(load_checkpoint(folder.last), generator=torch.zeros(16, dtype=torch.uint8))
+    with pytest.raises(RunError, match="processes compute on different kinds of device, one of them on cpu"):
+        trainer_of(tmp_path / "run").run(sent)
+
+
+def test_the_sizes_by_which_devices_are_told_apart_are_torchs() -> None:
+    assert torch.Generator().get_state().numel() in GENERATOR_BYTES
 
 
 def test_the_first_signal_asks_and_the_second_stops() -> None:

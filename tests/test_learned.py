@@ -171,7 +171,7 @@ def test_shipped_weights_are_small_whole_and_say_where_they_come_from(name: str)
             assert f"--{word.replace('_', '-')} {line.get(word, '')}" in line["command"]
         for mode in ("transductive", "non_transductive"):
             assert least < line[mode]["accuracy"] < 100
-            assert 0 < line[mode]["ci95"] < 1.6
+            assert 0 < line[mode]["ci95"] < 98 / line["episodes"] ** 0.5  # none is wider: half is right
 
 
 def test_shipping_takes_the_evaluation_on_most_episodes_and_says_how_long_it_was_trained(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,8 +12,6 @@ import torch
 
 from torchreptile.errors import ConfigError
 
-# What torch.compile has to say on a GPU of a precision that was asked for, and of its own ways.
-COMPILER_HINTS = ("TensorFloat32 tensor cores", r"\s*Online softmax is disabled")
 # mallopt's names for what it sets, and the most it takes for the second (malloc.h of glibc).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_TRIM, LARGEST_MMAP = 2**31 - 1, 32 * 2**20
@@ -58,9 +55,7 @@ def precision_of(device: torch.device, precision: str) -> Iterator[None]:
     before = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
     try:
-        with torch.cuda.device(device), warnings.catch_warnings():
-            for hint in COMPILER_HINTS:
-                warnings.filterwarnings("ignore", hint, UserWarning)
+        with torch.cuda.device(device):
             yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from subprocess import SubprocessError
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torchreptile.errors import ConfigError
 from torchreptile.models import Shape, stacked_conv4
+from torchreptile.models.compiling import compiled, quietly
 from torchreptile.models.conv4 import Conv4, Params
 from torchreptile.models.embedding import Embedding
 from torchreptile.models.fusable_block import FusableBlock
@@ -41,7 +43,8 @@ Step = Callable[[Params, Params, Tensor, Tensor, Rule], Tensor]
 # per task-step of small maps on two cores, 10 ms of large ones.
 COMPILE_FROM = 100_000
 COMPILE_LARGE_FROM = 10_000
-# The same on a GPU, where it takes 15 seconds for every size of mini-batch and saves 0.1 ms of small maps.
+# The same on a GPU, where it takes 15 seconds for each of two or three sizes of mini-batch and saves 0.09 ms per
+# task-step of small maps: repaid from half a million on. A published evaluation has as many, but 100 tasks at a time.
 COMPILE_ON_GPU_FROM = 1_000_000
 # The same for code of our own, which takes about 7 seconds once per machine and saves 3 ms per task-step and more.
 NATIVE_FROM = 2_000
@@ -177,7 +180,7 @@ def _auto_for_conv4(
     if twice and (device.type != "cpu" or module.stride == 2):
         return "matmul", "its gradient is written out, and so differentiated but once for second order"
     if device.type != "cpu":
-        if task_steps >= COMPILE_ON_GPU_FROM and _compiler_works(device.type):
+        if task_steps >= COMPILE_ON_GPU_FROM and _compiler_works(device):
             return "compiled", "the fewest kernels on a GPU, and enough work to repay compiling"
         return "matmul", "batched matrix products need few kernels on a GPU"
     native_can, without = precision != "bf16" and not (twice or module.averaged), ""
@@ -259,11 +262,15 @@ def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device
             compiled=name == "compiled",
             kernel_order=TAPS_FIRST,
         )
-        if name == "compiled" and device.type != "cpu":
-            # The optimiser is one kernel for all parameters already: the compiler would make one for each.
-            fusable = partial(stacked_conv4.loss_and_gradient, module, block=FusableBlock)
-            return replace(by_products, loss_and_gradient=torch.compile(fusable, dynamic=False), compiled=False)
-        return by_products
+        if name == "matmul" or device.type == "cpu":
+            return by_products
+        fusable = partial(stacked_conv4.loss_and_gradient, module, block=FusableBlock)
+        return replace(
+            by_products,
+            loss_and_gradient=quietly(compiled(fusable)),
+            twice=quietly(compiled(partial(stacked_conv4.loss_and_gradient, module))),
+            compiled=False,  # the optimiser is one kernel for all parameters already: the compiler makes one for each
+        )
     return replace(_own_execution(module, name, reason), shared_features=features)
 
 
@@ -355,10 +362,10 @@ def _vmap_obstacle(module: nn.Module, image_shape: Shape, device: torch.device) 
 
 
 @cache
-def _compiler_works(device: str = "cpu") -> bool:
-    """Whether torch.compile finds a working compiler for such devices: asked by compiling next to nothing."""
+def _compiler_works(device: torch.device | None = None) -> bool:
+    """Whether torch.compile works for a device, by default a CPU: asked by compiling next to nothing."""
     try:
         torch.compile(torch.neg)(torch.ones(1, device=device))
-    except (RuntimeError, OSError):  # no compiler, no Python headers, no Triton, no room for its files
+    except (RuntimeError, OSError, SubprocessError):  # no compiler, no Python headers, no Triton, no room for its files
         return False
     return True

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torchreptile.config import InnerConfig
 from torchreptile.execution import Execution, stack
+from torchreptile.models.compiling import compiled
 from torchreptile.models.conv4 import Params as Params
 from torchreptile.models.native import Rule
 from torchreptile.targets import task_losses
@@ -58,8 +59,8 @@ class InnerLoop:
         self._step = step if settings.inner_optimizer == "adam" else self._sgd
         self._twice = execution.twice
         if execution.compiled:
-            self._step = torch.compile(self._step, dynamic=False)
-            self._twice = execution.twice and torch.compile(execution.twice, dynamic=False)
+            self._step = compiled(self._step)
+            self._twice = execution.twice and compiled(execution.twice)
         if execution.step is not None:
             self._step = self._step_of_execution
 
@@ -164,9 +165,8 @@ class InnerLoop:
 
     def _sgd(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
         losses, gradient = self.loss_and_gradient(params, x, y)
-        rate = self._rate(x)
-        for name, g in gradient.items():
-            params[name].sub_(g, alpha=rate)
+        names = list(params)
+        torch._foreach_sub_([params[name] for name in names], [gradient[name] for name in names], alpha=self._rate(x))
         return losses
 
     def _rate(self, x: Tensor) -> float:

@@ -14,7 +14,7 @@ class Observer(Protocol):
     """Whoever wants to follow a training: see :class:`torchreptile.progress.LiveLine`."""
 
     def warned(self, message: str) -> None:
-        """Something about the data should be known; before training begins."""
+        """Something about the data, or about going on, should be known; before training begins."""
 
     def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
         """Training begins, at outer step ``step``, computed as ``execution`` says."""

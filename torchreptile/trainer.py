@@ -32,8 +32,9 @@ from torchreptile.processes import Processes
 from torchreptile.sampling import Sampler, Store, sampler_of
 
 MEASURING_SHARE = 0.1  # of a training limited by time, at most; without it short ones would do little else
-SECONDS_PER_TASK_STEP = 0.003  # on two CPU cores; a guess, for choosing the execution of a run limited by time
-GENERATOR_BYTES = {16, 5056}  # of the state of a random number generator: on a GPU, and on a CPU
+# For choosing the execution of a run limited by time: about so long on two CPU cores, and on a GPU.
+SECONDS_PER_TASK_STEP = {"cpu": 0.003, "cuda": 0.00015}
+GENERATOR_BYTES = {16, 5056}  # of what torch keeps of a random number generator: on a GPU, and on a CPU
 MONITOR_SEED = 1_000_003  # apart from training's seeds; the same episodes at every measurement
 
 
@@ -149,7 +150,30 @@ class Trainer:
             raise RunError(f"{folder.last} is damaged: what its optimisers remember does not fit its weights")
         if shapes(state.averages) != shapes(begun.averages):
             raise RunError(f"{folder.last} is damaged: its averages do not fit its weights")
-        return replace(checkpoint, config=self.config)  # where and how to compute may be new
+        # Where and how to compute may be new.
+        return replace(checkpoint, config=self.config, generator=self._generator_from(checkpoint))
+
+    def _generator_from(self, checkpoint: Checkpoint) -> torch.Tensor:
+        """The state of the generator of tasks and mini-batches. A run from another kind of device, whose generators are
+        other ones, gets a fresh one that the same seed and step always give.
+
+        Raises:
+            RunError: what the checkpoint holds is no generator's state.
+        """
+        kept, generator = checkpoint.generator, torch.Generator(self.device)
+        here = generator.get_state().numel()
+        if kept.dtype == torch.uint8 and kept.numel() in GENERATOR_BYTES - {here}:
+            self.observer.warned(
+                f"{self.folder.path} was trained on another kind of device than {self.device} until outer step "
+                f"{checkpoint.step:,}: from here on it draws other tasks than it would have drawn there"
+            )
+            mixed = hashlib.sha256(f"{self.config.run.seed} {checkpoint.step}".encode()).digest()
+            return generator.manual_seed(int.from_bytes(mixed[:4], "big")).get_state()
+        try:
+            generator.set_state(kept)
+        except (RuntimeError, TypeError) as error:  # not its size, not its kind of numbers, or none it could be in
+            raise RunError(f"{self.folder.last} is damaged: it holds no state of a generator") from error
+        return kept
 
     def run(self, start: Checkpoint) -> Run:
         """Train from ``start`` to the end, or until told to stop."""
@@ -192,7 +216,8 @@ class Trainer:
 
     def _task_steps(self) -> float:
         """About how many inner steps of one task this training will do."""
-        outer, by_time = self.config.outer, 60 * self.config.outer.max_minutes / SECONDS_PER_TASK_STEP
+        outer, seconds = self.config.outer, SECONDS_PER_TASK_STEP[self.device.type]
+        by_time = 60 * outer.max_minutes / seconds
         by_steps = outer.outer_steps * outer.meta_batch * self.config.inner.inner_steps
         return min(by_steps, by_time) if outer.max_minutes else by_steps
 
@@ -204,7 +229,14 @@ class Sitting:
         self._trainer, self._start, self._log = trainer, start, log
         self.state, self.step, self._best = start.state, start.step, start.best
         self.measured: dict[str, Measured] = {}
-        self._generator = self._draws_from(start)
+        self._generator = torch.Generator(trainer.device)
+        try:
+            self._generator.set_state(start.generator)
+        except (RuntimeError, TypeError) as error:  # it came from the first process, which computes elsewhere
+            raise RunError(
+                f"{trainer.folder.path}: processes compute on different kinds of device, one of them on "
+                f"{trainer.device}; name the same --device for all"
+            ) from error
         self._outer_step = OuterStep(
             trainer.algorithm,
             trainer.sampler,
@@ -222,28 +254,6 @@ class Sitting:
         self._measuring = False  # whether the step before this one ended in a measurement
         self._step_took = 0.0  # seconds of the last step without a measurement
         self._measure_again = 0.0  # not before so many seconds of training, if limited by time
-
-    def _draws_from(self, start: Checkpoint) -> torch.Generator:
-        """The generator of tasks and mini-batches, as it stood; on another kind of device, whose generators are other
-        ones, a fresh one that the same seed and step always give.
-
-        Raises:
-            RunError: what the checkpoint holds is no generator's state.
-        """
-        trainer = self._trainer
-        generator = torch.Generator(trainer.device)
-        if start.generator.numel() in GENERATOR_BYTES - {generator.get_state().numel()}:
-            trainer.observer.warned(
-                f"{trainer.folder.path} was trained on another kind of device than {trainer.device} until outer step "
-                f"{start.step:,}: from here on it draws other tasks than it would have drawn there"
-            )
-            mixed = hashlib.sha256(f"{trainer.config.run.seed} {start.step}".encode()).digest()
-            return generator.manual_seed(int.from_bytes(mixed[:4], "big"))
-        try:
-            generator.set_state(start.generator)
-        except (RuntimeError, TypeError) as error:  # not its size, or no bytes
-            raise RunError(f"{trainer.folder.last} is damaged: it holds no state of a generator") from error
-        return generator
 
     def clock(self) -> float:
         """Seconds of training so far, over all sittings, by this process's clock."""

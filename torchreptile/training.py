@@ -62,13 +62,15 @@ def resume(
     network: Network | None = None,
     computed_as: Config | None = None,
 ) -> Run:
-    """Go on with a run that was stopped, exactly as if it had not been.
+    """Go on with a run that was stopped: on the same kind of device exactly as if it had not been.
+
+    On another, a CPU for a GPU or back, it draws other tasks from there on, and warns of it.
 
     Args:
         out: its folder; of several processes, rank 0 alone needs to have it.
         observer, tensorboard, network: as for :func:`train`.
         computed_as: whose device, execution and data_root to go on with; the run's own by default. Another device or
-            execution rounds otherwise; another kind of device, a GPU for a CPU, also draws other tasks from there on.
+            execution rounds otherwise.
 
     Raises:
         RunError: no such run, or it was trained on other images, or with another network.

@@ -17,6 +17,7 @@ from torchreptile.execution import choose_execution, stack
 from torchreptile.inner import InnerLoop
 from torchreptile.minibatches import minibatches
 from torchreptile.models import Network, build_network, for_images, initial_params
+from torchreptile.models.compiling import compiled
 from torchreptile.outer import OuterStep
 
 NAIVE = "naive"  # deepcopy, torch.optim.Adam, one task after another, as most code is written
@@ -86,7 +87,7 @@ def bare_steps(
     params = stack({name: p.to(device) for name, p in fresh.items()}, together, execution.kernel_order)
     x = torch.rand(together, config.inner.inner_batch, *image_shape, device=device)
     y = torch.arange(config.inner.inner_batch, device=device).expand(together, -1) % way
-    passes = torch.compile(loop.loss_and_gradient, dynamic=False) if execution.compiled else loop.loss_and_gradient
+    passes = compiled(loop.loss_and_gradient) if execution.compiled else loop.loss_and_gradient
 
     def work() -> None:
         with execution.claim():

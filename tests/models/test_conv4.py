@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.reference import MiniImageNetNet, OmniglotNet
-from torchreptile.execution import choose_execution, stack
+from torchreptile.execution import TAPS_FIRST, stack
 from torchreptile.models import Conv4, for_images, stacked_conv4
 from torchreptile.models.conv4 import same_padding
 from torchreptile.models.fusable_block import FusableBlock
@@ -167,26 +167,43 @@ def test_pooled_networks_keep_autograds_rules_at_their_edges() -> None:
         return 3 * F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     expected = torch.func.grad(total)(params)
-    for form in (
+    forms = (
         FusedConv4(compiled=False).loss_and_gradient,
         partial(stacked_conv4.loss_and_gradient, module, block=FusableBlock),
-    ):
+    )
+    for form in forms:
         losses, gradient = form(params, images, labels)
         assert float(losses.sum()) == pytest.approx(float(total(params)), abs=1e-9)
         for name, g in expected.items():
             torch.testing.assert_close(gradient[name], g, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", SHAPES)
-def test_what_a_gpu_compiles_meets_the_optimiser_as_it_lies(name: str) -> None:
-    """Gradients with the strides of the parameters: nothing is copied on the way to the fused optimiser."""
+def test_what_a_gpu_compiles_is_one_graph_and_meets_the_optimiser_as_it_lies(name: str, precision: torch.dtype) -> None:
+    """Gradients in float32 with the strides of the parameters: nothing is copied on the way to the fused optimiser."""
     module = for_images(SHAPES[name], way=5)
-    execution = choose_execution("compiled", module, SHAPES[name], torch.device("cuda"))
-    assert (execution.name, execution.compiled) == ("compiled", False)
-    params = stack({key: p[0] for key, p in random_params(module, 1).items()}, 3, execution.kernel_order)
-    images, labels = random_images(3, 4, SHAPES[name]), torch.arange(12).view(3, 4) % 5
-    _, gradient = stacked_conv4.loss_and_gradient(module, params, images, labels, block=FusableBlock)
+    fresh = {key: p[0].float() for key, p in random_params(module, 1).items()}
+    params = stack(fresh, 3, TAPS_FIRST)
+    images, labels = random_images(3, 4, SHAPES[name]).float(), torch.arange(12).view(3, 4) % 5
+    eager = partial(stacked_conv4.loss_and_gradient, module, block=FusableBlock)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
+        losses, gradient = torch.compile(eager, fullgraph=True, backend="aot_eager")(params, images, labels)
+        expected, _ = eager(params, images, labels)
+    torch.testing.assert_close(losses, expected)
     assert {key: g.stride() for key, g in gradient.items()} == {key: p.stride() for key, p in params.items()}
+    assert {g.dtype for g in gradient.values()} == {torch.float32}
+
+
+def test_a_product_over_rows_that_cannot_be_cut_is_done_whole() -> None:
+    module = Conv4(1, 8, 3, hidden=4, downsample="stride")
+    params, images = random_params(module, 1), random_images(1, 521, (1, 8, 8))  # a prime number of images
+    labels = torch.arange(521).view(1, 521) % 3
+    gradients = [
+        stacked_conv4.loss_and_gradient(module, params, images, labels, block)[1] for block in (Block, FusableBlock)
+    ]
+    for name, g in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], g, rtol=0, atol=1e-10)
 
 
 def test_under_autocast_maps_are_kept_in_its_precision() -> None:

@@ -14,6 +14,7 @@ from torchreptile.episodes import Episodes
 from torchreptile.inner import Params
 from torchreptile.minibatches import minibatches
 from torchreptile.models import Blueprint, Network, maml_for_images
+from torchreptile.models.compiling import compiled
 from torchreptile.unrolled import Rates, descend, differentiable_descent
 
 
@@ -31,7 +32,7 @@ class ByQuery(GradientBased, ByTask):
         super().__init__(blueprint, config, machinery)
         self.query_gradient = self.inner_loop.loss_and_gradient
         if self.execution.compiled:
-            self.query_gradient = torch.compile(self.query_gradient, dynamic=False)
+            self.query_gradient = compiled(self.query_gradient)
 
     @staticmethod
     def network(config: Config) -> Network:

@@ -84,7 +84,8 @@ class FusableBlock(Block):
     def of_weight(self, d: Tensor) -> Tensor:
         """In parts, summed at the end: so few results of so many rows would keep few processors busy."""
         tasks, rows, _ = d.shape
-        parts = next(parts for parts in range(math.ceil(rows / ROWS_AT_ONCE), rows + 1) if rows % parts == 0)
+        fewest = math.ceil(rows / ROWS_AT_ONCE)
+        parts = next((parts for parts in range(fewest, 2 * fewest + 1) if rows % parts == 0), 1)
         # Cut and merged in two steps: of a cut that does not go along an axis the compiler would make a copy.
         left, right = (m.view(tasks, parts, rows // parts, m.shape[2]).flatten(0, 1) for m in (self.patches, d))
         products = torch.bmm(left.transpose(1, 2), right)
@@ -92,7 +93,7 @@ class FusableBlock(Block):
         return summed[:, : self.taps].contiguous()
 
     def of_bias(self, d_beta: Tensor) -> Tensor:
-        """Made along with something else, not in a kernel of its own."""
+        """0, made along with something else and not in a kernel of its own; no number where ``d_beta`` is none."""
         return 0.0 * d_beta
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from torchreptile.models import fused_conv4
-from torchreptile.models.fused_conv4 import Activate, Backtrack, allow_shapes
+from torchreptile.models.compiling import compiled
+from torchreptile.models.fused_conv4 import Activate, Backtrack
 
 
 class FusedBlock:
@@ -20,10 +21,9 @@ class FusedBlock:
 
     def __init__(self, eps: float) -> None:
         """``eps``: of BatchNorm."""
-        allow_shapes()
         self._eps = eps
-        self._activate: Activate = torch.compile(fused_conv4.activate, dynamic=False)
-        self._backtrack: Backtrack = torch.compile(fused_conv4.backtrack, dynamic=False)
+        self._activate: Activate = compiled(fused_conv4.activate)
+        self._backtrack: Backtrack = compiled(fused_conv4.backtrack)
 
     def __call__(self, y: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, C, H, W) -> pooled, rounding down, (B, C, h, w); the mean (C,) and unbiased variance (C,) of ``y``."""

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchreptile.models import compiling
 from torchreptile.models.conv4 import BATCH_NORM_EPS, BLOCKS, Params
 
 NOWHERE = 4.0  # the place of a maximum that ReLU turned to 0: none of 0, 1, 2, 3
-RECOMPILE_LIMIT = 128  # four blocks times precisions times batch sizes, each compiled for its own shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +55,7 @@ class FusedConv4:
         self._activate: Activate = activate
         self._backtrack: Backtrack = backtrack
         if compiled:
-            allow_shapes()
-            self._activate = torch.compile(activate, dynamic=False)
-            self._backtrack = torch.compile(backtrack, dynamic=False)
+            self._activate, self._backtrack = compiling.compiled(activate), compiling.compiled(backtrack)
 
     def loss_and_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
         """Each task's mean cross-entropy (T,), and its gradient; under autocast, maps are kept in its precision.
@@ -100,12 +98,6 @@ class FusedConv4:
             gradient[f"convs.{number}.bias"] = torch.zeros_like(gamma)
             gradient[f"norms.{number}.weight"], gradient[f"norms.{number}.bias"] = d_gamma, d_beta
         return loss, gradient
-
-
-def allow_shapes() -> None:
-    """Let the compiler keep as many shapes as networks have."""
-    limit = torch._dynamo.config.recompile_limit
-    torch._dynamo.config.recompile_limit = max(limit, RECOMPILE_LIMIT)
 
 
 def activate(

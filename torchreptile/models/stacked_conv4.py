@@ -23,64 +23,6 @@ from torch import Tensor
 from torchreptile.models.conv4 import BATCH_NORM_EPS, BLOCKS, KERNEL, Conv4, Params, heads, same_padding
 
 
-def forward(net: Conv4, params: Params, x: Tensor) -> Tensor:
-    """(T, B, C, H, W) -> logits (T, B, way); ``params`` by name, each with a leading axis of T."""
-    return _forward(net, params, x, Block)[0]
-
-
-def loss_and_gradient(
-    net: Conv4, params: Params, x: Tensor, y: Tensor, block: type[Block] | None = None
-) -> tuple[Tensor, Params]:
-    """Each task's mean cross-entropy (T,), and its gradient.
-
-    A convolution's bias gets a gradient of exactly 0: the BatchNorm behind it takes it out again.
-
-    Args:
-        net: the form of the networks.
-        params: by name, each with a leading axis of T.
-        x: (T, B, C, H, W) images.
-        y: (T, B) labels.
-        block: how a block is computed, if not by :class:`Block`.
-    """
-    logits, features, blocks = _forward(net, params, x, block or Block)
-    log_p = logits.log_softmax(-1)
-    losses = -log_p.gather(2, y.unsqueeze(2)).mean((1, 2))
-    classes = torch.arange(logits.shape[2], device=y.device)
-    d = (log_p.exp() - (y.unsqueeze(2) == classes).to(log_p.dtype)) / y.shape[1]
-    gradient = {"head.weight": torch.bmm(d.transpose(1, 2), features).to(x.dtype), "head.bias": d.sum(1)}
-    d = _maps_of(torch.bmm(d, params["head.weight"]).to(x.dtype), blocks[-1].side, net.averaged)
-    for number in reversed(range(BLOCKS)):
-        d = blocks[number].backward(d, gradient, to_maps=number > 0)
-    return losses, gradient
-
-
-def shared_features(net: Conv4, params: Params, x: Tensor) -> Tensor:
-    """What the heads see, of one body for all tasks: (T, B, C, H, W) -> (T, B, features); ``params`` not stacked."""
-    return _features(net, {name: p.unsqueeze(0) for name, p in params.items()}, x, Block)[0]
-
-
-def _forward(net: Conv4, params: Params, x: Tensor, block: type[Block]) -> tuple[Tensor, Tensor, list[Block]]:
-    features, blocks = _features(net, params, x, block)
-    return heads(params, features).to(features.dtype), features, blocks
-
-
-def _features(net: Conv4, params: Params, x: Tensor, block: type[Block]) -> tuple[Tensor, list[Block]]:
-    """Channels first, as the head's weights count them; the blocks know the way back."""
-    x = x.permute(0, 1, 3, 4, 2)
-    blocks: list[Block] = []
-    for number in range(BLOCKS):
-        blocks.append(block(net.stride, number, params))
-        x = blocks[-1].forward(x)
-    return x.mean((2, 3)) if net.averaged else x.permute(0, 1, 4, 2, 3).flatten(2), blocks
-
-
-def _maps_of(features: Tensor, side: int, averaged: bool) -> Tensor:
-    """The gradient of the last maps (T, B, side, side, C) from that of the features (T, B, features)."""
-    if averaged:
-        return (features / side**2)[:, :, None, None, :].expand(-1, -1, side, side, -1)
-    return features.reshape(*features.shape[:2], -1, side, side).permute(0, 1, 3, 4, 2)
-
-
 class Block:
     """Convolution, BatchNorm, ReLU and perhaps pooling; keeps what the backward pass needs."""
 
@@ -166,6 +108,64 @@ class Block:
     def of_bias(self, d_beta: Tensor) -> Tensor:
         """The gradient of the convolution's bias, which is none."""
         return torch.zeros_like(d_beta)
+
+
+def forward(net: Conv4, params: Params, x: Tensor) -> Tensor:
+    """(T, B, C, H, W) -> logits (T, B, way); ``params`` by name, each with a leading axis of T."""
+    return _forward(net, params, x, Block)[0]
+
+
+def loss_and_gradient(
+    net: Conv4, params: Params, x: Tensor, y: Tensor, block: type[Block] = Block
+) -> tuple[Tensor, Params]:
+    """Each task's mean cross-entropy (T,), and its gradient.
+
+    A convolution's bias gets a gradient of exactly 0: the BatchNorm behind it takes it out again.
+
+    Args:
+        net: the form of the networks.
+        params: by name, each with a leading axis of T.
+        x: (T, B, C, H, W) images.
+        y: (T, B) labels.
+        block: how a block is computed.
+    """
+    logits, features, blocks = _forward(net, params, x, block)
+    log_p = logits.log_softmax(-1)
+    losses = -log_p.gather(2, y.unsqueeze(2)).mean((1, 2))
+    classes = torch.arange(logits.shape[2], device=y.device)
+    d = (log_p.exp() - (y.unsqueeze(2) == classes).to(log_p.dtype)) / y.shape[1]
+    gradient = {"head.weight": torch.bmm(d.transpose(1, 2), features).to(x.dtype), "head.bias": d.sum(1)}
+    d = _maps_of(torch.bmm(d, params["head.weight"]).to(x.dtype), blocks[-1].side, net.averaged)
+    for number in reversed(range(BLOCKS)):
+        d = blocks[number].backward(d, gradient, to_maps=number > 0)
+    return losses, gradient
+
+
+def shared_features(net: Conv4, params: Params, x: Tensor) -> Tensor:
+    """What the heads see, of one body for all tasks: (T, B, C, H, W) -> (T, B, features); ``params`` not stacked."""
+    return _features(net, {name: p.unsqueeze(0) for name, p in params.items()}, x, Block)[0]
+
+
+def _forward(net: Conv4, params: Params, x: Tensor, block: type[Block]) -> tuple[Tensor, Tensor, list[Block]]:
+    features, blocks = _features(net, params, x, block)
+    return heads(params, features).to(features.dtype), features, blocks
+
+
+def _features(net: Conv4, params: Params, x: Tensor, block: type[Block]) -> tuple[Tensor, list[Block]]:
+    """Channels first, as the head's weights count them; the blocks know the way back."""
+    x = x.permute(0, 1, 3, 4, 2)
+    blocks: list[Block] = []
+    for number in range(BLOCKS):
+        blocks.append(block(net.stride, number, params))
+        x = blocks[-1].forward(x)
+    return x.mean((2, 3)) if net.averaged else x.permute(0, 1, 4, 2, 3).flatten(2), blocks
+
+
+def _maps_of(features: Tensor, side: int, averaged: bool) -> Tensor:
+    """The gradient of the last maps (T, B, side, side, C) from that of the features (T, B, features)."""
+    if averaged:
+        return (features / side**2)[:, :, None, None, :].expand(-1, -1, side, side, -1)
+    return features.reshape(*features.shape[:2], -1, side, side).permute(0, 1, 3, 4, 2)
 
 
 def padded_size(side: int, stride: int) -> int:

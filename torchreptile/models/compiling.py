@@ -1,0 +1,37 @@
+"""torch.compile as this package uses it: every size gets its own code, and nobody is told what nobody can change."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+
+RECOMPILE_LIMIT = 128  # four blocks times precisions times batch sizes, each compiled for its own shape
+# Of a precision that was asked for; and, in torch 2.11, of the compiler's own ways.
+HINTS = ("TensorFloat32 tensor cores", r"\s*Online softmax is disabled")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """``function`` through the compiler, for as many shapes as networks have."""
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, RECOMPILE_LIMIT)
+    return torch.compile(function, dynamic=False)
+
+
+def quietly(function: Callable[P, R]) -> Callable[P, R]:
+    """``function`` without the compiler's hints on a GPU, which come at the first call of each shape."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        with warnings.catch_warnings():
+            for hint in HINTS:
+                warnings.filterwarnings("ignore", hint, UserWarning)
+            return function(*args, **kwargs)
+
+    return called
