@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.easy import REPOSITORY
 from torchreptile import jobs
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.jobs import Job, Tell, do_jobs
@@ -96,3 +100,38 @@ def test_a_process_that_will_not_end_is_made_to(monkeypatch: pytest.MonkeyPatch)
 
 def test_no_jobs_are_done_at_once() -> None:
     assert do([], at_once=1) == ({}, {}, "")
+
+
+def waits(file: str, tell: Tell) -> None:
+    Path(file).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def test_a_job_ends_with_its_parent_whatever_it_does(tmp_path: Path) -> None:
+    """Killed, the parent cannot say so, and the same command may be given again at once."""
+    file = tmp_path / "pid"
+    code = (
+        "from functools import partial; from tests.test_jobs import waits; from torchreptile.jobs import Job, do_jobs\n"
+        f"if __name__ == '__main__': do_jobs([Job('job', partial(waits, {str(file)!r}))], 1, 1, print, print)"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    parent = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    deadline = time.monotonic() + 120
+    while not (file.is_file() and file.read_text()):
+        assert parent.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    while is_there(int(file.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process is there, and no zombie that nobody has asked after."""
+    try:
+        return " Z " not in f" {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2]}"
+    except OSError:
+        return False

@@ -243,6 +243,14 @@ def test_what_is_not_used_is_refused(words: list[str]) -> None:
         parse(["reproduce", *words]).run()
 
 
+@pytest.mark.parametrize("what", ["config.json", "notes.txt"])  # a run folder, and a user's own
+def test_a_folder_with_something_else_is_refused(tmp_path: Path, what: str) -> None:
+    (tmp_path / what).write_text("{}")
+    with pytest.raises(RunError, match=f"holds something else \\({what}, ...\\); name another folder with --out"):
+        carry_out(small_row(), tmp_path, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == [what]
+
+
 def test_a_signal_saves_all_trainings_and_leaves_no_process(tmp_path: Path) -> None:
     words = ["sine", "--seeds", "1", "--at-once", "2", "--out", str(tmp_path / "out"), "--device", "cpu"]
     process = subprocess.Popen(

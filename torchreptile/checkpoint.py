@@ -29,6 +29,7 @@ from torchreptile.files import is_temporary, replacing, write_text
 from torchreptile.inner import InnerState
 from torchreptile.outer_optimizer import OuterState
 
+LOCK = ".lock"  # the file in a run folder that says it is in use
 FORMAT = "torchreptile-checkpoint-2"
 
 
@@ -169,7 +170,7 @@ class RunFolder:
         self.config_file, self.env_file = path / "config.json", path / "env.json"
         self.metrics_file = path / "metrics.jsonl"
         self.last, self.best = path / "last.pt", path / "best.pt"
-        self._lock_file = path / ".lock"
+        self._lock_file = path / LOCK
 
     @contextmanager
     def locked(self, make: bool = False) -> Iterator[None]:

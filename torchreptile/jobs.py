@@ -17,7 +17,7 @@ import torch
 
 from torchreptile.errors import RunError, TorchReptileError
 from torchreptile.trainer import stop_on_signals
-from torchreptile.workers import GRACE, LAUNCHER
+from torchreptile.workers import GRACE, LAUNCHER, orphaned
 
 POLL = 0.2  # seconds between two looks at the processes
 TOLD = 3  # failures whose messages are told; the others are likely the same
@@ -170,12 +170,23 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
+def _stop_with_parent() -> None:
+    """Ask this process to stop once its parent is gone, and again after a while; whatever it does at the moment, for
+    the same command may be given again at once, and would find it at work."""
+    while not orphaned():
+        time.sleep(POLL)
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+
+
 def _do(answer: Connection, work: Callable[[Tell], Any], threads: int, parent: int) -> None:
     """What the process does."""
     if os.name == "posix":
         os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on once
     os.environ[LAUNCHER] = str(parent)  # it saves and ends should the parent be gone
     torch.set_num_threads(threads)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
 
     def say(kind: str, content: Any) -> None:
         try:

@@ -92,7 +92,7 @@ def _line_over_seeds(
 def _row(reproduced: Reproduced, experiment: Experiment) -> Figure:
     """Every cell as a point with its interval, and the published one beside it."""
     cells = [(cell, spread) for _, cell, spread in reproduced.spreads()]
-    figure = _figure(8, 1.7 + 0.42 * len(cells))
+    figure = _figure(8, 1.9 + 0.42 * len(cells))
     axes = figure.subplots()
     here = [(number, (100 * spread.mean, 100 * spread.ci95)) for number, (_, spread) in enumerate(cells)]
     beside = [(number, cell.published) for number, (cell, _) in enumerate(cells)]
@@ -120,7 +120,8 @@ def _row(reproduced: Reproduced, experiment: Experiment) -> Figure:
     axes.set_ylim(len(cells) - 0.5, -0.5)
     axes.set_xlabel("accuracy in percent")
     style(axes, LIGHT)
-    axes.legend(frameon=False, fontsize=10, labelcolor=LIGHT.text)
+    # Outside: between the rows it would look like another measurement.
+    figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=10, labelcolor=LIGHT.text)
     _titled(figure, reproduced, experiment.what, "published: test classes")
     return figure
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from torchreptile.checkpoint import RunFolder
+from torchreptile.checkpoint import LOCK, RunFolder
 from torchreptile.checks import at_least
 from torchreptile.data.splits import Split, require_split
 from torchreptile.device import choose_device
@@ -102,6 +102,7 @@ def carry_out(
         for arm in asked.arms
         for seed in range(seeds or experiment.seeds)
     ]
+    _require_ours(out, {piece.folder.path.name for piece in pieces})
     threads = torch.get_num_threads()
     # Not fewer where fewer trainings are left: the number of threads decides how sums are rounded.
     at_once = min(at_once or (threads if choose_device(device).type == "cpu" else 1), len(pieces))
@@ -118,6 +119,17 @@ def carry_out(
         except JobsError as failed:
             raise TrainingsError(str(failed), kept.reproduced()) from failed
         return kept.reproduced() if whole else None
+
+
+def _require_ours(out: Path, names: set[str]) -> None:
+    """Refuse a folder with something in it and nothing of the experiment: a run folder, or a user's own.
+
+    Raises:
+        RunError: it is one.
+    """
+    there = {path.name for path in out.iterdir()} - {LOCK} if out.is_dir() else set()
+    if there and not there & {RESULT, *names}:
+        raise RunError(f"{out} holds something else ({sorted(there)[0]}, ...); name another folder with --out")
 
 
 def _do(pieces: Sequence[Piece], kept: _Kept, at_once: int, threads: int, quiet: bool) -> bool:

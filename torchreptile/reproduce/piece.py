@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from dataclasses import dataclass
 
@@ -23,7 +22,6 @@ from torchreptile.observers import Silent
 from torchreptile.progress import EpisodeBar, LiveLine
 from torchreptile.reproduce.experiment import Arm, Measurement
 from torchreptile.reproduce.reproduced import TrainedArm, Wave, cells
-from torchreptile.workers import orphaned
 
 TELL_EVERY = 0.5  # seconds
 WAVES = 2  # that are kept to be drawn
@@ -92,8 +90,6 @@ class Piece:
                 with EpisodeBar(console) as bar:
 
                     def progress(done: int, total: int, number: int = number, bar: EpisodeBar = bar) -> None:
-                        if orphaned():
-                            sys.exit(1)
                         bar.update(done, total)
                         share = (number + done / total) / len(self.arm.measurements)
                         tell((self.training + share * self.measuring) / work)
