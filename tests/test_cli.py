@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from torchreptile import cli
+from torchreptile import __version__, cli
 from torchreptile.cli.evaluate import Evaluate
 from torchreptile.cli.original import ORIGINAL_DEFAULTS
 from torchreptile.cli.train import Train
@@ -215,3 +215,9 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         check=False,
     )
     assert (piped.returncode, piped.stderr) == (0, "")
+
+
+def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["reptile", "--version"])
+    cli.main()
+    assert capsys.readouterr().out == f"torchreptile {__version__}\n"

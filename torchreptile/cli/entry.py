@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from torchreptile import __version__
 from torchreptile.cli.parsing import parse
 from torchreptile.errors import TorchReptileError
 from torchreptile.workers import let_idle_threads_sleep
@@ -12,6 +13,9 @@ from torchreptile.workers import let_idle_threads_sleep
 
 def main() -> None:
     """Entry point: 0 for success, 2 for what was asked wrongly, 130 for a training stopped by a signal."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"torchreptile {__version__}")
+        return
     let_idle_threads_sleep()
     try:
         code = parse(sys.argv[1:]).run()
