@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -45,3 +46,12 @@ def assert_same_run(one: Path, other: Path) -> None:
         for mine, its in zip(a.state.tensors(), b.state.tensors(), strict=True):
             assert torch.equal(mine, its), f"{name}: what optimisers remember, or averages"
     assert metrics_without_time(one) == metrics_without_time(other)
+
+
+def is_there(pid: int) -> bool:
+    """Whether there is a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.easy import REPOSITORY
+from tests.runs import is_there
 from torchreptile import jobs
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.jobs import Job, Tell, do_jobs
@@ -127,11 +128,3 @@ def test_a_job_ends_with_its_parent_whatever_it_does(tmp_path: Path) -> None:
     while is_there(int(file.read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-def is_there(pid: int) -> bool:
-    """Whether a process is there, and no zombie that nobody has asked after."""
-    try:
-        return " Z " not in f" {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2]}"
-    except OSError:
-        return False

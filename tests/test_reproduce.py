@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.easy import easy_store
-from tests.runs import stop_at
+from tests.runs import is_there, stop_at
 from torchreptile.checkpoint import RunFolder, load_checkpoint
 from torchreptile.cli import parse
 from torchreptile.commands.reproduce import reproduce
@@ -274,14 +273,6 @@ def test_a_signal_saves_all_trainings_and_leaves_no_process(tmp_path: Path) -> N
     while left:  # Python's own helper of processes ends a moment after them
         assert time.monotonic() < deadline
         left = {pid for pid in left if is_there(pid)}
-
-
-def is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_row_stands_beside_what_was_published(carried: tuple[Path, Reproduced]) -> None:

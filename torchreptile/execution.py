@@ -252,23 +252,24 @@ def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device
             loss_and_gradient=FusedConv4(compiled=True).loss_and_gradient,
         )
     if name in ("matmul", "compiled"):
+        gradient = partial(stacked_conv4.loss_and_gradient, module)
         by_products = Execution(
             name,
             reason,
             forward=partial(stacked_conv4.forward, module),
-            loss_and_gradient=partial(stacked_conv4.loss_and_gradient, module),
-            twice=partial(stacked_conv4.loss_and_gradient, module),
+            loss_and_gradient=gradient,
+            twice=gradient,
             shared_features=features,
             compiled=name == "compiled",
             kernel_order=TAPS_FIRST,
         )
         if name == "matmul" or device.type == "cpu":
             return by_products
-        fusable = partial(stacked_conv4.loss_and_gradient, module, block=FusableBlock)
+        fusable = partial(gradient, block=FusableBlock)
         return replace(
             by_products,
             loss_and_gradient=quietly(compiled(fusable)),
-            twice=quietly(compiled(partial(stacked_conv4.loss_and_gradient, module))),
+            twice=quietly(compiled(gradient)),
             compiled=False,  # the optimiser is one kernel for all parameters already: the compiler makes one for each
         )
     return replace(_own_execution(module, name, reason), shared_features=features)
