@@ -43,6 +43,11 @@ class InnerState:
         v = {name: torch.zeros_like(p) for name, p in params.items()} if optimizer == "adam" else {}
         return cls(v, torch.zeros((), dtype=torch.float64, device=next(iter(params.values())).device))
 
+    def rescale(self, factor: float) -> None:
+        """Have gradients ``factor`` times as large count as what those behind ``v`` counted before; in place."""
+        for v in self.v.values():
+            v.mul_(factor**2)
+
 
 def shapes(params: Params) -> dict[str, tuple[int, ...]]:
     """Names and shapes: equal exactly when weights fit a network."""

@@ -67,8 +67,7 @@ class FirstOrder(GradientBased):
             state, support_x, support_y, drawn: as for :meth:`adapt`.
             stops: after how many inner steps, ascending; 0 is before the first.
         """
-        start = self.start(state)
-        params, inner = self.inner_loop.stacked(start.params, start.inner, len(support_x))
+        params, inner = self.beginning(state, drawn)
         learner = AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
         batches, done = take_batches(support_x, support_y, drawn), 0
         for stop in stops:

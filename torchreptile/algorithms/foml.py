@@ -43,6 +43,11 @@ class FirstOrderMAML(FirstOrder):
         if self.config.inner.inner_steps > 1:
             losses.append(self.inner_loop.run(params, inner, islice(batches, self.config.inner.inner_steps - 1)))
         before_last = {name: p.clone() for name, p in params.items()}
-        tail = [(episodes.query_x, episodes.query_y)] if self.config.method.foml_tail else batches
-        losses.append(self.inner_loop.run(params, inner, tail))
+        if not self.config.method.foml_tail:
+            losses.append(self.inner_loop.run(params, inner, batches))
+            return before_last, torch.cat(losses)
+        factor = self.training_batch / episodes.query_y.shape[1]  # see beginning(): the tail is no training mini-batch
+        inner.rescale(factor)
+        losses.append(self.inner_loop.run(params, inner, [(episodes.query_x, episodes.query_y)]))
+        inner.rescale(1 / factor)
         return before_last, torch.cat(losses)

@@ -40,8 +40,7 @@ class GradientBased(Algorithm):
 
     def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
         """Train T copies of phi by one inner step per mini-batch."""
-        start = self.start(state)
-        params, inner = self.inner_loop.stacked(start.params, start.inner, len(support_x))
+        params, inner = self.beginning(state, drawn)
         self.inner_loop.run(params, inner, take_batches(support_x, support_y, drawn))
         return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
 
@@ -63,6 +62,22 @@ class GradientBased(Algorithm):
             return replace(state, inner=self.initial_inner(state.params))
         return state
 
+    def beginning(self, state: MetaState, drawn: Tensor) -> tuple[Params, InnerState]:
+        """Copies of what an episode begins with, one per task, for mini-batches ``drawn`` (T, steps, B).
+
+        The original code goes down the sum of a mini-batch's losses, and Adam's second moment is of training's: half as
+        many images make half the step. Down the mean, as here, that is a moment four times as large.
+        """
+        start = self.start(state)
+        params, inner = self.inner_loop.stacked(start.params, start.inner, len(drawn))
+        inner.rescale(self.training_batch / drawn.shape[2])
+        return params, inner
+
+    @property
+    def training_batch(self) -> int:
+        """Images in an inner mini-batch of training."""
+        return self.config.inner.inner_batch or self.config.task.way * self.config.task.images_per_class
+
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
         """Where tasks gain nothing from being together, one at a time."""
         if not self.chunks.limit and self.execution.one_by_one:
@@ -76,8 +91,7 @@ class GradientBased(Algorithm):
     def largest_batch(self) -> int:
         """Images in an inner mini-batch of training or evaluation, whichever has more."""
         task = self.config.task
-        training = self.config.inner.inner_batch or task.way * task.images_per_class
-        return max(training, self.config.evaluation.eval_batch or task.way * task.shots)
+        return max(self.training_batch, self.config.evaluation.eval_batch or task.way * task.shots)
 
     def weights(self, params: Params) -> Params:
         """Of what is meta-learned, the network's own part: by default all of it."""
