@@ -93,9 +93,11 @@ class ReferenceLearner:
     """Holds phi in ``net`` and what the inner optimiser carries in ``optimizer``."""
 
     def __init__(
-        self, net: nn.Module, optimizer: str, lr: float, policy: str = "share", reduction: str = "mean"
+        self, net: nn.Module, optimizer: str, lr: float, policy: str = "share", per: int | None = None
     ) -> None:
-        self.net, self.name, self.lr, self.policy, self.reduction = net, optimizer, lr, policy, reduction
+        """``per``: mini-batches go down the sum of their losses divided by that number, always the same; by default
+        down their mean."""
+        self.net, self.name, self.lr, self.policy, self.per = net, optimizer, lr, policy, per
         self.optimizer = self._new_optimizer()
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
@@ -140,7 +142,7 @@ class ReferenceLearner:
     def _inner_step(self, images: Tensor, labels: Tensor) -> float:
         losses = F.cross_entropy(self.net(images), labels, reduction="none")
         self.optimizer.zero_grad()
-        (losses.sum() if self.reduction == "sum" else losses.mean()).backward()
+        (losses.sum() / (self.per or len(losses))).backward()
         self.optimizer.step()
         return float(losses.detach().mean())
 
