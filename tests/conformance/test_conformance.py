@@ -18,7 +18,7 @@ from torchreptile.episodes import EpisodeSampler
 from torchreptile.evaluation import measure
 from torchreptile.outer import moved
 
-MINIBATCHES = {"train_shots": 5, "inner_batch": 10, "inner_steps": 4, "eval_steps": 5, "eval_batch": 5}
+MINIBATCHES = {"train_shots": 5, "inner_batch": 10, "inner_steps": 4, "eval_steps": 5, "eval_batch": 10}
 ONE_STEP = {
     "train_shots": 1, "train_queries": 3, "inner_batch": 0, "inner_steps": 1, "eval_steps": 1, "eval_batch": 0,
     "inner_lr": 0.03, "outer_step_size": 0.004,
@@ -213,7 +213,7 @@ def test_permuted_classes_leave_the_accuracy(name: str) -> None:
     Not equal, because the head's rows are weights of their own, one per label: 12 points are 3 standard errors. A
     learner that goes by an image's place in the episode, which tells its label before, would fall to 0.
     """
-    _, algorithm, state = start(name, train_shots=5, inner_batch=10)
+    _, algorithm, state = start(name, train_shots=5, inner_batch=10, eval_batch=10)
     state = trained(algorithm, state, 20, seeded(1))
     episodes = EpisodeSampler(tiny_store(seed=1), 3, 1, 1).sample(100, seeded(0))
     turn = torch.tensor([1, 2, 0])
