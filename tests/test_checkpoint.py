@@ -27,7 +27,7 @@ def some_checkpoint(step: int = 7) -> Checkpoint:
         config=small_config(way=4, inner_lr=0.0123),
         state=MetaState(
             params,
-            InnerState(v, torch.tensor(35.0, dtype=torch.float64)),
+            InnerState(v, torch.tensor(35.0, dtype=torch.float64), 5),
             OuterState(
                 {name: -p for name, p in params.items()},
                 {name: 2 * p for name, p in v.items()},
@@ -60,6 +60,7 @@ def assert_same(one: Checkpoint, other: Checkpoint) -> None:
             assert ours.outer.m.keys() == theirs.outer.m.keys()
             assert all(torch.equal(mine, its) for mine, its in zip(ours.tensors(), theirs.tensors(), strict=True))
             assert ours.inner.steps.dtype == theirs.inner.steps.dtype
+            assert ours.inner.images == theirs.inner.images
         elif field.name == "generator":
             assert torch.equal(ours, theirs)
         else:

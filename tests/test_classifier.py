@@ -47,13 +47,18 @@ def score(store: ImageStore, way: int, shots: int, tasks: int) -> float:
 
 
 def test_it_says_what_an_evaluation_says(store: ImageStore) -> None:
-    """The same mini-batches, both ways of answering: the same labels."""
+    """The same mini-batches, both ways of answering: the same labels, and as sure of them."""
     its, learned = episode(store), load_learned(WEIGHTS)
     algorithm = build_algorithm(learned.config, store.image_shape, CPU)
     expected = algorithm.predict(learned.state, its, torch.Generator().manual_seed(4))
-    for transductive, labels in ((False, expected.non_transductive), (True, expected.transductive)):
-        said = fitted(its, seed=4, transductive=transductive).predict(its.query_x[0])
-        assert said.tolist() == LETTERS[labels[0]].tolist()
+    drawn = algorithm.draw(1, 5, torch.Generator().manual_seed(4))
+    adapted = algorithm.adapt(learned.state, its.support_x, its.support_y, drawn)
+    answers = (expected.non_transductive, adapted.alone), (expected.transductive, adapted.together)
+    for transductive, (labels, outputs) in enumerate(answers):
+        classifier = fitted(its, seed=4, transductive=bool(transductive))
+        assert classifier.predict(its.query_x[0]).tolist() == LETTERS[labels[0]].tolist()
+        shares = outputs(its.query_x)[0].softmax(1).numpy()
+        np.testing.assert_allclose(classifier.predict_proba(its.query_x[0]), shares, atol=1e-4)
 
 
 def test_it_recognises_characters_it_saw_once(store: ImageStore) -> None:

@@ -158,7 +158,7 @@ def test_a_whole_number_is_a_float_in_json() -> None:
         ({"foml_tail": 2}, "foml_tail is 2, but algorithm is reptile"),
         ({"algorithm": "foml", "foml_tail": 10}, r"foml_tail is 10; it must be smaller than train_shots \(10\)"),
         ({"algorithm": "foml", "foml_tail": 1, "inner_steps": 1}, "foml_tail needs inner_steps of at least 2"),
-        ({"inner_loss": "sum"}, "inner_loss is sum, which adam does not tell from mean"),
+        ({"inner_loss": "sum"}, "inner_loss is sum, as adam has it anyway"),
         (
             {"algorithm": "maml", "inner_optimizer": "sgd", "inner_loss": "sum", "train_queries": 1},
             "inner_loss is sum, but maml goes down the mean",

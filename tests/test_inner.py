@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,8 +36,8 @@ def loop_for(module: nn.Module, settings: InnerConfig, execution: str) -> InnerL
 
 
 def start(config: Config, params: Params) -> tuple[Params, InnerState]:
-    fresh = InnerState.fresh(params, config.inner.inner_optimizer)
-    return stack(params, TASKS), InnerState(stack(fresh.v, TASKS), fresh.steps)
+    fresh = InnerState.fresh(params, config.inner.inner_optimizer, config.training_batch)
+    return stack(params, TASKS), replace(fresh, v=stack(fresh.v, TASKS))
 
 
 @pytest.mark.parametrize("execution", ["loop", "grouped", "matmul", "vmap", "native"])
@@ -89,7 +90,7 @@ def test_a_carried_second_moment_goes_on_as_in_one_long_run(execution: str) -> N
 
 def test_the_first_adam_step_of_a_fresh_state_is_the_sign_of_the_gradient() -> None:
     """beta1 = 0 and a fresh second moment: lr * g / |g|, whatever the size of the gradient."""
-    params, state = {"w": torch.tensor([[1.0, 1.0]])}, InnerState({"w": torch.zeros(1, 2)}, torch.zeros(()).double())
+    params, state = {"w": torch.tensor([[1.0, 1.0]])}, InnerState({"w": torch.zeros(1, 2)}, torch.zeros(()).double(), 1)
 
     class Line(nn.Module):
         def __init__(self) -> None:

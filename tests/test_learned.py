@@ -28,7 +28,7 @@ def some_learned(optimizer: str = "adam") -> Learned:
     generator = torch.Generator().manual_seed(0)
     # A kernel whose memory is not in the order of its axes, as the inner loop leaves them.
     params = {"a.weight": torch.randn(2, 3, 4, 5, generator=generator).permute(3, 2, 0, 1), "a.bias": torch.randn(4)}
-    state = InnerState.fresh(params, optimizer)
+    state = InnerState.fresh(params, optimizer, 10)
     for v in state.v.values():
         v.uniform_(generator=generator)
     state.steps.fill_(12_345)
@@ -55,6 +55,7 @@ def test_weights_round_trip(tmp_path: Path, optimizer: str) -> None:
     assert all(torch.equal(v, written.state.inner.v[name]) for name, v in read.state.inner.v.items())
     assert torch.equal(read.state.inner.steps, written.state.inner.steps)
     assert read.state.inner.steps.dtype == torch.float64
+    assert read.state.inner.images == written.config.training_batch
     assert sorted(file.name for file in tmp_path.iterdir()) == ["w.json", "w.safetensors"]
 
 

@@ -134,11 +134,12 @@ def _from_content(content: dict[str, Any]) -> Checkpoint:
             raise TypeError("something else stands where tensors should be")
     if not 0 <= content["step"] < float("inf") or content["metrics_bytes"] < 0:
         raise ValueError(f"step {content['step']}, metrics_bytes {content['metrics_bytes']}")
+    config = Config.from_json(content["config"])
     return Checkpoint(
-        config=Config.from_json(content["config"]),
+        config=config,
         state=MetaState(
             params,
-            InnerState(inner["v"], inner["steps"]),
+            InnerState(inner["v"], inner["steps"], config.training_batch),
             OuterState(outer["m"], outer["v"], outer["steps"]),
             averages,
         ),

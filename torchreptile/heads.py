@@ -10,7 +10,6 @@ from torch import Tensor
 from torchreptile.algorithms import Algorithm
 from torchreptile.config import Config
 from torchreptile.errors import ConfigError
-from torchreptile.inner import InnerState
 from torchreptile.learned import Learned
 
 
@@ -67,5 +66,5 @@ def with_outputs(learned: Learned, algorithm: Algorithm) -> Learned:
 
     state = learned.state
     params = {name: resized(name, p) for name, p in state.params.items()}
-    inner = InnerState({name: resized(name, v) for name, v in state.inner.v.items()}, state.inner.steps)
+    inner = replace(state.inner, v={name: resized(name, v) for name, v in state.inner.v.items()})
     return replace(learned, state=replace(state, params=params, inner=inner))

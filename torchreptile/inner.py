@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,21 +32,28 @@ class InnerState:
     Attributes:
         v: Adam's second moment, shaped like the parameters; empty for SGD.
         steps: () float64, the steps behind ``v``, for bias correction.
+        images: how many images a mini-batch has whose gradients are in ``v``.
     """
 
     v: Params
     steps: Tensor
+    images: int
 
     @classmethod
-    def fresh(cls, params: Params, optimizer: str) -> InnerState:
-        """The state before the first step."""
+    def fresh(cls, params: Params, optimizer: str, images: int) -> InnerState:
+        """The state before the first step, of mini-batches of so many ``images``."""
         v = {name: torch.zeros_like(p) for name, p in params.items()} if optimizer == "adam" else {}
-        return cls(v, torch.zeros((), dtype=torch.float64, device=next(iter(params.values())).device))
+        return cls(v, torch.zeros((), dtype=torch.float64, device=next(iter(params.values())).device), images)
 
-    def rescale(self, factor: float) -> None:
-        """Have gradients ``factor`` times as large count as what those behind ``v`` counted before; in place."""
+    def rescale(self, images: int, back: bool = False) -> None:
+        """Bring ``v`` to what it would be of mini-batches of so many ``images``, in place; ``back``: from there.
+
+        The original code goes down the sum of a mini-batch's losses. Where Adam's second moment is of mini-batches of
+        20 images, one of 10 makes half the step; down the mean, as here, it does so if that moment is 4 times as large.
+        """
+        factor = (self.images / images) ** 2
         for v in self.v.values():
-            v.mul_(factor**2)
+            v.mul_(1 / factor if back else factor)
 
 
 def shapes(params: Params) -> dict[str, tuple[int, ...]]:
@@ -72,7 +79,7 @@ class InnerLoop:
     def stacked(self, params: Params, state: InnerState, tasks: int) -> tuple[Params, InnerState]:
         """T independent copies of parameters and optimiser state, as :meth:`run` wants them."""
         order = self.execution.kernel_order
-        return stack(params, tasks, order), InnerState(stack(state.v, tasks, order), state.steps.clone())
+        return stack(params, tasks, order), replace(state, v=stack(state.v, tasks, order), steps=state.steps.clone())
 
     def run(self, params: Params, state: InnerState, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         """Take one inner step per mini-batch, changing ``params`` and ``state`` in place.

@@ -177,7 +177,8 @@ def read_weights(path: Path, device: torch.device | str = "cpu") -> tuple[Learne
         v = {name.removeprefix("inner.v."): t for name, t in tensors.items() if name.startswith("inner.v.")}
         # What the outer optimiser remembered is of use to training alone, and not kept with weights.
         averages = {name.removeprefix("averages."): t for name, t in tensors.items() if name.startswith("averages.")}
-        state = MetaState(params, InnerState(v, tensors["inner.steps"]), OuterState.fresh(params, "sgd"), averages)
+        inner = InnerState(v, tensors["inner.steps"], config.training_batch)
+        state = MetaState(params, inner, OuterState.fresh(params, "sgd"), averages)
         scale = Scale.from_json(card["scale"]) if "scale" in card else None
         if "sha256" in card and hashlib.sha256(path.read_bytes()).hexdigest() != card["sha256"]:
             raise RunError(f"{path}: not the file that {path.with_suffix('.json').name} belongs to, or damaged")

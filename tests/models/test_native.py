@@ -117,7 +117,7 @@ def test_inner_steps_are_those_of_torchs_optimisers(optimizer: str, shape: tuple
     phi = {name: p[0] for name, p in random_params(net, 1).items()}
     settings = small_config(inner_optimizer=optimizer, inner_lr=lr).inner
     loop = InnerLoop(settings, choose_execution("native", net, shape, CPU))
-    params, state = loop.stacked(phi, InnerState.fresh(phi, optimizer), tasks)
+    params, state = loop.stacked(phi, InnerState.fresh(phi, optimizer, 1), tasks)
     batches = [random_batch(net, tasks, 6, shape[-1], seed=seed) for seed in range(steps)]
     losses = loop.run(params, state, batches)
     assert int(state.steps) == steps

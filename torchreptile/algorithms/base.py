@@ -47,7 +47,8 @@ class MetaState:
     def mapped(self, change: Callable[[Tensor], Tensor]) -> MetaState:
         """The same with every tensor changed, such as moved or copied."""
         params = {name: change(p) for name, p in self.params.items()}
-        inner = InnerState({name: change(v) for name, v in self.inner.v.items()}, change(self.inner.steps))
+        v = {name: change(v) for name, v in self.inner.v.items()}
+        inner = replace(self.inner, v=v, steps=change(self.inner.steps))
         averages = {name: change(average) for name, average in self.averages.items()}
         return replace(self, params=params, inner=inner, outer=self.outer.mapped(change), averages=averages)
 
@@ -210,7 +211,7 @@ class Algorithm(ABC):
 
     def initial_inner(self, network_params: Params) -> InnerState:
         """The inner optimiser's state before training: by default it carries none."""
-        return InnerState.fresh(network_params, "sgd")
+        return InnerState.fresh(network_params, "sgd", self.config.training_batch)
 
     def initial_averages(self, network_params: Params) -> Params:
         """What is gathered beside learning, before training: by default nothing."""

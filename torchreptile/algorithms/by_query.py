@@ -87,8 +87,7 @@ class ByQuery(GradientBased, ByTask):
 
     def step_bytes(self, state: MetaState, episodes: Episodes) -> int:
         """What the graph of one inner step keeps, for one task, and as much again on the way back through it."""
-        task, inner = self.config.task, self.config.inner
-        images = inner.inner_batch or task.way * task.images_per_class
+        images = self.config.training_batch
         x = episodes.support_x[:1, :1].expand(1, images, *episodes.support_x.shape[2:])
         y = episodes.support_y[:1, :1].repeat_interleave(images, 1)
         leaves, _ = self.inner_loop.stacked(self.weights(state.params), state.inner, 1)

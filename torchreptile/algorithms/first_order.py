@@ -119,7 +119,7 @@ class FirstOrder(GradientBased):
         anchor, losses = self.train(start.params, params, inner, episodes, drawn)
         gradient = {name: sum_over_tasks(params[name] - p).neg_() for name, p in anchor.items()}
         moments = {name: sum_over_tasks(v) for name, v in inner.v.items()}
-        return MetaGradient(gradient, InnerState(moments, inner.steps), losses.mean(0).sum())
+        return MetaGradient(gradient, replace(inner, v=moments), losses.mean(0).sum())
 
 
 def _sum(parts: Sequence[MetaGradient]) -> MetaGradient:
@@ -128,4 +128,4 @@ def _sum(parts: Sequence[MetaGradient]) -> MetaGradient:
         return parts[0]
     gradient = {name: torch.stack([part.gradient[name] for part in parts]).sum(0) for name in parts[0].gradient}
     v = {name: torch.stack([part.inner.v[name] for part in parts]).sum(0) for name in parts[0].inner.v}
-    return MetaGradient(gradient, InnerState(v, parts[0].inner.steps), torch.stack([part.loss for part in parts]).sum())
+    return MetaGradient(gradient, replace(parts[0].inner, v=v), torch.stack([part.loss for part in parts]).sum())

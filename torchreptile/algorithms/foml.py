@@ -46,8 +46,8 @@ class FirstOrderMAML(FirstOrder):
         if not self.config.method.foml_tail:
             losses.append(self.inner_loop.run(params, inner, batches))
             return before_last, torch.cat(losses)
-        factor = self.training_batch / episodes.query_y.shape[1]  # see beginning(): the tail is no training mini-batch
-        inner.rescale(factor)
+        images = episodes.query_y.shape[1]  # the tail is no mini-batch of those behind Adam's second moment
+        inner.rescale(images)
         losses.append(self.inner_loop.run(params, inner, [(episodes.query_x, episodes.query_y)]))
-        inner.rescale(1 / factor)
+        inner.rescale(images, back=True)
         return before_last, torch.cat(losses)

@@ -29,7 +29,7 @@ class GradientBased(Algorithm):
 
     def initial_inner(self, network_params: Params) -> InnerState:
         """The inner optimiser, fresh."""
-        return InnerState.fresh(network_params, self.config.inner.inner_optimizer)
+        return InnerState.fresh(network_params, self.config.inner.inner_optimizer, self.config.training_batch)
 
     def draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
         """(T, eval_steps, B) indices of mini-batches."""
@@ -63,20 +63,11 @@ class GradientBased(Algorithm):
         return state
 
     def beginning(self, state: MetaState, drawn: Tensor) -> tuple[Params, InnerState]:
-        """Copies of what an episode begins with, one per task, for mini-batches ``drawn`` (T, steps, B).
-
-        The original code goes down the sum of a mini-batch's losses, and Adam's second moment is of training's: half as
-        many images make half the step. Down the mean, as here, that is a moment four times as large.
-        """
+        """Copies of what an episode begins with, one per task, for mini-batches ``drawn`` (T, steps, B)."""
         start = self.start(state)
         params, inner = self.inner_loop.stacked(start.params, start.inner, len(drawn))
-        inner.rescale(self.training_batch / drawn.shape[2])
+        inner.rescale(drawn.shape[2])
         return params, inner
-
-    @property
-    def training_batch(self) -> int:
-        """Images in an inner mini-batch of training."""
-        return self.config.inner.inner_batch or self.config.task.way * self.config.task.images_per_class
 
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
         """Where tasks gain nothing from being together, one at a time."""
@@ -91,7 +82,7 @@ class GradientBased(Algorithm):
     def largest_batch(self) -> int:
         """Images in an inner mini-batch of training or evaluation, whichever has more."""
         task = self.config.task
-        return max(self.training_batch, self.config.evaluation.eval_batch or task.way * task.shots)
+        return max(self.config.training_batch, self.config.evaluation.eval_batch or task.way * task.shots)
 
     def weights(self, params: Params) -> Params:
         """Of what is meta-learned, the network's own part: by default all of it."""
@@ -100,7 +91,7 @@ class GradientBased(Algorithm):
     def plain_bytes(self, state: MetaState, episodes: Episodes, images: int) -> int:
         """Of one step of one task on so many images, of which nothing is differentiated again."""
         params = self.weights(state.params)
-        leaves, _ = self.inner_loop.stacked(params, InnerState.fresh(params, "sgd"), 1)
+        leaves, _ = self.inner_loop.stacked(params, InnerState.fresh(params, "sgd", images), 1)
         leaves = {name: p.requires_grad_() for name, p in leaves.items()}
         x = episodes.support_x[:1, :1].expand(1, images, *episodes.support_x.shape[2:])
         with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):  # it may draw; nobody must notice

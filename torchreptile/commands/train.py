@@ -91,7 +91,7 @@ def _describe_work(config: Config, out: Path) -> int:
         print(
             f"work: {tasks} x {inner.inner_steps} inner steps = "
             f"{outer.outer_steps * outer.meta_batch * inner.inner_steps:,} task-steps of "
-            f"{inner.inner_batch or task.way * task.images_per_class} {'points' if task.regression else 'images'}"
+            f"{config.training_batch} {'points' if task.regression else 'images'}"
         )
     else:
         images = task.training_way * (task.images_per_class + task.train_queries)

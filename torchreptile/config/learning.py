@@ -22,8 +22,9 @@ class InnerConfig:
     inner_lr: float = 1e-3
     """Learning rate of the inner optimiser."""
     inner_loss: InnerLoss = "mean"
-    """Of a mini-batch: the mean of its losses, or their sum, which sgd goes down faster by as much as there are images;
-    the original code adds up."""
+    """Of a mini-batch: the mean of its losses, or their sum, as in the original code, which sgd goes down faster by as
+    much as there are images. adam goes down the sum in either case: it notices in an evaluation alone, where
+    mini-batches of another size than training's make steps of another size."""
     inner_batch: int = 10
     """Images or points in an inner mini-batch; 0 takes all of the task's in every step."""
     inner_steps: int = 5
@@ -39,7 +40,7 @@ class InnerConfig:
         positive(inner_lr=self.inner_lr)
         require(
             self.inner_loss == "mean" or self.inner_optimizer == "sgd",
-            "inner_loss is sum, which adam does not tell from mean; it goes with inner_optimizer sgd",
+            "inner_loss is sum, as adam has it anyway; it is a choice for inner_optimizer sgd",
         )
         at_least(0, inner_batch=self.inner_batch)
         at_least(1, inner_steps=self.inner_steps)

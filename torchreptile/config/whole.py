@@ -129,6 +129,12 @@ class Config:
         """Outer steps between two measurements, the 0 of the setting resolved; time may bring them more often."""
         return self.run.monitor_every or max(1, self.outer.outer_steps // MEASUREMENTS)
 
+    @property
+    def training_batch(self) -> int:
+        """Images, or points, in an inner mini-batch of training, the 0 of the setting resolved."""
+        apart = self.method.foml_tail
+        return self.inner.inner_batch or self.task.way * (self.task.images_per_class - apart)
+
     def replace(self, **changes: Any) -> Config:
         """A copy with these settings changed, named as on the command line: ``config.replace(way=20)``.
 

@@ -47,10 +47,9 @@ class Piece:
     @property
     def training(self) -> float:
         """About how much there is to train: images seen both ways."""
-        outer, inner, task = self.config.outer, self.config.inner, self.config.task
-        images = inner.inner_batch or task.way * task.images_per_class
-        steps = inner.inner_steps if self.config.method.takes_inner_steps else 1
-        return float(outer.outer_steps * outer.meta_batch * steps * images)
+        outer = self.config.outer
+        steps = self.config.inner.inner_steps if self.config.method.takes_inner_steps else 1
+        return float(outer.outer_steps * outer.meta_batch * steps * self.config.training_batch)
 
     @property
     def measuring(self) -> float:
