@@ -31,9 +31,9 @@ def reference_for(config: Config, state: MetaState) -> ReferenceLearner:
     """A reference learner with the package's phi and a fresh optimiser."""
     net = OmniglotNet(config.task.way).double()
     net.load_state_dict(state.params)
-    inner, task = config.inner, config.task
-    # Adam goes down the sum as the original does; what that is divided by makes no difference, if it is always the same.
-    per = (inner.inner_batch or task.way * task.images_per_class) if inner.inner_optimizer == "adam" else None
+    inner = config.inner
+    # Adam goes down the sum as the original does; what that is divided by, if always the same, makes no difference.
+    per = config.training_batch if inner.inner_optimizer == "adam" else None
     per = 1 if inner.inner_loss == "sum" else per
     return ReferenceLearner(net, inner.inner_optimizer, inner.inner_lr, inner.inner_state, per)
 

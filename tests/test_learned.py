@@ -135,9 +135,13 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, easy_data: Split
         load_learned(tmp_path / "one")
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match="is not a run folder"):
         load_learned(tmp_path)
+    (tmp_path / "glyphs-5way").mkdir()  # as `reptile reproduce NAME --out NAME` leaves one
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="from another directory it means the shipped weights"):
+        load_learned("glyphs-5way")
 
 
 # Of all shipped weights the cells that their cards must have, and the least accuracy in percent.

@@ -104,6 +104,10 @@ def load_learned(source: str | Path, device: torch.device | str = "cpu", checkpo
     path = Path(source)
     if path.is_dir():
         folder = RunFolder(path)
+        if str(source) in shipped_weights() and not (folder.config_file.exists() or folder.last.exists()):
+            raise RunError(
+                f"{source} is a folder here, but not a run folder; from another directory it means the shipped weights"
+            )
         config = folder.config()  # says clearly when this is no run folder
         if checkpoint == "best" and not folder.best.is_file():
             raise RunError(f"{path} has no best.pt: it has no validation classes, or measured none yet; take the last")
