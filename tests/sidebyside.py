@@ -32,9 +32,9 @@ def reference_for(config: Config, state: MetaState) -> ReferenceLearner:
     net = OmniglotNet(config.task.way).double()
     net.load_state_dict(state.params)
     inner = config.inner
-    # Adam goes down the sum as the original does; what that is divided by, if always the same, makes no difference.
-    per = config.training_batch if inner.inner_optimizer == "adam" else None
-    per = 1 if inner.inner_loss == "sum" else per
+    # Adam goes down the sum; dividing it by a number that is always the same makes no difference (but for eps).
+    constant = config.training_batch if inner.inner_optimizer == "adam" else None
+    per = 1 if inner.inner_loss == "sum" else constant
     return ReferenceLearner(net, inner.inner_optimizer, inner.inner_lr, inner.inner_state, per)
 
 

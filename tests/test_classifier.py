@@ -116,6 +116,7 @@ def test_a_head_of_another_size_keeps_the_rows_there_are(store: ImageStore) -> N
         assert torch.equal(resized.params["head.weight"][:5], rows[:way])
         assert torch.equal(resized.params["head.weight"][5:], rows.mean(0).expand(max(0, way - 5), -1))
         assert resized.inner.v["head.bias"].shape == (way,)
+        assert resized.inner.images == learned.state.inner.images
 
 
 def test_scikit_learns_manners(store: ImageStore) -> None:

@@ -158,7 +158,7 @@ def test_a_whole_number_is_a_float_in_json() -> None:
         ({"foml_tail": 2}, "foml_tail is 2, but algorithm is reptile"),
         ({"algorithm": "foml", "foml_tail": 10}, r"foml_tail is 10; it must be smaller than train_shots \(10\)"),
         ({"algorithm": "foml", "foml_tail": 1, "inner_steps": 1}, "foml_tail needs inner_steps of at least 2"),
-        ({"inner_loss": "sum"}, "inner_loss is sum, as adam has it anyway"),
+        ({"inner_loss": "sum"}, "inner_loss is sum, which adam goes down anyway"),
         (
             {"algorithm": "maml", "inner_optimizer": "sgd", "inner_loss": "sum", "train_queries": 1},
             "inner_loss is sum, but maml goes down the mean",
@@ -221,6 +221,16 @@ def test_zero_means_derived() -> None:
     assert Config().replace(outer_steps=1000).monitor_every == 50
     assert Config().replace(outer_steps=3).monitor_every == 1
     assert Config().replace(monitor_every=7).monitor_every == 7
+
+
+def test_the_sizes_of_mini_batches_resolved() -> None:
+    config = Config().replace(way=5, shots=1, train_shots=15, inner_batch=10, eval_batch=4)
+    assert (config.training_batch, config.evaluation_batch) == (10, 4)
+    config = config.replace(inner_batch=0, eval_batch=0)
+    assert (config.training_batch, config.evaluation_batch, config.adapting_batch) == (75, 5, 5)
+    assert config.replace(inner_optimizer="sgd").adapting_batch == 0  # its step is that of the mean
+    tail = config.replace(algorithm="foml", foml_tail=5)
+    assert tail.training_batch == 50  # the tail is kept apart
 
 
 def test_replace_leaves_the_original() -> None:

@@ -37,6 +37,7 @@ PAGES = [
 ]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEREDOC = re.compile(r"^python - <<'END'\n(.*?)^END\n", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s:#]*)(?:#([^)\s]+))?\)")
 SPAN = re.compile(r"`(reptile [a-z][^`]*)`")
 # What stands for something else in a line of text.
 NAMES = (
@@ -193,6 +194,22 @@ def test_every_command_in_a_line_is_understood(page: str, command: str) -> None:
         assert ended.value.code == 0
         return
     parse(words)
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link into a page may name: its headings, as GitHub makes names of them, and places marked by hand."""
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return made | set(re.findall(r'<a id="([^"]+)">', text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for name, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        target = page.parent / name if name else page
+        assert target.exists(), name
+        assert not anchor or anchor in anchors(target), f"{name}#{anchor}"
 
 
 def test_every_algorithm_has_a_page_in_the_readme() -> None:

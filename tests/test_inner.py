@@ -88,6 +88,30 @@ def test_a_carried_second_moment_goes_on_as_in_one_long_run(execution: str) -> N
         assert torch.equal(state.v[name], state_twice.v[name])
 
 
+def test_half_as_many_images_make_half_an_adam_step() -> None:
+    """Going down the sum of losses, as the original: the mean's gradient is as large, the second moment is not."""
+    config = small_config(inner_batch=8)
+    params = double_params(config)
+    fresh = InnerState.fresh(params, "adam", config.training_batch)
+    # So large that a step does not change it.
+    gathered = replace(fresh, v={name: torch.full_like(v, 1e6) for name, v in fresh.v.items()}, steps=fresh.steps + 1e5)
+    loop, batch = loop_for(OmniglotNet(3).double(), config.inner, "loop"), drawn_batches((1, 28, 28))[0]
+    moved: dict[int, Params] = {}
+    for images in (4, 8):
+        copies, state = loop.stacked(params, gathered, TASKS)
+        before = {name: p.clone() for name, p in copies.items()}
+        state = state.rescaled(images)
+        loop.run(copies, state, [batch])
+        moved[images] = {name: p - before[name] for name, p in copies.items()}
+        back = state.rescaled(8)
+        assert (state.images, back.images) == (images, 8)
+        for name, v in back.v.items():
+            torch.testing.assert_close(v, gathered.v[name].expand_as(v), rtol=1e-2, atol=0)
+    assert moved[4]["head.weight"].any()
+    for name, change in moved[4].items():
+        torch.testing.assert_close(change, moved[8][name] / 2, rtol=1e-2, atol=1e-12)
+
+
 def test_the_first_adam_step_of_a_fresh_state_is_the_sign_of_the_gradient() -> None:
     """beta1 = 0 and a fresh second moment: lr * g / |g|, whatever the size of the gradient."""
     params, state = {"w": torch.tensor([[1.0, 1.0]])}, InnerState({"w": torch.zeros(1, 2)}, torch.zeros(()).double(), 1)

@@ -67,7 +67,8 @@ class FewShotClassifier(Estimator):
             image_shape: (C, H, W) for a module of your own; weights know theirs.
             steps: inner steps on the support set; by default as many as in the weights' own evaluation, and in
                 proportion more for more classes than they were trained for.
-            batch: images in an inner mini-batch; by default likewise, in proportion to the number of classes.
+            batch: images in an inner mini-batch; by default likewise, in proportion to the number of classes. Steps of
+                adam grow with it.
             transductive: label all images of one call together, so that what is said of one depends on the others. By
                 default each is labelled alone.
             seed: of the mini-batches.

@@ -28,7 +28,7 @@ def for_classes(own: Config, way: int, steps: int | None = None, batch: int | No
     return own.replace(
         way=way,
         eval_steps=max(evaluation.eval_steps, -(-evaluation.eval_steps * way // trained)) if steps is None else steps,
-        eval_batch=-(-evaluation.eval_batch * way // trained) if batch is None else batch,
+        eval_batch=-(-own.adapting_batch * way // trained) if batch is None else batch,
         # How training tasks were made says nothing here, and must not stand in the way.
         inner_batch=1,
         execution="auto",

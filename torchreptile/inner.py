@@ -32,7 +32,7 @@ class InnerState:
     Attributes:
         v: Adam's second moment, shaped like the parameters; empty for SGD.
         steps: () float64, the steps behind ``v``, for bias correction.
-        images: how many images a mini-batch has whose gradients are in ``v``.
+        images: in each of the mini-batches whose gradients ``v`` was gathered from.
     """
 
     v: Params
@@ -45,15 +45,16 @@ class InnerState:
         v = {name: torch.zeros_like(p) for name, p in params.items()} if optimizer == "adam" else {}
         return cls(v, torch.zeros((), dtype=torch.float64, device=next(iter(params.values())).device), images)
 
-    def rescale(self, images: int, back: bool = False) -> None:
-        """Bring ``v`` to what it would be of mini-batches of so many ``images``, in place; ``back``: from there.
+    def rescaled(self, images: int) -> InnerState:
+        """This state for mini-batches of so many ``images``.
 
         The original code goes down the sum of a mini-batch's losses. Where Adam's second moment is of mini-batches of
         20 images, one of 10 makes half the step; down the mean, as here, it does so if that moment is 4 times as large.
         """
+        if images == self.images:
+            return self
         factor = (self.images / images) ** 2
-        for v in self.v.values():
-            v.mul_(1 / factor if back else factor)
+        return replace(self, v={name: v * factor for name, v in self.v.items()}, images=images)
 
 
 def shapes(params: Params) -> dict[str, tuple[int, ...]]:

@@ -55,7 +55,7 @@ class FewShotRegressor(Estimator):
                 from whose weights the steps of the preset ``sine`` then start (a copy; yours is left as it is).
             network: what the weights belong to, if not the network published with their algorithm.
             steps: inner steps on the known points; by default as many as in the weights' own evaluation.
-            batch: points in an inner mini-batch, 0 for all; by default likewise.
+            batch: points in an inner mini-batch, 0 for all; by default likewise. Steps of adam grow with it.
             seed: of the mini-batches.
             device: cpu, cuda, cuda:N or auto.
         """
@@ -165,7 +165,7 @@ class FewShotRegressor(Estimator):
         own = learned.config if learned is not None else preset("sine")
         return own.replace(
             eval_steps=own.evaluation.eval_steps if self.steps is None else self.steps,
-            eval_batch=own.evaluation.eval_batch if self.batch is None else self.batch,
+            eval_batch=own.adapting_batch if self.batch is None else self.batch,
             execution="auto",
             precision="fp32",
             task_chunk=0,

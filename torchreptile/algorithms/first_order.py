@@ -67,7 +67,7 @@ class FirstOrder(GradientBased):
             state, support_x, support_y, drawn: as for :meth:`adapt`.
             stops: after how many inner steps, ascending; 0 is before the first.
         """
-        params, inner = self.beginning(state, drawn)
+        params, inner = self.copies_for(state, drawn)
         learner = AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
         batches, done = take_batches(support_x, support_y, drawn), 0
         for stop in stops:

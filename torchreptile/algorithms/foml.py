@@ -46,8 +46,8 @@ class FirstOrderMAML(FirstOrder):
         if not self.config.method.foml_tail:
             losses.append(self.inner_loop.run(params, inner, batches))
             return before_last, torch.cat(losses)
-        images = episodes.query_y.shape[1]  # the tail is no mini-batch of those behind Adam's second moment
-        inner.rescale(images)
-        losses.append(self.inner_loop.run(params, inner, [(episodes.query_x, episodes.query_y)]))
-        inner.rescale(images, back=True)
+        its = inner.rescaled(episodes.query_y.shape[1])  # the tail is a mini-batch of another size
+        losses.append(self.inner_loop.run(params, its, [(episodes.query_x, episodes.query_y)]))
+        for name, v in its.rescaled(inner.images).v.items():
+            inner.v[name].copy_(v)
         return before_last, torch.cat(losses)

@@ -40,7 +40,7 @@ class GradientBased(Algorithm):
 
     def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
         """Train T copies of phi by one inner step per mini-batch."""
-        params, inner = self.beginning(state, drawn)
+        params, inner = self.copies_for(state, drawn)
         self.inner_loop.run(params, inner, take_batches(support_x, support_y, drawn))
         return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
 
@@ -62,12 +62,11 @@ class GradientBased(Algorithm):
             return replace(state, inner=self.initial_inner(state.params))
         return state
 
-    def beginning(self, state: MetaState, drawn: Tensor) -> tuple[Params, InnerState]:
-        """Copies of what an episode begins with, one per task, for mini-batches ``drawn`` (T, steps, B)."""
+    def copies_for(self, state: MetaState, drawn: Tensor) -> tuple[Params, InnerState]:
+        """What an episode begins with, once for each task, to be trained on mini-batches ``drawn`` (T, steps, B)."""
         start = self.start(state)
         params, inner = self.inner_loop.stacked(start.params, start.inner, len(drawn))
-        inner.rescale(drawn.shape[2])
-        return params, inner
+        return params, inner.rescaled(drawn.shape[2])
 
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
         """Where tasks gain nothing from being together, one at a time."""
@@ -82,7 +81,7 @@ class GradientBased(Algorithm):
     def largest_batch(self) -> int:
         """Images in an inner mini-batch of training or evaluation, whichever has more."""
         task = self.config.task
-        return max(self.config.training_batch, self.config.evaluation.eval_batch or task.way * task.shots)
+        return max(self.config.training_batch, self.config.evaluation_batch)
 
     def weights(self, params: Params) -> Params:
         """Of what is meta-learned, the network's own part: by default all of it."""

@@ -18,7 +18,7 @@ ORIGINAL_FLAGS: dict[str, tuple[str, ...]] = {
     "--eval-samples": ("--eval-episodes",),
     "--eval-interval": ("--monitor-every",),
     "--checkpoint": ("--out",),
-    # Its loss is one per image, and TensorFlow goes down the sum of such: Adam does not notice, plain SGD does.
+    # Its loss is one per image, and TensorFlow goes down the sum of such, as Adam here always does.
     "--sgd": ("--inner-loss", "sum", "--inner-optimizer", "sgd"),
     "--foml": ("--algorithm", "foml"),
 }

@@ -23,8 +23,8 @@ class InnerConfig:
     """Learning rate of the inner optimiser."""
     inner_loss: InnerLoss = "mean"
     """Of a mini-batch: the mean of its losses, or their sum, as in the original code, which sgd goes down faster by as
-    much as there are images. adam goes down the sum in either case: it notices in an evaluation alone, where
-    mini-batches of another size than training's make steps of another size."""
+    much as there are images. adam always goes down the sum; that shows where mini-batches have another size than
+    training's, in evaluations and a separate tail: its steps grow with them."""
     inner_batch: int = 10
     """Images or points in an inner mini-batch; 0 takes all of the task's in every step."""
     inner_steps: int = 5
@@ -40,7 +40,7 @@ class InnerConfig:
         positive(inner_lr=self.inner_lr)
         require(
             self.inner_loss == "mean" or self.inner_optimizer == "sgd",
-            "inner_loss is sum, as adam has it anyway; it is a choice for inner_optimizer sgd",
+            "inner_loss is sum, which adam goes down anyway; leave it out, or take inner_optimizer sgd",
         )
         at_least(0, inner_batch=self.inner_batch)
         at_least(1, inner_steps=self.inner_steps)

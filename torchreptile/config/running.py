@@ -18,7 +18,8 @@ class EvalConfig:
     eval_steps: int = 50
     """Inner steps on the support set of an evaluation episode; 0 leaves the weights as they were meta-learned."""
     eval_batch: int = 5
-    """Images in an inner mini-batch of an evaluation episode; 0 takes all of its support set in every step."""
+    """Images in an inner mini-batch of an evaluation episode; 0 takes all of its support set in every step. Steps of
+    adam grow with it."""
     finetune_steps: int = 0
     """matching, protonet: train the embedding on by so many steps of size --inner-lr on the support set of an
     evaluation episode before its queries are labelled; 0 means no fine-tuning."""

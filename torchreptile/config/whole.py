@@ -132,8 +132,19 @@ class Config:
     @property
     def training_batch(self) -> int:
         """Images, or points, in an inner mini-batch of training, the 0 of the setting resolved."""
-        apart = self.method.foml_tail
-        return self.inner.inner_batch or self.task.way * (self.task.images_per_class - apart)
+        images = self.task.images_per_class - self.method.foml_tail
+        return self.inner.inner_batch or self.task.way * images
+
+    @property
+    def evaluation_batch(self) -> int:
+        """The same of an evaluation episode."""
+        return self.evaluation.eval_batch or self.task.way * self.task.shots
+
+    @property
+    def adapting_batch(self) -> int:
+        """The same to adapt to a support set of any size; 0 for all of it. Adam's step grows with the mini-batch, and
+        all of a large set would make a huge one: it keeps to as many as an evaluation has."""
+        return self.evaluation_batch if self.inner.inner_optimizer == "adam" else self.evaluation.eval_batch
 
     def replace(self, **changes: Any) -> Config:
         """A copy with these settings changed, named as on the command line: ``config.replace(way=20)``.
