@@ -80,7 +80,6 @@ class GradientBased(Algorithm):
 
     def largest_batch(self) -> int:
         """Images in an inner mini-batch of training or evaluation, whichever has more."""
-        task = self.config.task
         return max(self.config.training_batch, self.config.evaluation_batch)
 
     def weights(self, params: Params) -> Params:
