@@ -14,7 +14,17 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 
-def pixels(path: str, channels: int, side: int) -> np.ndarray:
+def lines(picture: Image.Image, side: int, box: tuple[float, float, float, float]) -> Image.Image | None:
+    """Dark lines on light paper as black on white, scaled as Omniglot's drawings were; None where there are none."""
+    grey = np.asarray(picture.convert("L").resize((105, 105), Image.Resampling.LANCZOS, box))
+    darkest, paper = int(grey.min()), int(np.median(grey))
+    if paper - darkest < 40:
+        return None
+    ink = np.where(grey < (darkest + paper) / 2, 0, 255).astype(np.uint8)
+    return Image.fromarray(ink).resize((side, side), Image.Resampling.NEAREST).convert(picture.mode)
+
+
+def pixels(path: str, channels: int, side: int, scaling: str) -> np.ndarray:
     """The central square of a picture as (1, C, side, side) floats from 0 to 1."""
     picture = ImageOps.exif_transpose(Image.open(path))
     if picture.has_transparency_data:  # laid on white paper
@@ -25,7 +35,8 @@ def pixels(path: str, channels: int, side: int) -> np.ndarray:
     left, top = (picture.width - square) / 2, (picture.height - square) / 2
     box = (left, top, left + square, top + square)
     if picture.size != (side, side):
-        picture = picture.resize((side, side), Image.Resampling.LANCZOS, box)
+        drawn = lines(picture, side, box) if scaling == "lines" else None
+        picture = picture.resize((side, side), Image.Resampling.LANCZOS, box) if drawn is None else drawn
     array = np.asarray(picture, dtype=np.float32) / 255
     return (array[None] if channels == 1 else array.transpose(2, 0, 1))[None]
 
@@ -39,7 +50,7 @@ def main() -> None:
     notes = session.get_modelmeta().custom_metadata_map
     classes, (channels, side, _) = json.loads(notes["classes"]), json.loads(notes["image_shape"])
     for path in pictures:
-        probabilities = session.run(None, {"images": pixels(path, channels, side)})[0][0]
+        probabilities = session.run(None, {"images": pixels(path, channels, side, notes["scaling"])})[0][0]
         best = int(probabilities.argmax())
         print(f"{path}\t{classes[best]}\t{probabilities[best]:.4f}")
 

@@ -68,6 +68,17 @@ def test_it_recognises_characters_it_saw_once(store: ImageStore) -> None:
     assert score(store, 8, 3, 4) > 0.5
 
 
+def test_drawings_are_scaled_as_what_the_weights_were_trained_on(store: ImageStore) -> None:
+    """The same labels for pictures four times as large, whose lines are four pixels wide."""
+    its = episode(store)
+    large = its.query_x[0, :, 0].repeat_interleave(4, 1).repeat_interleave(4, 2)
+    classifier = fitted(its)
+    small = classifier.prepared((its.query_x[0] * 255).to(torch.uint8))
+    assert classifier.prepared(large).unique().tolist() == [0, 255]
+    assert (classifier.prepared(large) != small).double().mean() < 0.05
+    assert classifier.predict(large).tolist() == classifier.predict(small).tolist()
+
+
 def test_alone_means_alone_and_one_image_gives_one_label(store: ImageStore) -> None:
     its = episode(store)
     classifier = fitted(its)

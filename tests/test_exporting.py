@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import nn
 
 from tests.easy import MINIATURES, small_config
@@ -57,10 +57,15 @@ def test_onnx_by_the_script_that_needs_nothing_of_ours(tmp_path: Path, algorithm
     assert notes.any_number == (algorithm == "protonet")
     for number, image in enumerate(images(3, 4)):
         Image.fromarray(image[0]).save(tmp_path / f"{number}.png")
-    pictures = [str(tmp_path / f"{number}.png") for number in range(3)]
+    drawing, photograph = Image.new("L", (300, 200), 220), Image.new("L", (50, 60), 9)
+    ImageDraw.Draw(drawing).line([(70, 30), (220, 170), (90, 150)], fill=40, width=7)
+    ImageDraw.Draw(photograph).rectangle([20, 20, 30, 50], fill=230)  # nothing dark on light
+    drawing.save(tmp_path / "3.png")
+    photograph.save(tmp_path / "4.png")
+    pictures = [str(tmp_path / f"{number}.png") for number in range(5)]
     words = [sys.executable, str(EXAMPLE), str(tmp_path / "c.onnx"), *pictures]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    expected = classifier.predict_proba(images(3, 4))
+    expected = classifier.predict_proba(pictures)
     for line, path, shares in zip(done.stdout.splitlines(), pictures, expected, strict=True):
         name, label, sure = line.split("\t")
         assert (name, label) == (path, classifier.classes_[shares.argmax()])

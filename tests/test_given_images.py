@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from torchreptile.errors import DataError
 from torchreptile.given_images import as_images
@@ -50,6 +50,26 @@ def test_several_greys_are_not_taken_for_a_colour() -> None:
     three = pixels(3, 12, 12)
     assert torch.equal(as_images(three, GREY), torch.from_numpy(three)[:, None])
     assert as_images(three[None], GREY).shape == (1, *GREY)  # one colour image, made grey
+
+
+def test_drawn_lines_are_scaled_as_omniglots(tmp_path: Path) -> None:
+    """Of the published size, exactly so; larger and softer, black and white all the same; else smoothly."""
+    shape, generator = (1, 28, 28), np.random.default_rng(0)
+    drawing = Image.fromarray(np.where(generator.random((105, 105)) < 0.1, 0, 255).astype(np.uint8))
+    drawing.convert("1").save(tmp_path / "a.png")
+    expected = torch.from_numpy(np.array(drawing.resize((28, 28), Image.Resampling.NEAREST)))[None, None]
+    for form in (drawing, drawing.convert("1"), np.asarray(drawing), tmp_path / "a.png"):
+        assert torch.equal(as_images(form, shape, "lines"), expected)
+    assert not torch.equal(as_images(drawing, shape), expected)
+    large = Image.new("L", (400, 300), 230)
+    ImageDraw.Draw(large).line([(120, 40), (280, 250)], fill=70, width=9)
+    lines = as_images(large, shape, "lines")
+    assert lines.unique().tolist() == [0, 255]
+    assert 15 < int((lines == 0).sum()) < 60
+    coloured = as_images(large.convert("RGB"), (3, 28, 28), "lines")
+    assert torch.equal(coloured, lines.expand(-1, 3, -1, -1))
+    dark = Image.eval(large, lambda level: 255 - level)
+    assert torch.equal(as_images(dark, shape, "lines"), as_images(dark, shape))
 
 
 def test_other_sizes_and_colours_are_brought_to_the_networks() -> None:

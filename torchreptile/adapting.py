@@ -15,7 +15,6 @@ from torch import Tensor
 from torchreptile.classifier import FewShotClassifier
 from torchreptile.data.catalogue import PictureFile, scan_folders, scan_pictures
 from torchreptile.errors import DataError
-from torchreptile.given_images import as_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +111,7 @@ def label_pictures(classifier: FewShotClassifier, query: Path) -> Labelled:
     classes = tuple(str(name) for name in classifier.classes_)
     pairs = [(picture, name) for name, pictures in groups.items() for picture in pictures]
     files = tuple(picture for picture, _ in pairs)
-    images = as_images([picture.path for picture in files], classifier.image_shape_)
+    images = classifier.prepared([picture.path for picture in files])
     probabilities = classifier.predict_proba(images)
     truth = tuple(name for _, name in pairs)
     if set(truth) <= set(classes):

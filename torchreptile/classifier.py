@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchreptile import classifier_file
 from torchreptile.algorithms import Adapted, Algorithm, MetaState, build_algorithm
 from torchreptile.config import Config
+from torchreptile.data.pictures import Scaling
 from torchreptile.device import choose_device
 from torchreptile.errors import ConfigError, DataError, NotFittedError, RunError
 from torchreptile.estimator import Estimator
@@ -92,7 +93,7 @@ class FewShotClassifier(Estimator):
         labels = _labels(labels)
         names, y = np.unique(labels, return_inverse=True)
         learned, shape, network = self._source()
-        support = as_images(images, shape)
+        support = as_images(images, shape, _scaling(learned))
         if len(support) != len(y):
             raise DataError(f"there are {len(support)} images and {len(y)} labels")
         if len(names) < 2:
@@ -123,7 +124,7 @@ class FewShotClassifier(Estimator):
             DataError: the images cannot be used.
         """
         self._require_fitted()
-        queries = as_shown(as_images(images, self.image_shape_), self._algorithm.config, self._device)
+        queries = as_shown(self.prepared(images), self._algorithm.config, self._device)
         with torch.no_grad():
             if self._set["transductive"]:
                 logits = self._adapted.together(queries)
@@ -194,7 +195,8 @@ class FewShotClassifier(Estimator):
         # Held against the classifier on what it learned from, and mirrored, where it is less sure.
         examples = torch.cat([self._support, self._support.flip(-1)])
         expected = self.predict_proba(examples)
-        return export(adapted, config.task.inverted, classes, examples / 255, expected, Path(path))
+        scaling = _scaling(self._learned)
+        return export(adapted, config.task.inverted, scaling, classes, examples / 255, expected, Path(path))
 
     @classmethod
     def load(cls, path: str | Path, *, network: Network | None = None, device: str = "cpu") -> Self:
@@ -222,6 +224,16 @@ class FewShotClassifier(Estimator):
         classifier._adapt(algorithm, state, what.support, what.labels)
         classifier.classes_, classifier._learned = what.classes, what.learned
         return classifier
+
+    def prepared(self, images: Any) -> Tensor:
+        """Images in any form that :meth:`fit` takes, as the network gets to see them: (N, C, H, W) uint8.
+
+        Raises:
+            NotFittedError: :meth:`fit` was not called.
+            DataError: the images cannot be used.
+        """
+        self._require_fitted()
+        return as_images(images, self.image_shape_, _scaling(self._learned))
 
     @property
     def support_(self) -> dict[str, Tensor]:
@@ -302,6 +314,11 @@ class FewShotClassifier(Estimator):
         learned = with_outputs(learned, algorithm)
         learned.require_fit(algorithm)
         return learned.state
+
+
+def _scaling(learned: Learned | None) -> Scaling:
+    """How images are brought to what the weights were trained on."""
+    return "lines" if learned is not None and learned.config.task.drawn_by_hand else "lanczos"
 
 
 def _labels(labels: Iterable[Any]) -> NDArray[Any]:

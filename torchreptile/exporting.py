@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from torchreptile.data.pictures import Scaling
 from torchreptile.errors import ConfigError, RunError
 from torchreptile.files import replacing
 
@@ -42,11 +43,13 @@ class Notes:
         classes: (K,) labels, as text.
         image_shape: (C, H, W).
         any_number: of images per call; otherwise one.
+        scaling: how pictures are brought to that size.
     """
 
     classes: list[str]
     image_shape: tuple[int, int, int]
     any_number: bool
+    scaling: Scaling
 
     def as_text(self) -> dict[str, str]:
         """By name, as the files keep them: JSON where it is not plain text."""
@@ -54,6 +57,7 @@ class Notes:
             "classes": json.dumps(self.classes, ensure_ascii=False),
             "image_shape": json.dumps(self.image_shape),
             "images": "floats from 0 (black) to 1 (white), (N, C, H, W)" + ("" if self.any_number else ", N = 1"),
+            "scaling": self.scaling,
         }
 
 
@@ -71,13 +75,20 @@ class _Program(nn.Module):
 
 
 def export(
-    adapted: Adapted, inverted: bool, classes: list[str], examples: Tensor, expected: NDArray[np.float32], path: Path
+    adapted: Adapted,
+    inverted: bool,
+    scaling: Scaling,
+    classes: list[str],
+    examples: Tensor,
+    expected: NDArray[np.float32],
+    path: Path,
 ) -> Notes:
     """Write a program and hold it against what the classifier says.
 
     Args:
         adapted: one learner, computing in plain torch operations.
         inverted: whether it is shown inverted images; the program inverts them itself.
+        scaling: how pictures are brought to the network's size; the program's user does that.
         classes: K labels.
         examples: (N, C, H, W) from 0 to 1, at least two images.
         expected: (N, K) the classifier's probabilities for them.
@@ -99,7 +110,7 @@ def export(
         adapted.alone(examples[None])  # what it makes of the support set at first use is no part of the program
         program, any_number = _traced(_Program(adapted, inverted), examples)
         shape = examples.shape
-        notes = Notes(classes, (shape[1], shape[2], shape[3]), any_number)
+        notes = Notes(classes, (shape[1], shape[2], shape[3]), any_number, scaling)
         with replacing(path) as temporary:
             if path.suffix == ".onnx":
                 said = _write_onnx(program, notes, examples, temporary)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from torchreptile.config import Config, Resize
-from torchreptile.data.pictures import PictureError, decode, pixels_of
+from torchreptile.config import Config
+from torchreptile.data.pictures import PictureError, Scaling, decode, pixels_of
 from torchreptile.errors import DataError
 
 GREY, COLOUR = 1, 3  # channels
 
 
-def as_images(given: Any, shape: tuple[int, int, int], resize: Resize = "lanczos") -> Tensor:
+def as_images(given: Any, shape: tuple[int, int, int], resize: Scaling = "lanczos") -> Tensor:
     """One image or many as (N, C, H, W) uint8; 0 is black, 255 is white.
 
     Args:
@@ -28,7 +28,7 @@ def as_images(given: Any, shape: tuple[int, int, int], resize: Resize = "lanczos
             (N, C * H * W) of the right size, as scikit-learn holds images.
         shape: (C, H, W) that the network takes, H = W; images of another size are cut to their central square and
             scaled, grey ones become colours and the other way round.
-        resize: the filter for that.
+        resize: the filter for that; ``lines`` for weights that were trained on drawn lines.
 
     Raises:
         DataError: there is nothing, a picture cannot be read, or an array is of no such form.
@@ -52,7 +52,7 @@ def as_shown(images: Tensor, config: Config, device: torch.device) -> Tensor:
     return (255 - images if config.task.inverted else images).to(torch.float32).div_(255)[None]
 
 
-def _one(image: Any, number: int, shape: tuple[int, int, int], resize: Resize) -> Tensor:
+def _one(image: Any, number: int, shape: tuple[int, int, int], resize: Scaling) -> Tensor:
     """(1, C, H, W) of one member of a sequence."""
     channels, side, _ = shape
     name = str(image) if isinstance(image, str | Path) else f"image {number}"
@@ -83,7 +83,7 @@ def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(pixels))[None]
 
 
-def _from_array(array: NDArray[Any], shape: tuple[int, int, int], resize: Resize) -> Tensor:
+def _from_array(array: NDArray[Any], shape: tuple[int, int, int], resize: Scaling) -> Tensor:
     images = _levels(_channels_last(array, shape))
     channels, side, _ = shape
     if images.shape[1:] == (side, side, channels):

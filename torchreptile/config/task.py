@@ -180,6 +180,11 @@ class TaskConfig:
         return train, val, test
 
     @property
+    def drawn_by_hand(self) -> bool:
+        """Whether the images are lines of one width, black on white, rather than pictures of any kind."""
+        return self.dataset in ("omniglot", "glyphs")
+
+    @property
     def images_per_class(self) -> int:
         """Images per class in a training task, the 0 of ``train_shots`` resolved."""
         return self.train_shots or self.shots

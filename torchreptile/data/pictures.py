@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from torchreptile.config import Resize
+from torchreptile.data.lines import FIELD, black_and_white, scaled
 from torchreptile.errors import DataError
 
 # Rasters that Pillow decodes by itself: nothing here runs code or another program, as EPS would.
@@ -29,6 +31,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pbm", ".pgm", ".ppm")
 MAX_PIXELS = 64_000_000  # of one picture, by its header: a decoded one takes up to 16 bytes for each
 
+Scaling = Resize | Literal["lines"]
+"""A filter, or, for pictures of drawn lines, first in black and white and then as Omniglot's were scaled."""
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bicubic": Image.Resampling.BICUBIC,
@@ -68,7 +72,7 @@ class PictureError(DataError):
     """A picture that cannot be decoded; the message does not say which."""
 
 
-def decode(content: bytes, side: int, channels: int, resize: Resize, squash: bool = False) -> NDArray[np.uint8]:
+def decode(content: bytes, side: int, channels: int, resize: Scaling, squash: bool = False) -> NDArray[np.uint8]:
     """One image file as (channels, side, side) uint8, 0 black and 255 white, as a person would see it.
 
     The picture is turned upright as its EXIF orientation says, laid on white where it is transparent, brought to 8 bits
@@ -100,7 +104,7 @@ def decode(content: bytes, side: int, channels: int, resize: Resize, squash: boo
         raise PictureError(f"the file is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
 
 
-def pixels_of(image: Image.Image, side: int, channels: int, resize: Resize, squash: bool = False) -> NDArray[np.uint8]:
+def pixels_of(image: Image.Image, side: int, channels: int, resize: Scaling, squash: bool = False) -> NDArray[np.uint8]:
     """A picture in memory, or one whose file is open, as :func:`decode` gives it.
 
     Raises:
@@ -110,7 +114,10 @@ def pixels_of(image: Image.Image, side: int, channels: int, resize: Resize, squa
     image.load()
     shown = _upright(_eight_bits(image), image).convert("L" if channels == 1 else "RGB")
     if shown.size != (side, side):
-        shown = shown.resize((side, side), _FILTERS[resize], box=None if squash else _central_square(*shown.size))
+        box = None if squash else _central_square(*shown.size)
+        drawn = _lines(shown, side, box) if resize == "lines" else None
+        smooth = _FILTERS["lanczos" if resize == "lines" else resize]
+        shown = shown.resize((side, side), smooth, box=box) if drawn is None else drawn
     pixels = np.asarray(shown)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -208,6 +215,13 @@ def _scaled(image: Image.Image) -> NDArray[np.uint8]:
     if isinstance(transparent, int):  # the one grey that stands for nothing
         scaled[values == transparent] = 255
     return scaled
+
+
+def _lines(shown: Image.Image, side: int, box: tuple[float, float, float, float] | None) -> Image.Image | None:
+    """Dark lines on light paper, scaled as Omniglot's; None where there are none."""
+    field = shown.convert("L").resize((FIELD, FIELD), Image.Resampling.LANCZOS, box=box)
+    lines = black_and_white(np.asarray(field))
+    return None if lines is None else Image.fromarray(scaled(lines, side)).convert(shown.mode)
 
 
 def _central_square(width: int, height: int) -> tuple[float, float, float, float]:

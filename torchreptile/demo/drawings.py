@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from torchreptile.config import Config
 from torchreptile.data.glyphs import SIDE, ink
-from torchreptile.data.omniglot import PUBLISHED_SIDE
+from torchreptile.data.lines import FIELD, black_and_white, scaled
 from torchreptile.data.pictures import Picture, decode_all
 from torchreptile.errors import DataError
 
@@ -26,11 +24,6 @@ MIDDLE = 13.5 / 28  # of the drawing's box
 PEN = 1.12  # width, pixels of 28
 GAP = 0.25 / 28  # between the points of a line once it is drawn; under half a pixel, so that no line has a hole
 DOT = 0.06  # what is smaller has no size, only a place
-
-
-def drawn_by_hand(config: Config) -> bool:
-    """Whether a training's images were lines of one width, black on white, rather than pictures of any kind."""
-    return config.task.dataset in ("omniglot", "glyphs")
 
 
 def pixels_of_strokes(strokes: Strokes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -71,18 +64,16 @@ def pixels_of_picture(content: bytes, shape: tuple[int, int, int], by_hand: bool
     channels, side, _ = shape
     if not by_hand:
         return _decoded(content, side, channels)
-    grey = _decoded(content, PUBLISHED_SIDE, 1)[0]
-    darkest, paper = int(grey.min()), int(np.median(grey))
-    if paper - darkest < 40:
+    lines = black_and_white(_decoded(content, FIELD, 1)[0])
+    if lines is None:
         raise DataError("it shows no dark lines on light paper")
-    return shaped(np.where(grey < (darkest + paper) / 2, 0, 255).astype(np.uint8), shape)
+    return shaped(lines, shape)
 
 
 def shaped(lines: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Black lines on white, (H, W), as (C, H, W) = ``shape``, scaled as Omniglot's are: no grey comes between."""
     channels, side, _ = shape
-    scaled = Image.fromarray(lines).resize((side, side), Image.Resampling.NEAREST)
-    return np.repeat(np.asarray(scaled)[None], channels, 0)
+    return np.repeat(scaled(lines, side)[None], channels, 0)
 
 
 def _decoded(content: bytes, side: int, channels: int) -> NDArray[np.uint8]:

@@ -26,7 +26,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from torchreptile.demo import asked
-from torchreptile.demo.drawings import drawn_by_hand, pixels_of_picture, shaped
+from torchreptile.demo.drawings import pixels_of_picture, shaped
 from torchreptile.demo.examples import example_set
 from torchreptile.demo.guard import Guard, is_loopback, refusal
 from torchreptile.demo.teaching import Teacher
@@ -110,7 +110,7 @@ class Answers:
     async def picture(self, request: Request) -> Response:
         """An image file as the network sees it, for the page to keep."""
         body = await read(request, PICTURE_BYTES)
-        by_hand = drawn_by_hand(self.teacher.learned.config)
+        by_hand = self.teacher.learned.config.task.drawn_by_hand
         pixels = await self.worker.do(lambda: pixels_of_picture(body, self.teacher.shape, by_hand))
         return JSONResponse(asked.text_of(pixels))
 
