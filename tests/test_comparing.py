@@ -23,6 +23,7 @@ from torchreptile import cli, comparing, presets
 from torchreptile.checkpoint import load_checkpoint, save_checkpoint
 from torchreptile.commands.compare import print_comparison
 from torchreptile.comparing import compare
+from torchreptile.data import Absent, Splits
 from torchreptile.errors import ConfigError, DataError, RunError
 from torchreptile.evaluation import evaluate
 from torchreptile.presets import preset
@@ -104,7 +105,11 @@ def test_other_classes_and_fewer_algorithms_take_nothing_away(
             again(out)
 
 
-def test_what_cannot_be_measured_is_refused_before_any_training(tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_refused_before_any_training(
+    tmp_path: Path, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = Splits(splits.train, Absent("it has no val classes"), splits.test)
+    monkeypatch.setattr("torchreptile.data.splits.load_splits", lambda task: without)
     with pytest.raises(DataError, match="no val classes"):
         compare("omniglot-1shot-5way", ["reptile"], 1, tmp_path / "out", split="val", quiet=True, outer_steps=2)
     assert not (tmp_path / "out").exists()
