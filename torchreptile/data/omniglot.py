@@ -25,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 from torchreptile.data.cache import prepared
 from torchreptile.data.download import RemoteFile, fetch
+from torchreptile.data.lines import FIELD
 from torchreptile.data.splits import Absent, Splits, resolve_scheme, shuffled_classes
 from torchreptile.data.store import ImageStore
 from torchreptile.errors import DataError
@@ -38,7 +39,7 @@ FINGERPRINT = "07e7966528182ad2861098f133f1f6f8d0788603960193c065e2b8015cdfa2fc"
 CACHE_FILE = "omniglot-28-v1.safetensors"
 
 DRAWINGS = 20  # of every character
-PUBLISHED_SIDE, SIDE = 105, 28  # pixels; 28 is the size in every published result
+PUBLISHED_SIDE, SIDE = FIELD, 28  # pixels; 28 is the size in every published result
 MAX_MEMBER_BYTES = 64 * 1024  # the largest real member has 522
 
 CHARACTERS, REPTILE_TRAIN = 1623, 1200

@@ -37,6 +37,7 @@ _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
+    "lines": Image.Resampling.LANCZOS,  # of a picture without any
 }
 # What Pillow's readers raise on files that are not what they claim.
 _DAMAGE = (
@@ -116,8 +117,7 @@ def pixels_of(image: Image.Image, side: int, channels: int, resize: Scaling, squ
     if shown.size != (side, side):
         box = None if squash else _central_square(*shown.size)
         drawn = _lines(shown, side, box) if resize == "lines" else None
-        smooth = _FILTERS["lanczos" if resize == "lines" else resize]
-        shown = shown.resize((side, side), smooth, box=box) if drawn is None else drawn
+        shown = shown.resize((side, side), _FILTERS[resize], box=box) if drawn is None else drawn
     pixels = np.asarray(shown)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
