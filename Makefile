@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: setup quickstart test lint tables clean
+.PHONY: setup quickstart test test-processors test-processors-short lint tables clean
 
 setup: $(VENV)/.installed
 
@@ -23,6 +23,20 @@ quickstart: setup
 # One thread per test process: two processes on two cores beat one process with two threads.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# As on other processors: without the newest vector instructions of oneDNN and ATen, which round otherwise.
+PROCESSORS := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41,ATEN_CPU_CAPABILITY=default
+EXACT := tests/test_interruption.py tests/test_reproduce.py tests/test_jobs.py tests/test_processes.py
+
+test-processors: setup
+	for settings in $(PROCESSORS); do \
+		echo "$$settings"; \
+		env $$(echo $$settings | tr , ' ') OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 || exit 1; \
+	done
+
+# What promises equal bits, on the oldest processor alone.
+test-processors-short: setup
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(EXACT)
 
 lint: setup
 	$(BIN)/ruff check .

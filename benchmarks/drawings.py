@@ -25,7 +25,6 @@ from torchreptile.data import load_splits, omniglot
 from torchreptile.data.download import RemoteFile, fetch
 from torchreptile.data.glyphs import SIDE, ink
 from torchreptile.demo.drawings import PEN, pixels_of_picture, pixels_of_strokes
-from torchreptile.execution import NATIVE_FROM
 from torchreptile.learned import load_learned
 
 WAY, OF_EACH = 5, 10  # classes in a task; drawings of a class that are used
@@ -128,7 +127,7 @@ def main(given: Settings) -> None:
     drawings = [[(pixels, thinned(pixels == 0)) for pixels in found[name][:OF_EACH]] for name in names]
 
     config = learned.config.replace(way=WAY, eval_batch=WAY, inner_batch=1, execution="auto")
-    algorithm = build_algorithm(config, (1, SIDE, SIDE), torch.device("cpu"), task_steps=NATIVE_FROM)
+    algorithm = build_algorithm(config, (1, SIDE, SIDE), torch.device("cpu"))
     labels = torch.arange(WAY)[None]
     for row, render in ROWS.items():
         rng, generator, scores = np.random.default_rng(1), torch.Generator().manual_seed(0), []

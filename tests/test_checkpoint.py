@@ -41,6 +41,8 @@ def some_checkpoint(step: int = 7) -> Checkpoint:
         losses=(1.1, 3),
         best=0.625,
         data="a fingerprint",
+        device="cpu",
+        execution="loop",
     )
 
 
@@ -127,7 +129,21 @@ def test_a_foreign_torch_file_is_named(tmp_path: Path, content: object) -> None:
         load_checkpoint(path)
 
 
-KEYS = ["config", "params", "inner", "outer", "step", "seconds", "generator", "metrics_bytes", "losses", "best", "data"]
+KEYS = [
+    "config",
+    "params",
+    "inner",
+    "outer",
+    "step",
+    "seconds",
+    "generator",
+    "metrics_bytes",
+    "losses",
+    "best",
+    "data",
+    "device",
+    "execution",
+]
 
 
 @pytest.mark.parametrize("key", KEYS)

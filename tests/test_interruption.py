@@ -22,17 +22,23 @@ from torchreptile.data import Splits
 from torchreptile.environment import sittings
 from torchreptile.errors import RunError
 from torchreptile.learned import load_learned
+from torchreptile.models.native_library import NativeUnavailableError
 from torchreptile.observers import Silent
 from torchreptile.processes import joined
-from torchreptile.trainer import GENERATOR_BYTES, Trainer, stop_on_signals
+from torchreptile.trainer import Trainer, stop_on_signals
 from torchreptile.training import resume, train
 
 
 class Told(Silent):
-    """Keeps what it was warned of."""
+    """Keeps what it was warned of; may stop the training after a step."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: int = 0) -> None:
         self.warnings: list[str] = []
+        self.stop = stop
+
+    def stepped(self, step: int, done: float, seconds: float) -> None:
+        if step == self.stop:
+            signal.raise_signal(signal.SIGTERM)
 
     def warned(self, message: str) -> None:
         self.warnings.append(message)
@@ -119,6 +125,49 @@ def test_a_run_goes_on_where_it_is_told_to_and_keeps_all_places(
     assert load_checkpoint(run.last).config == run.config()
 
 
+def no_native_code() -> None:
+    raise NativeUnavailableError("none today")
+
+
+def test_a_run_keeps_the_execution_that_auto_chose(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler that comes or goes between two sittings must not change how sums are rounded."""
+    config = small_config(execution="auto")
+    monkeypatch.setattr("torchreptile.execution.native_library", no_native_code)
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts", stop_at(3))
+    monkeypatch.undo()
+    told = Told()
+    with monkeypatch.context() as patch:
+        patch.setattr("torchreptile.trainer.load_splits", lambda task: easy_data)
+        patch.setattr("torchreptile.evaluation.EPISODES_PER_DRAW", 4)
+        resume(tmp_path / "parts", told, computed_as=config)
+    assert told.warnings == []
+    assert RunFolder(tmp_path / "parts").environment()["execution"] == "grouped"
+    assert RunFolder(tmp_path / "parts").config().run.execution == "auto"
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_another_execution_is_told(tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, told = tmp_path / "run", Told(stop=3)
+    train(small_config(), run, stop_at(2))
+    resume(run, told, computed_as=small_config(execution="loop"))
+    assert told.warnings == [
+        f"{run} was computed by execution grouped until now; it goes on by loop, whose sums are rounded otherwise"
+    ]
+    first, second = sittings(RunFolder(run).environment())
+    assert (first["execution"], second["execution"]) == ("grouped", "loop")
+    last = run / "last.pt"
+    save_checkpoint(replace(load_checkpoint(last), execution="native"), last)
+    settings = run / "config.json"
+    settings.write_text(settings.read_text().replace('"execution": "loop"', '"execution": "auto"'))
+    monkeypatch.setattr("torchreptile.execution.native_library", no_native_code)
+    monkeypatch.setattr("torchreptile.models.native.native_library", no_native_code)
+    resume(run, told)
+    assert "cannot be had here (execution native is not possible here: none today" in told.warnings[1]
+
+
 def test_a_run_from_a_gpu_goes_on_with_draws_of_its_own(tmp_path: Path, easy_data: Splits) -> None:
     """A generator's state means nothing to one of another kind: the same fresh one every time, and it is said."""
     for name in ("whole", "one", "other"):
@@ -133,8 +182,8 @@ def test_a_run_from_a_gpu_goes_on_with_draws_of_its_own(tmp_path: Path, easy_dat
     assert_same_run(tmp_path / "one", tmp_path / "other")
     drawn = [load_checkpoint(tmp_path / name / "last.pt").generator for name in ("whole", "one")]
     assert not torch.equal(*drawn)
-    trainer = trainer_of(tmp_path / "one")
-    first, later = (trainer.last().generator for _ in moved_at(tmp_path / "one", (3, 4)))
+    trainer, last = trainer_of(tmp_path / "one"), tmp_path / "one" / "last.pt"
+    first, later = (trainer.going_on(load_checkpoint(last)).generator for _ in moved_at(tmp_path / "one", (3, 4)))
     assert not torch.equal(first, later)  # or a run moved twice would draw the same tasks again
 
 
@@ -148,7 +197,7 @@ def moved_at(run: Path, steps: tuple[int, ...]) -> Iterator[int]:
     """Make the last checkpoint of ``run`` one from a GPU, after each number of steps."""
     last = RunFolder(run).last
     for step in steps:
-        moved = replace(load_checkpoint(last), generator=torch.zeros(16, dtype=torch.uint8), step=step)
+        moved = replace(load_checkpoint(last), generator=torch.zeros(16, dtype=torch.uint8), device="cuda", step=step)
         save_checkpoint(moved, last)
         yield step
 
@@ -171,10 +220,6 @@ def test_processes_on_different_kinds_of_device_are_refused(tmp_path: Path, easy
     sent = replace(load_checkpoint(folder.last), generator=torch.zeros(16, dtype=torch.uint8))
     with pytest.raises(RunError, match="processes compute on different kinds of device, one of them on cpu"):
         trainer_of(tmp_path / "run").run(sent)
-
-
-def test_the_sizes_by_which_devices_are_told_apart_are_torchs() -> None:
-    assert torch.Generator().get_state().numel() in GENERATOR_BYTES
 
 
 def test_the_first_signal_asks_and_the_second_stops() -> None:

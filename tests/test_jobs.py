@@ -113,7 +113,7 @@ def test_a_job_ends_with_its_parent_whatever_it_does(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     code = (
         "from functools import partial; from tests.test_jobs import waits; from torchreptile.jobs import Job, do_jobs\n"
-        f"if __name__ == '__main__': do_jobs([Job('job', partial(waits, {str(file)!r}))], 1, 1, print, print)"
+        f"do_jobs([Job('job', partial(waits, {str(file)!r}))], 1, 1, print, print)"
     )
     script = tmp_path / "parent.py"
     script.write_text(code)
@@ -128,3 +128,21 @@ def test_a_job_ends_with_its_parent_whatever_it_does(tmp_path: Path) -> None:
     while is_there(int(file.read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_script_needs_no_guard_against_being_imported(tmp_path: Path) -> None:
+    script = tmp_path / "plain.py"
+    script.write_text(
+        "print('read')\n"
+        "from tests.test_jobs import large\nfrom torchreptile.jobs import Job, do_jobs\n"
+        "from functools import partial\n"
+        "do_jobs([Job('job', partial(large, 1))], 1, 1, lambda *_: None, lambda _, answer: print(len(answer)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("read\n100002\n", "")

@@ -30,7 +30,7 @@ from torchreptile.inner import InnerState
 from torchreptile.outer_optimizer import OuterState
 
 LOCK = ".lock"  # the file in a run folder that says it is in use
-FORMAT = "torchreptile-checkpoint-2"
+FORMAT = "torchreptile-checkpoint-3"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,7 @@ class Checkpoint:
         best: the best validation score so far: accuracy from 0 to 1, -1 before the first; or error times -1, -inf
             before the first.
         data: fingerprint of the training images or functions.
+        device, execution: the kind of device, and the execution, that it was computed by; a resumed run keeps them.
         scale: what tables of functions were standardised by.
     """
 
@@ -60,6 +61,8 @@ class Checkpoint:
     losses: tuple[float, int]
     best: float
     data: str
+    device: str
+    execution: str
     scale: Scale | None = None
 
 
@@ -98,6 +101,8 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
         "losses": list(checkpoint.losses),
         "best": checkpoint.best,
         "data": checkpoint.data,
+        "device": checkpoint.device,
+        "execution": checkpoint.execution,
     }
 
 
@@ -134,6 +139,8 @@ def _from_content(content: dict[str, Any]) -> Checkpoint:
             raise TypeError("something else stands where tensors should be")
     if not 0 <= content["step"] < float("inf") or content["metrics_bytes"] < 0:
         raise ValueError(f"step {content['step']}, metrics_bytes {content['metrics_bytes']}")
+    if content["device"] not in ("cpu", "cuda"):
+        raise ValueError(f"device {content['device']!r}")
     config = Config.from_json(content["config"])
     return Checkpoint(
         config=config,
@@ -150,6 +157,8 @@ def _from_content(content: dict[str, Any]) -> Checkpoint:
         losses=(float(content["losses"][0]), int(content["losses"][1])),
         best=float(content["best"]),
         data=str(content["data"]),
+        device=str(content["device"]),
+        execution=str(content["execution"]),
         scale=Scale.from_json(json.loads(content["scale"])) if "scale" in content else None,
     )
 

@@ -26,7 +26,7 @@ from torchreptile.models.fusable_block import FusableBlock
 from torchreptile.models.fused_conv4 import FusedConv4, stacked
 from torchreptile.models.mlp import MLP
 from torchreptile.models.native import NativeConv4, Rule
-from torchreptile.models.native_library import NativeUnavailableError, native_library, native_library_is_there
+from torchreptile.models.native_library import NativeUnavailableError, native_library
 from torchreptile.targets import mean_loss
 
 StackedForward = Callable[[Params, Tensor], Tensor]
@@ -46,8 +46,6 @@ COMPILE_LARGE_FROM = 10_000
 # The same on a GPU, where it takes 15 seconds for each of two or three sizes of mini-batch and saves 0.09 ms per
 # task-step of small maps: repaid from half a million on. A published evaluation has as many, but 100 tasks at a time.
 COMPILE_ON_GPU_FROM = 1_000_000
-# The same for code of our own, which takes about 7 seconds once per machine and saves 3 ms per task-step and more.
-NATIVE_FROM = 2_000
 
 # The order in which the axes of a kernel (O, I, h, w) lie in memory.
 CHANNELS_LAST = (0, 2, 3, 1)  # what convolutions like best
@@ -183,18 +181,15 @@ def _auto_for_conv4(
         if task_steps >= COMPILE_ON_GPU_FROM and _compiler_works(device):
             return "compiled", "the fewest kernels on a GPU, and enough work to repay compiling"
         return "matmul", "batched matrix products need few kernels on a GPU"
-    native_can, without = precision != "bf16" and not (twice or module.averaged), ""
-    if not task_steps:
-        if native_can and native_library_is_there():
-            return "native", "code of our own for the built-in networks, compiled before"
-        return "loop", "a single task"
-    if native_can and task_steps >= NATIVE_FROM:
+    without = ""
+    if precision != "bf16" and not (twice or module.averaged):
+        # However little there is to do: whether the library was compiled before must not decide how sums are rounded.
         try:
             native_library()
-            return "native", "code of our own for the built-in networks, and enough work to repay compiling it"
+            return "native", "C++ for the built-in networks"
         except NativeUnavailableError as error:
             without = f" (not native: {error})"
-    name, reason = _auto_without_native(module, task_steps)
+    name, reason = _auto_without_native(module, task_steps) if task_steps else ("loop", "a single task")
     return name, reason + without
 
 

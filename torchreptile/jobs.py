@@ -6,11 +6,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -36,7 +38,7 @@ class Job:
     Attributes:
         name: for people, at the beginning of what is said of its failure.
         work: does it, and may tell how it goes; returns the answer, or None if a signal stopped it. It goes to the
-            other process by pickle.
+            other process by pickle, so it is a function of a module, not of the script that is run.
     """
 
     name: str
@@ -110,9 +112,12 @@ class _Process:
         self._process = context.Process(target=_do, args=arguments, daemon=True)  # it must not outlive this one
         # Until the child has a group of its own, Ctrl-C on the terminal reaches it too; what it inherits ignores that.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
+        # It would import the script that called, and run it, where nothing guards that: no job needs it.
+        script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         try:
             self._process.start()
         finally:
+            sys.modules["__main__"] = script
             if before is not None:
                 signal.signal(signal.SIGINT, before)
         theirs.close()

@@ -9,18 +9,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any, NamedTuple
 
 import torch
 
-from torchreptile.algorithms import MetaState, build_algorithm
-from torchreptile.checkpoint import Checkpoint, RunFolder, load_checkpoint, save_checkpoint
+from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
+from torchreptile.checkpoint import Checkpoint, RunFolder, save_checkpoint
 from torchreptile.config import MEASUREMENTS, Config
 from torchreptile.data import ImageStore, Splits, load_splits
 from torchreptile.data.duplicates import find_leaks, without_leaks
 from torchreptile.data.splits import load_functions
 from torchreptile.device import choose_device, keep_freed_memory, precision_of
+from torchreptile.environment import environment
 from torchreptile.errors import ConfigError, LostProcessError, RunError
 from torchreptile.evaluation import Measured, measure
 from torchreptile.inner import shapes
@@ -34,7 +37,6 @@ from torchreptile.sampling import Sampler, Store, sampler_of
 MEASURING_SHARE = 0.1  # of a training limited by time, at most; without it short ones would do little else
 # For choosing the execution of a run limited by time: about so long on two CPU cores, and on a GPU.
 SECONDS_PER_TASK_STEP = {"cpu": 0.003, "cuda": 0.00015}
-GENERATOR_BYTES = {16, 5056}  # of what torch keeps of a random number generator: on a GPU, and on a CPU
 MONITOR_SEED = 1_000_003  # apart from training's seeds; the same episodes at every measurement
 
 
@@ -57,6 +59,13 @@ class Run:
     measured: dict[str, Measured]
 
 
+class Computed(NamedTuple):
+    """What a run was computed by before it was stopped: the kind of device, and the execution."""
+
+    device: str
+    execution: str
+
+
 class Trainer:
     """One training: the settings, the data, the algorithm, and the loop."""
 
@@ -68,6 +77,7 @@ class Trainer:
         tensorboard: bool,
         processes: Processes,
         network: Network | None,
+        before: Computed | None = None,
     ) -> None:
         if tensorboard:
             require_tensorboard()
@@ -84,9 +94,11 @@ class Trainer:
         self.data = train.fingerprint
         self.store = train.to(self.device)
         shape, classes = self.store.image_shape, len(self.store) if isinstance(self.store, ImageStore) else 0
-        self.algorithm = build_algorithm(
-            config, shape, self.device, self._task_steps(), processes, network, classes, self.store.targets
-        )
+        self._build = partial(
+            build_algorithm, config, shape, self.device, self._task_steps(), processes, network, classes,
+            self.store.targets,
+        )  # fmt: skip
+        self.algorithm = self._computed_as(before) if before else self._build()
         self.sampler = self.algorithm.sampler(self.store)
         task, queries = config.task, config.evaluation.queries
         self.monitored: dict[str, Sampler] = {}
@@ -94,6 +106,23 @@ class Trainer:
             self.monitored["train"] = sampler_of(self.store, task.way, task.shots, queries)
         if val is not None:
             self.monitored["val"] = sampler_of(val.to(self.device), task.way, task.shots, queries)
+
+    def _computed_as(self, before: Computed) -> Algorithm:
+        """The algorithm by the execution that the run had before, unless another was asked for or that one cannot be
+        had here, which is told."""
+        told = f"{self.folder.path} was computed by execution {before.execution} until now"
+        if before.device != self.device.type:  # told elsewhere; and what is good on one is not on the other
+            return self._build()
+        try:
+            algorithm = self._build(execution=before.execution)
+        except ConfigError as error:
+            if self.config.run.execution != "auto":
+                raise
+            algorithm = self._build()
+            told += f", which cannot be had here ({error})"
+        if algorithm.execution.name != before.execution:
+            self.observer.warned(f"{told}; it goes on by {algorithm.execution.name}, whose sums are rounded otherwise")
+        return algorithm
 
     def _loaded(self) -> tuple[Store, Store | None]:
         """What to train on, and what chooses the best checkpoint, if there is any of it."""
@@ -111,6 +140,10 @@ class Trainer:
             self.observer.warned(message)
         return without_leaks(splits.train, leaks) if exclude else splits.train
 
+    def environment(self) -> dict[str, Any]:
+        """What env.json says of the place where this computes: command, versions, hardware, execution."""
+        return environment(self.device) | {"execution": self.algorithm.execution.name}
+
     def beginning(self) -> Checkpoint:
         """The state before the first outer step: same seed, same state."""
         seed = self.config.run.seed
@@ -124,17 +157,18 @@ class Trainer:
             losses=(0.0, 0),
             best=-math.inf if self.config.task.regression else -1.0,
             data=self.data,
+            device=self.device.type,
+            execution=self.algorithm.execution.name,
             scale=self.sampler.scale,
         )
 
-    def last(self) -> Checkpoint:
-        """The state that the run folder holds.
+    def going_on(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The state to go on from, which the run folder held.
 
         Raises:
             RunError: it does not fit the run's settings, network or images.
         """
         path, folder = self.folder.path, self.folder
-        checkpoint = load_checkpoint(folder.last, self.device)
         if checkpoint.config.learning() != self.config.learning():
             raise RunError(f"{folder.config_file} is not what {path} was trained with; settings of a run cannot change")
         state, begun = checkpoint.state, self.algorithm.begin(self.config.run.seed)
@@ -151,7 +185,14 @@ class Trainer:
         if shapes(state.averages) != shapes(begun.averages):
             raise RunError(f"{folder.last} is damaged: its averages do not fit its weights")
         # Where and how to compute may be new.
-        return replace(checkpoint, config=self.config, generator=self._generator_from(checkpoint))
+        return replace(
+            checkpoint,
+            config=self.config,
+            state=state.mapped(lambda tensor: tensor.to(self.device)),
+            generator=self._generator_from(checkpoint),
+            device=self.device.type,
+            execution=self.algorithm.execution.name,
+        )
 
     def _generator_from(self, checkpoint: Checkpoint) -> torch.Tensor:
         """The state of the generator of tasks and mini-batches. A run from another kind of device, whose generators are
@@ -161,8 +202,7 @@ class Trainer:
             RunError: what the checkpoint holds is no generator's state.
         """
         kept, generator = checkpoint.generator, torch.Generator(self.device)
-        here = generator.get_state().numel()
-        if kept.dtype == torch.uint8 and kept.numel() in GENERATOR_BYTES - {here}:
+        if checkpoint.device != self.device.type:
             self.observer.warned(
                 f"{self.folder.path} was trained on another kind of device than {self.device} until outer step "
                 f"{checkpoint.step:,}: from here on it draws other tasks than it would have drawn there"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 from torchreptile.checkpoint import RunFolder, checkpoint_bytes, load_checkpoint, save_checkpoint
 from torchreptile.config import Config
-from torchreptile.environment import environment
 from torchreptile.models import Network
 from torchreptile.observers import Observer
 from torchreptile.processes import Processes, joined
+from torchreptile.trainer import Computed, Trainer
 from torchreptile.trainer import Run as Run
-from torchreptile.trainer import Trainer
 from torchreptile.workers import restarted_by_launcher
 
 
@@ -49,7 +49,7 @@ def train(
         if not first:
             return trainer.run(trainer.beginning())
         with folder.locked(make=True):
-            folder.create(config, environment(trainer.device))
+            folder.create(config, trainer.environment())
             start = trainer.beginning()
             save_checkpoint(start, folder.last)
             return trainer.run(start)
@@ -88,15 +88,17 @@ def _resume(
     computed_as: Config | None = None,
 ) -> Run:
     if processes.rank > 0:
-        content = processes.from_first(b"")
-        config = Config.from_json(content.decode())
-        trainer = Trainer(config, folder, observer, tensorboard, processes, network)
+        settings, before = json.loads(processes.from_first(b""))
+        config = Config.from_json(settings)
+        trainer = Trainer(config, folder, observer, tensorboard, processes, network, before and Computed(*before))
         return trainer.run(load_checkpoint(io.BytesIO(processes.from_first(b"")), trainer.device))
     config = folder.config() if computed_as is None else folder.config().computed_as(computed_as)
-    processes.from_first(config.to_json().encode())
     with folder.locked():
-        trainer = Trainer(config, folder, observer, tensorboard, processes, network)
-        folder.go_on(config, environment(trainer.device))
-        start = trainer.last() if folder.begun() else trainer.beginning()
+        last = load_checkpoint(folder.last) if folder.begun() else None
+        before = Computed(last.device, last.execution) if last else None
+        processes.from_first(json.dumps([config.to_json(), before]).encode())
+        trainer = Trainer(config, folder, observer, tensorboard, processes, network, before)
+        folder.go_on(config, trainer.environment())
+        start = trainer.going_on(last) if last else trainer.beginning()
         processes.from_first(checkpoint_bytes(start) if processes.size > 1 else b"")
         return trainer.run(start)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from torchreptile.errors import ConfigError
-from torchreptile.execution import NATIVE_FROM, choose_execution
+from torchreptile.execution import choose_execution
 from torchreptile.models import for_images
 from torchreptile.models import native_library as building
 from torchreptile.models.native_library import NativeUnavailableError, native_library
@@ -186,7 +186,7 @@ def test_without_it_auto_takes_another_and_a_wish_is_refused(tmp_path: Path, mon
     try:
         with pytest.raises(NativeUnavailableError):
             native_library()
-        chosen = choose_execution("auto", for_images(SHAPE, 3), SHAPE, CPU, NATIVE_FROM)
+        chosen = choose_execution("auto", for_images(SHAPE, 3), SHAPE, CPU, task_steps=1)
         assert chosen.name == "grouped"
         assert "not native: " in chosen.reason
         assert "nowhere does not start" in chosen.reason

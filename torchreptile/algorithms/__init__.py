@@ -47,6 +47,9 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "meta-lstm": MetaLSTM,
 }
 
+# Executions that an algorithm has for itself alone, and which setting gives them.
+ASKED_AS = {"shared": "loop", "sequence": "loop"}
+
 
 def build_algorithm(
     config: Config,
@@ -57,6 +60,7 @@ def build_algorithm(
     network: Network | None = None,
     classes: int = 0,
     targets: int = 0,
+    execution: str = "",
 ) -> Algorithm:
     """The algorithm that ``config`` names, for images or points of that shape.
 
@@ -69,6 +73,7 @@ def build_algorithm(
         network: makes the module; by default the one published with the algorithm.
         classes: of the images it will be trained on; 0 if it will not.
         targets: numbers to predict of every point; 0 where there are labels.
+        execution: the one to take where ``config`` leaves it open.
 
     Raises:
         ConfigError: the network does not fit, or cannot be executed as the settings ask.
@@ -78,8 +83,11 @@ def build_algorithm(
     if network is not None:
         check_network(network, image_shape, outputs)
     blueprint = Blueprint.of(network or published, image_shape, outputs, device, classes)
-    execution = kind.choose_execution(config, blueprint, device, task_steps)
-    machinery = Machinery(execution, TaskChunks(config.run.task_chunk, device), processes)
+    asked = config
+    if execution and config.run.execution == "auto":
+        asked = config.replace(execution=ASKED_AS.get(execution, execution))
+    chosen = kind.choose_execution(asked, blueprint, device, task_steps)
+    machinery = Machinery(chosen, TaskChunks(config.run.task_chunk, device), processes)
     return kind(blueprint, config, machinery)
 
 

@@ -179,9 +179,14 @@ class Config:
         return ""
 
     def computed_as(self, other: Config) -> Config:
-        """These settings, with the data read and the numbers computed where and how ``other`` says."""
-        its = other.by_name()
-        return self.replace(**{name: its[name] for name in WHERE})
+        """These settings, with the data read and the numbers computed where and how ``other`` says.
+
+        Its execution ``auto`` leaves the execution as it is: sums are rounded as they were.
+        """
+        its = {name: value for name, value in other.by_name().items() if name in WHERE}
+        if its["execution"] == "auto":
+            del its["execution"]
+        return self.replace(**its)
 
     def to_json(self) -> str:
         """The settings as indented JSON."""

@@ -15,7 +15,6 @@ from torchreptile.algorithms import MetaState, build_algorithm
 from torchreptile.algorithms.first_order import FirstOrder
 from torchreptile.device import choose_device
 from torchreptile.errors import ConfigError
-from torchreptile.execution import NATIVE_FROM
 from torchreptile.given_images import as_shown
 from torchreptile.heads import for_classes, with_outputs
 from torchreptile.learned import Learned
@@ -103,9 +102,7 @@ class Teacher:
         """The algorithm for so many classes, and the weights with a head for them."""
         own = self.learned.config
         config = for_classes(own, way, steps)
-        algorithm = build_algorithm(config, self.shape, self.device, task_steps=NATIVE_FROM)
-        if algorithm.execution.name == "grouped":  # no compiler here; and a task alone gains nothing from groups
-            algorithm = build_algorithm(config, self.shape, self.device)
+        algorithm = build_algorithm(config, self.shape, self.device)
         if not isinstance(algorithm, FirstOrder):
             raise ConfigError(
                 f"{self.learned.name} was trained by {own.method.algorithm}; the demo shows how weights of reptile or "

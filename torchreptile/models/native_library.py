@@ -51,16 +51,6 @@ def native_library() -> ctypes.CDLL:
 
 
 @cache
-def native_library_is_there() -> bool:
-    """Whether it was compiled before and works, so that using it costs next to nothing."""
-    try:
-        compiled = os.name == "posix" and any(_is_whole(library) for _, library in _libraries(_own_folder(), []))
-    except (OSError, NativeUnavailableError):
-        return False
-    return compiled and not isinstance(_once(), str)
-
-
-@cache
 def _once() -> ctypes.CDLL | str:
     """The library, or why there is none: tried once per process, because failing may take minutes."""
     if os.name != "posix":

@@ -68,7 +68,8 @@ def carry_out(
         episodes: of each measurement; 0 for as many as the experiment says.
         at_once: trainings side by side, each with its part of the threads; 0 for one per thread on a CPU, and one on a
             GPU.
-        device, execution, data_root: as for a training; no part of what was published.
+        device, execution, data_root: as for a training; no part of what was published. Execution ``auto`` leaves a
+            training the one that it began with.
         quiet: show nothing on standard error.
 
     Returns:
@@ -84,7 +85,7 @@ def carry_out(
     if episodes < 0 or episodes == 1:
         raise ConfigError(f"episodes is {episodes}; it must be at least 2, or 0 for as many as usual")
     asked = experiment.shortened(share).changed(
-        lambda config: config.replace(device=device, execution=execution, data_root=data_root)
+        lambda config: config.computed_as(config.replace(device=device, execution=execution, data_root=data_root))
     )
     for arm in {arm.config.task.dataset: arm for arm in asked.arms}.values():
         if arm.config.task.drawn and split != "test":
