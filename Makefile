@@ -26,7 +26,7 @@ test: setup
 
 # As on other processors: without the newest vector instructions of oneDNN and ATen, which round otherwise.
 PROCESSORS := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41,ATEN_CPU_CAPABILITY=default
-EXACT := tests/test_interruption.py tests/test_reproduce.py tests/test_jobs.py tests/test_processes.py
+EXACT := tests/training/test_interruption.py tests/experiments/reproduce/test_runner.py tests/core/distributed
 
 test-processors: setup
 	for settings in $(PROCESSORS); do \

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 
-from torchreptile.apart import train_apart, train_or_go_on
-from torchreptile.checkpoint import RunFolder, load_checkpoint
-from torchreptile.config import Config
-from torchreptile.observers import Silent
-from torchreptile.training import resume
+from torchreptile.core.config import Config
+from torchreptile.training.callbacks import Silent
+from torchreptile.training.checkpoint import load_checkpoint
+from torchreptile.training.in_subprocess import train_apart, train_or_go_on
+from torchreptile.training.run_folder import RunFolder
+from torchreptile.training.train import resume
 
 SETTINGS: list[dict[str, str]] = [
     {},

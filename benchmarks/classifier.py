@@ -15,10 +15,10 @@ import time
 import torch
 
 from torchreptile import EpisodeSampler, FewShotClassifier
-from torchreptile.data import load_splits
-from torchreptile.environment import environment
-from torchreptile.evaluation import Accuracy
-from torchreptile.learned import load_learned
+from torchreptile.core.environment import environment
+from torchreptile.data.loading import load_splits
+from torchreptile.training.evaluation.results import Accuracy
+from torchreptile.training.weights import load_learned
 
 QUERIES = 2
 

@@ -24,7 +24,7 @@ import tyro
 from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.demo.hand import draw, symbol, teach
+from tests.inference.demo.hand import draw, symbol, teach
 
 MARKS = "performance.getEntriesByName('pen-up to prediction').map(entry => entry.duration)"
 

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from torchreptile.algorithms import build_algorithm
-from torchreptile.data import load_splits, omniglot
-from torchreptile.data.download import RemoteFile, fetch
 from torchreptile.data.glyphs import SIDE, ink
-from torchreptile.demo.drawings import PEN, pixels_of_picture, pixels_of_strokes
-from torchreptile.learned import load_learned
+from torchreptile.data.loading import load_splits
+from torchreptile.data.omniglot import dataset as omniglot
+from torchreptile.data.omniglot.download import RemoteFile, fetch
+from torchreptile.inference.demo.rasterize import PEN, pixels_of_picture, pixels_of_strokes
+from torchreptile.training.weights import load_learned
 
 WAY, OF_EACH = 5, 10  # classes in a task; drawings of a class that are used
 FULL = omniglot.PUBLISHED_SIDE

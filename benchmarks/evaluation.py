@@ -21,14 +21,15 @@ import torch.nn.functional as F
 import tyro
 
 from torchreptile.algorithms import build_algorithm
-from torchreptile.config import Config
-from torchreptile.device import choose_device, keep_freed_memory
-from torchreptile.environment import environment
-from torchreptile.episodes import EpisodeSampler
-from torchreptile.evaluation import EPISODES_PER_DRAW, measure
-from torchreptile.minibatches import minibatches
-from torchreptile.models import build_network, for_images, initial_params
-from torchreptile.workloads import random_store
+from torchreptile.core.config import Config
+from torchreptile.core.device import choose_device, keep_freed_memory
+from torchreptile.core.environment import environment
+from torchreptile.data.minibatches import minibatches
+from torchreptile.data.samplers import EpisodeSampler
+from torchreptile.experiments.benchmark.workloads import random_store
+from torchreptile.models.blueprint import build_network, initial_params
+from torchreptile.models.conv4.network import for_images
+from torchreptile.training.evaluation.measure import EPISODES_PER_DRAW, measure
 
 SHAPE = (1, 28, 28)
 NAIVE_EPISODES = 5

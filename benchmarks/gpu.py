@@ -22,17 +22,19 @@ from typing import Any
 import torch
 import tyro
 
-from torchreptile.algorithms import MetaState, build_algorithm
-from torchreptile.bench import bench
-from torchreptile.config import Config
-from torchreptile.device import precision_of
-from torchreptile.environment import environment
-from torchreptile.episodes import EpisodeSampler
-from torchreptile.evaluation import measure
-from torchreptile.models import for_images, initial_params
-from torchreptile.outer import OuterStep
-from torchreptile.presets import preset
-from torchreptile.workloads import NAIVE, Candidate, outer_steps, random_store
+from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.base import MetaState
+from torchreptile.core.config import Config
+from torchreptile.core.config.presets import preset
+from torchreptile.core.device import precision_of
+from torchreptile.core.environment import environment
+from torchreptile.data.samplers import EpisodeSampler
+from torchreptile.experiments.benchmark.bench import bench
+from torchreptile.experiments.benchmark.workloads import NAIVE, Candidate, outer_steps, random_store
+from torchreptile.models.blueprint import initial_params
+from torchreptile.models.conv4.network import for_images
+from torchreptile.training.evaluation.measure import measure
+from torchreptile.training.outer_step import OuterStep
 
 OMNIGLOT, MINI_IMAGENET = (1, 28, 28), (3, 84, 84)
 EXECUTIONS = ("grouped", "matmul", "vmap", "compiled")

@@ -26,14 +26,14 @@ import tyro
 from torch import Tensor
 
 from torchreptile.algorithms import ALGORITHMS, build_algorithm
-from torchreptile.bench import SHAPES
-from torchreptile.config import Config
-from torchreptile.device import keep_freed_memory
-from torchreptile.environment import environment
-from torchreptile.models import build_network
-from torchreptile.outer import OuterStep
-from torchreptile.presets import preset
-from torchreptile.workloads import random_store
+from torchreptile.core.config import Config
+from torchreptile.core.config.presets import preset
+from torchreptile.core.device import keep_freed_memory
+from torchreptile.core.environment import environment
+from torchreptile.experiments.benchmark.bench import SHAPES
+from torchreptile.experiments.benchmark.workloads import random_store
+from torchreptile.models.blueprint import build_network
+from torchreptile.training.outer_step import OuterStep
 
 PEERS = Path(__file__).resolve().parent / "peers"
 CPU = torch.device("cpu")

@@ -17,10 +17,10 @@ import tyro
 from rich.console import Console
 from torch import Tensor, nn
 
-from torchreptile.bench import bench
-from torchreptile.commands.bench import print_bench
-from torchreptile.config import Config
-from torchreptile.workloads import NAIVE, Candidate
+from torchreptile.cli.commands.bench import print_bench
+from torchreptile.core.config import Config
+from torchreptile.experiments.benchmark.bench import bench
+from torchreptile.experiments.benchmark.workloads import NAIVE, Candidate
 
 SHAPE = (1, 28, 28)
 TOKENS = 16

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from torchreptile import FewShotClassifier
-from torchreptile.data import load_splits
-from torchreptile.data.cache import data_dir
-from torchreptile.data.pictures import Scaling
-from torchreptile.evaluation import Accuracy
-from torchreptile.given_images import as_images
-from torchreptile.learned import load_learned
+from torchreptile.core.paths import data_dir
+from torchreptile.data.loading import load_splits
+from torchreptile.data.own_images.decode import Scaling
+from torchreptile.inference.image_input import as_images
+from torchreptile.training.evaluation.results import Accuracy
+from torchreptile.training.weights import load_learned
 
 WEIGHTS, SHAPE, LABELS = "omniglot-5way", (1, 28, 28), ["a", "b", "c", "d", "e"]
 

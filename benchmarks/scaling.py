@@ -22,12 +22,12 @@ import torch
 import tyro
 
 from torchreptile.algorithms import build_algorithm
-from torchreptile.config import Config
-from torchreptile.environment import environment
-from torchreptile.outer import OuterStep
-from torchreptile.processes import joined
-from torchreptile.workers import free_port
-from torchreptile.workloads import Candidate, outer_steps, random_store
+from torchreptile.core.config import Config
+from torchreptile.core.distributed.launcher import free_port
+from torchreptile.core.distributed.process_group import joined
+from torchreptile.core.environment import environment
+from torchreptile.experiments.benchmark.workloads import Candidate, outer_steps, random_store
+from torchreptile.training.outer_step import OuterStep
 
 TASKS = (1, 2, 5, 10, 20, 40)
 SIZES = (28, 42, 56, 84)

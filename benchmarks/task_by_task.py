@@ -27,14 +27,14 @@ from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
 from torchreptile.algorithms import build_algorithm
-from torchreptile.device import choose_device, keep_freed_memory
-from torchreptile.environment import environment
-from torchreptile.episodes import EpisodeSampler
-from torchreptile.execution import COMPILE_LARGE_FROM
-from torchreptile.models.coordinate_lstm import preprocessed
-from torchreptile.models.pooled_learner import PooledLearner
-from torchreptile.presets import preset
-from torchreptile.workloads import random_store
+from torchreptile.core.config.presets import preset
+from torchreptile.core.device import choose_device, keep_freed_memory
+from torchreptile.core.environment import environment
+from torchreptile.data.samplers import EpisodeSampler
+from torchreptile.experiments.benchmark.workloads import random_store
+from torchreptile.models.execution.choose import COMPILE_LARGE_FROM
+from torchreptile.models.lstm_optimizer import preprocessed
+from torchreptile.models.meta_lstm_learner import PooledLearner
 
 SHAPE = (1, 28, 28)
 

@@ -14,7 +14,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of subprocesses; more threads only make s
 torch.set_num_threads(1)
 
 from tests.easy import easy_splits, easy_store  # noqa: E402
-from torchreptile.data import ImageStore, Splits  # noqa: E402
+from torchreptile.data.image_store import ImageStore  # noqa: E402
+from torchreptile.data.splits import Splits  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def splits() -> Splits:
 @pytest.fixture
 def easy_data(monkeypatch: pytest.MonkeyPatch, splits: Splits) -> Splits:
     """Training and evaluation get the easy classes, whatever data set they ask for, a few episodes at a time."""
-    for module in ("trainer", "evaluation"):
+    for module in ("training.trainer", "training.evaluation.evaluate"):
         monkeypatch.setattr(f"torchreptile.{module}.load_splits", lambda task: splits)
-    monkeypatch.setattr("torchreptile.evaluation.EPISODES_PER_DRAW", 4)
+    monkeypatch.setattr("torchreptile.training.evaluation.measure.EPISODES_PER_DRAW", 4)
     return splits

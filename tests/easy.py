@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from torchreptile.algorithms import ALGORITHMS
-from torchreptile.config import Config
-from torchreptile.data import Absent, ImageStore, Splits
-from torchreptile.inner import Params
-from torchreptile.models import initial_params
-from torchreptile.models.native_library import native_library
-from torchreptile.presets import for_algorithm
+from torchreptile.algorithms.optim.inner_loop import Params
+from torchreptile.core.config import Config
+from torchreptile.core.config.presets import for_algorithm
+from torchreptile.data.image_store import ImageStore
+from torchreptile.data.splits import Absent, Splits
+from torchreptile.models.blueprint import initial_params
+from torchreptile.models.conv4.native_library import native_library
 
 REPOSITORY = Path(__file__).parents[1]
 

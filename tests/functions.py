@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from torchreptile.config import Config
-from torchreptile.data.tables import Scale, Tables
-from torchreptile.presets import preset
+from torchreptile.core.config import Config
+from torchreptile.core.config.presets import preset
+from torchreptile.data.functions.tables import Scale, Tables
 
 
 def small_sine(algorithm: str = "reptile", **changes: object) -> Config:

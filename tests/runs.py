@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from torchreptile.checkpoint import RunFolder, load_checkpoint
-from torchreptile.observers import Silent
+from torchreptile.training.callbacks import Silent
+from torchreptile.training.checkpoint import load_checkpoint
+from torchreptile.training.run_folder import RunFolder
 
 
 class OnStep(Silent):

@@ -9,11 +9,12 @@ import torch
 
 from tests.easy import double_params, drawn_orders
 from tests.reference import Batch, OmniglotNet, ReferenceLearner, annealed, cycling_batches, replacement_batches
-from torchreptile.algorithms import Algorithm, MetaState, build_algorithm
-from torchreptile.config import Config
-from torchreptile.data import ImageStore
-from torchreptile.episodes import Episodes
-from torchreptile.outer import moved
+from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.core.config import Config
+from torchreptile.data.episodes import Episodes
+from torchreptile.data.image_store import ImageStore
+from torchreptile.training.outer_step import moved
 
 
 @dataclass

@@ -20,15 +20,15 @@ from tests.easy import REPOSITORY, easy_store, skip_without_native
 from torchreptile import data
 from torchreptile.algorithms import ALGORITHMS
 from torchreptile.cli import Command, parse
-from torchreptile.cli.compare import Compare
-from torchreptile.cli.demo import Demo
-from torchreptile.cli.evaluate import Evaluate
-from torchreptile.cli.reproduce import Reproduce
-from torchreptile.cli.train import Train
-from torchreptile.comparing import plan
-from torchreptile.config import TaskConfig
-from torchreptile.data import Splits
-from torchreptile.reproduce import experiment
+from torchreptile.cli.flags.compare import Compare
+from torchreptile.cli.flags.demo import Demo
+from torchreptile.cli.flags.evaluate import Evaluate
+from torchreptile.cli.flags.reproduce import Reproduce
+from torchreptile.cli.flags.train import Train
+from torchreptile.core.config import TaskConfig
+from torchreptile.data.splits import Splits
+from torchreptile.experiments.compare import plan
+from torchreptile.experiments.reproduce import experiment
 
 PAGES = [
     REPOSITORY / "README.md",

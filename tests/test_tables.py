@@ -11,10 +11,10 @@ from types import ModuleType
 import pytest
 
 from tests.easy import REPOSITORY, load_tool
-from torchreptile.errors import ConfigError, RunError, TorchReptileError
-from torchreptile.reports.figures import draw_reproduced, is_drawn
-from torchreptile.reproduce import EXPERIMENTS
-from torchreptile.reproduce.reproduced import read_reproduced
+from torchreptile.core.errors import ConfigError, RunError, TorchReptileError
+from torchreptile.experiments.reports.reproduction_figures import draw_reproduced, is_drawn
+from torchreptile.experiments.reproduce import EXPERIMENTS
+from torchreptile.experiments.reproduce.result import read_reproduced
 
 
 @pytest.fixture(scope="module")

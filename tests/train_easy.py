@@ -14,9 +14,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 torch.set_num_threads(1)
 
 from tests.easy import easy_splits, killable_config  # noqa: E402
-from torchreptile import evaluation, trainer, training  # noqa: E402
-from torchreptile.config import Config  # noqa: E402
-from torchreptile.execution import Execution  # noqa: E402
+from torchreptile.core.config import Config  # noqa: E402
+from torchreptile.models.execution.execution import Execution  # noqa: E402
+from torchreptile.training import train as training  # noqa: E402
+from torchreptile.training import trainer  # noqa: E402
+from torchreptile.training.evaluation import evaluate as evaluation  # noqa: E402
 
 
 class Announcer(trainer.Silent):

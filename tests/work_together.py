@@ -18,13 +18,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 torch.set_num_threads(1)
 
 from tests.easy import TINY, double_params, easy_splits, easy_store, killable_config, small_config  # noqa: E402
-from torchreptile import trainer, training  # noqa: E402
-from torchreptile.algorithms import MetaState, build_algorithm  # noqa: E402
-from torchreptile.episodes import EpisodeSampler  # noqa: E402
-from torchreptile.errors import TorchReptileError  # noqa: E402
-from torchreptile.outer import OuterStep  # noqa: E402
-from torchreptile.processes import Processes, joined  # noqa: E402
-from torchreptile.workers import restarted_by_launcher  # noqa: E402
+from torchreptile.algorithms import build_algorithm  # noqa: E402
+from torchreptile.algorithms.base import MetaState  # noqa: E402
+from torchreptile.core.distributed.launcher import restarted_by_launcher  # noqa: E402
+from torchreptile.core.distributed.process_group import Processes, joined  # noqa: E402
+from torchreptile.core.errors import TorchReptileError  # noqa: E402
+from torchreptile.data.samplers import EpisodeSampler  # noqa: E402
+from torchreptile.training import train as training  # noqa: E402
+from torchreptile.training import trainer  # noqa: E402
+from torchreptile.training.outer_step import OuterStep  # noqa: E402
 
 TASKS = 5
 

@@ -38,10 +38,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from torchreptile import cli
-from torchreptile.checkpoint import RunFolder
-from torchreptile.classifier import FewShotClassifier
-from torchreptile.data import mini_imagenet, omniglot
-from torchreptile.learned import load_learned, save_weights
+from torchreptile.data.mini_imagenet import dataset as mini_imagenet
+from torchreptile.data.omniglot import dataset as omniglot
+from torchreptile.inference.classifier import FewShotClassifier
+from torchreptile.training.run_folder import RunFolder
+from torchreptile.training.weights import load_learned, save_weights
 
 SECONDS = 120  # that an answer may take
 Words = list[str]

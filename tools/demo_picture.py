@@ -15,7 +15,7 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from tests.demo.hand import draw, symbol, teach  # noqa: E402
+from tests.inference.demo.hand import draw, symbol, teach  # noqa: E402
 
 NAMES = "hut", "snail", "fork"
 

@@ -15,15 +15,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from torchreptile.checkpoint import RunFolder, load_checkpoint
+from torchreptile.core.config.presets import PRESETS
+from torchreptile.core.errors import RunError, TorchReptileError
 from torchreptile.data.splits import resolve_scheme
-from torchreptile.errors import RunError, TorchReptileError
-from torchreptile.evaluation import MODES, Evaluation
-from torchreptile.learned import load_learned, save_weights
-from torchreptile.presets import PRESETS
-from torchreptile.reproduce.reproduced import hardware
+from torchreptile.experiments.reproduce.result import hardware
+from torchreptile.training.checkpoint import load_checkpoint
+from torchreptile.training.evaluation.record import Evaluation
+from torchreptile.training.evaluation.results import MODES
+from torchreptile.training.run_folder import RunFolder
+from torchreptile.training.weights import load_learned, save_weights
 
-WEIGHTS = Path(__file__).parents[1] / "torchreptile" / "weights"
+WEIGHTS = Path(__file__).parents[1] / "torchreptile" / "training" / "shipped_weights"
 LICENCES = {
     "omniglot": "MIT, as this package. Trained on Omniglot (Brenden Lake, 2015), which is under the MIT licence.",
     "mini-imagenet": "MIT, as this package. Trained on mini-ImageNet, whose pictures are ImageNet's and for research "

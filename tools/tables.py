@@ -14,16 +14,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchreptile.errors import RunError, TorchReptileError
-from torchreptile.files import write_bytes, write_text
-from torchreptile.published import PUBLISHED, QUOTED
-from torchreptile.reports.figures import draw_reproduced, is_drawn
-from torchreptile.reports.recorded import SPLITS
-from torchreptile.reports.reproduced import MODES, body, shown, unfinished
-from torchreptile.reports.tables import table
-from torchreptile.reproduce import EXPERIMENTS, Experiment, experiment
-from torchreptile.reproduce.reproduced import Reproduced, read_reproduced
-from torchreptile.reproduce.rows import DATASETS, TITLES
+from torchreptile.core.errors import RunError, TorchReptileError
+from torchreptile.core.files import write_bytes, write_text
+from torchreptile.experiments.reports.markdown_csv import table
+from torchreptile.experiments.reports.reproduction_figures import draw_reproduced, is_drawn
+from torchreptile.experiments.reports.reproduction_tables import MODES, body, shown, unfinished
+from torchreptile.experiments.reports.run_data import SPLITS
+from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, experiment
+from torchreptile.experiments.reproduce.result import Reproduced, read_reproduced
+from torchreptile.experiments.reproduce.table_rows import DATASETS, TITLES
+from torchreptile.training.evaluation.published import PUBLISHED, QUOTED
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "results"

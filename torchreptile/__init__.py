@@ -14,32 +14,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torchreptile.classifier import FewShotClassifier as FewShotClassifier
-    from torchreptile.config import Config as Config
-    from torchreptile.data.store import ImageStore as ImageStore
-    from torchreptile.episodes import Episodes as Episodes
-    from torchreptile.episodes import EpisodeSampler as EpisodeSampler
-    from torchreptile.evaluation import evaluate as evaluate
-    from torchreptile.presets import preset as preset
-    from torchreptile.regressor import FewShotRegressor as FewShotRegressor
-    from torchreptile.reports import report as report
-    from torchreptile.training import resume as resume
-    from torchreptile.training import train as train
+    from torchreptile.inference.classifier import FewShotClassifier as FewShotClassifier
+    from torchreptile.core.config import Config as Config
+    from torchreptile.data.image_store import ImageStore as ImageStore
+    from torchreptile.data.episodes import Episodes as Episodes
+    from torchreptile.data.samplers import EpisodeSampler as EpisodeSampler
+    from torchreptile.training.evaluation.evaluate import evaluate as evaluate
+    from torchreptile.core.config.presets import preset as preset
+    from torchreptile.inference.regressor import FewShotRegressor as FewShotRegressor
+    from torchreptile.experiments.reports import report as report
+    from torchreptile.training.train import resume as resume
+    from torchreptile.training.train import train as train
 
-__version__ = "0.1.0"
+from torchreptile.core.version import __version__ as __version__
 
 _HOMES = {
-    "Config": "torchreptile.config",
-    "Episodes": "torchreptile.episodes",
-    "EpisodeSampler": "torchreptile.episodes",
-    "FewShotClassifier": "torchreptile.classifier",
-    "FewShotRegressor": "torchreptile.regressor",
-    "ImageStore": "torchreptile.data.store",
-    "evaluate": "torchreptile.evaluation",
-    "preset": "torchreptile.presets",
-    "report": "torchreptile.reports",
-    "resume": "torchreptile.training",
-    "train": "torchreptile.training",
+    "Config": "torchreptile.core.config",
+    "Episodes": "torchreptile.data.episodes",
+    "EpisodeSampler": "torchreptile.data.episodes",
+    "FewShotClassifier": "torchreptile.inference.classifier",
+    "FewShotRegressor": "torchreptile.inference.regressor",
+    "ImageStore": "torchreptile.data.image_store",
+    "evaluate": "torchreptile.training.evaluation.evaluate",
+    "preset": "torchreptile.core.config.presets",
+    "report": "torchreptile.experiments.reports",
+    "resume": "torchreptile.training.train",
+    "train": "torchreptile.training.train",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 

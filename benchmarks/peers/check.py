@@ -11,10 +11,11 @@ from with_torchreptile import CPU, settings
 from work import INNER_BATCH, INNER_STEPS, NETWORKS, PROTOCOLS, TASKS, WAY, Case
 
 from torchreptile.algorithms.gradient_based import take_batches
-from torchreptile.bench import random_store
-from torchreptile.episodes import EpisodeSampler
-from torchreptile.minibatches import minibatches
-from torchreptile.models import for_images, initial_params
+from torchreptile.data.minibatches import minibatches
+from torchreptile.data.samplers import EpisodeSampler
+from torchreptile.experiments.benchmark.bench import random_store
+from torchreptile.models.blueprint import initial_params
+from torchreptile.models.conv4.network import for_images
 
 # Relative, in fp32, one for each outer step. The second step starts from weights and a second moment that the first
 # has left, and with them from rounding: where a pixel wins its pooling window in one order of additions and loses in

@@ -13,7 +13,7 @@ import numpy as np
 from contestants import Contestant
 from environments import HERE, OURS, interpreter
 
-from torchreptile.workers import SPINS
+from torchreptile.core.distributed.launcher import SPINS
 
 
 class FailedError(Exception):

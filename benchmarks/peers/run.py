@@ -29,7 +29,7 @@ from launch import FailedError, Running
 from table import summary, table
 from work import ADAM_EPS, CHECK_EPS, NETWORKS, PROTOCOLS
 
-from torchreptile.environment import environment
+from torchreptile.core.environment import environment
 
 PAUSE = 0.05  # seconds between turns, for the threads of who was at work to go to sleep
 

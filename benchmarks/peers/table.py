@@ -8,7 +8,7 @@ from typing import Any
 from contestants import STANDARD, Contestant
 from work import INNER_STEPS, TASKS, Network
 
-from torchreptile.bench import PEAK_SIDE
+from torchreptile.experiments.benchmark.bench import PEAK_SIDE
 
 
 def summary(seconds: dict[Contestant, list[float]], peak_seconds: float, network: Network) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from torch import Tensor
 from work import INNER_BATCH, INNER_LR, INNER_STEPS, OUTER_STEP_SIZE, TASKS, WAY, Case, Network, Protocol
 from worker import Contestant, serve
 
-from torchreptile import inner
 from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.optim import inner_loop as inner
+from torchreptile.algorithms.optim.inner_loop import InnerLoop, InnerState, Params
 from torchreptile.algorithms.reptile import Reptile
-from torchreptile.bench import random_store
-from torchreptile.config import Config
-from torchreptile.inner import InnerLoop, InnerState, Params
-from torchreptile.outer import OuterStep
+from torchreptile.core.config import Config
+from torchreptile.experiments.benchmark.bench import random_store
+from torchreptile.training.outer_step import OuterStep
 
 CPU = torch.device("cpu")
 PEAK = "peak"

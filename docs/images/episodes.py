@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from torchreptile.evaluation import split_store
-from torchreptile.learned import load_learned
-from torchreptile.reports import draw_episode, sample_episodes
+from torchreptile.experiments.reports import draw_episode, sample_episodes
+from torchreptile.training.evaluation.evaluate import split_store
+from torchreptile.training.weights import load_learned
 
 GAP = 24  # pixels between episodes
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from tests.easy import TINY, easy_store, shaken, skip_without_native, small_config
-from torchreptile.algorithms import ALGORITHMS, Algorithm, MetaGradient, MetaState, build_algorithm
-from torchreptile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from torchreptile.config import Config
-from torchreptile.data import ImageStore
-from torchreptile.episodes import EpisodeSampler
-from torchreptile.evaluation import measure
-from torchreptile.outer import moved
+from torchreptile.algorithms import ALGORITHMS, build_algorithm
+from torchreptile.algorithms.base import Algorithm, MetaGradient, MetaState
+from torchreptile.core.config import Config
+from torchreptile.data.image_store import ImageStore
+from torchreptile.data.samplers import EpisodeSampler
+from torchreptile.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from torchreptile.training.evaluation.measure import measure
+from torchreptile.training.outer_step import moved
 
 MINIBATCHES = {"train_shots": 5, "inner_batch": 10, "inner_steps": 4, "eval_steps": 5, "eval_batch": 10}
 ONE_STEP = {

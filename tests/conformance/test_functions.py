@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from tests.functions import small_sine
-from torchreptile.algorithms import Algorithm, MetaGradient, MetaState, build_algorithm
-from torchreptile.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from torchreptile.config import FIT_FUNCTIONS, Config
-from torchreptile.data.sines import sines
-from torchreptile.episodes import Episodes
-from torchreptile.evaluation import Fit, measure
-from torchreptile.outer import moved
-from torchreptile.sampling import SineSampler, sampler_of
+from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.base import Algorithm, MetaGradient, MetaState
+from torchreptile.core.config import FIT_FUNCTIONS, Config
+from torchreptile.data.episodes import Episodes
+from torchreptile.data.functions.sine import sines
+from torchreptile.data.samplers import SineSampler, sampler_of
+from torchreptile.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from torchreptile.training.evaluation.measure import measure
+from torchreptile.training.evaluation.results import Fit
+from torchreptile.training.outer_step import moved
 
 pytestmark = pytest.mark.parametrize("name", FIT_FUNCTIONS)
 

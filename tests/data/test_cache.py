@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchreptile.data.cache import cache_dir, data_dir, prepared
-from torchreptile.data.store import ImageStore
-from torchreptile.errors import DataError
+from torchreptile.core.errors import DataError
+from torchreptile.core.paths import cache_dir, data_dir
+from torchreptile.data.cache import prepared
+from torchreptile.data.image_store import ImageStore
 
 FILE = "some-v1.safetensors"
 

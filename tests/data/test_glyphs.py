@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from torchreptile.core.errors import ConfigError
 from torchreptile.data import glyphs
-from torchreptile.data.store import ImageStore
-from torchreptile.errors import ConfigError
+from torchreptile.data.image_store import ImageStore
 
 
 @pytest.fixture(scope="module")

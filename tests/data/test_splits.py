@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from tests.easy import REPOSITORY
-from torchreptile.config import TaskConfig
-from torchreptile.data import SPLIT_SCHEMES, Absent, Splits, load_splits, omniglot
-from torchreptile.data.duplicates import find_duplicates
-from torchreptile.data.splits import mapped
-from torchreptile.data.store import ImageStore
-from torchreptile.errors import ConfigError, DataError
+from torchreptile.core.config import TaskConfig
+from torchreptile.core.errors import ConfigError, DataError
+from torchreptile.data.image_store import ImageStore
+from torchreptile.data.leakage import find_duplicates
+from torchreptile.data.loading import load_splits
+from torchreptile.data.omniglot import dataset as omniglot
+from torchreptile.data.splits import SPLIT_SCHEMES, Absent, Splits, mapped
 
 REAL = Path(os.environ.get("TORCHREPTILE_DATA") or REPOSITORY.parent / "shared" / "data").resolve()
 

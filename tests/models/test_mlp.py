@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from torchreptile.errors import ConfigError
-from torchreptile.execution import choose_execution, stack
-from torchreptile.models import build_network
+from torchreptile.core.errors import ConfigError
+from torchreptile.models.blueprint import build_network
+from torchreptile.models.execution.choose import choose_execution
+from torchreptile.models.execution.execution import stack
+from torchreptile.models.losses import task_losses
 from torchreptile.models.mlp import MLP
-from torchreptile.targets import task_losses
 
 CPU = torch.device("cpu")
 

@@ -18,19 +18,19 @@ from torchreptile.algorithms.foml import FirstOrderMAML as FirstOrderMAML
 from torchreptile.algorithms.fomaml import FirstOrderQuery as FirstOrderQuery
 from torchreptile.algorithms.maml import MAML as MAML
 from torchreptile.algorithms.mann import MANN as MANN
-from torchreptile.algorithms.matching import MatchingNetworks as MatchingNetworks
+from torchreptile.algorithms.matching_networks import MatchingNetworks as MatchingNetworks
 from torchreptile.algorithms.meta_lstm import MetaLSTM as MetaLSTM
 from torchreptile.algorithms.meta_sgd import MetaSGD as MetaSGD
 from torchreptile.algorithms.pretrained import Pretrained as Pretrained
-from torchreptile.algorithms.protonet import PrototypicalNetworks as PrototypicalNetworks
+from torchreptile.algorithms.prototypical_networks import PrototypicalNetworks as PrototypicalNetworks
 from torchreptile.algorithms.reptile import Reptile as Reptile
 from torchreptile.algorithms.scratch import Scratch as Scratch
-from torchreptile.chunks import TaskChunks
-from torchreptile.config import Config, MethodConfig
-from torchreptile.models import Blueprint, Network, Shape
+from torchreptile.models.execution.task_chunks import TaskChunks
+from torchreptile.core.config import Config, MethodConfig
+from torchreptile.models.blueprint import Blueprint, Network, Shape
 from torchreptile.models.mlp import MLP
-from torchreptile.models.own import check_network
-from torchreptile.processes import ALONE, Processes
+from torchreptile.models.custom import check_network
+from torchreptile.core.distributed.process_group import ALONE, Processes
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "reptile": Reptile,

@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchreptile.algorithms.base import Adapted, MetaState
-from torchreptile.algorithms.by_query import ByQuery
-from torchreptile.algorithms.by_task import TaskSums
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
-from torchreptile.episodes import Episodes
-from torchreptile.execution import stack
-from torchreptile.inner import Params
-from torchreptile.models.conv4 import heads
-from torchreptile.targets import task_losses
-from torchreptile.unrolled import Rates
+from torchreptile.algorithms.maml_base import ByQuery
+from torchreptile.algorithms.optim.differentiable_sgd import Rates
+from torchreptile.algorithms.optim.inner_loop import Params
+from torchreptile.algorithms.task_gradient import TaskSums
+from torchreptile.data.episodes import Episodes
+from torchreptile.models.conv4.network import heads
+from torchreptile.models.execution.execution import stack
+from torchreptile.models.losses import task_losses
 
 WEIGHT, BIAS = "head.weight", "head.bias"  # of the built-in networks
 

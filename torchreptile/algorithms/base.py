@@ -11,16 +11,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torchreptile.chunks import TaskChunks
-from torchreptile.config import Config
-from torchreptile.episodes import Episodes
-from torchreptile.execution import Execution, choose_execution
-from torchreptile.inner import InnerState, Params, shapes
-from torchreptile.models import Blueprint, Network, for_images
-from torchreptile.outer_optimizer import OuterState
-from torchreptile.processes import Processes
-from torchreptile.sampling import Sampler, Store, sampler_of
-from torchreptile.targets import answers
+from torchreptile.algorithms.optim.inner_loop import InnerState, Params, shapes
+from torchreptile.algorithms.optim.outer_optimizer import OuterState
+from torchreptile.core.config import Config
+from torchreptile.core.distributed.process_group import Processes
+from torchreptile.data.episodes import Episodes
+from torchreptile.data.samplers import Sampler, Store, sampler_of
+from torchreptile.models.blueprint import Blueprint, Network
+from torchreptile.models.conv4.network import for_images
+from torchreptile.models.execution.choose import choose_execution
+from torchreptile.models.execution.execution import Execution
+from torchreptile.models.execution.task_chunks import TaskChunks
+from torchreptile.models.losses import answers
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,12 @@ from typing import final
 from torch import Tensor
 
 from torchreptile.algorithms.base import MetaState
-from torchreptile.algorithms.by_query import ByQuery
-from torchreptile.algorithms.by_task import TaskSums
 from torchreptile.algorithms.gradient_based import take_batches
-from torchreptile.episodes import Episodes
-from torchreptile.inner import Params
-from torchreptile.unrolled import descend
+from torchreptile.algorithms.maml_base import ByQuery
+from torchreptile.algorithms.optim.differentiable_sgd import descend
+from torchreptile.algorithms.optim.inner_loop import Params
+from torchreptile.algorithms.task_gradient import TaskSums
+from torchreptile.data.episodes import Episodes
 
 
 @final

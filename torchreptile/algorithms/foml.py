@@ -13,11 +13,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.first_order import FirstOrder
 from torchreptile.algorithms.gradient_based import take_batches
-from torchreptile.episodes import Episodes
-from torchreptile.inner import InnerState, Params
-from torchreptile.sampling import Sampler, Store, sampler_of
+from torchreptile.algorithms.optim.inner_loop import InnerState, Params
+from torchreptile.algorithms.reptile_base import FirstOrder
+from torchreptile.data.episodes import Episodes
+from torchreptile.data.samplers import Sampler, Store, sampler_of
 
 
 @final

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from torchreptile.algorithms.base import Adapted, Algorithm, Machinery, MetaState
-from torchreptile.chunks import saved_bytes
-from torchreptile.config import Config
-from torchreptile.episodes import Episodes
-from torchreptile.execution import stack
-from torchreptile.inner import InnerLoop, InnerState, Params
-from torchreptile.minibatches import minibatches
-from torchreptile.models import Blueprint
+from torchreptile.algorithms.optim.inner_loop import InnerLoop, InnerState, Params
+from torchreptile.core.config import Config
+from torchreptile.data.episodes import Episodes
+from torchreptile.data.minibatches import minibatches
+from torchreptile.models.blueprint import Blueprint
+from torchreptile.models.execution.execution import stack
+from torchreptile.models.execution.task_chunks import saved_bytes
 from torchreptile.models.mlp import MLP
 
 

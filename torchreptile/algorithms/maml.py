@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import final
 
-from torchreptile.algorithms.by_query import ByQuery
+from torchreptile.algorithms.maml_base import ByQuery
 
 
 @final

@@ -16,19 +16,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchreptile.algorithms.base import Adapted, Further, Machinery, MetaState
-from torchreptile.algorithms.by_loss import ByLoss
-from torchreptile.chunks import saved_bytes
-from torchreptile.config import Config
-from torchreptile.data.store import ImageStore
-from torchreptile.episodes import Episodes
-from torchreptile.errors import ConfigError
-from torchreptile.execution import Execution, choose_execution
-from torchreptile.inner import Params
-from torchreptile.jitter import DRAWS, jittered
-from torchreptile.models import Blueprint, Network
-from torchreptile.models.memory import MemoryNetwork, MemoryState
-from torchreptile.sampling import Sampler, Store, sampler_of
-from torchreptile.targets import task_losses
+from torchreptile.algorithms.optim.inner_loop import Params
+from torchreptile.algorithms.task_gradient import ByLoss
+from torchreptile.core.config import Config
+from torchreptile.core.errors import ConfigError
+from torchreptile.data.augmentation import DRAWS, jittered
+from torchreptile.data.episodes import Episodes
+from torchreptile.data.image_store import ImageStore
+from torchreptile.data.samplers import Sampler, Store, sampler_of
+from torchreptile.models.blueprint import Blueprint, Network
+from torchreptile.models.execution.choose import choose_execution
+from torchreptile.models.execution.execution import Execution
+from torchreptile.models.execution.task_chunks import saved_bytes
+from torchreptile.models.losses import task_losses
+from torchreptile.models.mann import MemoryNetwork, MemoryState
 
 REPORTED = (1, 2, 3, 4, 5, 10)  # presentations of a class in the paper's table 1
 

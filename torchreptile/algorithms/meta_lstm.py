@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 
 from torchreptile.algorithms.base import Adapted, Machinery, MetaState
-from torchreptile.algorithms.by_loss import ByLoss
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
-from torchreptile.chunks import saved_bytes
-from torchreptile.config import Config
-from torchreptile.episodes import Episodes
-from torchreptile.errors import ConfigError
-from torchreptile.execution import Execution, stack
-from torchreptile.inner import InnerLoop, Params
-from torchreptile.models import Blueprint, Network
-from torchreptile.models.coordinate_lstm import CoordinateState, fresh_weights, preprocessed, update
-from torchreptile.models.pooled_learner import Averages, PooledLearner
-from torchreptile.targets import task_losses
+from torchreptile.algorithms.optim.inner_loop import InnerLoop, Params
+from torchreptile.algorithms.task_gradient import ByLoss
+from torchreptile.core.config import Config
+from torchreptile.core.errors import ConfigError
+from torchreptile.data.episodes import Episodes
+from torchreptile.models.blueprint import Blueprint, Network
+from torchreptile.models.execution.execution import Execution, stack
+from torchreptile.models.execution.task_chunks import saved_bytes
+from torchreptile.models.losses import task_losses
+from torchreptile.models.lstm_optimizer import CoordinateState, fresh_weights, preprocessed, update
+from torchreptile.models.meta_lstm_learner import Averages, PooledLearner
 
 LARGE = 64  # pixels from which learners run one after another on a CPU
 OPTIMISER = "optimiser."  # in front of the names of the optimiser's parameters

@@ -12,9 +12,9 @@ from typing import final
 
 import torch
 
-from torchreptile.algorithms.by_query import ByQuery
-from torchreptile.inner import Params
-from torchreptile.unrolled import Rates
+from torchreptile.algorithms.maml_base import ByQuery
+from torchreptile.algorithms.optim.differentiable_sgd import Rates
+from torchreptile.algorithms.optim.inner_loop import Params
 
 PREFIX = "inner_lr."  # a weight's rate is meta-learned under its name with this before it
 

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchreptile.algorithms.by_embedding import ByEmbedding
-from torchreptile.episodes import Episodes
-from torchreptile.inner import Params, shapes
-from torchreptile.minibatches import minibatches
-from torchreptile.targets import task_losses
+from torchreptile.algorithms.metric_based import ByEmbedding
+from torchreptile.algorithms.optim.inner_loop import Params, shapes
+from torchreptile.data.episodes import Episodes
+from torchreptile.data.minibatches import minibatches
+from torchreptile.models.losses import task_losses
 
 PREFIX = "classifier."  # of the parameters of the classifier of training classes
 MOMENTUM, DAMPENING, WEIGHT_DECAY = 0.9, 0.9, 1e-3  # of the task's classifier

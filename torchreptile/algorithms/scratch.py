@@ -11,7 +11,7 @@ import torch
 
 from torchreptile.algorithms.base import MetaGradient, MetaState
 from torchreptile.algorithms.gradient_based import GradientBased
-from torchreptile.episodes import Episodes
+from torchreptile.data.episodes import Episodes
 
 
 @final

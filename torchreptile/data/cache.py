@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
-import pooch
 from safetensors import SafetensorError
 
-from torchreptile.data.store import ImageStore
-from torchreptile.errors import DataError
-
-
-def cache_dir() -> Path:
-    """The folder for prepared data: ``$TORCHREPTILE_CACHE``, else the system's place for caches."""
-    named = os.environ.get("TORCHREPTILE_CACHE")
-    return Path(named).expanduser() if named else Path(pooch.os_cache("torchreptile"))
-
-
-def data_dir() -> Path | None:
-    """The user's own folder of data sets, read in place: ``$TORCHREPTILE_DATA``, or None."""
-    named = os.environ.get("TORCHREPTILE_DATA")
-    return Path(named).expanduser() if named else None
+from torchreptile.core.errors import DataError
+from torchreptile.core.paths import cache_dir
+from torchreptile.data.image_store import ImageStore
 
 
 def prepared(file_name: str, prepare: Callable[[], ImageStore]) -> ImageStore:

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from torchreptile.core.errors import ConfigError
 from torchreptile.data.cache import prepared
-from torchreptile.data.store import ImageStore
-from torchreptile.errors import ConfigError
+from torchreptile.data.image_store import ImageStore
 
 SIDE = 28  # pixels
 ALPHABET = 32  # characters that share one style; an Omniglot alphabet has 14 to 55

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar, final
 
 import torch
 
-from torchreptile.config import TaskConfig
-from torchreptile.data.store import ImageStore
-from torchreptile.errors import ConfigError, DataError
+from torchreptile.core.errors import ConfigError, DataError
+from torchreptile.data.image_store import ImageStore
 
 if TYPE_CHECKING:
-    from torchreptile.data.sines import Sines
-    from torchreptile.data.tables import Tables
+    pass
 
 SPLIT_SCHEMES: dict[str, tuple[str, ...]] = {
     "omniglot": ("reptile", "vinyals", "background-evaluation"),
@@ -27,8 +25,6 @@ SPLIT_SCHEMES: dict[str, tuple[str, ...]] = {
     "table": ("own",),
 }
 """The schemes of every data set; the first one is what ``default`` means."""
-
-GLYPHS_VAL, GLYPHS_TEST = 100, 300
 
 
 Split = Literal["train", "val", "test"]
@@ -110,72 +106,6 @@ def mapped(splits: SplitsOf[T], change: Callable[[T], T]) -> SplitsOf[T]:
     return SplitsOf(*(changed(split) for split in SPLITS))
 
 
-def load_splits(task: TaskConfig) -> Splits:
-    """The data set of ``task``, divided by its scheme; its split seed matters to the schemes that shuffle.
-
-    With ``task.inverted`` the stores hold inverted images, which is what the learner sees.
-
-    Raises:
-        ConfigError: an unknown data set, or a scheme that this data set does not have.
-        DataError: the data are missing, damaged or cannot be downloaded.
-    """
-    splits = _load_splits(task)
-    return mapped(splits, ImageStore.inverted) if task.inverted else splits
-
-
-def require_split(task: TaskConfig, split: Split) -> None:
-    """Find out before anything is trained whether there will be something to measure on.
-
-    Raises:
-        DataError: the split is not there, or its data are damaged.
-    """
-    if task.regression:
-        load_functions(task).get(split)
-        return
-    splits = load_splits(task)
-    try:
-        splits.get(split)
-    except DataError as error:
-        other = "; --split val measures on validation classes" if split == "test" and splits.has("val") else ""
-        raise DataError(f"{error}{other}") from error
-
-
-def _load_splits(task: TaskConfig) -> Splits:
-    scheme = resolve_scheme(task.dataset, task.split_scheme)
-    if task.dataset == "omniglot":
-        from torchreptile.data import omniglot
-
-        return omniglot.split(omniglot.load(), scheme, task.split_seed)
-    if task.dataset == "mini-imagenet":
-        from torchreptile.data import mini_imagenet
-
-        return mini_imagenet.split(task.data_root, "nearest" if task.resize == "auto" else task.resize)
-    if task.dataset == "folder":
-        from torchreptile.data import folder
-
-        return folder.split(task)
-    from torchreptile.data import glyphs
-
-    return _split_glyphs(glyphs.load(), task.split_seed)
-
-
-def load_functions(task: TaskConfig) -> SplitsOf[Sines | Tables]:
-    """The functions of ``task``: every split of sine waves draws new ones; tables are divided by tasks.
-
-    Raises:
-        DataError: the tables cannot be used.
-    """
-    resolve_scheme(task.dataset, task.split_scheme)
-    if task.table:
-        from torchreptile.data import tables
-
-        return tables.split(task)
-    from torchreptile.data.sines import sines
-
-    waves = sines(task.dataset)
-    return SplitsOf(waves, waves, waves)
-
-
 def resolve_scheme(dataset: str, scheme: str) -> str:
     """The scheme that ``default`` stands for; any other name as it is.
 
@@ -197,12 +127,18 @@ def shuffled_classes(store: ImageStore, seed: int) -> torch.Tensor:
     return torch.randperm(len(store), generator=torch.Generator().manual_seed(seed))
 
 
-def _split_glyphs(store: ImageStore, seed: int) -> Splits:
-    order = shuffled_classes(store, seed)
-    test_start = len(store) - GLYPHS_TEST
-    val_start = test_start - GLYPHS_VAL
-    return Splits(
-        train=store.select(order[:val_start]).with_rotations(),
-        val=store.select(order[val_start:test_start]),
-        test=store.select(order[test_start:]),
-    )
+def by_ratio(names: list[str], shares: tuple[float, float, float], seed: int) -> dict[Split, list[str]]:
+    """Classes (or tasks) shuffled by ``seed`` and cut; a share above 0 gets one at least, while there are any."""
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
+    counts = [max(1, round(share * len(names))) if share else 0 for share in shares]
+    while sum(counts) > len(names):
+        most = max(
+            counts
+        )  # where every split has one class, those to train on are needed most, then those to test with
+        counts[counts.index(most) if most > 1 else 1 if counts[1] else 2] -= 1
+    counts[0 if shares[0] else shares.index(max(shares))] += len(names) - sum(counts)
+    ends = [sum(counts[: number + 1]) for number in range(len(counts))]
+    return {
+        part: [names[index] for index in order[end - count : end]]
+        for part, count, end in zip(SPLITS, counts, ends, strict=True)
+    }

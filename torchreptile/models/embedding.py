@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from torchreptile.models.conv4 import Params
-from torchreptile.models.fused_block import FusedBlock
+from torchreptile.models.conv4.network import Params
+from torchreptile.models.fused_embedding_block import FusedBlock
 
 BLOCKS = 4
 HIDDEN = 64

@@ -13,9 +13,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from torchreptile.config import Activation
-from torchreptile.models.conv4 import Params
-from torchreptile.targets import are_values, task_losses
+from torchreptile.core.config import Activation
+from torchreptile.models.conv4.network import Params
+from torchreptile.models.losses import are_values, task_losses
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 

@@ -1,0 +1,42 @@
+"""Every algorithm through the whole package: stopped, resumed, measured, written as weights, reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.easy import MINIATURES, small_config
+from tests.runs import assert_same_run, stop_at
+from torchreptile.algorithms import ALGORITHMS
+from torchreptile.data.splits import Splits
+from torchreptile.experiments.reports import report
+from torchreptile.training.evaluation.evaluate import evaluate
+from torchreptile.training.evaluation.record import Evaluation
+from torchreptile.training.train import resume, train
+from torchreptile.training.weights import load_learned, save_weights
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_stopped_resumed_measured_written_and_reported(tmp_path: Path, easy_data: Splits, algorithm: str) -> None:
+    config = small_config(algorithm=algorithm, outer_steps=4, **MINIATURES.get(algorithm, {}))
+    train(config, tmp_path / "whole")
+    assert train(config, tmp_path / "run", stop_at(3)).interrupted
+    resume(tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+    learned, weights = load_learned(tmp_path / "run"), tmp_path / "weights.safetensors"
+    save_weights(learned, weights, {})
+    again = load_learned(weights)
+    assert again.state.params.keys() == learned.state.params.keys()
+    assert again.state.averages.keys() == learned.state.averages.keys()
+    for kept, written in ((learned.state.params, again.state.params), (learned.state.averages, again.state.averages)):
+        assert all(torch.equal(tensor, written[name]) for name, tensor in kept.items())
+
+    measured = evaluate(tmp_path / "run", device="cpu")
+    assert evaluate(weights, device="cpu").result == measured.result  # which the averages have a part in
+    assert Evaluation.from_json(measured.to_json()).result == measured.result
+    assert ("transductive" in measured.result.measures()) == ALGORITHMS[algorithm].transduces
+    page = next(file for file in report(tmp_path / "run") if file.suffix == ".html").read_text()
+    assert str(measured.result.non_transductive) in page

@@ -1,0 +1,150 @@
+"""Jobs in processes of their own: answers, what they tell, failures, and how they are stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.easy import REPOSITORY
+from tests.runs import is_there
+from torchreptile.core.distributed import jobs
+from torchreptile.core.distributed.jobs import Job, Tell, do_jobs
+from torchreptile.core.errors import ConfigError, RunError
+
+
+def large(number: int, tell: Tell) -> list[int]:
+    """Tells and answers more than a pipe holds."""
+    tell([number] * 100_000)
+    return [number, torch.get_num_threads(), *range(100_000)]
+
+
+def refuses(tell: Tell) -> None:
+    raise ConfigError("colour is red; it must be blue")
+
+
+def full_disk(tell: Tell) -> None:
+    raise OSError(28, "No space left on device", "some/file")
+
+
+def dies(tell: Tell) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stubborn(tell: Tell) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    tell("begun")
+    time.sleep(600)
+
+
+def do(works: list[Any], at_once: int) -> tuple[dict[int, Any], dict[int, list[Any]], str]:
+    """Answers, what was told, and the failure."""
+    answers: dict[int, Any] = {}
+    told: dict[int, list[Any]] = {}
+    try:
+        whole = do_jobs(
+            [Job(f"job {number}", work) for number, work in enumerate(works)],
+            at_once,
+            3,
+            lambda number, said: told.setdefault(number, []).append(said),
+            answers.__setitem__,
+        )
+    except RunError as error:
+        return answers, told, str(error)
+    assert whole
+    return answers, told, ""
+
+
+def test_every_job_answers_and_is_heard_whatever_the_size() -> None:
+    answers, told, failure = do([partial(large, number) for number in range(3)], at_once=2)
+    assert not failure
+    assert {number: answer[:2] for number, answer in answers.items()} == {number: [number, 3] for number in range(3)}
+    assert told == {number: [[number] * 100_000] for number in range(3)}
+
+
+def test_failures_are_named_when_all_others_are_done() -> None:
+    answers, _, failure = do([refuses, dies, full_disk, partial(large, 3)], at_once=2)
+    assert list(answers) == [3]
+    for said in (
+        "job 0: colour is red; it must be blue",
+        "job 1: its process ended with exit code -9; the same command goes on",
+        "job 2: [Errno 28] No space left on device: 'some/file'",
+    ):
+        assert said in failure
+
+
+def test_of_many_failures_the_first_are_told_and_the_others_counted() -> None:
+    _, _, failure = do([refuses] * 5, at_once=2)
+    assert failure.count("colour is red") == 3
+    assert failure.endswith("; and 2 more")
+
+
+def test_a_process_that_will_not_end_is_made_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "GRACE", 0.5)
+
+    def heard(number: int, said: str) -> None:
+        raise KeyboardInterrupt  # as a second Ctrl-C does
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        do_jobs([Job("stubborn", stubborn)], 1, 1, heard, lambda *_: None)
+    assert time.monotonic() - start < 60
+
+
+def test_no_jobs_are_done_at_once() -> None:
+    assert do([], at_once=1) == ({}, {}, "")
+
+
+def waits(file: str, tell: Tell) -> None:
+    Path(file).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def test_a_job_ends_with_its_parent_whatever_it_does(tmp_path: Path) -> None:
+    """Killed, the parent cannot say so, and the same command may be given again at once."""
+    file = tmp_path / "pid"
+    code = (
+        "from functools import partial; from tests.core.distributed.test_jobs import waits\n"
+        "from torchreptile.core.distributed.jobs import Job, do_jobs\n"
+        f"do_jobs([Job('job', partial(waits, {str(file)!r}))], 1, 1, print, print)"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(code)
+    parent = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    deadline = time.monotonic() + 120
+    while not (file.is_file() and file.read_text()):
+        assert parent.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    while is_there(int(file.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_script_needs_no_guard_against_being_imported(tmp_path: Path) -> None:
+    script = tmp_path / "plain.py"
+    script.write_text(
+        "print('read')\n"
+        "from tests.core.distributed.test_jobs import large\n"
+        "from torchreptile.core.distributed.jobs import Job, do_jobs\n"
+        "from functools import partial\n"
+        "do_jobs([Job('job', partial(large, 1))], 1, 1, lambda *_: None, lambda _, answer: print(len(answer)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("read\n100002\n", "")

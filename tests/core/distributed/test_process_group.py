@@ -1,0 +1,144 @@
+"""Several processes that work as one: equal to one, written by one, and what happens when one is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.easy import REPOSITORY, TINY, double_params, easy_store, small_config
+from tests.runs import assert_same_run
+from tests.work_together import TASKS, gradient_and_labels
+from torchreptile.algorithms import build_algorithm
+from torchreptile.core.distributed.launcher import free_port, launch, orphaned
+from torchreptile.core.distributed.process_group import ALONE, Processes
+from torchreptile.core.errors import ConfigError
+from torchreptile.data.splits import Splits
+from torchreptile.training.checkpoint import load_checkpoint
+from torchreptile.training.train import resume, train
+
+SCRIPT = REPOSITORY / "tests" / "work_together.py"
+
+
+def together(*words: str | Path, size: int = 2, **environment: str) -> list[subprocess.CompletedProcess[str]]:
+    """Run the script in ``size`` processes and wait for all of them."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, *words],
+            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    ended = []
+    for process in started:
+        out, err = process.communicate(timeout=120)
+        ended.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+    return ended
+
+
+@pytest.mark.parametrize("tasks", [1, 5, 100])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_shares_cover_all_tasks_evenly(tasks: int, size: int) -> None:
+    shares = [list(range(tasks))[Processes(rank, size).share(tasks)] for rank in range(size)]
+    assert [task for share in shares for task in share] == list(range(tasks))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("algorithm", ["reptile", "maml", "meta-sgd"])
+def test_two_processes_give_what_one_gives(algorithm: str, tmp_path: Path) -> None:
+    """SGD in float64, five tasks over two processes: to 1e-10, and the same labels."""
+    ended = together("gradient", tmp_path / "two.pt", algorithm)
+    assert [process.returncode for process in ended] == [0, 0], ended
+    two, one = torch.load(tmp_path / "two.pt", weights_only=True), gradient_and_labels(ALONE, algorithm)
+    assert two.keys() == one.keys()
+    for name, expected in one.items():
+        torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-10)
+    assert one["labels"].shape == (2, TASKS, 6)
+    assert len(one["labels"].unique()) == 3
+    assert float(one["head.weight"].abs().max()) > 1e-3
+
+
+def test_a_training_by_two_is_written_by_one_and_resumed_exactly(tmp_path: Path, easy_data: Splits) -> None:
+    """Six steps by two processes; a lost process ends the run cleanly, and resumed it is the same to the bit."""
+    ended = together("train", tmp_path / "whole", "12")
+    assert [process.returncode for process in ended] == [0, 0], ended
+    assert load_checkpoint(tmp_path / "whole" / "last.pt").step == 12
+
+    lost = together("train", tmp_path / "run", "12", DIE_AT="1 6")
+    assert lost[0].returncode == 2, lost
+    assert lost[1].returncode == -9
+    assert "another process of this run was lost" in lost[0].stderr
+    assert f"go on with --resume {tmp_path / 'run'}" in lost[0].stderr
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 5
+    ended = together("resume", tmp_path / "run")
+    assert [process.returncode for process in ended] == [0, 0], ended
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+    # One process alone draws the same tasks; the numbers differ by rounding.
+    assert resume(tmp_path / "run").step == 12
+    single = train(load_checkpoint(tmp_path / "run" / "last.pt").config, tmp_path / "single")
+    shared = load_checkpoint(tmp_path / "whole" / "last.pt")
+    torch.testing.assert_close(
+        single.state.params["head.weight"], shared.state.params["head.weight"], rtol=0, atol=2e-3
+    )
+
+
+def test_torchrun_starts_again_what_was_lost(tmp_path: Path) -> None:
+    """Elastic: a worker dies, torchrun restarts all, and the run ends as if nothing had happened."""
+    ended = together("train", tmp_path / "whole", "12")
+    assert [process.returncode for process in ended] == [0, 0], ended
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    restarted = subprocess.run(
+        [*torchrun, "--max-restarts", "1", SCRIPT, "train", tmp_path / "run", "12"],
+        env={**os.environ, "DIE_AT": "1 6", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert restarted.returncode == 0, restarted.stderr
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_more_processes_than_tasks_are_refused(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchreptile.training.train.joined", lambda: nullcontext(Processes(0, 4)))
+    with pytest.raises(ConfigError, match="meta_batch is 3; that is too few tasks for 4 processes"):
+        train(small_config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_carry_cannot_be_shared() -> None:
+    config = small_config(inner_state="carry")
+    algorithm = build_algorithm(config, TINY, torch.device("cpu"), processes=Processes(0, 2))
+    state, generator = algorithm.initial_state(double_params(config, TINY)), torch.Generator()
+    episodes = algorithm.sampler(easy_store(30, shape=TINY)).sample(3, generator)
+    with pytest.raises(ConfigError, match="one task after another; several processes need share or reset"):
+        algorithm.meta_gradient(state, episodes, generator)
+
+
+def test_workers_show_the_first_ones_output_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    assert launch(2, ["presets"]) == 0
+    assert capfd.readouterr().out.count("omniglot-1shot-5way") == 1
+    assert launch(2, ["evaluate", "nothing-here"]) == 2
+    shown = capfd.readouterr()
+    assert shown.err.count("neither a run folder nor shipped weights") == 1
+
+
+def test_a_process_knows_when_its_launcher_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHREPTILE_LAUNCHER", raising=False)
+    assert not orphaned()
+    monkeypatch.setenv("TORCHREPTILE_LAUNCHER", str(os.getppid()))
+    assert not orphaned()
+    monkeypatch.setenv("TORCHREPTILE_LAUNCHER", str(os.getpid()))
+    assert orphaned()

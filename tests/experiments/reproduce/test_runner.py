@@ -1,0 +1,283 @@
+"""Reproducing the papers: what is carried out, what is kept, and what is taken up again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.easy import easy_store
+from tests.runs import is_there, stop_at
+from torchreptile.cli import parse
+from torchreptile.cli.commands.reproduce import reproduce
+from torchreptile.core.config import Config
+from torchreptile.core.errors import ConfigError, DataError, RunError
+from torchreptile.data.splits import Absent, Splits
+from torchreptile.experiments.reports.reproduction_tables import to_markdown
+from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, experiment
+from torchreptile.experiments.reproduce.experiment import Arm, Measurement
+from torchreptile.experiments.reproduce.result import Reproduced, read_reproduced
+from torchreptile.experiments.reproduce.runner import RESULT, TrainingsError, carry_out
+from torchreptile.training.checkpoint import load_checkpoint
+from torchreptile.training.evaluation.evaluate import evaluate
+from torchreptile.training.run_folder import RunFolder
+from torchreptile.training.train import train
+
+SMALL: dict[str, Any] = {
+    "dataset": "glyphs", "split_scheme": "default", "way": 2, "train_shots": 4, "inner_steps": 2, "inner_batch": 3,
+    "meta_batch": 2, "outer_steps": 4, "eval_steps": 2, "eval_batch": 2, "monitor_episodes": 2, "execution": "loop",
+}  # fmt: skip
+
+
+def small_row(**changes: Any) -> Experiment:
+    """Reptile's row, made small."""
+    config = Config().replace(**(SMALL | changes))
+    measurements = (Measurement(1, 2, 2), Measurement(3, 1, 2))
+    return replace(EXPERIMENTS["omniglot-5way"], arms=(Arm("reptile", "Reptile", config, measurements),), episodes=6)
+
+
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reproduced]:
+    """A small row with two seeds, side by side."""
+    out = tmp_path_factory.mktemp("row") / "out"
+    reproduced = carry_out(small_row(), out, seeds=2, at_once=2, quiet=True, device="cpu")
+    assert reproduced is not None
+    return out, reproduced
+
+
+def test_cells_are_those_of_the_runs(carried: tuple[Path, Reproduced]) -> None:
+    out, reproduced = carried
+    assert [one.seed for one in reproduced.trainings] == [0, 1]
+    for one in reproduced.trainings:
+        run = out / f"reptile-seed{one.seed}"
+        assert one.config == RunFolder(run).config()
+        assert one.outer_steps == load_checkpoint(run / "last.pt").step == 4
+        assert one.curve == RunFolder(run).metrics()
+        for shots, steps in ((1, 2), (3, 1)):
+            its = evaluate(run, shots=shots, eval_steps=steps, eval_batch=2, episodes=6, seed=one.seed).result
+            kept = {cell.measure: cell for cell in one.cells if cell.shots == shots}
+            assert {name: (cell.mean, cell.ci95) for name, cell in kept.items()} == {
+                name: (accuracy.mean, accuracy.ci95) for name, accuracy in its.measures().items()
+            }
+
+
+def test_the_file_holds_all_of_it(carried: tuple[Path, Reproduced]) -> None:
+    out, reproduced = carried
+    assert read_reproduced(out / RESULT) == reproduced
+    assert json.loads((out / RESULT).read_text())["trainings"][0]["environment"]["threads"] >= 1
+
+
+def test_what_is_there_is_not_done_again_which_is_said(
+    carried: tuple[Path, Reproduced], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = carried
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")}
+    again = carry_out(small_row(), out, seeds=1, device="cpu")
+    assert again is not None
+    assert f"measured before; without {out / RESULT}" in capsys.readouterr().err
+    assert [one.seed for one in again.trainings] == [0, 1]  # a second seed is no less there for not being asked for
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")} == before
+
+
+def test_other_classes_are_measured_beside_the_ones_before(carried: tuple[Path, Reproduced]) -> None:
+    out, _ = carried
+    both = carry_out(small_row(), out, seeds=1, split="val", quiet=True, device="cpu")
+    assert both is not None
+    assert {(cell.split, cell.shots) for cell in both.trainings[0].cells} == {
+        ("val", 1), ("val", 3), ("test", 1), ("test", 3),
+    }  # fmt: skip
+    assert {cell.split for cell in both.trainings[1].cells} == {"test"}
+
+
+def test_other_episodes_are_measured_beside_the_ones_before_and_never_mixed_with_them(
+    carried: tuple[Path, Reproduced],
+) -> None:
+    out, _ = carried
+    both = carry_out(small_row(), out, seeds=1, episodes=4, quiet=True, device="cpu")
+    assert both is not None
+    counts = {(cell.shots, cell.measure, cell.episodes): spread.seeds for _, cell, spread in both.spreads()
+              if cell.split == "test"}  # fmt: skip
+    assert counts[1, "transductive", 6] == 2
+    assert counts[1, "transductive", 4] == 1
+
+
+def test_cells_of_other_weights_do_not_stay(tmp_path: Path) -> None:
+    assert carry_out(small_row(), tmp_path, seeds=1, split="val", quiet=True, device="cpu") is not None
+    shutil.rmtree(tmp_path / "reptile-seed0")
+    again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")  # trained once more
+    assert again is not None
+    assert {cell.split for cell in again.trainings[0].cells} == {"test"}
+
+
+def test_a_killed_training_goes_on_and_comes_to_the_same(carried: tuple[Path, Reproduced], tmp_path: Path) -> None:
+    _, whole = carried
+    run = tmp_path / "reptile-seed0"
+    config = small_row().arms[0].config.replace(device="cpu")
+    train(config, run, stop_at(2))
+    (run / "env.json").unlink()  # killed right after config.json was written, too
+    again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
+    assert again is not None
+    assert [(cell.conditions, cell.measure, cell.mean) for cell in again.trainings[0].cells] == [
+        (cell.conditions, cell.measure, cell.mean) for cell in whole.trainings[0].cells
+    ]
+    assert again.trainings[0].environment["threads"] >= 1
+
+
+def test_what_was_measured_before_a_kill_is_taken_up(tmp_path: Path) -> None:
+    assert carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") is not None
+    (tmp_path / RESULT).unlink()
+    files = sorted((tmp_path / "reptile-seed0").glob("eval-*.json"))
+    assert len(files) == 2
+    changed = files[0].read_text().replace('"seconds": ', '"seconds": 1234')
+    files[0].write_text(changed)
+    files[1].write_text("{")  # killed while it was written elsewhere: measured again
+    again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
+    assert again is not None
+    assert sorted(cell.seconds > 1000 for cell in again.trainings[0].cells) == [False, False, True, True]
+
+
+def test_a_run_may_have_looked_at_itself_more_often(tmp_path: Path) -> None:
+    first = carry_out(small_row(monitor_every=1), tmp_path, seeds=1, quiet=True, device="cpu")
+    assert first is not None
+    (tmp_path / RESULT).unlink()
+    again = carry_out(small_row(monitor_every=2), tmp_path, seeds=1, quiet=True, device="cpu")
+    assert again is not None
+    assert again.trainings == first.trainings  # measurements taken up, too
+
+
+def test_other_settings_and_other_experiments_in_the_same_folder_are_refused(carried: tuple[Path, Reproduced]) -> None:
+    out, _ = carried
+    with RunFolder(out).locked(), pytest.raises(RunError, match="in use"):
+        carry_out(small_row(), out, quiet=True, device="cpu")
+    same = carry_out(small_row(execution="auto"), out, seeds=1, quiet=True, device="cpu", execution="grouped")
+    assert same is not None  # how it is computed is no part of what is learned
+    with pytest.raises(RunError, match=r"other settings \(reptile-seed0: inner_lr 0.001, not 0.5\); name another"):
+        carry_out(small_row(inner_lr=0.5), out, quiet=True, device="cpu")
+    elsewhere = carry_out(small_row(), out.parent / "elsewhere", seeds=1, quiet=True, device="cpu")
+    assert elsewhere is not None
+    shutil.rmtree(out.parent / "elsewhere" / "reptile-seed0")  # its result.json stays, which must not be mixed in
+    with pytest.raises(RunError, match=r"reptile-seed0: inner_lr 0.001, not 0.5\); name another folder"):
+        carry_out(small_row(inner_lr=0.5), out.parent / "elsewhere", quiet=True, device="cpu")
+    with pytest.raises(RunError, match="holds omniglot-5way with --budget 1"):
+        carry_out(small_row(), out, share=0.5, quiet=True, device="cpu")
+    for damaged in ("{}", "[1]", '{"format": "torchreptile-result-1", "trainings": 3}'):
+        (out / "damaged").mkdir(exist_ok=True)
+        (out / "damaged" / RESULT).write_text(damaged)
+        with pytest.raises(RunError, match=r"damaged/result\.json: not a readable result"):
+            carry_out(small_row(), out / "damaged", quiet=True, device="cpu")
+
+
+def test_missing_test_classes_are_refused_before_any_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = easy_store(6, 4)
+    for val, said in ((store, "no test pictures; --split val measures on"), (Absent("none"), "no test pictures$")):
+        splits = Splits(store, val, Absent("no test pictures"))
+        monkeypatch.setattr("torchreptile.data.loading.load_splits", lambda task, splits=splits: splits)
+        with pytest.raises(DataError, match=said):
+            carry_out(small_row(), tmp_path / "out", quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(RunError, match="out: cannot be used as a run folder"):
+        carry_out(small_row(), tmp_path / "out", quiet=True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("seeds", -1), ("at_once", -2), ("episodes", 1)])
+def test_what_cannot_be_carried_out_is_refused(tmp_path: Path, name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is {value}"):
+        carry_out(small_row(), tmp_path, quiet=True, **{name: value})
+
+
+def test_a_failed_training_is_named_when_the_others_are_done(tmp_path: Path) -> None:
+    one = small_row()
+    too_wide = replace(one.arms[0], name="wide", config=one.arms[0].config.replace(way=2000))
+    with pytest.raises(RunError, match=r"wide-seed0: .* too few for 2000-way tasks"):
+        carry_out(replace(one, arms=(too_wide, one.arms[0])), tmp_path, at_once=2, quiet=True, device="cpu")
+    assert [taken.arm for taken in read_reproduced(tmp_path / RESULT).trainings] == ["reptile"]
+
+
+def test_what_was_done_beside_a_failure_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = small_row()
+    too_wide = replace(one.arms[0], name="wide", config=one.arms[0].config.replace(way=2000))
+    monkeypatch.setitem(EXPERIMENTS, one.name, replace(one, arms=(too_wide, one.arms[0])))
+    with pytest.raises(TrainingsError, match=r"wide-seed0: .* too few for 2000-way tasks"):
+        reproduce(
+            one.name, tmp_path, share=1.0, seeds=1, split="test", episodes=0, at_once=1, device="cpu",
+            execution="auto", data_root="",
+        )  # fmt: skip
+    assert "1 training missing (wide-seed0)" in capsys.readouterr().out
+    assert "1 training missing (wide-seed0)" in (tmp_path / "result.md").read_text()
+    assert (tmp_path / "result.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_note_and_the_commands_stay(tmp_path: Path) -> None:
+    assert carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") is not None
+    before = replace(read_reproduced(tmp_path / RESULT), note="from elsewhere", commands=["another command"])
+    (tmp_path / RESULT).write_text(before.to_json())
+    assert carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") == before  # nothing was done
+    more = carry_out(small_row(), tmp_path, seeds=2, quiet=True, device="cpu")
+    assert more is not None
+    assert more.note == "from elsewhere"
+    assert len(more.commands) == 2
+
+
+def test_drawn_functions_have_no_splits(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="split is val, but sine has no classes to divide; leave it out"):
+        carry_out(experiment("sine"), tmp_path, split="val", quiet=True)
+
+
+@pytest.mark.parametrize("words", [["--budget", "0.1"], ["--list", "--seeds", "2"], ["sine", "--list"]])
+def test_what_is_not_used_is_refused(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="Give its NAME, or --list alone"):
+        parse(["reproduce", *words]).run()
+
+
+@pytest.mark.parametrize("what", ["config.json", "notes.txt"])  # a run folder, and a user's own
+def test_a_folder_with_something_else_is_refused(tmp_path: Path, what: str) -> None:
+    (tmp_path / what).write_text("{}")
+    with pytest.raises(RunError, match=f"holds something else \\({what}, ...\\); name another folder with --out"):
+        carry_out(small_row(), tmp_path, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == [what]
+
+
+def test_a_signal_saves_all_trainings_and_leaves_no_process(tmp_path: Path) -> None:
+    words = ["sine", "--seeds", "1", "--at-once", "2", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torchreptile", "reproduce", *words], stderr=subprocess.PIPE, text=True
+    )
+    runs = [RunFolder(tmp_path / "out" / f"{arm}-seed0") for arm in ("reptile", "maml")]
+    deadline = time.monotonic() + 120
+    while not all(run.last.is_file() and run.metrics() for run in runs):  # both have come to their first measurement
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    for run in runs:
+        assert load_checkpoint(run.last).step >= run.metrics()[-1]["step"]
+    left = {int(pid) for pid in found.stdout.split()}
+    assert len(left) >= 2
+    while left:  # Python's own helper of processes ends a moment after them
+        assert time.monotonic() < deadline
+        left = {pid for pid in left if is_there(pid)}
+
+
+def test_a_row_stands_beside_what_was_published(carried: tuple[Path, Reproduced]) -> None:
+    _, reproduced = carried
+    cells = [replace(cell, dataset="omniglot", way=5, mean=0.95, ci95=0.001) for cell in reproduced.trainings[0].cells]
+    said = to_markdown(replace(reproduced, trainings=[replace(reproduced.trainings[0], cells=cells)]), small_row())
+    assert "| Reptile | 5-way 1-shot, test classes, not transductive | 95.00% ± 0.10 | 95.39% ± 0.09 | -0.39 |" in said

@@ -1,0 +1,353 @@
+"""Runs stopped by a signal, killed, or told to stop: going on must equal never having stopped, bit by bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.easy import REPOSITORY, TINY, easy_store, killable_config, small_config
+from tests.runs import assert_same_run, metrics_without_time, stop_at
+from torchreptile.core.distributed.process_group import joined
+from torchreptile.core.distributed.signals import stop_on_signals
+from torchreptile.core.environment import sittings
+from torchreptile.core.errors import RunError
+from torchreptile.data.splits import Splits
+from torchreptile.models.conv4.native_library import NativeUnavailableError
+from torchreptile.training.callbacks import Silent
+from torchreptile.training.checkpoint import load_checkpoint, save_checkpoint
+from torchreptile.training.run_folder import RunFolder
+from torchreptile.training.train import resume, train
+from torchreptile.training.trainer import Trainer
+from torchreptile.training.weights import load_learned
+
+
+class Told(Silent):
+    """Keeps what it was warned of; may stop the training after a step."""
+
+    def __init__(self, stop: int = 0) -> None:
+        self.warnings: list[str] = []
+        self.stop = stop
+
+    def stepped(self, step: int, done: float, seconds: float) -> None:
+        if step == self.stop:
+            signal.raise_signal(signal.SIGTERM)
+
+    def warned(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.mark.parametrize("algorithm", ["reptile", "foml"])
+@pytest.mark.parametrize("stop", [3, 4])  # between two measurements and at one
+def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, easy_data: Splits, algorithm: str, stop: int) -> None:
+    config = small_config(algorithm=algorithm)
+    whole = train(config, tmp_path / "whole")
+    assert (whole.step, whole.interrupted) == (6, False)
+    part = train(config, tmp_path / "parts", stop_at(stop))
+    assert (part.step, part.interrupted) == (stop, True)
+    assert load_checkpoint(tmp_path / "parts" / "last.pt").step == stop  # saved on stopping, not only every minute
+    done = resume(tmp_path / "parts")
+    assert (done.step, done.interrupted) == (6, False)
+    assert done.measured == whole.measured
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, easy_data: Splits) -> None:
+    train(small_config(outer_steps=2), tmp_path / "run")
+    before = metrics_without_time(tmp_path / "run")
+    state = load_checkpoint(tmp_path / "run" / "last.pt").state
+    again = resume(tmp_path / "run")
+    assert (again.step, again.interrupted) == (2, False)
+    assert metrics_without_time(tmp_path / "run") == before
+    assert all(torch.equal(p, state.params[name]) for name, p in again.state.params.items())
+
+
+def test_a_line_after_the_last_checkpoint_is_written_again_not_twice(tmp_path: Path, easy_data: Splits) -> None:
+    """A kill between a metrics line and the next checkpoint leaves a line too many, perhaps half of one."""
+    train(small_config(), tmp_path / "whole")
+    train(small_config(), tmp_path / "run", stop_at(3))
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "loss": 9.9, "seconds": 1.0}\n{"step": 6, "lo')
+    resume(tmp_path / "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_stopped_again_before_the_next_line(tmp_path: Path, easy_data: Splits) -> None:
+    """As above, but the second sitting is stopped before it has written a line of its own."""
+    config = small_config(outer_steps=8, monitor_every=4)
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "run", stop_at(5))
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "loss": 9.9, "seconds": 1.0}\n')
+    resume(tmp_path / "run", stop_at(6))
+    resume(tmp_path / "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_other_images_are_refused_on_resuming(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(small_config(), tmp_path / "run", stop_at(2))
+    other = easy_store(30, 20, 5, TINY)
+    monkeypatch.setattr(
+        "torchreptile.training.trainer.load_splits", lambda task: Splits(other, easy_data.val, easy_data.test)
+    )
+    with pytest.raises(RunError, match="was trained on other images"):
+        resume(tmp_path / "run")
+    with pytest.raises(RunError, match="is not a run folder"):
+        resume(tmp_path / "nowhere")
+
+
+def test_a_run_goes_on_where_it_is_told_to_and_keeps_all_places(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = small_config(outer_steps=6, execution="loop"), RunFolder(tmp_path / "run")
+    train(config, run.path, stop_at(2))
+    resume(run.path, stop_at(3))
+    assert "resumed" not in run.environment()  # the same place
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads + 1)
+    monkeypatch.setattr("sys.argv", ["reptile", "train", "--resume"])
+    resume(run.path, stop_at(4), computed_as=config.replace(execution="grouped", inner_lr=0.5))
+    first, second = sittings(run.environment())
+    assert (first["threads"], second["threads"]) == (threads, threads + 1)
+    assert second["command"] == "reptile train --resume"
+    assert run.config() == config.replace(execution="grouped")  # nothing of what is learned
+    assert load_learned(run.path).step == 4
+    run.env_file.write_text("{")
+    resume(run.path)
+    assert run.environment()["threads"] == threads + 1
+    assert load_checkpoint(run.last).config == run.config()
+
+
+def no_native_code() -> None:
+    raise NativeUnavailableError("none today")
+
+
+def test_a_run_keeps_the_execution_that_auto_chose(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler that comes or goes between two sittings must not change how sums are rounded."""
+    config = small_config(execution="auto")
+    monkeypatch.setattr("torchreptile.models.execution.choose.native_library", no_native_code)
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts", stop_at(3))
+    monkeypatch.undo()
+    told = Told()
+    with monkeypatch.context() as patch:
+        patch.setattr("torchreptile.training.trainer.load_splits", lambda task: easy_data)
+        patch.setattr("torchreptile.training.evaluation.measure.EPISODES_PER_DRAW", 4)
+        resume(tmp_path / "parts", told, computed_as=config)
+    assert told.warnings == []
+    assert RunFolder(tmp_path / "parts").environment()["execution"] == "grouped"
+    assert RunFolder(tmp_path / "parts").config().run.execution == "auto"
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_another_execution_is_told(tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, told = tmp_path / "run", Told(stop=3)
+    train(small_config(), run, stop_at(2))
+    resume(run, told, computed_as=small_config(execution="loop"))
+    assert told.warnings == [
+        f"{run} was computed by execution grouped until now; it goes on by loop, whose sums are rounded otherwise"
+    ]
+    first, second = sittings(RunFolder(run).environment())
+    assert (first["execution"], second["execution"]) == ("grouped", "loop")
+    last = run / "last.pt"
+    save_checkpoint(replace(load_checkpoint(last), execution="native"), last)
+    settings = run / "config.json"
+    settings.write_text(settings.read_text().replace('"execution": "loop"', '"execution": "auto"'))
+    monkeypatch.setattr("torchreptile.models.execution.choose.native_library", no_native_code)
+    monkeypatch.setattr("torchreptile.models.conv4.native.native_library", no_native_code)
+    resume(run, told)
+    assert "cannot be had here (execution native is not possible here: none today" in told.warnings[1]
+
+
+def test_a_run_from_a_gpu_goes_on_with_draws_of_its_own(tmp_path: Path, easy_data: Splits) -> None:
+    """A generator's state means nothing to one of another kind: the same fresh one every time, and it is said."""
+    for name in ("whole", "one", "other"):
+        train(small_config(), tmp_path / name, stop_at(3))
+    for name in ("one", "other"):
+        assert list(moved_at(tmp_path / name, (3,)))
+    told = Told()
+    for name in ("whole", "one", "other"):
+        assert resume(tmp_path / name, told).step == 6
+    assert len(told.warnings) == 2
+    assert "one was trained on another kind of device than cpu until outer step 3" in told.warnings[0]
+    assert_same_run(tmp_path / "one", tmp_path / "other")
+    drawn = [load_checkpoint(tmp_path / name / "last.pt").generator for name in ("whole", "one")]
+    assert not torch.equal(*drawn)
+    trainer, last = trainer_of(tmp_path / "one"), tmp_path / "one" / "last.pt"
+    first, later = (trainer.going_on(load_checkpoint(last)).generator for _ in moved_at(tmp_path / "one", (3, 4)))
+    assert not torch.equal(first, later)  # or a run moved twice would draw the same tasks again
+
+
+def trainer_of(run: Path) -> Trainer:
+    folder = RunFolder(run)
+    with joined() as processes:
+        return Trainer(folder.config(), folder, None, False, processes, None)
+
+
+def moved_at(run: Path, steps: tuple[int, ...]) -> Iterator[int]:
+    """Make the last checkpoint of ``run`` one from a GPU, after each number of steps."""
+    last = RunFolder(run).last
+    for step in steps:
+        moved = replace(load_checkpoint(last), generator=torch.zeros(16, dtype=torch.uint8), device="cuda", step=step)
+        save_checkpoint(moved, last)
+        yield step
+
+
+@pytest.mark.parametrize(
+    "state", [torch.zeros(7, dtype=torch.uint8), torch.zeros(16), torch.zeros(5056, dtype=torch.uint8)]
+)
+def test_what_is_no_generators_state_is_refused(tmp_path: Path, easy_data: Splits, state: torch.Tensor) -> None:
+    train(small_config(), tmp_path / "run", stop_at(3))
+    last = RunFolder(tmp_path / "run").last
+    save_checkpoint(replace(load_checkpoint(last), generator=state), last)
+    with pytest.raises(RunError, match=r"last\.pt is damaged: it holds no state of a generator"):
+        resume(tmp_path / "run")
+
+
+def test_processes_on_different_kinds_of_device_are_refused(tmp_path: Path, easy_data: Splits) -> None:
+    """The first process sends its generator's state to the others."""
+    train(small_config(), tmp_path / "run", stop_at(3))
+    folder = RunFolder(tmp_path / "run")
+    sent = replace(load_checkpoint(folder.last), generator=torch.zeros(16, dtype=torch.uint8))
+    with pytest.raises(RunError, match="processes compute on different kinds of device, one of them on cpu"):
+        trainer_of(tmp_path / "run").run(sent)
+
+
+def test_the_first_signal_asks_and_the_second_stops() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stop_on_signals() as asked:
+        assert not asked()
+        signal.raise_signal(signal.SIGTERM)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def run_and_hit(command: str, folder: Path, steps: int, number: signal.Signals, after: float) -> int:
+    """Train in a process of its own, send it a signal some seconds after training began; its exit status."""
+    process = subprocess.Popen(
+        [sys.executable, REPOSITORY / "tests" / "train_easy.py", command, folder, str(steps)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        time.sleep(after)
+        process.send_signal(number)
+        return process.wait()
+
+
+KILLED_STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torchreptile.training.trainer.load_splits", lambda task: splits)
+        patch.setattr("torchreptile.training.evaluation.measure.EPISODES_PER_DRAW", 4)
+        train(killable_config(KILLED_STEPS), folder)
+    return folder
+
+
+def test_sigterm_saves_and_the_run_goes_on(tmp_path: Path, easy_data: Splits, uninterrupted: Path) -> None:
+    assert run_and_hit("train", tmp_path / "run", KILLED_STEPS, signal.SIGTERM, after=0.3) == 0
+    assert 0 < load_checkpoint(tmp_path / "run" / "last.pt").step < KILLED_STEPS
+    resume(tmp_path / "run")
+    assert_same_run(uninterrupted, tmp_path / "run")
+
+
+def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path, easy_data: Splits, uninterrupted: Path) -> None:
+    """TORCHREPTILE_KILLS=30 tries harder. A run that is all done is begun anew, so that every kill hits a live one."""
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"the moments of the kills follow from the seed {seed}")  # shown if the test fails
+    rng, run = random.Random(seed), tmp_path / "run0"
+    for kill in range(int(os.environ.get("TORCHREPTILE_KILLS", "3"))):
+        if run.exists() and load_checkpoint(run / "last.pt").step > 0.7 * KILLED_STEPS:
+            resume(run)
+            assert_same_run(uninterrupted, run)
+            run = tmp_path / f"run{kill}"
+        command = "resume" if run.exists() else "train"
+        status = run_and_hit(command, run, KILLED_STEPS, signal.SIGKILL, after=rng.uniform(0, 0.6))
+        assert status in (-signal.SIGKILL, 0)
+    resume(run)
+    assert_same_run(uninterrupted, run)
+
+
+def test_killed_before_its_first_checkpoint_a_run_begins_again(tmp_path: Path, easy_data: Splits) -> None:
+    """The settings alone are enough: the beginning depends on nothing else."""
+    config = small_config(outer_steps=3)
+    train(config, tmp_path / "whole")
+    for name, files in (("a", ["config.json"]), ("b", ["config.json", "env.json"])):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in files:
+            (folder / file).write_bytes((tmp_path / "whole" / file).read_bytes())
+        (folder / ".last.pt-1-beef.tmp").write_bytes(b"half")
+        assert resume(folder).step == 3
+        assert_same_run(folder, tmp_path / "whole")
+        assert not list(folder.glob(".*.tmp"))
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / ".config.json-1-beef.tmp").write_bytes(b"half")
+    assert train(config, tmp_path / "c").step == 3
+
+
+@pytest.mark.parametrize("damage", [{}, {"head.bias": torch.zeros(7)}])
+def test_a_second_moment_that_does_not_fit_is_refused(
+    tmp_path: Path, easy_data: Splits, damage: dict[str, torch.Tensor]
+) -> None:
+    """Adam's fused step would take one of another shape without a word, and go on with nonsense."""
+    run = train(small_config(), tmp_path / "run", stop_at(2))
+    content = torch.load(run.folder / "last.pt", weights_only=True)
+    content["inner"]["v"] = content["inner"]["v"] | damage if damage else {}
+    torch.save(content, run.folder / "last.pt")
+    with pytest.raises(RunError, match=r"last\.pt is damaged: what its optimisers remember"):
+        resume(run.folder)
+
+
+def test_a_lost_checkpoint_is_no_reason_to_begin_again(tmp_path: Path, easy_data: Splits) -> None:
+    run = train(small_config(), tmp_path / "run", stop_at(3)).folder
+    (run / "last.pt").unlink()
+    before = metrics_without_time(run)
+    with pytest.raises(RunError, match=r"run has metrics, but no last\.pt"):
+        resume(run)
+    assert metrics_without_time(run) == before
+    (run / "last.pt").mkdir()
+    with pytest.raises(RunError, match=r"no last\.pt to go on from"):
+        resume(run)
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path: Path, easy_data: Splits) -> None:
+    run = train(small_config(outer_steps=2), tmp_path / "run")
+    with RunFolder(run.folder).locked(), pytest.raises(RunError, match="is in use"):
+        resume(run.folder)
+
+
+def test_a_training_that_diverges_says_so(tmp_path: Path, easy_data: Splits) -> None:
+    with pytest.raises(RunError, match="diverged"):
+        train(small_config(outer_steps=3, inner_lr=1e30, monitor_every=1), tmp_path / "run")
+
+
+def test_edited_settings_are_refused(tmp_path: Path, easy_data: Splits) -> None:
+    run = train(small_config(outer_steps=2), tmp_path / "run")
+    settings = run.folder / "config.json"
+    settings.write_text(settings.read_text().replace('"outer_steps": 2', '"outer_steps": 5'))
+    with pytest.raises(RunError, match="settings of a run cannot change"):
+        resume(run.folder)
+    settings.unlink()  # then the checkpoint's settings hold
+    assert resume(run.folder).step == 2

@@ -1,0 +1,124 @@
+"""The frame of MAML and its kin: adapt by plain SGD on the support set, learn from the adapted networks' queries."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchreptile.algorithms.base import Adapted, Machinery, MetaState
+from torchreptile.algorithms.gradient_based import AdaptedNetwork, GradientBased, take_batches
+from torchreptile.algorithms.optim.differentiable_sgd import Rates, descend, differentiable_descent
+from torchreptile.algorithms.optim.inner_loop import Params
+from torchreptile.algorithms.task_gradient import ByTask, TaskSums
+from torchreptile.core.config import Config
+from torchreptile.core.torch_compile import compiled
+from torchreptile.data.episodes import Episodes
+from torchreptile.data.minibatches import minibatches
+from torchreptile.models.blueprint import Blueprint, Network
+from torchreptile.models.conv4.network import maml_for_images
+from torchreptile.models.execution.task_chunks import CPU_TASKS, SHARE, saved_bytes, total_memory
+
+
+class ByQuery(GradientBased, ByTask):
+    """The meta-gradient is that of the queries' loss at the adapted weights, pulled back through the inner steps.
+
+    Attributes:
+        segment: inner steps whose graph is in memory at a time; 0 before :meth:`fit_chunks` has settled it.
+    """
+
+    second_order = True
+    segment = 0
+
+    def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
+        super().__init__(blueprint, config, machinery)
+        self.query_gradient = self.inner_loop.loss_and_gradient
+        if self.execution.compiled:
+            self.query_gradient = compiled(self.query_gradient)
+
+    @staticmethod
+    def network(config: Config) -> Network:
+        """The one in the MAML paper: on small images its head sees 64 averages."""
+        return maml_for_images
+
+    def rates(self, params: Params) -> Rates:
+        """The inner learning rates, by the names of the weights that adapt: by default one number for all."""
+        return dict.fromkeys(self.weights(params), self.config.inner.inner_lr)
+
+    def training_draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
+        """(T, inner_steps, B) indices of mini-batches."""
+        inner = self.config.inner
+        return minibatches(tasks, images, inner.inner_batch, inner.inner_steps, inner.replacement, generator)
+
+    def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:
+        """Second order: through every inner step."""
+        weights, rates = self.weights(params), self.rates(params)
+        batches = list(take_batches(episodes.support_x, episodes.support_y, drawn))
+        path = differentiable_descent(self.inner_loop, weights, rates, batches, self.segment or len(batches))
+        losses, at_end = self.query_gradient(path.end, episodes.query_x, episodes.query_y)
+        of_weights, of_rates = path.pull(at_end)
+        return TaskSums(of_weights | self.named_rates(of_rates), losses.sum())
+
+    def named_rates(self, of_rates: Params) -> Params:
+        """Gradients of learned rates by the names they are meta-learned under: by default there are none."""
+        return {}
+
+    def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
+        """SGD steps from phi, with the rates as they are now."""
+        batches = list(take_batches(support_x, support_y, drawn))
+        rates = self.rates(state.params)
+        params = descend(self.inner_loop, self.weights(state.params), rates, batches, len(support_x))
+        return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
+
+    def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
+        """As many tasks at a time as is good, if their graphs fit with all inner steps or with fewer of them."""
+        if not self.segment:
+            self.segment = self._segment(state, episodes)
+        super().fit_chunks(state, episodes)
+
+    def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
+        """Of one task in training: the graph of a segment, weights at the segments' borders, the queries' pass."""
+        steps = self.config.inner.inner_steps
+        segment = min(self.segment or steps, steps)
+        borders = -(-steps // segment)
+        return (
+            self._fixed_bytes(state, episodes)
+            + segment * self.step_bytes(state, episodes)
+            + (borders * self._weight_bytes(state))
+        )
+
+    def step_bytes(self, state: MetaState, episodes: Episodes) -> int:
+        """What the graph of one inner step keeps, for one task, and as much again on the way back through it."""
+        images = self.config.training_batch
+        x = episodes.support_x[:1, :1].expand(1, images, *episodes.support_x.shape[2:])
+        y = episodes.support_y[:1, :1].repeat_interleave(images, 1)
+        leaves, _ = self.inner_loop.stacked(self.weights(state.params), state.inner, 1)
+        leaves = {name: p.requires_grad_() for name, p in leaves.items()}
+
+        def step() -> Tensor:
+            _, gradient = self.inner_loop.differentiable_gradient(leaves, x, y)
+            return torch.stack([g.sum() for g in gradient.values()])
+
+        with torch.enable_grad(), torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+            return 2 * saved_bytes(step)
+
+    def _segment(self, state: MetaState, episodes: Episodes) -> int:
+        """All steps if the tasks one wants at a time leave room for their graphs, else as many as there is room for."""
+        steps, run = self.config.inner.inner_steps, self.config.run
+        if self.execution.draws:  # it would draw anew when computed again
+            return steps
+        if run.unrolled_steps or steps == 1:
+            return min(run.unrolled_steps or steps, steps)
+        wanted = self.chunks.limit or (1 if self.execution.one_by_one else CPU_TASKS)
+        wanted = min(wanted, self.config.outer.meta_batch)
+        room = SHARE * total_memory(episodes.support_x.device) / wanted
+        room -= self._fixed_bytes(state, episodes) + steps * self._weight_bytes(state)
+        return max(1, min(steps, int(room // max(self.step_bytes(state, episodes), 1))))
+
+    def _fixed_bytes(self, state: MetaState, episodes: Episodes) -> int:
+        """Of a plain step on the larger of the batches: the queries, or an evaluation episode's."""
+        task = self.config.task
+        queries = task.way * max(task.train_queries, self.config.evaluation.queries)
+        return self.plain_bytes(state, episodes, max(queries, self.largest_batch()))
+
+    def _weight_bytes(self, state: MetaState) -> int:
+        return sum(p.nbytes for p in self.weights(state.params).values())

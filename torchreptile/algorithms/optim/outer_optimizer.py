@@ -1,0 +1,94 @@
+"""How a meta-gradient moves what is meta-learned: Reptile's plain step, or Adam as MAML and the metric learners use it.
+
+Written on plain tensors because the state is data that checkpoints carry, and the step size a number that is
+annealed from outside and, on a GPU, lives in a recorded graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchreptile.algorithms.optim.inner_loop import Params
+from torchreptile.core.config import OuterConfig
+
+BETA1 = 0.9
+BETA2 = 0.999
+EPS = 1e-8
+
+
+@dataclass(frozen=True, eq=False)
+class OuterState:
+    """What the outer optimiser remembers.
+
+    Attributes:
+        m, v: Adam's moments, shaped like the parameters; empty for SGD.
+        steps: () float64, the steps behind them, for bias correction.
+    """
+
+    m: Params
+    v: Params
+    steps: Tensor
+
+    @classmethod
+    def fresh(cls, params: Params, optimizer: str) -> OuterState:
+        """The state before the first step."""
+        kept = params if optimizer == "adam" else {}
+        m, v = ({name: torch.zeros_like(p) for name, p in kept.items()} for _ in range(2))
+        device = next(iter(params.values())).device
+        return cls(m, v, torch.zeros((), dtype=torch.float64, device=device))
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in a fixed order."""
+        return [*self.m.values(), *self.v.values(), self.steps]
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> OuterState:
+        """The same with every tensor changed."""
+        m, v = ({name: change(t) for name, t in moments.items()} for moments in (self.m, self.v))
+        return OuterState(m, v, change(self.steps))
+
+
+def outer_update(
+    settings: OuterConfig, params: Params, state: OuterState, gradient: Params, step_size: float | Tensor
+) -> tuple[Params, OuterState]:
+    """Move ``params`` against ``gradient``; what comes in is left as it was.
+
+    sgd: phi <- phi - step size * gradient. adam: Kingma and Ba 2015, algorithm 1, with its default decays.
+
+    Args:
+        settings: which optimiser, and the bound on the gradient.
+        params: phi.
+        state: the optimiser's.
+        gradient: shaped like ``params``.
+        step_size: a number, or () on the device.
+    """
+    names = list(params)
+    g = _clipped(settings, [gradient[name] for name in names])
+    if settings.outer_optimizer == "sgd":
+        moved = torch._foreach_sub([params[name] for name in names], torch._foreach_mul(g, step_size))
+        return dict(zip(names, moved, strict=True)), state
+    steps = state.steps + 1
+    m = torch._foreach_lerp([state.m[name] for name in names], g, 1 - BETA1)
+    v = torch._foreach_mul([state.v[name] for name in names], BETA2)
+    torch._foreach_addcmul_(v, g, g, value=1 - BETA2)
+    scale = (step_size / (1 - BETA1**steps)).to(g[0].dtype)
+    root = torch._foreach_div(torch._foreach_sqrt(v), (1 - BETA2**steps).sqrt().to(g[0].dtype))
+    torch._foreach_add_(root, EPS)
+    change = torch._foreach_mul(torch._foreach_div(m, root), scale)
+    moved = torch._foreach_sub([params[name] for name in names], change)
+    after = OuterState(dict(zip(names, m, strict=True)), dict(zip(names, v, strict=True)), steps)
+    return dict(zip(names, moved, strict=True)), after
+
+
+def _clipped(settings: OuterConfig, gradient: list[Tensor]) -> list[Tensor]:
+    """The gradient within its bound."""
+    bound = settings.outer_clip
+    if not bound:
+        return gradient
+    if settings.outer_clip_by == "value":
+        return [g.clamp(-bound, bound) for g in gradient]
+    length = torch.stack(torch._foreach_norm(gradient)).norm()
+    return list(torch._foreach_mul(gradient, (bound / (length + 1e-6)).clamp(max=1.0)))

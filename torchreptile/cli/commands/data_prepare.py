@@ -1,0 +1,105 @@
+"""``reptile data prepare``: make a data set ready, say what was found, and name everything that is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from itertools import combinations
+
+from rich.console import Console
+
+from torchreptile.core.config import Resize
+from torchreptile.core.errors import DataError
+from torchreptile.core.files import write_text
+from torchreptile.core.paths import cache_dir
+from torchreptile.data.image_store import ImageStore
+from torchreptile.data.mini_imagenet import dataset as mini_imagenet
+from torchreptile.data.mini_imagenet.dataset import BrokenError, Loader
+from torchreptile.data.splits import Absent
+from torchreptile.training.progress_bars import PictureBar
+
+SHOWN = 50  # problems on the screen; all of them are in a file
+
+
+def prepare(data_root: str, resize: Resize) -> int:
+    """Make every split of mini-ImageNet that is there ready, and print what it holds.
+
+    Raises:
+        DataError: something is wrong with the pictures; all of it has been named by then.
+    """
+    folder = mini_imagenet.root(data_root)
+    stores: dict[str, ImageStore] = {}
+    problems: list[str] = []
+    for split, source in mini_imagenet.sources(folder).items():
+        if isinstance(source, Absent):
+            print(f"{split}: left out: {source.reason}")
+            continue
+        loader = Loader(folder, split, source, resize)
+        try:
+            stores[split] = _ready(loader)
+        except BrokenError as error:
+            problems += error.problems
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError(_listed(problems, str(folder)))
+    for line in _duplicates(stores):
+        print(line)
+    return 0
+
+
+def _ready(loader: Loader) -> ImageStore:
+    """Make one split ready with a progress bar, and print what it holds."""
+    start, file = time.monotonic(), loader.file
+    before = file.stat().st_mtime_ns if file.is_file() else None
+    with PictureBar(Console(stderr=True), f"decoding {loader.split}") as bar:
+        store = loader(bar.update)
+    seconds, count = time.monotonic() - start, len(store.images)
+    made = file.stat().st_mtime_ns != before
+    how = f"{count / seconds:,.0f} pictures/s" if made else "ready since before"
+    special = "".join(f"; {number:,} {what}" for what, number in loader.notes().items())
+    print(
+        f"{loader.split}: {len(store):,} classes, {count:,} pictures from {loader.source.where}{special}; "
+        f"in {file} ({seconds:.1f} s, {how})"
+    )
+    return store
+
+
+def _listed(problems: list[str], where: str) -> str:
+    """Print the problems to standard error and write all of them to a file; returns the line that sums up."""
+    for problem in problems[:SHOWN]:
+        print(problem, file=sys.stderr)
+    file = cache_dir() / "mini-imagenet-problems.txt"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, "".join(f"{problem}\n" for problem in problems))
+        kept = f"all are in {file}"
+    except OSError as error:
+        kept = f"they could not be written to {file} ({error.strerror})"
+    shown = f"the first {SHOWN} are above, " if len(problems) > SHOWN else ""
+    plural = "problem" if len(problems) == 1 else "problems"
+    return f"mini-imagenet in {where}: {len(problems):,} {plural}; {shown}{kept}"
+
+
+def _duplicates(stores: dict[str, ImageStore]) -> list[str]:
+    """A line for every pair of identical pictures, those across two splits first, and one that counts them."""
+    places: dict[bytes, list[tuple[str, str, int]]] = {}
+    for split, store in stores.items():
+        names = [
+            (name, row)
+            for name, size in zip(store.class_names, store.class_sizes.tolist(), strict=True)
+            for row in range(size)
+        ]
+        for image, (name, row) in zip(store.images.numpy(), names, strict=True):
+            places.setdefault(hashlib.sha256(image.tobytes()).digest(), []).append((split, name, row))
+    pairs = [pair for same in places.values() for pair in combinations(same, 2)]
+    pairs.sort(key=lambda pair: pair[0][0] == pair[1][0])
+    across = sum(one[0] != other[0] for one, other in pairs)
+    lines = [f"identical pictures: {_called(one)} and {_called(other)}" for one, other in pairs]
+    return [*lines, f"{len(pairs)} pairs of identical pictures, {across} of them across two splits"]
+
+
+def _called(place: tuple[str, str, int]) -> str:
+    split, name, row = place
+    return f"{split}/{name} number {row}"

@@ -1,0 +1,42 @@
+"""``reptile data show``: what a data set holds, counted and drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torchreptile.cli.commands.decode_progress import ready
+from torchreptile.core.config import TaskConfig
+from torchreptile.core.errors import ConfigError, DataError
+from torchreptile.core.files import write_bytes
+from torchreptile.data.image_store import ImageStore
+from torchreptile.data.leakage import find_leaks
+from torchreptile.data.splits import SPLITS, Split
+from torchreptile.experiments.reports.contact_sheet import describe, draw_sheet
+
+
+def show(task: TaskConfig, queries: int, out: Path) -> int:
+    """Print a line per split and what is in two of them, and draw some of it to ``out``, a PNG file.
+
+    Raises:
+        ConfigError: ``out`` is no .png file, or ``queries`` is below 1.
+        DataError: no split of the data can be used.
+    """
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"out is {out}; it must end in .png")
+    if queries < 1:
+        raise ConfigError(f"queries is {queries}; it must be at least 1")
+    splits = ready(task)
+    stores: dict[Split, ImageStore] = {}
+    for split in SPLITS:
+        try:
+            stores[split] = splits.get(split)
+            print(f"{split}: {describe(stores[split])}")
+        except DataError as error:
+            print(f"{split}: {error}")
+    if not stores:
+        raise DataError(f"{task.title}: none of {', '.join(SPLITS)} can be used")
+    print(f"identical: {find_leaks(splits).message(excluded=False) or 'no picture is in two splits'}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out, draw_sheet(stores, task.way, task.shots, queries))
+    print(out)
+    return 0

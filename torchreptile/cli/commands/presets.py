@@ -1,0 +1,41 @@
+"""``reptile presets``: the presets with what was published for them, and the shipped weights."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from torchreptile.cli.commands.console import Output
+from torchreptile.core.config.presets import PRESETS
+from torchreptile.experiments.reports.run_data import SPLITS
+from torchreptile.training.evaluation.published import FIGURE_ONLY, published
+from torchreptile.training.evaluation.results import IN_SHORT
+from torchreptile.training.weights import shipped_card, shipped_weights
+
+
+def presets() -> int:
+    """List presets and shipped weights."""
+    table = Table()
+    for heading in ("preset", "published", "published, transductive"):
+        table.add_column(heading, no_wrap=True)
+    for entry in PRESETS.values():
+        task, algorithm = entry.config.task, entry.config.method.algorithm
+        cells = [
+            published(algorithm, task.dataset, task.way, task.shots, transductive) for transductive in (False, True)
+        ]
+        shown = [FIGURE_ONLY, "-"] if task.regression else [str(cell or "-") for cell in cells]
+        table.add_row(entry.name, *shown)
+    console = Output()
+    console.print(table)
+    console.print("\nshipped weights:")
+    for name in shipped_weights():
+        card = shipped_card(name)
+        steps, whole = card["outer_steps_done"], card["training"]["published_outer_steps"]
+        lines = [f"  {name}, {steps:,}{f' of {whole:,}' if whole else ''} outer steps"]
+        for line in card["results"]:
+            where = f"{line['dataset']} {line['way']}-way {line['shots']}-shot, {SPLITS[line['split']]}"
+            said = (
+                f"{line[mode]['accuracy']:.2f}% ± {line[mode]['ci95']:.2f} {short}" for mode, short in IN_SHORT.items()
+            )
+            lines.append(f"    {where}: {', '.join(said)}")
+        console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    return 0

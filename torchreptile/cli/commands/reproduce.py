@@ -1,0 +1,103 @@
+"""The command ``reptile reproduce``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from torchreptile.cli.commands.console import STOPPED, Output
+from torchreptile.core.files import write_bytes, write_text
+from torchreptile.data.splits import Split
+from torchreptile.experiments.reports.reproduction_figures import draw_reproduced
+from torchreptile.experiments.reports.reproduction_tables import caution, measurements, to_markdown, unfinished
+from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, experiment
+from torchreptile.experiments.reproduce.findings import findings
+from torchreptile.experiments.reproduce.result import Reproduced
+from torchreptile.experiments.reproduce.runner import RESULT, TrainingsError, carry_out
+
+
+def reproduce(
+    name: str,
+    out: Path,
+    *,
+    share: float,
+    seeds: int,
+    split: Split,
+    episodes: int,
+    at_once: int,
+    device: str,
+    execution: str,
+    data_root: str,
+) -> int:
+    """Carry an experiment out, print its table, and write result.json, result.md and result.png."""
+    which = experiment(name)
+    try:
+        reproduced = carry_out(
+            which,
+            out,
+            share=share,
+            seeds=seeds,
+            split=split,
+            episodes=episodes,
+            at_once=at_once,
+            device=device,
+            execution=execution,
+            data_root=data_root,
+        )
+    except TrainingsError as failed:
+        if failed.others.trainings:
+            show(failed.others, which, out)
+        raise
+    if reproduced is None:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return STOPPED
+    show(reproduced, which, out)
+    return 0
+
+
+def show(reproduced: Reproduced, which: Experiment, out: Path) -> None:
+    """Write table and picture beside result.json, print the table, and where all three are."""
+    markdown, picture = out / "result.md", out / "result.png"
+    write_text(markdown, to_markdown(reproduced, which))
+    write_bytes(picture, draw_reproduced(reproduced, which))
+    print_reproduced(reproduced, which, Output())
+    print(f"{out / RESULT}\n{markdown}\n{picture}")
+
+
+def print_reproduced(reproduced: Reproduced, which: Experiment, console: Console) -> None:
+    """The measurements, and what was found."""
+    for measured in measurements(reproduced, which):
+        if measured.what:
+            console.print(f"{measured.what}:", highlight=False, soft_wrap=True, markup=False)
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+        labels = sum(heading in ("", "measured") for heading in measured.head)
+        for number, heading in enumerate(measured.head):
+            table.add_column(heading, justify="left" if number < labels else "right")
+        for row in measured.rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+    found = findings(reproduced, which)
+    for its in found:
+        console.print(f"{its.what}: {its.verdict} ({its.numbers})", highlight=False, soft_wrap=True, markup=False)
+    if found and (doubt := caution(reproduced)):
+        console.print(f"with 95% confidence intervals; {doubt}", highlight=False, soft_wrap=True)
+    if missing := reproduced.missing(which):
+        console.print(unfinished(missing), highlight=False, soft_wrap=True, markup=False)
+
+
+def experiments() -> int:
+    """List what can be reproduced."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("name", no_wrap=True)
+    table.add_column("what; source; outer steps")
+    for one in EXPERIMENTS.values():
+        trainings, steps = len(one.arms) * one.seeds, max(arm.config.outer.outer_steps for arm in one.arms)
+        times = f"{trainings} trainings of " if trainings > 1 else ""
+        table.add_row(one.name, f"{one.what}; {one.source}; {times}{steps:,}")
+    Output().print(table)
+    return 0

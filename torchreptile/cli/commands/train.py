@@ -1,0 +1,100 @@
+"""``reptile train``: training with a live line, going on with it, and what it would do."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from rich.console import Console
+
+from torchreptile.algorithms import build_algorithm
+from torchreptile.cli.commands.console import STOPPED
+from torchreptile.cli.commands.decode_progress import ready
+from torchreptile.core.config import Config
+from torchreptile.core.device import choose_device
+from torchreptile.core.distributed.launcher import is_first
+from torchreptile.data.functions.tables import Tables
+from torchreptile.data.leakage import find_leaks
+from torchreptile.data.loading import load_functions, load_splits
+from torchreptile.data.splits import SPLITS
+from torchreptile.models.custom import own_network
+from torchreptile.training.progress_bars import LiveLine
+from torchreptile.training.train import Run
+from torchreptile.training.train import resume as resume_run
+from torchreptile.training.train import train as train_run
+
+
+def train(config: Config, out: Path, tensorboard: bool, model: str) -> int:
+    """Meta-train with a live line; own images are decoded before, with a progress bar."""
+    network = own_network(model)
+    if config.task.data and is_first():
+        ready(config.task)
+    return _exit_code(train_run(config, out, LiveLine(Console(stderr=True)), tensorboard, network))
+
+
+def resume(out: Path, tensorboard: bool, model: str) -> int:
+    """Go on with a run."""
+    return _exit_code(resume_run(out, LiveLine(Console(stderr=True)), tensorboard, own_network(model)))
+
+
+def _exit_code(run: Run) -> int:
+    return STOPPED if run.interrupted else 0
+
+
+def describe(config: Config, out: Path, model: str) -> int:
+    """Print what a training would do."""
+    if config.task.regression:
+        return _describe_functions(config, out, model)
+    splits = load_splits(config.task)
+    if (network := own_network(model)) is not None:
+        algorithm = build_algorithm(
+            config,
+            splits.train.image_shape,
+            choose_device(config.run.device),
+            network=network,
+            classes=len(splits.train),
+        )
+        print(f"model: {model}, {sum(math.prod(s) for s in algorithm.shapes.values()):,} parameters")
+        print(f"execution {algorithm.execution.name}: {algorithm.execution.reason}")
+    val = f"{len(splits.val):,} validation classes" if splits.val else "no validation classes"
+    test = f"{len(splits.test):,} test classes" if splits.has("test") else "no test classes"
+    print(config.to_json())
+    print(f"data: {len(splits.train):,} training classes, {val}, {test}")
+    print(f"leaks: {find_leaks(splits).message(config.task.exclude_duplicates) or 'no picture is in two splits'}")
+    return _describe_work(config, out)
+
+
+def _describe_functions(config: Config, out: Path, model: str) -> int:
+    """The same where tasks are functions; there are no pictures that could be in two splits."""
+    splits = load_functions(config.task)
+    algorithm = build_algorithm(
+        config,
+        splits.train.image_shape,
+        choose_device(config.run.device),
+        network=own_network(model),
+        targets=splits.train.targets,
+    )
+    stores = {part: splits.get(part) for part in SPLITS if splits.has(part)}
+    parts = [f"{part} {len(store)}" for part, store in stores.items() if isinstance(store, Tables)]
+    print(config.to_json())
+    print(f"data: {splits.train.image_shape[0]} inputs, {splits.train.targets} targets; tasks: ", end="")
+    print(", ".join(parts) or "drawn anew every time")
+    print(f"network: {sum(math.prod(s) for s in algorithm.shapes.values()):,} parameters")
+    print(f"execution {algorithm.execution.name}: {algorithm.execution.reason}")
+    return _describe_work(config, out)
+
+
+def _describe_work(config: Config, out: Path) -> int:
+    outer, inner, task = config.outer, config.inner, config.task
+    tasks = f"{outer.outer_steps:,} outer steps x {outer.meta_batch} tasks"
+    if config.method.takes_inner_steps:
+        print(
+            f"work: {tasks} x {inner.inner_steps} inner steps = "
+            f"{outer.outer_steps * outer.meta_batch * inner.inner_steps:,} task-steps of "
+            f"{config.training_batch} {'points' if task.regression else 'images'}"
+        )
+    else:
+        images = task.training_way * (task.images_per_class + task.train_queries)
+        print(f"work: {tasks} of {images} images")
+    print(f"would write {out}")
+    return 0

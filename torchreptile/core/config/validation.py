@@ -1,0 +1,54 @@
+"""Checks at the door: a bad setting is refused with its name, its value and what would work."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args, get_type_hints
+
+from torchreptile.core.errors import ConfigError
+
+LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise ConfigError with ``message`` unless ``holds``."""
+    if not holds:
+        raise ConfigError(message)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether ``value`` is of the type: whole numbers pass as floats, True and False as nothing but bool."""
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """The values of a Literal, or of a union of them; none for other types."""
+    return tuple(choice for part in get_args(kind) for choice in (get_args(part) or (part,)))
+
+
+def check_types(settings: Any) -> None:
+    """Refuse values that are not of their field's type, or not among its choices."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value, choices = getattr(settings, name), _choices(kind)
+        if choices:
+            require(value in choices, f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+        else:
+            require(_fits(value, kind), f"{name} is {value!r}; it must be of type {kind.__name__}")
+
+
+def at_least(minimum: float, **values: float) -> None:
+    """Refuse values that are smaller, or not finite."""
+    for name, value in values.items():
+        require(math.isfinite(value) and value >= minimum, f"{name} is {value}; it must be at least {minimum}")
+
+
+def at_most(maximum: float, **values: float) -> None:
+    """Refuse values that are larger."""
+    for name, value in values.items():
+        require(value <= maximum, f"{name} is {value}; it must be at most {maximum}")
+
+
+def positive(**values: float) -> None:
+    """Refuse values that are 0, negative or not finite."""
+    for name, value in values.items():
+        require(math.isfinite(value) and value > 0, f"{name} is {value}; it must be greater than 0")

@@ -1,0 +1,1 @@
+"""Functions as tasks: sine waves, and tables of one's own."""

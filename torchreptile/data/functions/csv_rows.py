@@ -1,0 +1,103 @@
+"""The rows of tables: csv files read and checked, and the first thing wrong named with its file and line."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchreptile.core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        task: which task it belongs to.
+        values: by the column's name; finite.
+    """
+
+    task: str
+    values: dict[str, float]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names, in the order of the file."""
+        return tuple(self.values)
+
+
+def read_rows(root: Path, task_column: str) -> list[Row]:
+    """All rows of a folder of csv files, one per task, or of one csv file with a column for the task.
+
+    Files are read in the order of their names; their first line names the columns, which must be the same everywhere.
+
+    Raises:
+        DataError: something in them is no finite number, or they do not fit together.
+    """
+    if root.is_dir():
+        files = sorted(file for file in root.iterdir() if file.suffix.lower() == ".csv" and file.name[0] != ".")
+        if not files:
+            raise DataError(f"--table {root} has no .csv files; put one per task there")
+        found = [_read(file, "") for file in files]
+        for file, rows in zip(files, found, strict=True):
+            if sorted(rows[0].columns) != sorted(found[0][0].columns):
+                raise DataError(
+                    f"{file}: line 1 has the columns {', '.join(rows[0].columns)}, but {files[0].name} has "
+                    f"{', '.join(found[0][0].columns)}; they must be the same in all files"
+                )
+        return [row for rows in found for row in rows]
+    if root.suffix.lower() == ".csv" and root.is_file():
+        return _read(root, task_column)
+    raise DataError(f"--table {root} {'is neither a folder nor a .csv file' if root.exists() else 'does not exist'}")
+
+
+def _read(file: Path, task_column: str) -> list[Row]:
+    """The rows of one file, at least one; without a column for the task they are all of the task it is named after."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.reader(opened, strict=True)
+            lines = [(reader.line_num, line) for line in reader if line]
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: not a csv file in UTF-8 ({error})") from error
+    header = [name.strip() for name in lines[0][1]] if lines else []
+    _check_header(file, header, task_column)
+    if len(lines) < 2:
+        raise DataError(f"{file}: has no rows below its first line")
+    rows = []
+    for number, line in lines[1:]:
+        if len(line) != len(header):
+            raise DataError(f"{file}: line {number} has {len(line)} columns, but line 1 names {len(header)}")
+        values = dict(zip(header, line, strict=True))
+        task = values.pop(task_column).strip() if task_column else file.stem
+        if not task:
+            raise DataError(f"{file}: line {number} names no {task_column}")
+        rows.append(Row(task, {name: _number(file, number, name, value) for name, value in values.items()}))
+    return rows
+
+
+def _check_header(file: Path, header: list[str], task_column: str) -> None:
+    said = f"{file}: line 1 has {', '.join(map(repr, header)) or 'nothing'}"
+    if task_column and task_column not in header:
+        raise DataError(f"{said}; one file for all tasks needs a column {task_column}, or give a folder of files")
+    if not task_column and "task" in header:
+        raise DataError(
+            f"{said}; in a folder every file is one task: leave out the column task, or give one file alone"
+        )
+    if "" in header or len(set(header)) < len(header):
+        raise DataError(f"{said}; it must name every column, each once")
+    if len(header) < (3 if task_column else 2):
+        raise DataError(f"{said}; an input and a target are needed at least")
+
+
+def _number(file: Path, line: int, column: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{file}: line {line} has {text.strip()!r} in column {column}; it must be a finite number")
+    return value

@@ -1,0 +1,1 @@
+"""mini-ImageNet in all its common layouts."""

@@ -1,0 +1,1 @@
+"""Omniglot: downloaded or read in place, verified, divided."""

@@ -1,0 +1,249 @@
+"""Omniglot (Lake, Salakhutdinov, Tenenbaum 2015): 1,623 handwritten characters, 20 drawings each.
+
+The official zips are read in memory, never extracted. What counts is what is inside: a re-zipped copy is as
+good as the original, and anything missing, added or changed is refused by name.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from torchreptile.core.errors import DataError
+from torchreptile.data.cache import prepared
+from torchreptile.data.image_store import ImageStore
+from torchreptile.data.omniglot.download import RemoteFile, fetch
+from torchreptile.data.own_images.line_drawings import FIELD
+from torchreptile.data.splits import Absent, Splits, resolve_scheme, shuffled_classes
+
+URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
+MD5 = {
+    "images_background": "68d2efa1b9178cc56df9314c21c6e718",
+    "images_evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
+}
+FINGERPRINT = "07e7966528182ad2861098f133f1f6f8d0788603960193c065e2b8015cdfa2fc"
+CACHE_FILE = "omniglot-28-v1.safetensors"
+
+DRAWINGS = 20  # of every character
+PUBLISHED_SIDE, SIDE = FIELD, 28  # pixels; 28 is the size in every published result
+MAX_MEMBER_BYTES = 64 * 1024  # the largest real member has 522
+
+CHARACTERS, REPTILE_TRAIN = 1623, 1200
+
+# What zipfile, the decompressors and Pillow raise for bytes that are not what they claim to be.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What one zip must hold.
+
+    Attributes:
+        folder: the folder at its root, and the stem of its file name.
+        alphabets: name -> (number of its first character, how many characters); Omniglot numbers its characters
+            through both archives, and the file names carry these numbers.
+    """
+
+    folder: str
+    alphabets: dict[str, tuple[int, int]]
+
+    def members(self) -> dict[str, list[str]]:
+        """Class name -> the members with its drawings, in the order of the drawings."""
+        return {
+            f"{alphabet}/character{1 + i:02d}": [
+                f"{self.folder}/{alphabet}/character{1 + i:02d}/{first + i:04d}_{1 + d:02d}.png"
+                for d in range(DRAWINGS)
+            ]
+            for alphabet, (first, characters) in self.alphabets.items()
+            for i in range(characters)
+        }
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the whole data set must be: the contents of its archives and the prepared store's fingerprint."""
+
+    archives: tuple[Archive, ...]
+    fingerprint: str
+
+
+def official() -> Expected:
+    """Omniglot as published: 30 background alphabets of 964 characters, 20 evaluation alphabets of 659."""
+    layout = json.loads(_resource("omniglot.json"))
+    archives = [
+        Archive(folder, {name: (first, characters) for name, (first, characters) in alphabets.items()})
+        for folder, alphabets in layout.items()
+    ]
+    return Expected(tuple(archives), FINGERPRINT)
+
+
+def load() -> ImageStore:
+    """All of Omniglot: 1,623 classes in the order of (alphabet, character), 20 drawings each in theirs.
+
+    Images are (32460, 1, 28, 28) uint8, ink 0 and paper 255. Prepared once from the zips, then cached.
+
+    Raises:
+        DataError: the data cannot be found, downloaded or prepared, or are not Omniglot.
+    """
+    return prepared(CACHE_FILE, lambda: prepare(official()))
+
+
+def prepare(expected: Expected) -> ImageStore:
+    """Find or download the zips, decode every drawing and check the result against ``expected``.
+
+    Raises:
+        DataError: naming the zip and the member that is missing, foreign or damaged.
+    """
+    names = [archive.folder for archive in expected.archives]
+    paths = fetch("omniglot", [RemoteFile(f"{name}.zip", f"{URL}{name}.zip", MD5[name]) for name in names])
+    drawings: dict[str, NDArray[np.uint8]] = {}
+    for path, archive in zip(paths, expected.archives, strict=True):
+        drawings.update(read_archive(path, archive))
+    classes = sorted(drawings, key=lambda name: name.split("/"))
+    store = ImageStore(
+        images=torch.from_numpy(np.concatenate([drawings[name] for name in classes])).unsqueeze(1),
+        class_sizes=torch.full((len(classes),), DRAWINGS),
+        class_names=tuple(classes),
+        name="omniglot",
+    )
+    if store.fingerprint != expected.fingerprint:
+        raise DataError(
+            f"omniglot: every drawing is there, but a picture in {' or '.join(map(str, paths))} "
+            f"is not the published one (fingerprint {store.fingerprint}, expected {expected.fingerprint}); "
+            "use the official zips"
+        )
+    return store
+
+
+def read_archive(path: Path, archive: Archive, side: int = SIDE) -> dict[str, NDArray[np.uint8]]:
+    """Every class of one zip: class name -> (20, side, side) uint8, ink 0 and paper 255.
+
+    Raises:
+        DataError: the zip or one of its members is not what ``archive`` says.
+    """
+    try:
+        file = zipfile.ZipFile(path)
+    except _DAMAGE as error:
+        raise DataError(f"{path}: not a readable zip ({error}); replace it with the official one") from error
+    with file:
+        classes = archive.members()
+        _check_members(path, file.infolist(), [member for members in classes.values() for member in members])
+        return {
+            name: np.stack([_read_drawing(path, file, member, side) for member in members])
+            for name, members in classes.items()
+        }
+
+
+def _check_members(path: Path, found: Sequence[zipfile.ZipInfo], wanted: Sequence[str]) -> None:
+    """Refuse a zip with members missing, repeated, foreign (so also any path that would escape) or far too large."""
+    files = [info for info in found if not info.is_dir()]
+    counts = Counter(info.filename for info in files)
+    expected = set(wanted)
+    problems = {
+        "missing": [name for name in wanted if name not in counts],
+        "not part of Omniglot": [name for name in counts if name not in expected],
+        "there more than once": [name for name, count in counts.items() if count > 1],
+        f"above {MAX_MEMBER_BYTES} bytes": [info.filename for info in files if info.file_size > MAX_MEMBER_BYTES],
+    }
+    found_wrong = [
+        f"{len(names)} {problem}: {', '.join(map(repr, names[:3]))}{', ...' if len(names) > 3 else ''}"
+        for problem, names in problems.items()
+        if names
+    ]
+    if found_wrong:
+        raise DataError(f"{path}: members are wrong ({'; '.join(found_wrong)}); replace it with the official zip")
+
+
+def _read_drawing(path: Path, file: zipfile.ZipFile, member: str, side: int) -> NDArray[np.uint8]:
+    """One drawing as (side, side) uint8, ink 0 and paper 255."""
+    try:
+        with file.open(member) as stream:
+            # The size in the zip's directory may lie: never unpack more than a drawing can have.
+            content = stream.read(MAX_MEMBER_BYTES)
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            if image.mode != "1" or image.size != (PUBLISHED_SIDE, PUBLISHED_SIDE):
+                raise DataError(
+                    f"{path}: {member} is {image.width}x{image.height} with mode {image.mode}, "
+                    f"not a 1-bit {PUBLISHED_SIDE}x{PUBLISHED_SIDE} PNG"
+                )
+            # Named because Pillow's default has changed; for 1-bit images nearest is what was published.
+            resized = image.resize((side, side), Image.Resampling.NEAREST)
+            return np.asarray(resized.convert("L"))
+    except UnidentifiedImageError as error:  # its own message has an address in memory
+        raise DataError(f"{path}: {member} is damaged or not a PNG") from error
+    except _DAMAGE as error:
+        raise DataError(f"{path}: {member} is damaged or not a PNG ({error})") from error
+
+
+def split(store: ImageStore, scheme: str, seed: int) -> Splits:
+    """Split all of Omniglot; training classes come with their four rotations, the others as drawn.
+
+    - ``reptile``: shuffled by ``seed``, 1,200 characters to train and 423 to test (as in the original code).
+    - ``vinyals``: the lists of Vinyals et al. 2016: 1,028 train, 172 val, 423 test; ``seed`` is not used.
+    - ``background-evaluation``: Lake's 964 train and 659 test, no alphabet in both; ``seed`` is not used.
+
+    Raises:
+        ConfigError: an unknown scheme.
+        DataError: the store is not all of Omniglot.
+    """
+    scheme = resolve_scheme("omniglot", scheme)
+    no_val = Absent(f"omniglot divided by {scheme} has no val classes; take train or test")
+    if len(store) != CHARACTERS:
+        raise DataError(f"{store.name}: {len(store)} classes, but an Omniglot split needs all {CHARACTERS}")
+    if scheme == "reptile":
+        order = shuffled_classes(store, seed)
+        train, test = order[:REPTILE_TRAIN], order[REPTILE_TRAIN:]
+        return Splits(store.select(train).with_rotations(), no_val, store.select(test))
+    held_out = _vinyals() if scheme == "vinyals" else {"test": _evaluation_classes()}
+    parts = {part: [i for i, name in enumerate(store.class_names) if name in names] for part, names in held_out.items()}
+    taken = {i for classes in parts.values() for i in classes}
+    rest = [i for i in range(len(store)) if i not in taken]
+    return Splits(
+        train=store.select(rest).with_rotations(),
+        val=store.select(parts["val"]) if "val" in parts else no_val,
+        test=store.select(parts["test"]),
+    )
+
+
+def _vinyals() -> dict[str, set[str]]:
+    """The base characters of Vinyals' lists: ``"val"`` and ``"test"`` -> class names; the rest is for training."""
+    lists = json.loads(_resource("vinyals.json"))
+    return {
+        part: {f"{alphabet}/character{number:02d}" for alphabet, numbers in alphabets.items() for number in numbers}
+        for part, alphabets in lists.items()
+    }
+
+
+def _evaluation_classes() -> set[str]:
+    _, evaluation = official().archives
+    return set(evaluation.members())
+
+
+def _resource(name: str) -> str:
+    return resources.files("torchreptile.data.omniglot").joinpath(name).read_text(encoding="utf-8")

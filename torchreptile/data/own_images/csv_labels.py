@@ -1,0 +1,91 @@
+"""Own images listed in a csv file: one row per picture, with its file, its label and maybe its split."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+from torchreptile.core.errors import DataError
+from torchreptile.data.own_images.class_folders import Catalogue, PictureFile, one_split_each, refuse, regular_file
+from torchreptile.data.splits import SPLITS, Split
+
+COLUMNS = ("file", "label", "split")
+
+
+def scan_csv(root: Path) -> Catalogue:
+    """The pictures that the csv file ``root`` lists; files are relative to its folder and stay in it.
+
+    The first line names the columns: ``file`` (or ``filename``), ``label`` and, if the classes are to be divided as it
+    says, ``split`` (train, val or test). Others are not looked at.
+
+    Raises:
+        DataError: naming every row that does not fit.
+    """
+    try:
+        with root.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file, strict=True))
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{root}: not a csv file in UTF-8 ({error})") from error
+    listing = _Listing(root, rows[0] if rows else [])
+    for number, row in enumerate(rows[1:], start=2):
+        if row:
+            listing.add(number, row)
+    return listing.finish()
+
+
+class _Listing:
+    """Rows turned into classes, with what is wrong about them."""
+
+    def __init__(self, root: Path, header: list[str]) -> None:
+        names = ["file" if name.strip().lower() == "filename" else name.strip().lower() for name in header]
+        if "file" not in names or "label" not in names:
+            found = ", ".join(map(repr, header)) or "nothing"
+            raise DataError(f"{root}: its first line has {found}; it must name the columns file and label")
+        self.root, self.folder = root, root.parent.resolve()
+        self.columns = [names.index(name) if name in names else None for name in COLUMNS]
+        self.classes: dict[str, list[PictureFile]] = defaultdict(list)
+        self.splits: list[tuple[str, Split]] = []
+        self.lines: dict[Path, int] = {}  # where a file was listed first
+        self.problems: list[str] = []
+
+    def add(self, number: int, row: list[str]) -> None:
+        """Take in line ``number``."""
+        name, label, split = (
+            row[column].strip() if column is not None and column < len(row) else "" for column in self.columns
+        )
+        if problem := self._check(name, label, split):
+            self.problems.append(f"line {number}: {problem}")
+            return
+        path = (self.folder / name).parent.resolve() / Path(name).name  # one path per file, however it is written
+        file = regular_file(path, name)
+        if not isinstance(file, str) and path in self.lines:
+            file = f"{name} is listed in line {self.lines[path]} already"
+        if isinstance(file, str):
+            self.problems.append(f"line {number}: {file}")
+            return
+        self.lines[path] = number
+        self.classes[label].append(file)
+        self.splits += [(label, known) for known in SPLITS if known == split]
+
+    def _check(self, name: str, label: str, split: str) -> str:
+        """What is wrong with a row, or nothing."""
+        if not name or not label:
+            return f"{name or 'no file'} has {'no label' if not label else f'label {label}'}; a row needs both"
+        if self.columns[2] is not None and split not in SPLITS:
+            return f"split is {split!r} for {name}; it must be one of {', '.join(SPLITS)}"
+        if "\0" in name or not (self.folder / name).parent.resolve().is_relative_to(self.folder):
+            return f"{name!r} leads out of {self.folder}; files must be in the csv's folder or below"
+        return ""
+
+    def finish(self) -> Catalogue:
+        """Refuse whatever was wrong."""
+        splits, problems = one_split_each(self.splits)
+        self.problems += problems
+        if not self.classes and not self.problems:
+            raise DataError(f"{self.root}: lists no pictures")
+        refuse(self.root, self.problems)
+        ordered = {name: tuple(sorted(files, key=lambda file: file.name)) for name, files in self.classes.items()}
+        return Catalogue(self.root, dict(sorted(ordered.items())), splits or None)

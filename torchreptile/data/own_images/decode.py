@@ -1,0 +1,231 @@
+"""Picture files to pixels: every data set that comes as image files is decoded here, in parallel.
+
+What people have on disk is untidy: photographs that lie on their side, 16-bit scans, cut-out figures on nothing,
+half a download. A picture is either turned into the pixels a person would see in it, or refused with the reason.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+
+from torchreptile.core.config import Resize
+from torchreptile.core.errors import DataError
+from torchreptile.data.own_images.line_drawings import FIELD, black_and_white, scaled
+
+# Rasters that Pillow decodes by itself: nothing here runs code or another program, as EPS would.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pbm", ".pgm", ".ppm")
+MAX_PIXELS = 64_000_000  # of one picture, by its header: a decoded one takes up to 16 bytes for each
+
+Scaling = Resize | Literal["lines"]
+"""A filter, or, for pictures of drawn lines, first in black and white and then as Omniglot's were scaled."""
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "lines": Image.Resampling.LANCZOS,  # of a picture without any
+}
+# What Pillow's readers raise on files that are not what they claim.
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, AttributeError,
+    struct.error, zlib.error,
+)  # fmt: skip
+# EXIF orientation -> what brings the picture upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image file to decode.
+
+    Attributes:
+        name: how messages call it: a path, or a member of an archive.
+        read: gives the file's content; called once, from any thread.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
+class PictureError(DataError):
+    """A picture that cannot be decoded; the message does not say which."""
+
+
+def decode(content: bytes, side: int, channels: int, resize: Scaling, squash: bool = False) -> NDArray[np.uint8]:
+    """One image file as (channels, side, side) uint8, 0 black and 255 white, as a person would see it.
+
+    The picture is turned upright as its EXIF orientation says, laid on white where it is transparent, brought to 8 bits
+    (16-bit greys and floats from 0 to 1 by scaling), made grey or coloured, cut to its central square, and scaled. A
+    picture that is ``side`` x ``side`` already keeps its pixels. Colour profiles are not applied.
+
+    Args:
+        content: of a PNG, JPEG, WebP, BMP, GIF, TIFF or PPM file.
+        side: height and width of the result, pixels.
+        channels: 1 for grey, 3 for red, green and blue.
+        resize: the filter, used only where the size changes.
+        squash: scale the whole picture, whatever its proportions, instead of its central square.
+
+    Raises:
+        PictureError: empty, damaged or of another format, animated, or above ``MAX_PIXELS``.
+    """
+    if not content:
+        raise PictureError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return pixels_of(image, side, channels, resize, squash)
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureError(f"not a picture, or damaged at its start; it must be one of {', '.join(FORMATS)}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(f"it has more than {MAX_PIXELS:,} pixels; make it smaller") from error
+    except _DAMAGE as error:
+        raise PictureError(f"the file is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
+
+
+def pixels_of(image: Image.Image, side: int, channels: int, resize: Scaling, squash: bool = False) -> NDArray[np.uint8]:
+    """A picture in memory, or one whose file is open, as :func:`decode` gives it.
+
+    Raises:
+        PictureError: animated, above ``MAX_PIXELS``, or with greys that nothing tells how to scale.
+    """
+    _check_header(image)
+    image.load()
+    shown = _upright(_eight_bits(image), image).convert("L" if channels == 1 else "RGB")
+    if shown.size != (side, side):
+        box = None if squash else _central_square(*shown.size)
+        drawn = _lines(shown, side, box) if resize == "lines" else None
+        shown = shown.resize((side, side), _FILTERS[resize], box=box) if drawn is None else drawn
+    pixels = np.asarray(shown)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def decode_all(
+    pictures: Sequence[Picture],
+    side: int,
+    channels: int,
+    resize: Resize,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    into: Tensor | NDArray[np.uint8] | None = None,
+    squash: bool = False,
+) -> tuple[Tensor, list[str]]:
+    """Decode all ``pictures``, as many at a time as there are cores; only those are in memory beside the result.
+
+    Args:
+        pictures: N of them.
+        side, channels, resize, squash: see :func:`decode`.
+        on_progress: called with the number of pictures done and N, from this thread.
+        into: (N, channels, side, side) uint8 to write to, on the processor; made if None.
+
+    Returns:
+        The (N, channels, side, side) uint8 pixels, and ``name: what is wrong`` for every picture that failed, in
+        order; the pixels of those are undefined.
+    """
+    shape = (len(pictures), channels, side, side)
+    given = torch.from_numpy(into) if isinstance(into, np.ndarray) else into
+    images = torch.empty(shape, dtype=torch.uint8) if given is None else given
+    if tuple(images.shape) != shape or images.dtype != torch.uint8:
+        raise DataError(f"pixels for {shape} uint8 do not go into {tuple(images.shape)} {images.dtype}")
+    pixels = images.numpy()
+
+    def work(index: int) -> str | None:
+        try:
+            pixels[index] = decode(pictures[index].read(), side, channels, resize, squash)
+        except OSError as error:
+            return f"{pictures[index].name}: cannot be read ({error.strerror or error})"
+        except DataError as error:
+            return f"{pictures[index].name}: {error}"
+        return None
+
+    wrong: list[str] = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        # Pillow warns of odd metadata, which do not touch the pixels, and of pictures that are refused here anyway.
+        warnings.simplefilter("ignore")
+        try:
+            for done, problem in enumerate(threads.map(work, range(len(pictures))), start=1):
+                wrong += [problem] if problem else []
+                on_progress(done, len(pictures))
+        except BaseException:
+            threads.shutdown(cancel_futures=True)  # or Ctrl-C would wait for all that are queued
+            raise
+    return images, wrong
+
+
+def _check_header(image: Image.Image) -> None:
+    """Refuse, before anything is decoded, what is too large or more than one picture."""
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; make it smaller")
+    # Cameras append previews to a photograph (MPO); the first picture is the photograph.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise PictureError(f"it is a {image.format} with more than one frame; save the frame you mean as a PNG")
+
+
+def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
+    """``picture``, turned as the EXIF data of ``source`` say; unreadable EXIF data say nothing."""
+    try:
+        orientation = source.getexif().get(ExifTags.Base.Orientation)
+    except _DAMAGE:
+        return picture
+    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The loaded picture with mode L or RGB, opaque, on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_scaled(image))
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _scaled(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W) greys of more than 8 bits, brought to 0 to 255; Pillow's own conversion would clip them."""
+    values = np.asarray(image)
+    top = 1.0 if image.mode == "F" else 65535.0
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
+        kind = "floats from 0 to 1" if image.mode == "F" else "whole numbers from 0 to 65535"
+        raise PictureError(
+            f"its greys go from {values.min():g} to {values.max():g}; {kind} can be read, or save it with 8 bits"
+        )
+    scaled = np.rint(values * (255.0 / top)).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):  # the one grey that stands for nothing
+        scaled[values == transparent] = 255
+    return scaled
+
+
+def _lines(shown: Image.Image, side: int, box: tuple[float, float, float, float] | None) -> Image.Image | None:
+    """Dark lines on light paper, scaled as Omniglot's; None where there are none."""
+    field = shown.convert("L").resize((FIELD, FIELD), Image.Resampling.LANCZOS, box=box)
+    lines = black_and_white(np.asarray(field))
+    return None if lines is None else Image.fromarray(scaled(lines, side)).convert(shown.mode)
+
+
+def _central_square(width: int, height: int) -> tuple[float, float, float, float]:
+    """The largest square in the middle: left, upper, right, lower."""
+    short = min(width, height)
+    left, upper = (width - short) / 2, (height - short) / 2
+    return left, upper, left + short, upper + short

@@ -1,0 +1,1 @@
+"""Comparing, reproducing, timing and reporting."""

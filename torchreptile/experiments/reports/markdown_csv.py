@@ -1,0 +1,146 @@
+"""Runs as Markdown and as CSV: what was trained, and every measurement of it beside the published one."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from torchreptile.core.config import Config
+from torchreptile.core.environment import sittings
+from torchreptile.experiments.reports.run_data import SPLITS, Recorded
+from torchreptile.training.evaluation.record import Evaluation
+from torchreptile.training.progress_bars import duration
+
+CSV_COLUMNS = (
+    "run", "algorithm", "trained_on", "outer_steps_done", "training_seconds", "training_seed", "dataset",
+    "split_scheme", "split", "way", "shots", "train_shots", "evaluated_step", "measure", "mean", "ci95", "episodes",
+    "seed", "published_percent", "published_source", "adaptation", "torch", "hardware", "command",
+)  # fmt: skip
+
+
+def to_csv(runs: Sequence[Recorded]) -> str:
+    """A line for every measure of every evaluation, and one for a run that has none.
+
+    Accuracies are from 0 to 1, published ones in percent as printed.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for run in runs:
+        task = run.config.task
+        its = {
+            "run": run.name, "algorithm": run.config.method.algorithm, "trained_on": task.title,
+            "outer_steps_done": run.step, "training_seconds": round(run.seconds, 1),
+            "training_seed": run.config.run.seed, "train_shots": task.train_shots,
+        }  # fmt: skip
+        measured = [its | line for evaluation in run.evaluations for line in _csv_lines(evaluation)]
+        writer.writerows(measured or [its])
+    return file.getvalue()
+
+
+def _csv_lines(evaluation: Evaluation) -> list[dict[str, Any]]:
+    task, environment = evaluation.config.task, evaluation.environment
+    common = {
+        "dataset": task.title, "split_scheme": task.split_scheme, "split": evaluation.split, "way": task.way,
+        "shots": task.shots, "evaluated_step": evaluation.step, "seed": evaluation.seed,
+        "adaptation": evaluation.config.adaptation,
+        "torch": environment.get("torch", ""), "hardware": hardware(environment),
+        "command": str(environment.get("command") or ""),
+    }  # fmt: skip
+    lines = []
+    for name, measured in evaluation.result.measures().items():
+        cell = evaluation.published(name)
+        beside = {"published_percent": cell.accuracy, "published_source": cell.source} if cell else {}
+        one = {"measure": name, "mean": measured.mean, "ci95": measured.ci95, "episodes": measured.episodes}
+        lines.append(common | one | beside)
+    return lines
+
+
+def to_markdown(runs: Sequence[Recorded]) -> str:
+    """The runs, their measurements, and the settings in which they differ, as tables."""
+    parts = ["# " + ", ".join(_cell(run.name) for run in runs)]
+    about = [
+        (run.name, run.config.method.algorithm, run.config.task.title, f"{run.step:,}", duration(run.seconds))
+        for run in runs
+    ]
+    parts.append(table(("run", "algorithm", "trained on", "outer steps", "training"), about))
+    measured = [line for run in runs for evaluation in run.evaluations for line in markdown_lines(run, evaluation)]
+    parts.append("## Measured\n")
+    if measured:
+        parts.append(
+            table(
+                (
+                    "run",
+                    "measured on",
+                    "adaptation",
+                    "measure",
+                    "± 95% CI",
+                    "published",
+                    "outer steps",
+                    "episodes",
+                    "seed",
+                ),
+                measured,
+            )
+        )
+    else:
+        parts.append("Nothing yet: `reptile evaluate RUN` measures on test classes.")
+    if differing := differences([run.config for run in runs]):
+        parts.append("## Settings that differ\n")
+        parts.append(table(("setting", *(run.name for run in runs)), [(name, *its) for name, its in differing]))
+    return "\n".join(part if part.endswith("\n") else part + "\n" for part in parts)
+
+
+def markdown_lines(run: Recorded, evaluation: Evaluation) -> list[tuple[str, ...]]:
+    """One line per measure of an evaluation."""
+    where = measured_on(evaluation)
+    return [
+        (
+            run.name,
+            where,
+            evaluation.config.adaptation,
+            name.replace("_", "-"),
+            str(measured),
+            evaluation.beside(name),
+            f"{evaluation.step:,}",
+            f"{measured.episodes:,}",
+            str(evaluation.seed),
+        )
+        for name, measured in evaluation.result.measures().items()
+    ]
+
+
+def measured_on(evaluation: Evaluation) -> str:
+    """The classes or tasks, told apart from all others: data, kind of task, split and how it was divided."""
+    task = evaluation.config.task
+    how = [] if task.regression else [f"split scheme {task.split_scheme}"]
+    how += [f"split seed {task.split_seed}"] if task.split_seed else []
+    how += ["inverted"] if task.inverted else []
+    how += [task.data] if task.data else []
+    division = f" ({', '.join(how)})" if how else ""
+    return f"{task.title}{division}, {task.kind}, {SPLITS[evaluation.split]} {task.members}"
+
+
+def differences(configs: Sequence[Config]) -> list[tuple[str, list[str]]]:
+    """The settings that are not the same in all of them, each with its values."""
+    flat = [config.by_name() for config in configs]
+    return [(key, [str(its[key]) for its in flat]) for key in flat[0] if len({str(its[key]) for its in flat}) > 1]
+
+
+def hardware(environment: dict[str, Any]) -> str:
+    """The GPU or the processor; of a run that went on elsewhere all of them."""
+    places = (its.get("gpu") or its.get("processor") or its.get("machine") or "" for its in sittings(environment))
+    return ", then ".join(dict.fromkeys(map(str, places)))
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(_cell(str(cell)) for cell in row) + " |" for row in rows) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Without what would end the cell or the line."""
+    return " ".join(text.replace("|", "\\|").split())

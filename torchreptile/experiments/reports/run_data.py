@@ -1,0 +1,91 @@
+"""A run folder's files, read and checked: what reports are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torchreptile.core.config import Config
+from torchreptile.core.errors import RunError
+from torchreptile.training.checkpoint import load_checkpoint
+from torchreptile.training.evaluation.record import Evaluation
+from torchreptile.training.run_folder import RunFolder
+
+SPLITS = {"test": "test", "val": "validation", "train": "training"}
+"""The splits in the order of the table, and what their classes are called."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a training left behind, or has come to so far.
+
+    Attributes:
+        name: the folder's, for people.
+        folder: where.
+        config: its settings.
+        environment: versions, hardware, command.
+        metrics: the lines of metrics.jsonl.
+        evaluations: every eval-*.json, test classes first.
+        step: outer steps done.
+        seconds: of training at the last checkpoint.
+    """
+
+    name: str
+    folder: RunFolder
+    config: Config
+    environment: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    evaluations: list[Evaluation]
+    step: int
+    seconds: float
+
+
+def read_run(path: Path) -> Recorded:
+    """Read a run folder; the run may still be in training.
+
+    Raises:
+        RunError: this is no run folder, or one of its files is missing or damaged.
+    """
+    folder = RunFolder(path)
+    config, environment, metrics = folder.config(), folder.environment(), _metrics(folder)
+    last = load_checkpoint(folder.last)
+    step = max([last.step, *(line["step"] for line in metrics)])  # the metrics may know more already
+    return Recorded(path.resolve().name, folder, config, environment, metrics, _evaluations(folder), step, last.seconds)
+
+
+def _metrics(folder: RunFolder) -> list[dict[str, Any]]:
+    try:
+        lines = folder.metrics()
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder.metrics_file}: missing or damaged ({error})") from error
+    for number, line in enumerate(lines, 1):
+        if not isinstance(line, dict) or type(line.get("step")) is not int or "loss" not in line:
+            raise RunError(f"{folder.metrics_file}: line {number} is damaged, it has no step and loss")
+    return lines
+
+
+def _evaluations(folder: RunFolder) -> list[Evaluation]:
+    """Every eval-*.json: test classes first, then by the file's name."""
+    found = []
+    for file in sorted(folder.path.glob("eval-*.json")):
+        try:
+            evaluation = Evaluation.from_json(file.read_text(encoding="utf-8"))
+        except (OSError, RunError, ValueError) as error:
+            raise RunError(f"{file}: damaged ({error}); measure again with reptile evaluate") from error
+        if not _sound(evaluation):
+            raise RunError(f"{file}: damaged, not an evaluation; measure again with reptile evaluate")
+        found.append(evaluation)
+    return sorted(found, key=lambda evaluation: list(SPLITS).index(evaluation.split))
+
+
+def _sound(evaluation: Evaluation) -> bool:
+    """Whether the values are of the types they should be, which reading alone does not check."""
+    numbers = [evaluation.seed, evaluation.step, evaluation.seconds]
+    numbers += [value for accuracy in evaluation.result.measures().values() for value in dataclasses.astuple(accuracy)]
+    return (
+        evaluation.split in list(SPLITS)
+        and isinstance(evaluation.environment, dict)
+        and all(type(number) in (int, float) for number in numbers)
+    )

@@ -1,0 +1,329 @@
+"""``reptile report RUN``: read a run folder, and write curves.png and report.html into it."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import shlex
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torchreptile.core.config import Config
+from torchreptile.core.config.presets import PRESETS, Preset
+from torchreptile.core.environment import sittings
+from torchreptile.core.errors import DataError, RunError
+from torchreptile.core.files import write_bytes, write_text
+from torchreptile.data.image_store import ImageStore
+from torchreptile.data.samplers import Store
+from torchreptile.data.splits import Split
+from torchreptile.experiments.reports.episode_image import draw_episode, letter
+from torchreptile.experiments.reports.function_plots import draw_by_step, draw_functions
+from torchreptile.experiments.reports.learning_curves import draw_curves
+from torchreptile.experiments.reports.markdown_csv import hardware, to_csv, to_markdown
+from torchreptile.experiments.reports.run_data import SPLITS, Recorded, read_run
+from torchreptile.experiments.reports.sample_episodes import ShownEpisode, sample_episodes
+from torchreptile.models.blueprint import Network
+from torchreptile.training.evaluation.evaluate import split_store
+from torchreptile.training.evaluation.function_fits import fit_functions
+from torchreptile.training.evaluation.record import Evaluation
+from torchreptile.training.weights import Learned, load_learned
+
+MODE_WORDS = {
+    "transductive": ("transductive", "all queries of an episode share one batch and its statistics"),
+    "non_transductive": ("non-transductive", "each query alone with the support set"),
+    "mse": ("after adaptation", "the queries, by the network after its inner steps"),
+    "mse_before": ("before adaptation", "the same queries, by the weights as they were meta-learned"),
+    "own_mse": ("after, in the table's units", "the same errors, not standardised"),
+    "own_mse_before": ("before, in the table's units", "the same errors, not standardised"),
+}
+ALGORITHM_WORDS = {
+    "reptile": "Reptile",
+    "foml": "first-order MAML (the last inner step)",
+    "maml": "MAML",
+    "fomaml": "first-order MAML",
+    "anil": "ANIL",
+    "meta-sgd": "Meta-SGD",
+    "matching": "Matching Networks",
+    "protonet": "Prototypical Networks",
+    "pretrained": "a classifier of all training classes (no meta-learning)",
+    "scratch": "nothing (every task from scratch)",
+    "mann": "MANN",
+    "meta-lstm": "Meta-LSTM",
+}
+GROUP_WORDS = {
+    "task": "Task",
+    "method": "Algorithm",
+    "inner": "Inner loop",
+    "outer": "Outer loop",
+    "evaluation": "Evaluation",
+    "run": "Run",
+}
+
+
+FITTED = 100
+"""Functions fitted for the error by inner step; the first few are drawn."""
+LISTED = 5
+"""So many wrong predictions are listed under an episode; more are left to its picture."""
+
+
+def report(run: str | Path, network: Network | None = None, out: str | Path | None = None) -> list[Path]:
+    """Write ``report.html``, ``report.md``, ``report.csv`` and ``curves.png`` into a run folder.
+
+    The run may still be in training.
+
+    Args:
+        run: the run folder.
+        network: what was trained, if not the network published with the algorithm.
+        out: another folder to write to.
+
+    Returns:
+        The files.
+
+    Raises:
+        RunError: this is no run folder, or one of its files is missing or damaged.
+        ConfigError: the weights are not those of the network.
+    """
+    recorded = read_run(Path(run))
+    folder, config, metrics, evaluations = recorded.folder, recorded.config, recorded.metrics, recorded.evaluations
+    curves = draw_curves(config, metrics)
+    learned = load_learned(folder.path)
+    page = render(
+        "page.html.jinja",
+        name=recorded.name,
+        about=_about(config),
+        progress=progress(recorded),
+        evaluations=[_evaluation_rows(evaluation, config) for evaluation in evaluations],
+        evaluate_command=shlex.join(["reptile", "evaluate", str(run)]),
+        curves=PicturePair(curves, draw_curves(config, metrics, dark=True), "Learning curves of the run"),
+        measured=len(metrics),
+        monitor_episodes=config.run.monitor_episodes,
+        episodes=_episodes(learned, evaluations, network) if not config.task.regression else None,
+        functions=_functions(learned, evaluations, network) if config.task.regression else None,
+        preset=_preset(config),
+        settings=_settings(config),
+        environment=_environment(recorded.environment),
+        mode_words=MODE_WORDS,
+        measure="Mean squared error" if config.task.regression else "Accuracy",
+        task=config.task,
+    )
+    texts = {"report.html": page, "report.md": to_markdown([recorded]), "report.csv": to_csv([recorded])}
+    return write_report(folder.path if out is None else Path(out), curves, texts)
+
+
+def write_report(folder: Path, curves: bytes, texts: dict[str, str]) -> list[Path]:
+    """Write ``curves.png`` and the ``texts`` by their names into a folder.
+
+    Raises:
+        RunError: that cannot be done.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / "curves.png", curves)
+        for name, text in texts.items():
+            write_text(folder / name, text)
+    except OSError as error:
+        raise RunError(f"{folder}: the report cannot be written ({error.strerror})") from error
+    return [folder / "curves.png", *(folder / name for name in texts)]
+
+
+class PicturePair:
+    """A picture in two versions, as data URIs."""
+
+    def __init__(self, light: bytes, dark: bytes, said: str) -> None:
+        self.light, self.dark = (f"data:image/png;base64,{base64.b64encode(p).decode()}" for p in (light, dark))
+        self.said = said
+        self.width, self.height = (int.from_bytes(light[at : at + 4], "big") for at in (16, 20))  # PNG's header
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template of this package."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    here = resources.files("torchreptile.experiments.reports")
+    loader = FunctionLoader(lambda name: here.joinpath(name).read_text(encoding="utf-8"))
+    engine = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader
+    )
+    return engine.get_template(template).render(values)
+
+
+def _about(config: Config) -> str:
+    task, algorithm = config.task, config.method.algorithm
+    kind = f"learner of functions from {task.shots} points" if task.regression else f"{task.kind} learner"
+    return f"A {kind}, meta-trained with {ALGORITHM_WORDS.get(algorithm, algorithm)} on {task.title}"
+
+
+def progress(run: Recorded) -> str:
+    """How far the training is, for people."""
+    total, limit = run.config.outer.outer_steps, run.config.outer.max_minutes
+    if limit:
+        return f"{run.step:,} outer steps done, of at most {total:,} in {limit:g} minutes"
+    return f"{run.step:,} of {total:,} outer steps done"
+
+
+@dataclass(frozen=True)
+class _ModeRow:
+    """One accuracy of an evaluation, as words."""
+
+    mode: str
+    explained: str
+    accuracy: str
+    published: str
+    source: str
+    difference: str
+
+
+def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
+    """An evaluation as the page shows it."""
+    task, environment = evaluation.config.task, evaluation.environment
+    rows = []
+    for name, accuracy in evaluation.result.rows().items():
+        cell, words = evaluation.published(name), MODE_WORDS.get(name, (name, "measured on episodes of its own"))
+        if accuracy is None:
+            rows.append(
+                _ModeRow(words[0], "queries in one batch are labelled as each alone", "does not apply", "", "", "")
+            )
+            continue
+        if cell is None:
+            beside = ("none" if evaluation.beside(name) == "-" else evaluation.beside(name), "", "")
+        else:
+            difference = f"{100 * accuracy.mean - cell.accuracy:+.2f}".replace("-", "−")
+            beside = (str(cell), cell.source, difference)
+        rows.append(_ModeRow(*words, str(accuracy), *beside))
+    versions = [f"{name} {environment[name]}" for name in ("torchreptile", "torch") if name in environment]
+    return {
+        "dataset": task.title,
+        "elsewhere": task.title != trained.task.title,
+        "trained_on": trained.task.title,
+        "split": SPLITS[evaluation.split],
+        "task": task.kind,
+        "members": task.members,
+        "episodes": f"{evaluation.result.episodes:,}",
+        "rows": rows,
+        "made": [
+            f"seed {evaluation.seed}",
+            f"{evaluation.step:,} outer steps",
+            evaluation.config.adaptation,
+            f"{evaluation.seconds:,.1f} s",
+            *versions,
+            *filter(None, [hardware(environment)]),
+        ],
+        "command": words_of(environment.get("command")),
+    }
+
+
+def _episodes(learned: Learned, evaluations: list[Evaluation], network: Network | None) -> dict[str, Any]:
+    """The sampled episodes, or why there are none."""
+    try:
+        split, store = _classes_to_show(learned.config, evaluations)
+        shown = sample_episodes(learned, store, network)
+    except DataError as error:
+        return {"problem": str(error), "shown": []}
+    drawn = [_episode(number, shown_episode) for number, shown_episode in enumerate(shown, 1)]
+    return {
+        "problem": "",
+        "split": SPLITS[split],
+        "mode": MODE_WORDS["transductive" if learned.config.evaluation.transductive else "non_transductive"][0],
+        "step": f"{learned.step:,}",
+        "shown": drawn,
+        "width": max(208, *(episode["picture"].width // 2 for episode in drawn)),
+    }
+
+
+def _functions(learned: Learned, evaluations: list[Evaluation], network: Network | None) -> dict[str, Any]:
+    """A few functions and how they were fitted, or why there are none."""
+    try:
+        split, store = _to_show(learned.config, evaluations)
+        store = store if learned.scale is None else split_store(learned.config, split, learned.scale)
+        fitted = fit_functions(learned, store, FITTED, network)
+    except DataError as error:
+        return {"problem": str(error)}
+    curves = [draw_functions(fitted, dark=dark) for dark in (False, True)]
+    steps = [draw_by_step({"": fitted}, dark=dark) for dark in (False, True)]
+    first, last, taken = fitted.by_step[0], fitted.by_step[-1], len(fitted.by_step) - 1
+    return {
+        "problem": "",
+        "split": SPLITS[split],
+        "step": f"{learned.step:,}",
+        "one_input": store.image_shape == (1,),
+        "curves": PicturePair(curves[0], curves[1], "Functions, before and after adaptation"),
+        "by_step": PicturePair(steps[0], steps[1], f"Mean squared error by inner step, from {first} to {last}"),
+        "said": f"From {first} before to {last} after {taken} inner steps, over {first.episodes} functions",
+    }
+
+
+def _classes_to_show(config: Config, evaluations: list[Evaluation]) -> tuple[Split, ImageStore]:
+    """The same of images."""
+    split, store = _to_show(config, evaluations)
+    assert isinstance(store, ImageStore)
+    return split, store
+
+
+def _to_show(config: Config, evaluations: list[Evaluation]) -> tuple[Split, Store]:
+    """Validation classes or tasks; without them training classes, as test classes are for the final measurement alone,
+    unless that has been made."""
+    try:
+        return "val", split_store(config, "val")
+    except DataError:  # there are none
+        tested = any(e.split == "test" and e.config.task.title == config.task.title for e in evaluations)
+        split: Split = "test" if tested else "train"
+        return split, split_store(config, split)
+
+
+def _episode(number: int, shown: ShownEpisode) -> dict[str, Any]:
+    truth, answers = shown.episode.query_y[0].tolist(), shown.predicted[0].tolist()
+    wrong = [f"{letter(t)} taken for {letter(a)}" for t, a in zip(truth, answers, strict=True) if t != a]
+    count = f"{len(truth) - len(wrong)} of {len(truth)} queries right"
+    said = f"{count}: {', '.join(wrong)}" if wrong else count
+    light, dark = (draw_episode(shown.episode, shown.predicted, dark=dark) for dark in (False, True))
+    return {
+        "number": number,
+        "picture": PicturePair(light, dark, f"Episode {number}: {said}"),
+        "said": said if len(wrong) <= LISTED else count,
+        "sought": shown.sought,
+        "classes": [(letter(label), name) for label, name in enumerate(shown.class_names)],
+    }
+
+
+def _preset(config: Config) -> Preset | None:
+    """The preset of the same data set, way and shots; of functions by the data set alone."""
+    task = config.task
+    if task.regression:
+        return PRESETS.get(task.dataset)
+    same = (p for p in PRESETS.values() if (p.config.task.dataset, p.config.task.way) == (task.dataset, task.way))
+    return next((p for p in same if p.config.task.shots == task.shots), None)
+
+
+def _settings(config: Config) -> list[dict[str, Any]]:
+    """All settings by group; beside each that differs from the preset, the preset's value."""
+    preset = _preset(config)
+    groups = []
+    for name, title in GROUP_WORDS.items():
+        own = dataclasses.asdict(getattr(config, name))
+        usual = dataclasses.asdict(getattr(preset.config, name)) if preset else own
+        rows = [(key, words_of(value), value != usual[key], words_of(usual[key])) for key, value in own.items()]
+        groups.append({"title": title, "rows": rows})
+    return groups
+
+
+def _environment(environment: dict[str, Any]) -> dict[str, str]:
+    """What env.json holds, for people; what changed when the run went on, one after the other."""
+    its = sittings(environment)
+    return {
+        name: "; then ".join(dict.fromkeys(words_of(one.get(name)) for one in its))
+        for name in environment
+        if name != "resumed"
+    }
+
+
+def words_of(value: Any) -> str:
+    """A JSON value for people."""
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return shlex.join(str(part) for part in value)
+    return f"{value:,}" if type(value) is int else str(value)

@@ -1,0 +1,1 @@
+"""Classifiers and regressors made of meta-learned weights."""

@@ -1,0 +1,1 @@
+"""The paper's convolutional networks, and their fast executions."""

@@ -1,0 +1,1 @@
+"""How many copies of a network are computed together."""

@@ -1,0 +1,94 @@
+"""Executions of any nn.Module: one task after another, or batched by vmap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from torchreptile.models.blueprint import Shape
+from torchreptile.models.conv4.fused import stacked
+from torchreptile.models.conv4.network import Params
+from torchreptile.models.execution.execution import Execution, StackedForward
+from torchreptile.models.losses import mean_loss
+
+
+def _own_execution(module: nn.Module, name: str, reason: str) -> Execution:
+    def singly(params: Params, images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+        out: Tensor = functional_call(module, params, (images,))
+        return out
+
+    draws = any(isinstance(part, nn.modules.dropout._DropoutNd) for part in module.modules())
+    if name == "loop":
+
+        def one_by_one(params: Params, x: Tensor) -> Tensor:
+            copies = ({name: p[task] for name, p in params.items()} for task in range(len(x)))
+            return torch.stack([singly(copy, images) for copy, images in zip(copies, x, strict=True)])
+
+        gradient = partial(_loss_and_gradient_singly, singly)
+        twice = partial(_differentiable_singly, singly)
+        return Execution(name, reason, one_by_one, gradient, twice, draws=draws, one_by_one=True)
+    return Execution(name, reason, _vmapped(module), compiled=name == "compiled", draws=draws)
+
+
+def _loss_and_gradient_singly(
+    forward: Callable[[Params, Tensor], Tensor], params: Params, x: Tensor, y: Tensor
+) -> tuple[Tensor, Params]:
+    """By autograd, with each task's parameters leaves of their own: cheaper than through a stack of them."""
+    losses, gradients = [], []
+    for task in range(len(x)):
+        leaves = {name: p[task].detach().requires_grad_() for name, p in params.items()}
+        with torch.enable_grad():
+            logits = forward(leaves, x[task])
+            loss = mean_loss(logits.to(next(iter(leaves.values())).dtype), y[task])
+        gradients.append(torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True))
+        losses.append(loss.detach())
+    return torch.stack(losses), dict(zip(params, map(stacked, zip(*gradients, strict=True)), strict=True))
+
+
+def _differentiable_singly(
+    forward: Callable[[Params, Tensor], Tensor], params: Params, x: Tensor, y: Tensor
+) -> tuple[Tensor, Params]:
+    """The same, as a function of the stack of parameters that can be differentiated again."""
+    losses, gradients = [], []
+    copies = [
+        dict(zip(params, parts, strict=True)) for parts in zip(*(p.unbind(0) for p in params.values()), strict=True)
+    ]
+    for task, copy in enumerate(copies):
+        logits = forward(copy, x[task])
+        losses.append(mean_loss(logits.to(next(iter(copy.values())).dtype), y[task]))
+        inputs = list(copy.values())
+        gradients.append(torch.autograd.grad(losses[-1], inputs, create_graph=True, materialize_grads=True))
+    return torch.stack(losses), dict(zip(params, map(stacked, zip(*gradients, strict=True)), strict=True))
+
+
+def _vmapped(module: nn.Module) -> StackedForward:
+    def one(params: Params, images: Tensor) -> Tensor:
+        out: Tensor = functional_call(module, params, (images,))
+        return out
+
+    side_by_side = torch.vmap(one, randomness="different")
+
+    def forward(params: Params, x: Tensor) -> Tensor:
+        # Attention written out in matrix products: vmap takes its fused kernels apart, one task after another.
+        with sdpa_kernel(SDPBackend.MATH):
+            out: Tensor = side_by_side(params, x)
+        return out
+
+    return forward
+
+
+def _vmap_obstacle(module: nn.Module, image_shape: Shape, device: torch.device) -> str:
+    """Why ``module`` cannot be batched over tasks, found by trying; empty if it can."""
+    params = {name: p.detach().to(device).expand(2, *p.shape).clone() for name, p in module.named_parameters()}
+    x = torch.zeros(2, 2, *image_shape, device=device)
+    try:
+        torch.func.grad(lambda p: _vmapped(module)(p, x).sum())(params)
+    except Exception as error:  # a network of one's own may fail in any way, and that is the answer
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return ""

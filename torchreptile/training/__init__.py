@@ -1,0 +1,1 @@
+"""Meta-training: the loop, its files, its weights."""

@@ -1,0 +1,1 @@
+"""Weights that come with the package: NAME.safetensors with its card NAME.json. See torchreptile.training.weights."""

@@ -1,1 +1,0 @@
-"""Weights that come with the package: NAME.safetensors with its card NAME.json. See torchreptile.learned."""
