@@ -20,7 +20,7 @@ import torch
 from torchreptile.core.config import Config
 from torchreptile.training.callbacks import Silent
 from torchreptile.training.checkpoint import load_checkpoint
-from torchreptile.training.in_subprocess import train_apart, train_or_go_on
+from torchreptile.training.in_subprocess import train_in_subprocess, train_or_go_on
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.train import resume
 
@@ -65,9 +65,9 @@ def digests(execution: str, folder: Path) -> dict[str, str]:
     config = settings(execution)
     torch.set_num_threads(1)
     train_or_go_on(config, RunFolder(folder / HERE), Silent())
-    train_apart(config, RunFolder(folder / JOB), quiet=True)
+    train_in_subprocess(config, RunFolder(folder / JOB), quiet=True)
     train_or_go_on(config, RunFolder(folder / STOPPED), StopAt())
-    train_apart(config, RunFolder(folder / STOPPED), quiet=True)
+    train_in_subprocess(config, RunFolder(folder / STOPPED), quiet=True)
     torch.set_num_threads(2)
     train_or_go_on(config, RunFolder(folder / TWO), StopAt())
     resume(folder / TWO)

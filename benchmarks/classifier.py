@@ -2,7 +2,7 @@
 
     python benchmarks/classifier.py --weights omniglot-5way --tasks 5x1 20x5 --episodes 100
 
-Tasks are WAYxSHOTS, of test classes of the weights' own data set, two queries per class, labelled non-transductively.
+Tasks are WAYxSHOTS, of test classes of the weights' own data set, two queries per class, labelled inductively.
 Times are medians over the episodes, of images that are in memory, on ``--threads`` threads; the first is left out.
 """
 
@@ -18,7 +18,7 @@ from torchreptile import EpisodeSampler, FewShotClassifier
 from torchreptile.core.environment import environment
 from torchreptile.data.loading import load_splits
 from torchreptile.training.evaluation.results import Accuracy
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 QUERIES = 2
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    learned = load_learned(args.weights)
+    learned = load_weights(args.weights)
     store = load_splits(learned.config.task).test
     env = environment()
     print(f"{args.weights}, {args.episodes} episodes, {args.threads} threads, {env['processor']}, torch {env['torch']}")

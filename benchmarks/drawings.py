@@ -26,7 +26,7 @@ from torchreptile.data.loading import load_splits
 from torchreptile.data.omniglot import dataset as omniglot
 from torchreptile.data.omniglot.download import RemoteFile, fetch
 from torchreptile.inference.demo.rasterize import PEN, pixels_of_picture, pixels_of_strokes
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 WAY, OF_EACH = 5, 10  # classes in a task; drawings of a class that are used
 FULL = omniglot.PUBLISHED_SIDE
@@ -117,7 +117,7 @@ ROWS: dict[str, Render] = {
 def main(given: Settings) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
-    learned, official = load_learned("omniglot-5way"), omniglot.official()
+    learned, official = load_weights("omniglot-5way"), omniglot.official()
     names = sorted({name.rpartition("/rot")[0] for name in load_splits(learned.config.task).train.class_names})
     names = [names[i] for i in np.random.default_rng(0).permutation(len(names))[: given.classes]]
     files = [RemoteFile(f"{a.folder}.zip", f"{omniglot.URL}{a.folder}.zip", omniglot.MD5[a.folder])
@@ -141,7 +141,7 @@ def main(given: Settings) -> None:
             )
             with torch.no_grad():
                 adapted = algorithm.adapt(learned.state, support, labels, algorithm.draw(1, WAY, generator))
-                scores.append((adapted.alone(query).argmax(-1) == labels).float().mean().item())
+                scores.append((adapted.inductive(query).argmax(-1) == labels).float().mean().item())
         spread = 1.96 * np.std(scores, ddof=1) / len(scores) ** 0.5
         print(f"{row:55} {100 * np.mean(scores):.2f}% ± {100 * spread:.2f}", flush=True)
 

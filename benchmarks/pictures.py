@@ -22,7 +22,7 @@ from torchreptile.data.loading import load_splits
 from torchreptile.data.own_images.decode import Scaling
 from torchreptile.inference.image_input import as_images
 from torchreptile.training.evaluation.results import Accuracy
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 WEIGHTS, SHAPE, LABELS = "omniglot-5way", (1, 28, 28), ["a", "b", "c", "d", "e"]
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=300)
     args = parser.parse_args()
-    drawings, names = published(), load_splits(load_learned(WEIGHTS).config.task).test.class_names
+    drawings, names = published(), load_splits(load_weights(WEIGHTS).config.task).test.class_names
     generator = np.random.default_rng(0)
     scalings: list[Scaling] = ["lines", "lanczos"]
     right: dict[str, list[float]] = {scaling: [] for scaling in scalings}

@@ -34,7 +34,7 @@ from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.experiments.benchmark.workloads import random_store
 from torchreptile.models.execution.choose import COMPILE_LARGE_FROM
 from torchreptile.models.lstm_optimizer import preprocessed
-from torchreptile.models.meta_lstm_learner import PooledLearner
+from torchreptile.models.meta_lstm_learner import MetaLSTMLearner
 
 SHAPE = (1, 28, 28)
 
@@ -64,7 +64,7 @@ def usual_meta_lstm(tasks: int, device: torch.device) -> Callable[[], object]:
     config = preset("omniglot-1shot-5way", "meta-lstm")
     sampler = EpisodeSampler(random_store(SHAPE, device), 5, 1, config.task.train_queries)
     generator = torch.Generator(device).manual_seed(0)
-    learner = PooledLearner(SHAPE, 5).to(device)
+    learner = MetaLSTMLearner(SHAPE, 5).to(device)
     start = parameters_to_vector(learner.parameters()).detach().unsqueeze(1).requires_grad_()
     lstm = nn.LSTMCell(4, 20).to(device)
     forget, admit = nn.Linear(22, 1).to(device), nn.Linear(22, 1).to(device)

@@ -17,7 +17,7 @@ from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.core.config import Config
 from torchreptile.core.config.presets import for_algorithm
 from torchreptile.data.image_store import ImageStore
-from torchreptile.data.splits import Absent, Splits
+from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.models.blueprint import initial_params
 from torchreptile.models.conv4.native_library import native_library
 
@@ -51,7 +51,7 @@ TINY = (1, 7, 7)  # an outer step on such images takes a tenth of one on 28 x 28
 def easy_splits(with_val: bool = True, shape: tuple[int, int, int] = TINY) -> Splits:
     """Thirty training classes; others for validation and test."""
     train, val, test = (easy_store(classes, 20, seed, shape) for seed, classes in enumerate((30, 10, 15)))
-    return Splits(train, val if with_val else Absent("easy has no val classes"), test)
+    return Splits(train, val if with_val else MissingSplit("easy has no val classes"), test)
 
 
 # What makes the networks of those that have their own small too.

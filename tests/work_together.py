@@ -45,7 +45,7 @@ def gradient_and_labels(processes: Processes, algorithm_name: str = "reptile") -
     return {
         **learned.gradient,
         "loss": learned.loss,
-        "labels": torch.stack([labels.transductive, labels.non_transductive]),
+        "labels": torch.stack([labels.transductive, labels.inductive]),
     }
 
 

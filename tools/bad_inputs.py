@@ -42,7 +42,7 @@ from torchreptile.data.mini_imagenet import dataset as mini_imagenet
 from torchreptile.data.omniglot import dataset as omniglot
 from torchreptile.inference.classifier import FewShotClassifier
 from torchreptile.training.run_folder import RunFolder
-from torchreptile.training.weights import load_learned, save_weights
+from torchreptile.training.weights import load_weights, save_weights
 
 SECONDS = 120  # that an answer may take
 Words = list[str]
@@ -295,7 +295,7 @@ def weights(change: Callable[[Path], object]) -> Callable[[Path], Words]:
     """A weights file with its card, and then ``change(file)``."""
 
     def make(folder: Path) -> Words:
-        save_weights(load_learned(BASE["run"]), folder / "own.safetensors", {})
+        save_weights(load_weights(BASE["run"]), folder / "own.safetensors", {})
         change(folder / "own.safetensors")
         return ["evaluate", "own.safetensors", "--device", "cpu"]
 

@@ -23,7 +23,7 @@ from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.evaluation.results import MODES
 from torchreptile.training.run_folder import RunFolder
-from torchreptile.training.weights import load_learned, save_weights
+from torchreptile.training.weights import load_weights, save_weights
 
 WEIGHTS = Path(__file__).parents[1] / "torchreptile" / "training" / "shipped_weights"
 LICENCES = {
@@ -75,7 +75,7 @@ def evaluations(folder: RunFolder, step: int) -> list[Evaluation]:
 def main(run: str, name: str, command: str, weights: Path = WEIGHTS) -> None:
     """Write weights and card into the folder ``weights``."""
     folder = RunFolder(Path(run))
-    learned, checkpoint = load_learned(run), load_checkpoint(folder.last)
+    learned, checkpoint = load_weights(run), load_checkpoint(folder.last)
     results = [result(evaluation, name) for evaluation in evaluations(folder, checkpoint.step)]
     if not results:
         raise RunError(f"{run} has no evaluation of its last checkpoint on new classes; run `reptile evaluate {run}`")

@@ -86,7 +86,7 @@ def cells_table(results: Sequence[Kept], variants: Iterable[str] | None) -> str:
 def _here(results: Sequence[Kept], wanted: tuple[str, str, int, int, str]) -> list[str]:
     """What was measured of a cell; in words where it was not after the whole training, or not on test classes."""
     variant, *task, shots, measure = wanted
-    if measure == "non_transductive":
+    if measure == "inductive":
         wanted = (variant, *task, shots, QUOTED.get((variant, shots), measure))
     found = []
     for entry in results:

@@ -8,11 +8,11 @@ from PIL import Image
 
 from torchreptile.experiments.reports import draw_episode, sample_episodes
 from torchreptile.training.evaluation.evaluate import split_store
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 GAP = 24  # pixels between episodes
 
-learned = load_learned(sys.argv[1])
+learned = load_weights(sys.argv[1])
 shown = sample_episodes(learned, split_store(learned.config, "test"))[:3]
 pictures = [Image.open(io.BytesIO(draw_episode(each.episode, each.predicted))) for each in shown]
 width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)

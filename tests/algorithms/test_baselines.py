@@ -118,5 +118,5 @@ def test_scratch_adapts_like_reptile_with_a_fresh_optimiser() -> None:
         algorithm = build_algorithm(config, TINY, torch.device("cpu"))
         both.append(algorithm.predict(algorithm.begin(0), tests, seeded(1)))
     assert torch.equal(both[0].transductive, both[1].transductive)
-    assert torch.equal(both[0].non_transductive, both[1].non_transductive)
+    assert torch.equal(both[0].inductive, both[1].inductive)
     assert not torch.equal(both[0].transductive, replace(tests).query_y)

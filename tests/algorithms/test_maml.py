@@ -16,7 +16,7 @@ from tests.easy import TINY, double_params, easy_store, small_config
 from tests.reference import MiniImageNetNet, OmniglotNet
 from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import MetaGradient
-from torchreptile.algorithms.maml_base import ByQuery
+from torchreptile.algorithms.maml_base import MAMLBase
 from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
@@ -58,10 +58,10 @@ def config_for(name: str, **changes: Any) -> Config:
 
 def made(
     config: Config, shape: tuple[int, int, int], tasks: int = 2, network: Network | None = None
-) -> tuple[ByQuery, Params, Episodes]:
+) -> tuple[MAMLBase, Params, Episodes]:
     """The algorithm, its start in float64, and a meta-batch."""
     algorithm = build_algorithm(config, shape, CPU, network=network)
-    assert isinstance(algorithm, ByQuery)
+    assert isinstance(algorithm, MAMLBase)
     if network is None:
         start = algorithm.initial_state(double_params(config, shape)).params
     else:
@@ -71,7 +71,7 @@ def made(
     return algorithm, start, sampler.sample(tasks, torch.Generator().manual_seed(0))
 
 
-def meta_gradient(algorithm: ByQuery, params: Params, episodes: Episodes) -> MetaGradient:
+def meta_gradient(algorithm: MAMLBase, params: Params, episodes: Episodes) -> MetaGradient:
     state = algorithm.initial_state(algorithm.weights(params))
     state = type(state)(params, state.inner, state.outer)
     return algorithm.meta_gradient(state, episodes, torch.Generator().manual_seed(1))

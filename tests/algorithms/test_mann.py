@@ -135,8 +135,8 @@ def test_training_moves_images_and_measuring_does_not() -> None:
     torch.testing.assert_close(moving.losses(state.params, episodes, drawn), expected, rtol=0, atol=1e-12)
     assert not torch.equal(expected, plain.losses(state.params, episodes, drawn[..., :1]))
     assert torch.equal(
-        plain.predict(state, episodes, seeded(1)).non_transductive,
-        moving.predict(state, episodes, seeded(1)).non_transductive,
+        plain.predict(state, episodes, seeded(1)).inductive,
+        moving.predict(state, episodes, seeded(1)).inductive,
     )
 
 
@@ -193,7 +193,7 @@ def test_a_query_is_the_next_image_after_the_support_set() -> None:
     """Told with the last label, and alone: logits equal those of the sequence that ends with it."""
     algorithm, state = begun()
     episodes, order = sampled(3, shots=2, queries=2), torch.arange(6).flip(0).expand(3, 6)
-    logits = algorithm.adapt(state, episodes.support_x, episodes.support_y, order).alone(episodes.query_x)
+    logits = algorithm.adapt(state, episodes.support_x, episodes.support_y, order).inductive(episodes.query_x)
     x, y = in_order(episodes.support_x, episodes.support_y, order)
     for query in range(6):
         longer = replace(

@@ -164,23 +164,25 @@ def test_queries_are_normalised_by_the_support_sets_averages() -> None:
     algorithm, state = begun()
     episodes = sampled(2)
     adapted = algorithm.adapt(state, episodes.support_x, episodes.support_y, torch.empty(2, 0))
-    alone, together = adapted.alone(episodes.query_x), adapted.together(episodes.query_x)
+    alone, together = adapted.inductive(episodes.query_x), adapted.transductive(episodes.query_x)
     for task in range(2):
         theta, averages = plain_task(algorithm, state.params, episodes.support_x[task], episodes.support_y[task])
         queries = episodes.query_x[task]
         torch.testing.assert_close(alone[task], forward(theta, queries, averages, use=True), rtol=0, atol=1e-10)
         torch.testing.assert_close(together[task], forward(theta, queries), rtol=0, atol=1e-10)
-    torch.testing.assert_close(adapted.alone(episodes.query_x), alone, rtol=0, atol=0)  # labelling leaves no trace
-    torch.testing.assert_close(adapted.alone(episodes.query_x[:, 2:3]), alone[:, 2:3], rtol=0, atol=1e-12)
+    torch.testing.assert_close(adapted.inductive(episodes.query_x), alone, rtol=0, atol=0)  # labelling leaves no trace
+    torch.testing.assert_close(adapted.inductive(episodes.query_x[:, 2:3]), alone[:, 2:3], rtol=0, atol=1e-12)
 
 
 def test_episodes_leave_no_averages_behind() -> None:
     algorithm, state = begun()
     episodes = sampled(4)
-    whole = algorithm.adapt(state, episodes.support_x, episodes.support_y, torch.empty(4, 0)).alone(episodes.query_x)
+    whole = algorithm.adapt(state, episodes.support_x, episodes.support_y, torch.empty(4, 0)).inductive(
+        episodes.query_x
+    )
     for task in range(4):
         its = episodes[task : task + 1]
-        single = algorithm.adapt(state, its.support_x, its.support_y, torch.empty(1, 0)).alone(its.query_x)
+        single = algorithm.adapt(state, its.support_x, its.support_y, torch.empty(1, 0)).inductive(its.query_x)
         torch.testing.assert_close(single[0], whole[task], rtol=0, atol=1e-10)
 
 
@@ -208,7 +210,7 @@ def test_an_own_network_is_labelled_with_the_support_set() -> None:
     assert float(learned.gradient["1.weight"].abs().max()) > 1e-4
     predictions = algorithm.predict(state, episodes, seeded(0))
     assert predictions.transductive is not None
-    assert torch.equal(predictions.transductive, predictions.non_transductive)  # no BatchNorm, no difference
+    assert torch.equal(predictions.transductive, predictions.inductive)  # no BatchNorm, no difference
 
 
 def test_executions_that_do_not_fit_are_refused() -> None:

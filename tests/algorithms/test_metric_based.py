@@ -13,7 +13,7 @@ from tests import metric_reference as plain
 from tests.easy import TINY, easy_store, small_config
 from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import Algorithm, MetaState
-from torchreptile.algorithms.metric_based import ByEmbedding
+from torchreptile.algorithms.metric_based import MetricBased
 from torchreptile.algorithms.prototypical_networks import squared_distances
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import EpisodeSampler
@@ -22,7 +22,7 @@ from torchreptile.training.evaluation.evaluate import evaluate
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.outer_step import moved
 from torchreptile.training.train import resume, train
-from torchreptile.training.weights import load_learned, save_weights
+from torchreptile.training.weights import load_weights, save_weights
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 KINDS = {
@@ -34,13 +34,13 @@ KINDS = {
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def build(kind: str, **changes: object) -> tuple[ByEmbedding, MetaState]:
+def build(kind: str, **changes: object) -> tuple[MetricBased, MetaState]:
     """In float64, with BatchNorm's parameters moved off their start, and averages off those of some images."""
     config = small_config(
         **({"train_shots": 2, "train_queries": 2, "inner_optimizer": "sgd", "inner_lr": 0.1} | KINDS[kind] | changes)
     )
     algorithm = build_algorithm(config, TINY, torch.device("cpu"))
-    assert isinstance(algorithm, ByEmbedding)
+    assert isinstance(algorithm, MetricBased)
     generator = torch.Generator().manual_seed(5)
 
     def shaken(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -274,9 +274,9 @@ def test_averages_are_kept_with_checkpoints_and_with_weights(tmp_path: Path, eas
     config = small_config(algorithm="protonet", train_queries=2, outer_optimizer="adam", outer_step_size=1e-3)
     train(config, tmp_path / "run")
     resume(tmp_path / "run")
-    learned = load_learned(tmp_path / "run")
+    learned = load_weights(tmp_path / "run")
     assert float((learned.state.averages["norms.0.mean"]).abs().max()) > 1e-3
     save_weights(learned, tmp_path / "w.safetensors", {})
-    again = load_learned(tmp_path / "w.safetensors")
+    again = load_weights(tmp_path / "w.safetensors")
     assert again.state.averages.keys() == learned.state.averages.keys()
     assert all(torch.equal(t, learned.state.averages[name]) for name, t in again.state.averages.items())

@@ -106,7 +106,7 @@ def tiny_store(seed: int = 0, classes: int = 30, noise: float = 0.2) -> ImageSto
 
 def modes(algorithm: Algorithm) -> list[str]:
     """The accuracies that apply."""
-    return ["transductive"] * algorithm.transduces + ["non_transductive"]
+    return ["transductive"] * algorithm.transduces + ["inductive"]
 
 
 def trained(
@@ -259,7 +259,7 @@ def test_one_query_never_changes_another_ones_prediction(name: str) -> None:
     queries = episodes.query_x.clone()
     queries[:, 1:] = torch.rand(queries[:, 1:].shape, generator=seeded(5)) ** 8
     other = replace(episodes, query_x=queries)
-    first, second = (algorithm.predict(state, e, seeded(2)).non_transductive for e in (episodes, other))
+    first, second = (algorithm.predict(state, e, seeded(2)).inductive for e in (episodes, other))
     assert torch.equal(first[:, 0], second[:, 0])
     assert not torch.equal(first[:, 1:], second[:, 1:])
 

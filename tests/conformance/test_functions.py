@@ -119,9 +119,7 @@ def test_one_query_never_changes_what_is_said_of_another(name: str) -> None:
     one = episodes()
     queries = one.query_x.clone()
     queries[:, 1:] += 3
-    first, second = (
-        algorithm.predict(state, its, seeded(2)).non_transductive for its in (one, replace(one, query_x=queries))
-    )
+    first, second = (algorithm.predict(state, its, seeded(2)).inductive for its in (one, replace(one, query_x=queries)))
     torch.testing.assert_close(first[:, 0], second[:, 0])
     assert float((first[:, 1:] - second[:, 1:]).abs().max()) > 1e-3
 
@@ -132,7 +130,7 @@ def test_the_order_of_known_points_says_nothing(name: str) -> None:
     state = state.mapped(torch.Tensor.double)
     one = episodes(torch.float64)
     turned = replace(one, support_x=one.support_x.flip(1), support_y=one.support_y.flip(1))
-    first, second = (algorithm.predict(state, its, seeded(2)).non_transductive for its in (one, turned))
+    first, second = (algorithm.predict(state, its, seeded(2)).inductive for its in (one, turned))
     torch.testing.assert_close(first, second, rtol=0, atol=1e-9)
 
 

@@ -15,7 +15,7 @@ from torchreptile.experiments.reports import report
 from torchreptile.training.evaluation.evaluate import evaluate
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.train import resume, train
-from torchreptile.training.weights import load_learned, save_weights
+from torchreptile.training.weights import load_weights, save_weights
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -26,9 +26,9 @@ def test_stopped_resumed_measured_written_and_reported(tmp_path: Path, easy_data
     resume(tmp_path / "run")
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
-    learned, weights = load_learned(tmp_path / "run"), tmp_path / "weights.safetensors"
+    learned, weights = load_weights(tmp_path / "run"), tmp_path / "weights.safetensors"
     save_weights(learned, weights, {})
-    again = load_learned(weights)
+    again = load_weights(weights)
     assert again.state.params.keys() == learned.state.params.keys()
     assert again.state.averages.keys() == learned.state.averages.keys()
     for kept, written in ((learned.state.params, again.state.params), (learned.state.averages, again.state.averages)):
@@ -39,4 +39,4 @@ def test_stopped_resumed_measured_written_and_reported(tmp_path: Path, easy_data
     assert Evaluation.from_json(measured.to_json()).result == measured.result
     assert ("transductive" in measured.result.measures()) == ALGORITHMS[algorithm].transduces
     page = next(file for file in report(tmp_path / "run") if file.suffix == ".html").read_text()
-    assert str(measured.result.non_transductive) in page
+    assert str(measured.result.inductive) in page

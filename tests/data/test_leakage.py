@@ -15,7 +15,7 @@ from torchreptile.core.errors import DataError
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.leakage import find_duplicates, find_leaks, without_leaks
 from torchreptile.data.loading import load_splits
-from torchreptile.data.splits import Absent, Splits
+from torchreptile.data.splits import MissingSplit, Splits
 
 
 def random_store(classes: int, seed: int, images: int = 4, side: int = 6) -> ImageStore:
@@ -64,7 +64,7 @@ def test_they_leave_training_alone_and_only_training() -> None:
     kept = [n for n in range(12) if n not in (1, 6)]
     assert torch.equal(left.images, splits.train.images[kept])
     assert left.class_names == splits.train.class_names
-    assert not find_leaks(Splits(left, Absent(""), splits.test)).found
+    assert not find_leaks(Splits(left, MissingSplit(""), splits.test)).found
 
 
 def test_the_message_counts_and_names_them() -> None:
@@ -74,14 +74,14 @@ def test_the_message_counts_and_names_them() -> None:
         "...); --exclude-duplicates leaves them out of training"
     )
     assert leaks.message(excluded=True).endswith("; 2 left out of training")
-    clean = Splits(random_store(2, 5), Absent("none"), random_store(2, 6))
+    clean = Splits(random_store(2, 5), MissingSplit("none"), random_store(2, 6))
     assert find_leaks(clean).message(excluded=False) == ""
     assert without_leaks(clean.train, find_leaks(clean)) is clean.train
 
 
 def test_a_class_with_nothing_left_is_named() -> None:
     train = random_store(3, 0)
-    splits = Splits(train, Absent("none"), train.select([1]))
+    splits = Splits(train, MissingSplit("none"), train.select([1]))
     with pytest.raises(DataError, match=r"every image of the training class s0c1 is also in .*--exclude-duplicates"):
         without_leaks(train, find_leaks(splits))
 
@@ -98,7 +98,7 @@ def test_a_split_that_cannot_be_read_does_not_stop_training() -> None:
 def test_rotated_training_classes_are_compared_as_they_are_trained_on() -> None:
     drawn, other = random_store(2, 0), random_store(2, 1)
     other.images[0] = torch.rot90(drawn.images[5], 1, (-2, -1))
-    found = find_leaks(Splits(drawn.with_rotations(), Absent("none"), other)).found
+    found = find_leaks(Splits(drawn.with_rotations(), MissingSplit("none"), other)).found
     assert [(each.image, each.class_name) for each in found] == [(8 + 5, "s0c1/rot090")]
 
 
@@ -109,7 +109,7 @@ def test_omniglots_size_takes_a_moment() -> None:
         )
         return ImageStore(images, torch.full((count // 20,), 20), ("c",) * (count // 20), "large")
 
-    splits = Splits(store(96_000, 0), Absent("none"), store(8_460, 1))
+    splits = Splits(store(96_000, 0), MissingSplit("none"), store(8_460, 1))
     start = time.monotonic()
     assert not find_leaks(splits).found
     assert time.monotonic() - start < 5  # 0.2 s where nothing else runs

@@ -16,7 +16,7 @@ from torchreptile.data.image_store import ImageStore
 from torchreptile.data.leakage import find_duplicates
 from torchreptile.data.loading import load_splits
 from torchreptile.data.omniglot import dataset as omniglot
-from torchreptile.data.splits import SPLIT_SCHEMES, Absent, Splits, mapped
+from torchreptile.data.splits import SPLIT_SCHEMES, MissingSplit, Splits, mapped
 
 REAL = Path(os.environ.get("TORCHREPTILE_DATA") or REPOSITORY.parent / "shared" / "data").resolve()
 
@@ -117,7 +117,7 @@ def test_a_split_is_loaded_when_it_is_used_and_once() -> None:
         loaded.append(1)
         return blank(3)
 
-    splits = Splits(blank(2), load, Absent("no test pictures there"))
+    splits = Splits(blank(2), load, MissingSplit("no test pictures there"))
     assert (splits.has("val"), splits.has("test"), len(loaded)) == (True, False, 0)
     assert splits.get("val") is splits.val
     assert loaded == [1]
@@ -147,7 +147,7 @@ def test_inverted_stores_are_what_the_learner_sees() -> None:
     plain, inverted = load_splits(task), load_splits(dataclasses.replace(task, inverted=True))
     assert torch.equal(inverted.test.images, 255 - plain.test.images)
     assert inverted.train.class_names == plain.train.class_names
-    none = mapped(Splits(plain.train, Absent("no val classes"), plain.test), ImageStore.inverted)
+    none = mapped(Splits(plain.train, MissingSplit("no val classes"), plain.test), ImageStore.inverted)
     assert none.val is None
     with pytest.raises(DataError, match="no val classes"):
         none.get("val")

@@ -24,7 +24,7 @@ from torchreptile.cli.commands.compare import print_comparison
 from torchreptile.core.config import presets
 from torchreptile.core.config.presets import preset
 from torchreptile.core.errors import ConfigError, DataError, RunError
-from torchreptile.data.splits import Absent, Splits
+from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.experiments import compare as comparing
 from torchreptile.experiments.compare import compare
 from torchreptile.experiments.reports.comparison_plot import draw_comparison
@@ -58,11 +58,11 @@ def test_a_row_is_the_mean_of_its_seeds_and_its_interval_that_of_all_episodes(fo
     ]  # fmt: skip
     for row in comparison.rows():
         runs = [evaluate(folder / f"{row.algorithm}-{seed}", seed=seed, checkpoint="best") for seed in (0, 1)]
-        means = [run.result.non_transductive.mean for run in runs]
-        widths = [run.result.non_transductive.ci95 for run in runs]
-        assert row.accuracy["non_transductive"] == pytest.approx(statistics.fmean(means))
-        assert row.between["non_transductive"] == pytest.approx(abs(means[0] - means[1]) / math.sqrt(2))
-        assert row.ci95["non_transductive"] == pytest.approx(math.sqrt(widths[0] ** 2 + widths[1] ** 2) / 2)
+        means = [run.result.inductive.mean for run in runs]
+        widths = [run.result.inductive.ci95 for run in runs]
+        assert row.accuracy["inductive"] == pytest.approx(statistics.fmean(means))
+        assert row.between["inductive"] == pytest.approx(abs(means[0] - means[1]) / math.sqrt(2))
+        assert row.ci95["inductive"] == pytest.approx(math.sqrt(widths[0] ** 2 + widths[1] ** 2) / 2)
         params = load_checkpoint(folder / f"{row.algorithm}-0" / "last.pt").state.params
         assert row.parameters == sum(p.numel() for p in params.values())
         assert row.steps == 2
@@ -72,7 +72,7 @@ def test_a_row_is_the_mean_of_its_seeds_and_its_interval_that_of_all_episodes(fo
 
 def test_what_is_there_is_kept_and_only_the_rest_is_trained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
-    monkeypatch.setattr(comparing, "train_apart", lambda config, run, quiet: trained.append(run.path.name))
+    monkeypatch.setattr(comparing, "train_in_subprocess", lambda config, run, quiet: trained.append(run.path.name))
     first = again(folder)
     assert first is not None
     assert not trained
@@ -88,7 +88,7 @@ def test_other_classes_and_fewer_algorithms_take_nothing_away(
     shutil.copytree(folder, out)
     first = again(out)
     assert first is not None
-    monkeypatch.setattr(comparing, "train_apart", None)  # nothing is trained
+    monkeypatch.setattr(comparing, "train_in_subprocess", None)  # nothing is trained
     elsewhere = compare(PRESET, ["foml"], 2, out, split="val", episodes=8, quiet=True, **SMALL)
     assert elsewhere is not None
     assert [one.evaluation.split for one in elsewhere.trained] == ["val", "val"]
@@ -110,7 +110,7 @@ def test_other_classes_and_fewer_algorithms_take_nothing_away(
 def test_what_cannot_be_measured_is_refused_before_any_training(
     tmp_path: Path, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without = Splits(splits.train, Absent("it has no val classes"), splits.test)
+    without = Splits(splits.train, MissingSplit("it has no val classes"), splits.test)
     monkeypatch.setattr("torchreptile.data.loading.load_splits", lambda task: without)
     with pytest.raises(DataError, match="no val classes"):
         compare("omniglot-1shot-5way", ["reptile"], 1, tmp_path / "out", split="val", quiet=True, outer_steps=2)
@@ -175,13 +175,13 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> comparing.Comparison:
 def test_what_does_not_apply_is_left_out(unlike: comparing.Comparison) -> None:
     mann, scratch, pretrained = unlike.rows()
     presentations = [f"presentation {number}" for number in (1, 2, 3, 4, 5, 10)]
-    assert list(mann.accuracy) == ["non_transductive", *presentations]
+    assert list(mann.accuracy) == ["inductive", *presentations]
     assert mann.further == presentations
     seeds = [one.evaluation.result.further["presentation 2"] for one in unlike.trained[:2]]
     assert mann.accuracy["presentation 2"] == pytest.approx((seeds[0].mean + seeds[1].mean) / 2)
     assert mann.ci95["presentation 2"] == pytest.approx(math.hypot(seeds[0].ci95, seeds[1].ci95) / 2)
     for row in (scratch, pretrained):
-        assert list(row.accuracy) == ["transductive", "non_transductive"]
+        assert list(row.accuracy) == ["transductive", "inductive"]
         assert not row.further
     assert scratch.parameters == 0
     assert pretrained.parameters > 10_000
@@ -207,7 +207,7 @@ def test_the_table_has_a_dash_where_nothing_applies_and_a_line_of_further_measur
     print_comparison(unlike, Console(file=printed, width=160))
     words = {line.split()[0]: line.split() for line in printed.getvalue().splitlines() if line.strip()}
     assert words["mann"][1] == "-"
-    assert words["mann"][2] == f"{100 * unlike.rows()[0].accuracy['non_transductive']:.2f}"
+    assert words["mann"][2] == f"{100 * unlike.rows()[0].accuracy['inductive']:.2f}"
     assert words["mann"][5].startswith("-/")
     assert "presentation 10" in " ".join(words["mann:"])
     assert words["scratch"][1] != "-"

@@ -20,7 +20,7 @@ from torchreptile.data.loading import load_splits
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.inference.classifier import FewShotClassifier
 from torchreptile.inference.resize_head import with_outputs
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 WEIGHTS, CPU = "glyphs-5way", torch.device("cpu")
 LETTERS = np.array(["a", "b", "c", "d", "e", "f", "g", "h"])
@@ -29,7 +29,7 @@ LETTERS = np.array(["a", "b", "c", "d", "e", "f", "g", "h"])
 @pytest.fixture(scope="module")
 def store() -> ImageStore:
     """Generated characters that the weights never saw."""
-    return load_splits(load_learned(WEIGHTS).config.task).test
+    return load_splits(load_weights(WEIGHTS).config.task).test
 
 
 def episode(store: ImageStore, way: int = 5, shots: int = 1, queries: int = 2, seed: int = 0) -> Episodes:
@@ -50,12 +50,12 @@ def score(store: ImageStore, way: int, shots: int, tasks: int) -> float:
 
 def test_it_says_what_an_evaluation_says(store: ImageStore) -> None:
     """The same mini-batches, both ways of answering: the same labels, and as sure of them."""
-    its, learned = episode(store), load_learned(WEIGHTS)
+    its, learned = episode(store), load_weights(WEIGHTS)
     algorithm = build_algorithm(learned.config, store.image_shape, CPU)
     expected = algorithm.predict(learned.state, its, torch.Generator().manual_seed(4))
     drawn = algorithm.draw(1, 5, torch.Generator().manual_seed(4))
     adapted = algorithm.adapt(learned.state, its.support_x, its.support_y, drawn)
-    answers = (expected.non_transductive, adapted.alone), (expected.transductive, adapted.together)
+    answers = (expected.inductive, adapted.inductive), (expected.transductive, adapted.transductive)
     for transductive, (labels, outputs) in enumerate(answers):
         classifier = fitted(its, seed=4, transductive=bool(transductive))
         assert classifier.predict(its.query_x[0]).tolist() == LETTERS[labels[0]].tolist()
@@ -120,7 +120,7 @@ def test_a_module_of_ones_own_learns_from_its_own_weights_and_is_left_as_it_is(s
 
 
 def test_a_head_of_another_size_keeps_the_rows_there_are(store: ImageStore) -> None:
-    learned = load_learned(WEIGHTS)
+    learned = load_weights(WEIGHTS)
     rows = learned.state.params["head.weight"]
     for way in (3, 5, 8):
         algorithm = build_algorithm(learned.config.replace(way=way), store.image_shape, CPU)
@@ -167,7 +167,7 @@ def test_what_cannot_be_is_refused(store: ImageStore) -> None:
 
 def test_weights_that_learned_from_inverted_images_are_shown_inverted_images(store: ImageStore, tmp_path: Path) -> None:
     """The images themselves in both cases, so that nobody who uses such weights need know."""
-    its, plain = episode(store, shots=2), load_learned(WEIGHTS)
+    its, plain = episode(store, shots=2), load_weights(WEIGHTS)
     light = replace(plain, config=plain.config.replace(inverted=True))
     one = FewShotClassifier(plain).fit(1 - its.support_x[0], LETTERS[its.support_y[0]])
     other = FewShotClassifier(light).fit(its.support_x[0], LETTERS[its.support_y[0]])
@@ -182,7 +182,7 @@ def test_weights_that_learned_from_inverted_images_are_shown_inverted_images(sto
 
 
 def test_a_larger_head_takes_more_steps_unless_told(store: ImageStore) -> None:
-    learned = load_learned(WEIGHTS)
+    learned = load_weights(WEIGHTS)
     for way, steps, wanted in ((3, None, 50), (5, None, 50), (7, None, 70), (7, 9, 9)):
         assert FewShotClassifier(WEIGHTS, steps=steps)._settings(learned, way).evaluation.eval_steps == wanted
 

@@ -16,7 +16,7 @@ from torchreptile.algorithms import ALGORITHMS, build_algorithm
 from torchreptile.algorithms.base import MetaState
 from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.inference.classifier import FewShotClassifier
-from torchreptile.training.weights import Learned, load_learned
+from torchreptile.training.weights import MetaWeights, load_weights
 
 WEIGHTS, SHAPE = "glyphs-5way", (1, 28, 28)
 
@@ -45,7 +45,7 @@ def test_it_answers_as_before_and_can_be_fitted_again(saved: Path) -> None:
 
 
 def test_a_classifier_is_a_weights_file_too(saved: Path) -> None:
-    before, after = load_learned(WEIGHTS), load_learned(saved)
+    before, after = load_weights(WEIGHTS), load_weights(saved)
     assert all(torch.equal(p, after.state.params[name]) for name, p in before.state.params.items())
     assert after.config == before.config
     assert sorted(file.name for file in saved.parent.iterdir()) == ["mine.json", "mine.safetensors"]
@@ -64,7 +64,7 @@ def test_labels_keep_their_kind(tmp_path: Path, labels: list[object]) -> None:
 def test_every_algorithm(tmp_path: Path, algorithm: str) -> None:
     config = small_config(algorithm=algorithm, **MINIATURES.get(algorithm, {}))
     built = build_algorithm(config, config.task.image_shape, torch.device("cpu"), classes=9)
-    learned = Learned("some", config, built.begin(1), 5, None)
+    learned = MetaWeights("some", config, built.begin(1), 5, None)
     shape, way = config.task.image_shape, config.task.way
     classifier = FewShotClassifier(learned, seed=2).fit(images(2 * way, 0, shape), list("abcdefgh"[:way]) * 2)
     queries = images(5, 1, shape)
@@ -79,7 +79,7 @@ def test_a_fine_tuned_embedding_keeps_what_it_became(tmp_path: Path) -> None:
     config = small_config(algorithm="protonet", finetune_steps=3)
     built = build_algorithm(config, config.task.image_shape, torch.device("cpu"))
     shape, way = config.task.image_shape, config.task.way
-    classifier = FewShotClassifier(Learned("some", config, built.begin(1), 5, None))
+    classifier = FewShotClassifier(MetaWeights("some", config, built.begin(1), 5, None))
     classifier.fit(images(2 * way, 0, shape), list(range(way)) * 2).save(tmp_path / "c.safetensors")
     tensors = load_file(tmp_path / "c.safetensors")
     assert not torch.equal(tensors["adapted.convs.0.weight"], tensors["params.convs.0.weight"])
@@ -128,7 +128,7 @@ def test_a_module_with_buffers_is_not_saved_without_them(tmp_path: Path) -> None
 
 
 def test_no_step_leaves_the_weights_as_they_are() -> None:
-    learned = load_learned(WEIGHTS)
+    learned = load_weights(WEIGHTS)
     algorithm = build_algorithm(learned.config.replace(eval_steps=0), SHAPE, torch.device("cpu"))
     support = torch.from_numpy(images(5)).float()[None] / 255
     labels = torch.arange(5)[None]

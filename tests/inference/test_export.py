@@ -18,7 +18,7 @@ from torchreptile.algorithms import ALGORITHMS, build_algorithm
 from torchreptile.cli import parse
 from torchreptile.core.errors import ConfigError, NotFittedError, RunError
 from torchreptile.inference.classifier import FewShotClassifier
-from torchreptile.training.weights import Learned
+from torchreptile.training.weights import MetaWeights
 
 WEIGHTS, SHAPE = "glyphs-5way", (1, 28, 28)
 EXAMPLE = REPOSITORY / "examples" / "label_with_onnxruntime.py"
@@ -33,7 +33,7 @@ def test_torch_export_of_every_algorithm(tmp_path: Path, algorithm: str) -> None
     config = small_config(algorithm=algorithm, **MINIATURES.get(algorithm, {}))
     built = build_algorithm(config, config.task.image_shape, torch.device("cpu"), classes=9)
     shape, way = config.task.image_shape, config.task.way
-    classifier = FewShotClassifier(Learned("some", config, built.begin(1), 5, None), seed=2)
+    classifier = FewShotClassifier(MetaWeights("some", config, built.begin(1), 5, None), seed=2)
     classifier.fit(images(2 * way, 0, shape), list("abcdefgh"[:way]) * 2)
     notes = classifier.export(tmp_path / "c.pt2")
     assert notes.classes == list("abcdefgh"[:way])
@@ -47,11 +47,11 @@ def test_torch_export_of_every_algorithm(tmp_path: Path, algorithm: str) -> None
 @pytest.mark.parametrize("algorithm", ["reptile", "protonet"])
 def test_onnx_by_the_script_that_needs_nothing_of_ours(tmp_path: Path, algorithm: str) -> None:
     pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
-    source: str | Learned = WEIGHTS
+    source: str | MetaWeights = WEIGHTS
     if algorithm != "reptile":
         config = small_config(algorithm=algorithm).replace(dataset="glyphs")
         built = build_algorithm(config, SHAPE, torch.device("cpu"))
-        source = Learned("some", config, built.begin(1), 5, None)
+        source = MetaWeights("some", config, built.begin(1), 5, None)
     classifier = FewShotClassifier(source).fit(images(6), ["x", "ü", "z"] * 2)
     notes = classifier.export(tmp_path / "c.onnx")
     assert notes.any_number == (algorithm == "protonet")

@@ -17,7 +17,7 @@ from torchreptile.data.image_store import ImageStore
 from torchreptile.data.loading import load_splits
 from torchreptile.inference.classifier import FewShotClassifier
 from torchreptile.inference.label_folder import fit_folder, label_pictures
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 WEIGHTS = "glyphs-5way"
 NAMES = ("bär", "cat, black", "dog")
@@ -26,7 +26,7 @@ NAMES = ("bär", "cat, black", "dog")
 @pytest.fixture(scope="module")
 def store() -> ImageStore:
     """Generated characters that the weights never saw."""
-    return load_splits(load_learned(WEIGHTS).config.task).test
+    return load_splits(load_weights(WEIGHTS).config.task).test
 
 
 def write(store: ImageStore, folder: Path, first: int, count: int, names: tuple[str, ...] = NAMES) -> Path:

@@ -18,7 +18,7 @@ from torchreptile.data.samplers import SineSampler
 from torchreptile.inference.classifier import FewShotClassifier
 from torchreptile.inference.regressor import FewShotRegressor
 from torchreptile.training.train import train
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def plants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_says_what_an_evaluation_says(run: Path) -> None:
     """The same mini-batches: the same values."""
-    its, learned = SineSampler(sines("sine"), 5, 7).sample(1, torch.Generator().manual_seed(0)), load_learned(run)
+    its, learned = SineSampler(sines("sine"), 5, 7).sample(1, torch.Generator().manual_seed(0)), load_weights(run)
     algorithm = build_algorithm(learned.config, (1,), torch.device("cpu"), targets=1)
-    expected = algorithm.predict(learned.state, its, torch.Generator().manual_seed(4)).non_transductive[0, :, 0]
+    expected = algorithm.predict(learned.state, its, torch.Generator().manual_seed(4)).inductive[0, :, 0]
     regressor = FewShotRegressor(run, seed=4).fit(its.support_x[0], its.support_y[0, :, 0])
     np.testing.assert_allclose(regressor.predict(its.query_x[0]), expected.numpy(), atol=1e-6)
     column = FewShotRegressor(run, seed=4).fit(its.support_x[0], its.support_y[0])

@@ -19,7 +19,7 @@ from tests.easy import REPOSITORY, TINY, easy_store, killable_config, small_conf
 from tests.runs import assert_same_run, metrics_without_time, stop_at
 from torchreptile.core.distributed.process_group import joined
 from torchreptile.core.distributed.signals import stop_on_signals
-from torchreptile.core.environment import sittings
+from torchreptile.core.environment import sessions
 from torchreptile.core.errors import RunError
 from torchreptile.data.splits import Splits
 from torchreptile.models.conv4.native_library import NativeUnavailableError
@@ -28,7 +28,7 @@ from torchreptile.training.checkpoint import load_checkpoint, save_checkpoint
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.train import resume, train
 from torchreptile.training.trainer import Trainer
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 
 class Told(Silent):
@@ -82,7 +82,7 @@ def test_a_line_after_the_last_checkpoint_is_written_again_not_twice(tmp_path: P
 
 
 def test_stopped_again_before_the_next_line(tmp_path: Path, easy_data: Splits) -> None:
-    """As above, but the second sitting is stopped before it has written a line of its own."""
+    """As above, but the second session is stopped before it has written a line of its own."""
     config = small_config(outer_steps=8, monitor_every=4)
     train(config, tmp_path / "whole")
     train(config, tmp_path / "run", stop_at(5))
@@ -118,11 +118,11 @@ def test_a_run_goes_on_where_it_is_told_to_and_keeps_all_places(
     monkeypatch.setattr("torch.get_num_threads", lambda: threads + 1)
     monkeypatch.setattr("sys.argv", ["reptile", "train", "--resume"])
     resume(run.path, stop_at(4), computed_as=config.replace(execution="grouped", inner_lr=0.5))
-    first, second = sittings(run.environment())
+    first, second = sessions(run.environment())
     assert (first["threads"], second["threads"]) == (threads, threads + 1)
     assert second["command"] == "reptile train --resume"
     assert run.config() == config.replace(execution="grouped")  # nothing of what is learned
-    assert load_learned(run.path).step == 4
+    assert load_weights(run.path).step == 4
     run.env_file.write_text("{")
     resume(run.path)
     assert run.environment()["threads"] == threads + 1
@@ -136,7 +136,7 @@ def no_native_code() -> None:
 def test_a_run_keeps_the_execution_that_auto_chose(
     tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A compiler that comes or goes between two sittings must not change how sums are rounded."""
+    """A compiler that comes or goes between two sessions must not change how sums are rounded."""
     config = small_config(execution="auto")
     monkeypatch.setattr("torchreptile.models.execution.choose.native_library", no_native_code)
     train(config, tmp_path / "whole")
@@ -160,7 +160,7 @@ def test_another_execution_is_told(tmp_path: Path, easy_data: Splits, monkeypatc
     assert told.warnings == [
         f"{run} was computed by execution grouped until now; it goes on by loop, whose sums are rounded otherwise"
     ]
-    first, second = sittings(RunFolder(run).environment())
+    first, second = sessions(RunFolder(run).environment())
     assert (first["execution"], second["execution"]) == ("grouped", "loop")
     last = run / "last.pt"
     save_checkpoint(replace(load_checkpoint(last), execution="native"), last)

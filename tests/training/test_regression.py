@@ -34,7 +34,7 @@ from torchreptile.training.evaluation.results import Fit
 from torchreptile.training.outer_step import OuterStep
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.train import resume, train
-from torchreptile.training.weights import load_learned, save_weights
+from torchreptile.training.weights import load_weights, save_weights
 
 CPU = torch.device("cpu")
 
@@ -81,7 +81,7 @@ def test_stopped_resumed_measured_written_and_reported(tmp_path: Path, algorithm
     resume(tmp_path / "run")
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
-    learned, weights = load_learned(tmp_path / "run"), tmp_path / "weights.safetensors"
+    learned, weights = load_weights(tmp_path / "run"), tmp_path / "weights.safetensors"
     save_weights(learned, weights, {})
     measured = evaluate(tmp_path / "run", device="cpu")
     assert isinstance(measured.result, Fit)
@@ -119,7 +119,7 @@ def test_before_adaptation_means_the_weights_as_they_are() -> None:
             nn.functional.mse_loss(mine(episodes.support_x[task]), episodes.support_y[task]).backward()
             optimizer.step()
         with torch.no_grad():
-            torch.testing.assert_close(said.non_transductive[task], mine(episodes.query_x[task]))
+            torch.testing.assert_close(said.inductive[task], mine(episodes.query_x[task]))
 
 
 def test_the_best_checkpoint_has_the_lowest_error(tmp_path: Path) -> None:
@@ -135,9 +135,9 @@ def test_own_functions_keep_their_scale_and_are_measured_in_their_units(tmp_path
     folder = write_folder(tmp_path / "plants")
     config = small_sine(table=str(folder), queries=4, meta_batch=2, outer_steps=20, outer_step_size=0.5)
     train(config, tmp_path / "run")
-    learned = load_learned(tmp_path / "run")
+    learned = load_weights(tmp_path / "run")
     assert learned.scale is not None
-    assert load_learned(tmp_path / "run", checkpoint="best").scale == learned.scale
+    assert load_weights(tmp_path / "run", checkpoint="best").scale == learned.scale
     result = evaluate(tmp_path / "run").result
     assert isinstance(result, Fit)
     assert result.own_mse is not None
@@ -147,7 +147,7 @@ def test_own_functions_keep_their_scale_and_are_measured_in_their_units(tmp_path
     named = evaluate(tmp_path / "run", table=str(folder))  # a folder that has moved: the same tasks, the same scale
     assert named.result == result
     save_weights(learned, tmp_path / "w.safetensors", {})
-    assert load_learned(tmp_path / "w.safetensors").scale == learned.scale
+    assert load_weights(tmp_path / "w.safetensors").scale == learned.scale
     page = next(file for file in report(tmp_path / "run") if file.suffix == ".html").read_text()
     assert "in the table&#39;s units" in page
     metrics = RunFolder(tmp_path / "run").metrics()[-1]
@@ -162,7 +162,7 @@ def test_own_functions_keep_their_scale_and_are_measured_in_their_units(tmp_path
 
 def test_errors_by_step_begin_before_and_end_after_adaptation(tmp_path: Path) -> None:
     train(small_sine(), tmp_path / "run")
-    learned = load_learned(tmp_path / "run")
+    learned = load_weights(tmp_path / "run")
     fitted = fit_functions(learned, sines("sine"), 6)
     assert len(fitted.by_step) == 1 + learned.config.evaluation.eval_steps
     for values, error in ((fitted.before, fitted.by_step[0]), (fitted.after, fitted.by_step[-1])):

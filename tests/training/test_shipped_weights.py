@@ -38,7 +38,7 @@ def test_shipped_weights_are_as_good_as_their_card_says(
         eval_steps=int(asked["--eval-steps"]), eval_batch=int(asked["--eval-batch"]), device="cpu",
     ).result  # fmt: skip
     print(result)
-    for mode in ("transductive", "non_transductive"):
+    for mode in ("transductive", "inductive"):
         expected, measured = line[mode], getattr(result, mode)
         # Of the card's episodes; all of these may be solved, which looks as if there were no spread.
         spread = expected["ci95"] / 196 * (line["episodes"] / episodes) ** 0.5

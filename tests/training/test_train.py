@@ -15,7 +15,7 @@ from tests.easy import small_config
 from tests.runs import OnStep, assert_same_run, metrics_without_time, stop_at
 from torchreptile.core.config import OuterConfig
 from torchreptile.core.errors import RunError
-from torchreptile.data.splits import Absent, Splits
+from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.training import trainer
 from torchreptile.training.callbacks import Silent
 from torchreptile.training.checkpoint import load_checkpoint
@@ -50,24 +50,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Training's clock, which stands still but for ``now``; every outer step takes ``step`` seconds."""
     clock = SimpleNamespace(now=0.0, step=6.0)
     monkeypatch.setattr("torchreptile.training.trainer.time", SimpleNamespace(monotonic=lambda: clock.now))
-    real = trainer.Sitting.outer_step
+    real = trainer.TrainingSession.outer_step
 
     def slow(self: Any) -> None:
         real(self)
         clock.now += clock.step
 
-    monkeypatch.setattr(trainer.Sitting, "outer_step", slow)
+    monkeypatch.setattr(trainer.TrainingSession, "outer_step", slow)
     return clock
 
 
 def test_max_minutes_anneals_by_time_over_all_sittings(
     tmp_path: Path, easy_data: Splits, clock: SimpleNamespace
 ) -> None:
-    """One minute is 10 steps of 6 seconds, whatever outer_steps says, in two sittings."""
+    """One minute is 10 steps of 6 seconds, whatever outer_steps says, in two sessions."""
     config = small_config(outer_steps=1_000_000, max_minutes=1.0, monitor_every=1, monitor_episodes=2)
     first = train(config, tmp_path / "run", stop_at(4))
     assert (first.step, first.interrupted) == (4, True)
-    clock.now += 1000.0  # time between the sittings does not count
+    clock.now += 1000.0  # time between the sessions does not count
     second = resume(tmp_path / "run")
     assert (second.step, second.interrupted) == (10, False)
     lines = RunFolder(tmp_path / "run").metrics()
@@ -78,7 +78,7 @@ def test_max_minutes_anneals_by_time_over_all_sittings(
 def test_a_run_limited_by_time_is_measured_twenty_times_too(
     tmp_path: Path, easy_data: Splits, clock: SimpleNamespace
 ) -> None:
-    """One minute of 40 steps: one measurement after every second one, one step late at most; in two sittings."""
+    """One minute of 40 steps: one measurement after every second one, one step late at most; in two sessions."""
     clock.step = 1.5
     config = small_config(outer_steps=1_000_000, max_minutes=1.0, monitor_every=0, monitor_episodes=2)
     train(config, tmp_path / "run", stop_at(11))
@@ -136,7 +136,7 @@ def test_best_is_the_checkpoint_of_the_highest_validation_accuracy(tmp_path: Pat
     for transductive in (False, True):
         out = tmp_path / str(transductive)
         train(small_config(transductive=transductive, monitor_every=1), out)
-        key = "val_transductive" if transductive else "val_non_transductive"
+        key = "val_transductive" if transductive else "val_inductive"
         lines = metrics_without_time(out)
         highest = max(line[key] for line in lines)
         best = load_checkpoint(out / "best.pt")
@@ -149,7 +149,8 @@ def test_without_validation_classes_there_is_no_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: Splits
 ) -> None:
     monkeypatch.setattr(
-        "torchreptile.training.trainer.load_splits", lambda task: Splits(splits.train, Absent("no val"), splits.test)
+        "torchreptile.training.trainer.load_splits",
+        lambda task: Splits(splits.train, MissingSplit("no val"), splits.test),
     )
     run = train(small_config(outer_steps=2), tmp_path / "run")
     assert set(run.measured) == {"train"}
@@ -160,7 +161,8 @@ def test_training_never_touches_the_test_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: Splits
 ) -> None:
     monkeypatch.setattr(
-        "torchreptile.training.trainer.load_splits", lambda task: Splits(splits.train, splits.val, Absent("no test"))
+        "torchreptile.training.trainer.load_splits",
+        lambda task: Splits(splits.train, splits.val, MissingSplit("no test")),
     )
     assert train(small_config(outer_steps=2), tmp_path / "run").step == 2
 

@@ -23,10 +23,10 @@ from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.evaluate import evaluate
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.train import train
-from torchreptile.training.weights import Learned, load_learned, save_weights, shipped_weights, weights_card
+from torchreptile.training.weights import MetaWeights, load_weights, save_weights, shipped_weights, weights_card
 
 
-def some_learned(optimizer: str = "adam") -> Learned:
+def some_learned(optimizer: str = "adam") -> MetaWeights:
     generator = torch.Generator().manual_seed(0)
     # A kernel whose memory is not in the order of its axes, as the inner loop leaves them.
     params = {"a.weight": torch.randn(2, 3, 4, 5, generator=generator).permute(3, 2, 0, 1), "a.bias": torch.randn(4)}
@@ -35,7 +35,7 @@ def some_learned(optimizer: str = "adam") -> Learned:
         v.uniform_(generator=generator)
     state.steps.fill_(12_345)
     learned = MetaState(params, state, OuterState.fresh(params, "sgd"))
-    return Learned("mine", small_config(inner_optimizer=optimizer), learned, 678, None)
+    return MetaWeights("mine", small_config(inner_optimizer=optimizer), learned, 678, None)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def weights(tmp_path: Path) -> Path:
 def test_weights_round_trip(tmp_path: Path, optimizer: str) -> None:
     path, written = tmp_path / "w.safetensors", some_learned(optimizer)
     save_weights(written, path, {})
-    read = load_learned(path)
+    read = load_weights(path)
     assert (read.name, read.step, read.config, read.folder) == ("w", 678, written.config, None)
     assert read.state.params.keys() == written.state.params.keys()
     assert all(torch.equal(p, written.state.params[name]) for name, p in read.state.params.items())
@@ -71,7 +71,7 @@ def test_the_card_says_what_it_was_told(weights: Path) -> None:
 def test_damaged_weights_are_named(weights: Path, damage: str) -> None:
     card = weights.with_suffix(".json")
     if damage == "none":
-        assert load_learned(weights).step == 678  # the same file, undamaged
+        assert load_weights(weights).step == 678  # the same file, undamaged
         return
     if damage == "empty":
         weights.write_bytes(b"")
@@ -86,7 +86,7 @@ def test_damaged_weights_are_named(weights: Path, damage: str) -> None:
     elif damage == "card foreign":
         card.write_text('{"format": "other"}')
     with pytest.raises(RunError, match=r"some-weights\.(safetensors|json): "):
-        load_learned(weights)
+        load_weights(weights)
 
 
 @pytest.mark.parametrize("key", ["config", "outer_steps_done"])
@@ -95,7 +95,7 @@ def test_an_incomplete_card_is_named(weights: Path, key: str) -> None:
     del card[key]
     weights.with_suffix(".json").write_text(json.dumps(card))
     with pytest.raises(RunError, match=rf"some-weights\.safetensors: not readable weights .*{key}"):
-        load_learned(weights)
+        load_weights(weights)
 
 
 def test_a_missing_tensor_is_named(weights: Path) -> None:
@@ -103,30 +103,30 @@ def test_a_missing_tensor_is_named(weights: Path) -> None:
     del tensors["inner.steps"]
     save_file(tensors, weights)
     with pytest.raises(RunError, match=r"some-weights\.safetensors: .*inner\.steps"):
-        load_learned(weights)
+        load_weights(weights)
 
 
 @pytest.mark.parametrize("name", ["nothing-like-this", "nothing.safetensors", ""])
 def test_an_unknown_name_lists_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunError):
-        load_learned(name)
+        load_weights(name)
     if name:
         with pytest.raises(RunError, match=f"{name}: neither a run folder nor shipped weights .there are: "):
-            load_learned(name)
+            load_weights(name)
 
 
 def test_a_run_gives_its_last_or_its_best(tmp_path: Path, easy_data: Splits) -> None:
     train(small_config(outer_steps=4, monitor_every=1), tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     for kept, file in (("best", folder.best), ("last", folder.last)):
-        expected, learned = load_checkpoint(file), load_learned(tmp_path / "run", checkpoint=kept)
+        expected, learned = load_checkpoint(file), load_weights(tmp_path / "run", checkpoint=kept)
         assert (learned.step, learned.name, learned.folder) == (expected.step, "run", tmp_path / "run")
         for name, p in expected.state.params.items():
             assert torch.equal(learned.state.params[name], p)
         file.unlink()
         with pytest.raises(RunError, match=r"there is no such checkpoint|has no best\.pt"):
-            load_learned(tmp_path / "run", checkpoint=kept)
+            load_weights(tmp_path / "run", checkpoint=kept)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, easy_data: Splits) -> None:
@@ -134,16 +134,16 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, easy_data: Split
         train(small_config(outer_steps=steps), tmp_path / name)
     shutil.copy(tmp_path / "other" / "last.pt", tmp_path / "one" / "last.pt")
     with pytest.raises(RunError, match=r"one/last.pt is not of this run: its settings are not those of .*config.json"):
-        load_learned(tmp_path / "one")
+        load_weights(tmp_path / "one")
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match="is not a run folder"):
-        load_learned(tmp_path)
+        load_weights(tmp_path)
     (tmp_path / "glyphs-5way").mkdir()  # as `reptile reproduce NAME --out NAME` leaves one
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunError, match="from another directory it means the shipped weights"):
-        load_learned("glyphs-5way")
+        load_weights("glyphs-5way")
 
 
 # Of all shipped weights the cells that their cards must have, and the least accuracy in percent.
@@ -158,7 +158,7 @@ SHIPPED = {
 @pytest.mark.parametrize("name", shipped_weights())
 def test_shipped_weights_are_small_whole_and_say_where_they_come_from(name: str) -> None:
     cells, least = SHIPPED[name]
-    learned = load_learned(name)
+    learned = load_weights(name)
     assert learned.name == name
     assert learned.step == learned.config.outer.outer_steps or learned.config.outer.max_minutes
     assert all(bool(p.isfinite().all()) for p in learned.state.params.values())
@@ -176,7 +176,7 @@ def test_shipped_weights_are_small_whole_and_say_where_they_come_from(name: str)
         assert line["episodes"] >= 1000
         for word in ("split", "way", "shots", "episodes", "seed", "eval_steps", "eval_batch"):  # the command is whole
             assert f"--{word.replace('_', '-')} {line.get(word, '')}" in line["command"]
-        for mode in ("transductive", "non_transductive"):
+        for mode in ("transductive", "inductive"):
             assert least < line[mode]["accuracy"] < 100
             assert 0 < line[mode]["ci95"] < 98 / line["episodes"] ** 0.5  # none is wider: half is right
 
@@ -193,7 +193,7 @@ def test_shipping_takes_the_evaluation_on_most_episodes_and_says_how_long_it_was
     card = weights_card(tmp_path / "small.safetensors")
     assert [(line["split"], line["episodes"]) for line in card["results"]] == [("test", 6)]
     assert card["outer_steps_done"] == 2
-    assert load_learned(tmp_path / "small.safetensors").step == 2
+    assert load_weights(tmp_path / "small.safetensors").step == 2
     (run / "last.pt").unlink()
     with pytest.raises(RunError):
         tool.main(str(run), "small", "reptile train ...", tmp_path)
@@ -205,7 +205,9 @@ def test_weights_whose_second_moment_was_cut_are_refused_before_they_are_used(tm
     state = algorithm.begin(0)
     cut = {name: v.reshape(-1)[:1] for name, v in state.inner.v.items()}
     for name, inner in (("whole", state.inner), ("cut", replace(state.inner, v=cut))):
-        save_weights(Learned(name, config, replace(state, inner=inner), 1, None), tmp_path / f"{name}.safetensors", {})
-    load_learned(tmp_path / "whole.safetensors").require_fit(algorithm)
+        save_weights(
+            MetaWeights(name, config, replace(state, inner=inner), 1, None), tmp_path / f"{name}.safetensors", {}
+        )
+    load_weights(tmp_path / "whole.safetensors").require_fit(algorithm)
     with pytest.raises(RunError, match="cut is damaged: its second moment does not fit its weights"):
-        load_learned(tmp_path / "cut.safetensors").require_fit(algorithm)
+        load_weights(tmp_path / "cut.safetensors").require_fit(algorithm)

@@ -9,13 +9,13 @@ import torch
 from torchreptile.algorithms.anil import ANIL as ANIL
 from torchreptile.algorithms.base import Adapted as Adapted
 from torchreptile.algorithms.base import Algorithm as Algorithm
-from torchreptile.algorithms.base import Further as Further
-from torchreptile.algorithms.base import Machinery as Machinery
+from torchreptile.algorithms.base import ExtraMetrics as ExtraMetrics
+from torchreptile.algorithms.base import ExecutionContext as ExecutionContext
 from torchreptile.algorithms.base import MetaGradient as MetaGradient
 from torchreptile.algorithms.base import MetaState as MetaState
 from torchreptile.algorithms.base import Predictions as Predictions
-from torchreptile.algorithms.foml import FirstOrderMAML as FirstOrderMAML
-from torchreptile.algorithms.fomaml import FirstOrderQuery as FirstOrderQuery
+from torchreptile.algorithms.foml import FOML as FOML
+from torchreptile.algorithms.fomaml import FirstOrderMAML as FirstOrderMAML
 from torchreptile.algorithms.maml import MAML as MAML
 from torchreptile.algorithms.mann import MANN as MANN
 from torchreptile.algorithms.matching_networks import MatchingNetworks as MatchingNetworks
@@ -34,9 +34,9 @@ from torchreptile.core.distributed.process_group import ALONE, Processes
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "reptile": Reptile,
-    "foml": FirstOrderMAML,
+    "foml": FOML,
     "maml": MAML,
-    "fomaml": FirstOrderQuery,
+    "fomaml": FirstOrderMAML,
     "anil": ANIL,
     "meta-sgd": MetaSGD,
     "matching": MatchingNetworks,
@@ -87,8 +87,8 @@ def build_algorithm(
     if execution and config.run.execution == "auto":
         asked = config.replace(execution=ASKED_AS.get(execution, execution))
     chosen = kind.choose_execution(asked, blueprint, device, task_steps)
-    machinery = Machinery(chosen, TaskChunks(config.run.task_chunk, device), processes)
-    return kind(blueprint, config, machinery)
+    context = ExecutionContext(chosen, TaskChunks(config.run.task_chunk, device), processes)
+    return kind(blueprint, config, context)
 
 
 def fitting(method: MethodConfig) -> Network:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torchreptile.algorithms.base import Adapted, MetaState
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
-from torchreptile.algorithms.maml_base import ByQuery
+from torchreptile.algorithms.maml_base import MAMLBase
 from torchreptile.algorithms.optim.differentiable_sgd import Rates
 from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.algorithms.task_gradient import TaskSums
@@ -30,7 +30,7 @@ WEIGHT, BIAS = "head.weight", "head.bias"  # of the built-in networks
 
 
 @final
-class ANIL(ByQuery):
+class ANIL(MAMLBase):
     """Second order, with inner steps of the head alone."""
 
     def rates(self, params: Params) -> Rates:

@@ -79,17 +79,17 @@ class Predictions:
     Attributes:
         transductive: all queries of an episode in one batch, sharing BatchNorm statistics; None where that is
             nothing else than each alone, and for functions, which are measured without such help.
-        non_transductive: each query alone with the support set; no query can influence another.
+        inductive: each query alone with the support set; no query can influence another.
         before: of functions, the values before any adaptation.
     """
 
     transductive: Tensor | None
-    non_transductive: Tensor
+    inductive: Tensor
     before: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Further:
+class ExtraMetrics:
     """What an algorithm measures beside the accuracy of queries.
 
     Attributes:
@@ -102,7 +102,7 @@ class Further:
 
 
 @dataclass(frozen=True, eq=False)
-class Machinery:
+class ExecutionContext:
     """What an algorithm computes with; none of it changes what is learned but for rounding.
 
     Attributes:
@@ -119,17 +119,17 @@ class Machinery:
 class Adapted(ABC):
     """T learners, each adapted to the support set of its own task."""
 
-    def together(self, query_x: Tensor) -> Tensor:
+    def transductive(self, query_x: Tensor) -> Tensor:
         """Transductive: (T, Q, C, H, W) -> logits (T, Q, way), all queries of a task in one batch; (T, Q, inputs) of
         points -> values (T, Q, targets).
 
-        The same as :meth:`alone` for learners that look at one image at a time.
+        The same as :meth:`inductive` for learners that look at one image at a time.
         """
-        return self.alone(query_x)
+        return self.inductive(query_x)
 
     @abstractmethod
-    def alone(self, query_x: Tensor) -> Tensor:
-        """Not transductive: the same shapes; what is said of one query does not depend on the others."""
+    def inductive(self, query_x: Tensor) -> Tensor:
+        """Inductive: the same shapes; what is said of one query does not depend on the others."""
 
 
 class Algorithm(ABC):
@@ -152,9 +152,9 @@ class Algorithm(ABC):
     streams: ClassVar[bool] = False
     transduces: bool = True
 
-    def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
-        self.config, self.blueprint, self.execution = config, blueprint, machinery.execution
-        self.chunks, self.processes = machinery.chunks, machinery.processes
+    def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
+        self.config, self.blueprint, self.execution = config, blueprint, context.execution
+        self.chunks, self.processes = context.chunks, context.processes
         self.measures_before = config.task.regression
         self.transduces = type(self).transduces and not config.task.regression
 
@@ -203,11 +203,11 @@ class Algorithm(ABC):
 
     def initial_state(self, network_params: Params, seed: int = 0) -> MetaState:
         """The state before training, from the network's weights; ``seed`` draws what else is meta-learned."""
-        params = network_params | self.further_params(network_params, seed)
+        params = network_params | self.extra_params(network_params, seed)
         outer = OuterState.fresh(params, self.config.outer.outer_optimizer)
         return MetaState(params, self.initial_inner(network_params), outer, self.initial_averages(network_params))
 
-    def further_params(self, network_params: Params, seed: int) -> Params:
+    def extra_params(self, network_params: Params, seed: int) -> Params:
         """What is meta-learned beside the network's weights, on their device: by default nothing."""
         return {}
 
@@ -271,9 +271,9 @@ class Algorithm(ABC):
         def answered(part: slice) -> Tensor:
             its = episodes[part]
             adapted = self.adapt(state, its.support_x, its.support_y, drawn[part])
-            ways = [adapted.together, adapted.alone] if self.transduces else [adapted.alone]
+            ways = [adapted.transductive, adapted.inductive] if self.transduces else [adapted.inductive]
             if self.measures_before:
-                ways.insert(0, self.unadapted(state, its.support_x).alone)
+                ways.insert(0, self.unadapted(state, its.support_x).inductive)
             return answers(torch.stack([way(its.query_x) for way in ways]), its.query_y)
 
         rows = 1 + self.transduces + self.measures_before
@@ -283,11 +283,11 @@ class Algorithm(ABC):
             said[-2] if self.transduces else None, said[-1], before=said[0] if self.measures_before else None
         )
 
-    def further(self, store: Store) -> Further | None:
+    def further(self, store: Store) -> ExtraMetrics | None:
         """What to measure beside the accuracy of queries on classes of that store: by default nothing."""
         return None
 
-    def measure_further(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Tensor:
+    def measure_extra(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Tensor:
         """(names, T) the measures that :meth:`further` named, of each episode; ``state`` is left as it was."""
         return torch.empty(0, len(episodes), device=generator.device)
 

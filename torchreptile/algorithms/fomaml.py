@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.gradient_based import take_batches
-from torchreptile.algorithms.maml_base import ByQuery
+from torchreptile.algorithms.maml_base import MAMLBase
 from torchreptile.algorithms.optim.differentiable_sgd import descend
 from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.algorithms.task_gradient import TaskSums
@@ -22,7 +22,7 @@ from torchreptile.data.episodes import Episodes
 
 
 @final
-class FirstOrderQuery(ByQuery):
+class FirstOrderMAML(MAMLBase):
     """No way back through the inner steps, so no graph of them either."""
 
     second_order = False

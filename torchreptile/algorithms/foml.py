@@ -15,13 +15,13 @@ from torch import Tensor
 
 from torchreptile.algorithms.gradient_based import take_batches
 from torchreptile.algorithms.optim.inner_loop import InnerState, Params
-from torchreptile.algorithms.reptile_base import FirstOrder
+from torchreptile.algorithms.reptile_base import ReptileBase
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import Sampler, Store, sampler_of
 
 
 @final
-class FirstOrderMAML(FirstOrder):
+class FOML(ReptileBase):
     """The change of the last inner step."""
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from torchreptile.algorithms.base import Adapted, Algorithm, Machinery, MetaState
+from torchreptile.algorithms.base import Adapted, Algorithm, ExecutionContext, MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerLoop, InnerState, Params
 from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
@@ -23,9 +23,9 @@ from torchreptile.models.mlp import MLP
 class GradientBased(Algorithm):
     """Adapts by ``eval_steps`` inner steps on mini-batches of the support set."""
 
-    def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
-        super().__init__(blueprint, config, machinery)
-        self.inner_loop = InnerLoop(config.inner, machinery.execution, config.run.precision)
+    def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
+        super().__init__(blueprint, config, context)
+        self.inner_loop = InnerLoop(config.inner, context.execution, config.run.precision)
 
     def initial_inner(self, network_params: Params) -> InnerState:
         """The inner optimiser, fresh."""
@@ -106,16 +106,16 @@ class AdaptedNetwork(Adapted):
         self._inner_loop, self._module, self._support_x = inner_loop, module, support_x
 
     @torch.no_grad()
-    def together(self, query_x: Tensor) -> Tensor:
+    def transductive(self, query_x: Tensor) -> Tensor:
         """All queries in one batch."""
         with _labelling(self._module):
             return self._inner_loop.forward(self.params, query_x)
 
     @torch.no_grad()
-    def alone(self, query_x: Tensor) -> Tensor:
+    def inductive(self, query_x: Tensor) -> Tensor:
         """Each query in a batch of its own, with the whole support set."""
         if isinstance(self._module, MLP):  # which looks at every point by itself, whatever the batch
-            return self.together(query_x)
+            return self.transductive(query_x)
         with _labelling(self._module):
             logits = []
             for query in query_x.unbind(1):

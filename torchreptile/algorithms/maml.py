@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import final
 
-from torchreptile.algorithms.maml_base import ByQuery
+from torchreptile.algorithms.maml_base import MAMLBase
 
 
 @final
-class MAML(ByQuery):
+class MAML(MAMLBase):
     """Second order, one inner learning rate."""

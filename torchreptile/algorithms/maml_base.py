@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import Adapted, Machinery, MetaState
+from torchreptile.algorithms.base import Adapted, ExecutionContext, MetaState
 from torchreptile.algorithms.gradient_based import AdaptedNetwork, GradientBased, take_batches
 from torchreptile.algorithms.optim.differentiable_sgd import Rates, descend, differentiable_descent
 from torchreptile.algorithms.optim.inner_loop import Params
-from torchreptile.algorithms.task_gradient import ByTask, TaskSums
+from torchreptile.algorithms.task_gradient import TaskGradient, TaskSums
 from torchreptile.core.config import Config
 from torchreptile.core.torch_compile import compiled
 from torchreptile.data.episodes import Episodes
@@ -19,7 +19,7 @@ from torchreptile.models.conv4.network import maml_for_images
 from torchreptile.models.execution.task_chunks import CPU_TASKS, SHARE, saved_bytes, total_memory
 
 
-class ByQuery(GradientBased, ByTask):
+class MAMLBase(GradientBased, TaskGradient):
     """The meta-gradient is that of the queries' loss at the adapted weights, pulled back through the inner steps.
 
     Attributes:
@@ -29,8 +29,8 @@ class ByQuery(GradientBased, ByTask):
     second_order = True
     segment = 0
 
-    def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
-        super().__init__(blueprint, config, machinery)
+    def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
+        super().__init__(blueprint, config, context)
         self.query_gradient = self.inner_loop.loss_and_gradient
         if self.execution.compiled:
             self.query_gradient = compiled(self.query_gradient)

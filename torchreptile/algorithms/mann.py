@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchreptile.algorithms.base import Adapted, Further, Machinery, MetaState
+from torchreptile.algorithms.base import Adapted, ExecutionContext, ExtraMetrics, MetaState
 from torchreptile.algorithms.optim.inner_loop import Params
-from torchreptile.algorithms.task_gradient import ByLoss
+from torchreptile.algorithms.task_gradient import LossGradient
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError
 from torchreptile.data.augmentation import DRAWS, jittered
@@ -29,20 +29,20 @@ from torchreptile.models.execution.choose import choose_execution
 from torchreptile.models.execution.execution import Execution
 from torchreptile.models.execution.task_chunks import saved_bytes
 from torchreptile.models.losses import task_losses
-from torchreptile.models.mann import MemoryNetwork, MemoryState
+from torchreptile.models.mann import MANNNetwork, MemoryState
 
 REPORTED = (1, 2, 3, 4, 5, 10)  # presentations of a class in the paper's table 1
 
 
 @final
-class MANN(ByLoss):
+class MANN(LossGradient):
     """Trained by the cross-entropy of every image of an episode, the first ones included."""
 
     transduces = False  # a query cannot see another: each is the next image after the support set
 
-    def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
-        super().__init__(blueprint, config, machinery)
-        if not isinstance(blueprint.module, MemoryNetwork):
+    def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
+        super().__init__(blueprint, config, context)
+        if not isinstance(blueprint.module, MANNNetwork):
             kind = type(blueprint.module).__name__
             raise ConfigError(f"mann is a network of its own, with its memory; it cannot run {kind}")
         if config.run.precision == "bf16":
@@ -54,7 +54,7 @@ class MANN(ByLoss):
         """Controller and memory, as large as the settings say."""
         method = config.method
         return partial(
-            MemoryNetwork,
+            MANNNetwork,
             units=method.mann_units,
             slots=method.mann_slots,
             width=method.mann_width,
@@ -106,15 +106,15 @@ class MANN(ByLoss):
         last = F.one_hot(labels[:, -1], self.config.task.way).to(x.dtype)
         return Remembering(self.memory_network, state.params, after, last)
 
-    def further(self, store: Store) -> Further | None:
+    def further(self, store: Store) -> ExtraMetrics | None:
         """Accuracy by presentation: of the 1st, 2nd, ... image of a class, in episodes of 10 as in the paper's table 1,
         or of as many as the smallest class has."""
         assert isinstance(store, ImageStore)  # it fits no functions
         shown = min(REPORTED[-1], int(store.class_sizes.min()))
         names = tuple(f"presentation {number}" for number in REPORTED if number <= shown)
-        return Further(names, sampler_of(store, self.config.task.way, shown, queries=0))
+        return ExtraMetrics(names, sampler_of(store, self.config.task.way, shown, queries=0))
 
-    def measure_further(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Tensor:
+    def measure_extra(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Tensor:
         """(presentations, T) share of the classes whose image was labelled right at that presentation."""
         tasks, images = episodes.support_y.shape
         order, shown = self.draw(tasks, images, generator), images // self.config.task.way
@@ -147,12 +147,12 @@ class MANN(ByLoss):
 class Remembering(Adapted):
     """T episodes after their support sets."""
 
-    def __init__(self, network: MemoryNetwork, params: Params, state: MemoryState, last: Tensor) -> None:
+    def __init__(self, network: MANNNetwork, params: Params, state: MemoryState, last: Tensor) -> None:
         """``last``: (T, way) the label of the last support image, one-hot, told with each query."""
         self._network, self._params, self._state, self._last = network, params, state, last
 
     @torch.no_grad()
-    def alone(self, query_x: Tensor) -> Tensor:
+    def inductive(self, query_x: Tensor) -> Tensor:
         """Each query as the next image after the support set, which itself stays as it was."""
         queries = query_x.shape[1]
         state, before = self._state.repeated(queries), self._last.repeat_interleave(queries, 0)

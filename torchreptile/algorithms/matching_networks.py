@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from torchreptile.algorithms.metric_based import ByEmbedding
+from torchreptile.algorithms.metric_based import MetricBased
 from torchreptile.algorithms.optim.inner_loop import Params
-from torchreptile.models.full_context_embedding import FullContext
+from torchreptile.models.full_context_embedding import FullContextEmbedding
 
 PREFIX = "fce."  # of the full context embeddings' parameters
 
 
 @final
-class MatchingNetworks(ByEmbedding):
+class MatchingNetworks(MetricBased):
     """Cosine attention over the support set."""
 
     def label(self, params: Params, remembered: Params, query: Tensor) -> Tensor:
@@ -36,20 +36,20 @@ class MatchingNetworks(ByEmbedding):
             support, query = functional_call(self._full_context, own, (support, query, reads))
         return class_attention(self.config.method.attention_scale * cosines(query, support), classes)
 
-    def further_params(self, network_params: Params, seed: int) -> Params:
+    def extra_params(self, network_params: Params, seed: int) -> Params:
         """Those of the full context embeddings, if wanted."""
         if not self.config.method.fce_reads:
             return {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fresh = FullContext(self.width)
+            fresh = FullContextEmbedding(self.width)
         like = next(iter(network_params.values()))
         return {PREFIX + name: p.detach().to(like) for name, p in fresh.named_parameters()}
 
     @cached_property
-    def _full_context(self) -> FullContext:
+    def _full_context(self) -> FullContextEmbedding:
         """The form alone; its weights are never used."""
-        return FullContext(self.width)
+        return FullContextEmbedding(self.width)
 
 
 def cosines(query: Tensor, support: Tensor) -> Tensor:

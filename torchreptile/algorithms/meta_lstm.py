@@ -16,10 +16,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import Adapted, Machinery, MetaState
+from torchreptile.algorithms.base import Adapted, ExecutionContext, MetaState
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
 from torchreptile.algorithms.optim.inner_loop import InnerLoop, Params
-from torchreptile.algorithms.task_gradient import ByLoss
+from torchreptile.algorithms.task_gradient import LossGradient
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError
 from torchreptile.data.episodes import Episodes
@@ -28,32 +28,32 @@ from torchreptile.models.execution.execution import Execution, stack
 from torchreptile.models.execution.task_chunks import saved_bytes
 from torchreptile.models.losses import task_losses
 from torchreptile.models.lstm_optimizer import CoordinateState, fresh_weights, preprocessed, update
-from torchreptile.models.meta_lstm_learner import Averages, PooledLearner
+from torchreptile.models.meta_lstm_learner import Averages, MetaLSTMLearner
 
 LARGE = 64  # pixels from which learners run one after another on a CPU
 OPTIMISER = "optimiser."  # in front of the names of the optimiser's parameters
 
 
 @final
-class MetaLSTM(ByLoss):
+class MetaLSTM(LossGradient):
     """Adapts by ``inner_steps`` updates (in evaluation ``eval_steps``), each on the whole support set."""
 
     streams = True
 
-    def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
-        super().__init__(blueprint, config, machinery)
-        self.inner_loop = InnerLoop(config.inner, machinery.execution, config.run.precision)
+    def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
+        super().__init__(blueprint, config, context)
+        self.inner_loop = InnerLoop(config.inner, context.execution, config.run.precision)
         module = blueprint.module
-        self._learner = module if isinstance(module, PooledLearner) else None
+        self._learner = module if isinstance(module, MetaLSTMLearner) else None
         if self._learner is not None:
-            one_by_one = machinery.execution.one_by_one
+            one_by_one = context.execution.one_by_one
             self._forward = self._learner.one_by_one if one_by_one else self._learner.forward_stacked
         self._sizes = {name: p.shape for name, p in module.named_parameters()}
 
     @staticmethod
     def network(config: Config) -> Network:
         """The authors' learner."""
-        return partial(PooledLearner, filters=config.method.meta_lstm_filters)
+        return partial(MetaLSTMLearner, filters=config.method.meta_lstm_filters)
 
     @classmethod
     def choose_execution(
@@ -65,7 +65,7 @@ class MetaLSTM(ByLoss):
             ConfigError: the network cannot be executed as the settings ask.
         """
         module, name = blueprint.module, config.run.execution
-        if not isinstance(module, PooledLearner):
+        if not isinstance(module, MetaLSTMLearner):
             return super().choose_execution(config, blueprint, device, task_steps)
         reason = "as asked"
         if name == "auto":
@@ -77,7 +77,7 @@ class MetaLSTM(ByLoss):
             return Execution(name, reason, module.forward_stacked)
         raise ConfigError(f"execution is {name}; the learner of meta-lstm runs with auto, grouped or loop")
 
-    def further_params(self, network_params: Params, seed: int) -> Params:
+    def extra_params(self, network_params: Params, seed: int) -> Params:
         """The optimiser's parameters; the network's own are the weights that learning starts from."""
         like = next(iter(network_params.values()))
         fresh = fresh_weights(self.config.method.meta_lstm_units, torch.Generator().manual_seed(seed))
@@ -171,11 +171,11 @@ class AdaptedLearner(Adapted):
         self._forward, self._params, self._averages = forward, params, averages
 
     @torch.no_grad()
-    def together(self, query_x: Tensor) -> Tensor:
+    def transductive(self, query_x: Tensor) -> Tensor:
         """Normalised by the batch of queries, as in meta-training."""
         return self._forward(self._params, query_x)
 
     @torch.no_grad()
-    def alone(self, query_x: Tensor) -> Tensor:
+    def inductive(self, query_x: Tensor) -> Tensor:
         """Normalised by the averages over the support set, as published: no query tells of another."""
         return self._forward(self._params, query_x, self._averages, by_averages=True)

@@ -12,7 +12,7 @@ from typing import final
 
 import torch
 
-from torchreptile.algorithms.maml_base import ByQuery
+from torchreptile.algorithms.maml_base import MAMLBase
 from torchreptile.algorithms.optim.differentiable_sgd import Rates
 from torchreptile.algorithms.optim.inner_loop import Params
 
@@ -20,10 +20,10 @@ PREFIX = "inner_lr."  # a weight's rate is meta-learned under its name with this
 
 
 @final
-class MetaSGD(ByQuery):
+class MetaSGD(MAMLBase):
     """Second order, as many inner learning rates as weights."""
 
-    def further_params(self, network_params: Params, seed: int) -> Params:
+    def extra_params(self, network_params: Params, seed: int) -> Params:
         """Every rate begins at ``inner_lr``."""
         lr = self.config.inner.inner_lr
         return {PREFIX + name: torch.full_like(p, lr) for name, p in network_params.items()}

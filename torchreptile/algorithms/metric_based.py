@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchreptile.algorithms.base import Adapted, Machinery, MetaState
+from torchreptile.algorithms.base import Adapted, ExecutionContext, MetaState
 from torchreptile.algorithms.optim.inner_loop import Params
-from torchreptile.algorithms.task_gradient import ByLoss
+from torchreptile.algorithms.task_gradient import LossGradient
 from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import Sampler, Store, sampler_of
@@ -36,13 +36,13 @@ from torchreptile.models.losses import task_losses
 MOMENTUM = 0.1  # of running averages, per outer step: PyTorch's default, as in the published code
 
 
-class ByEmbedding(ByLoss):
+class MetricBased(LossGradient):
     """Embeds, and leaves what is made of the embeddings to its kinds."""
 
     streams = True
 
-    def __init__(self, blueprint: Blueprint, config: Config, machinery: Machinery) -> None:
-        super().__init__(blueprint, config, machinery)
+    def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
+        super().__init__(blueprint, config, context)
         plain = Embedder(blueprint.module, config.run.precision)
         compiled = self.execution.name == "compiled"
         # Evaluation sees many shapes of batches once or twice: none of them repays compiling.
@@ -172,7 +172,7 @@ class EmbeddedTasks(Adapted):
 
     def __init__(
         self,
-        algorithm: ByEmbedding,
+        algorithm: MetricBased,
         weights: Sequence[tuple[slice, Params]],
         averages: Params,
         support_x: Tensor,
@@ -186,12 +186,12 @@ class EmbeddedTasks(Adapted):
         self._way = algorithm.config.task.way
 
     @torch.no_grad()
-    def together(self, query_x: Tensor) -> Tensor:
+    def transductive(self, query_x: Tensor) -> Tensor:
         """All queries in one batch with the support set."""
         return torch.cat([self._in_one_batch(tasks, params, query_x[tasks]) for tasks, params in self.weights])
 
     @torch.no_grad()
-    def alone(self, query_x: Tensor) -> Tensor:
+    def inductive(self, query_x: Tensor) -> Tensor:
         """By running averages; without them, each query in a batch with the support set."""
         if self._algorithm.embedder.keeps_averages:
             embedder, averages = self._algorithm.embedder, self._averages
@@ -201,7 +201,7 @@ class EmbeddedTasks(Adapted):
                     for (tasks, params), its in zip(self.weights, self._remembered, strict=True)
                 ]
             )
-        return torch.cat([self.together(query_x[:, query : query + 1]) for query in range(query_x.shape[1])], dim=1)
+        return torch.cat([self.transductive(query_x[:, query : query + 1]) for query in range(query_x.shape[1])], dim=1)
 
     def _in_one_batch(self, tasks: slice, params: Params, query_x: Tensor) -> Tensor:
         y, drawn = self._support_y[tasks], self._drawn[tasks]

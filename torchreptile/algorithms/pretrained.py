@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchreptile.algorithms.metric_based import ByEmbedding
+from torchreptile.algorithms.metric_based import MetricBased
 from torchreptile.algorithms.optim.inner_loop import Params, shapes
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.minibatches import minibatches
@@ -26,10 +26,10 @@ SCALE_FEW, SCALE_MANY, MANY = 2.0, 10.0, 200  # what cosines are multiplied by: 
 
 
 @final
-class Pretrained(ByEmbedding):
+class Pretrained(MetricBased):
     """A classifier's features, and a new classifier on top of them in every task."""
 
-    def further_params(self, network_params: Params, seed: int) -> Params:
+    def extra_params(self, network_params: Params, seed: int) -> Params:
         """The classifier of all training classes, drawn as PyTorch draws linear layers."""
         classes = self.blueprint.classes
         like, bound = next(iter(network_params.values())), self.width**-0.5

@@ -13,12 +13,12 @@ from typing import final
 
 from torch import Tensor
 
-from torchreptile.algorithms.metric_based import ByEmbedding
+from torchreptile.algorithms.metric_based import MetricBased
 from torchreptile.algorithms.optim.inner_loop import Params
 
 
 @final
-class PrototypicalNetworks(ByEmbedding):
+class PrototypicalNetworks(MetricBased):
     """Squared Euclidean distances to class means."""
 
     def remember(self, params: Params, support: Tensor, classes: Tensor, drawn: Tensor) -> Params:

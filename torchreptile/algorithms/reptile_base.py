@@ -34,7 +34,7 @@ class Stage:
     learner: Adapted
 
 
-class FirstOrder(GradientBased):
+class ReptileBase(GradientBased):
     """Inner loops side by side, their changes averaged; nothing is differentiated through them."""
 
     @property

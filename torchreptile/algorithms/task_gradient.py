@@ -28,7 +28,7 @@ class TaskSums:
     averages: Params = field(default_factory=dict)
 
 
-class ByTask(Algorithm):
+class TaskGradient(Algorithm):
     """Draws for all tasks, takes them piece by piece, shares them among processes, and averages."""
 
     @abstractmethod
@@ -72,7 +72,7 @@ class ByTask(Algorithm):
         return MetaGradient(total, state.inner, loss / tasks, self.averages_after(state.averages, measured))
 
 
-class ByLoss(ByTask):
+class LossGradient(TaskGradient):
     """Differentiates each task's loss by autograd."""
 
     @abstractmethod

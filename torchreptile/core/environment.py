@@ -34,7 +34,7 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
-def sittings(environment: dict[str, Any]) -> list[dict[str, Any]]:
+def sessions(environment: dict[str, Any]) -> list[dict[str, Any]]:
     """Of a run's env.json each place it was computed at, the first one first."""
     resumed = environment.get("resumed")
     return [environment, *(resumed if isinstance(resumed, list) else [])]

@@ -32,13 +32,13 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Absent:
+class MissingSplit:
     """A split that is not there, which is no error until it is used; ``reason`` is the message of that error."""
 
     reason: str
 
 
-Source = ImageStore | Callable[[], ImageStore] | Absent
+Source = ImageStore | Callable[[], ImageStore] | MissingSplit
 """Where a split comes from: a store, what loads one when it is first used, or why there is none."""
 
 
@@ -50,10 +50,13 @@ class SplitsOf(Generic[S]):
     """Stores that share no class or task, each loaded when it is first used: one that is never used may be absent."""
 
     def __init__(
-        self, train: S | Callable[[], S] | Absent, val: S | Callable[[], S] | Absent, test: S | Callable[[], S] | Absent
+        self,
+        train: S | Callable[[], S] | MissingSplit,
+        val: S | Callable[[], S] | MissingSplit,
+        test: S | Callable[[], S] | MissingSplit,
     ) -> None:
         """Nothing is loaded yet."""
-        self._sources: dict[Split, S | Callable[[], S] | Absent] = {"train": train, "val": val, "test": test}
+        self._sources: dict[Split, S | Callable[[], S] | MissingSplit] = {"train": train, "val": val, "test": test}
 
     @cached_property
     def train(self) -> S:
@@ -72,7 +75,7 @@ class SplitsOf(Generic[S]):
 
     def has(self, split: Split) -> bool:
         """Whether there is such a split; nothing is loaded to find out."""
-        return not isinstance(self._sources[split], Absent)
+        return not isinstance(self._sources[split], MissingSplit)
 
     def get(self, split: Split) -> S:
         """The split of that name.
@@ -85,7 +88,7 @@ class SplitsOf(Generic[S]):
 
     def _load(self, split: Split) -> S:
         source = self._sources[split]
-        if isinstance(source, Absent):
+        if isinstance(source, MissingSplit):
             raise DataError(source.reason)
         return source() if callable(source) else source
 
@@ -99,9 +102,9 @@ T = TypeVar("T")
 def mapped(splits: SplitsOf[T], change: Callable[[T], T]) -> SplitsOf[T]:
     """The same with every store changed when it is first used."""
 
-    def changed(split: Split) -> Callable[[], T] | Absent:
+    def changed(split: Split) -> Callable[[], T] | MissingSplit:
         source = splits._sources[split]
-        return source if isinstance(source, Absent) else lambda: change(splits.get(split))
+        return source if isinstance(source, MissingSplit) else lambda: change(splits.get(split))
 
     return SplitsOf(*(changed(split) for split in SPLITS))
 

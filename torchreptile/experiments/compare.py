@@ -30,10 +30,10 @@ from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.evaluate import evaluate, split_store
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.evaluation.results import MODES
-from torchreptile.training.in_subprocess import train_apart
+from torchreptile.training.in_subprocess import train_in_subprocess
 from torchreptile.training.progress_bars import EpisodeBar
 from torchreptile.training.run_folder import RunFolder
-from torchreptile.training.weights import Kept, Learned, load_learned
+from torchreptile.training.weights import Kept, MetaWeights, load_weights
 
 ADAPTATIONS = 20  # timed one after another; their median counts
 
@@ -49,7 +49,7 @@ class Trained:
         parameters: how many numbers are meta-learned; 0 where nothing is.
         adapt_ms: from one support set to the labels of its queries, each alone; median, one task at a time.
         peak_mib: memory of the training's process at its largest, on a GPU that which torch took there; of the last
-            sitting, where there were several; 0 where the run was over before it was compared, so that nobody knows.
+            session, where there were several; 0 where the run was over before it was compared, so that nobody knows.
     """
 
     evaluation: Evaluation
@@ -229,7 +229,7 @@ def compare(
         known = [done for done in known if done in same_run or (done.algorithm, done.seed) != key]
         found = next((done for done in same_run if done.measured_on(split, episodes)), None)
         if found is None:
-            peak = same_run[0].peak_mib if same_run else train_apart(config, folder, quiet)
+            peak = same_run[0].peak_mib if same_run else train_in_subprocess(config, folder, quiet)
             if peak is None:
                 return None
             found = _measured(folder, split, episodes, peak, quiet)
@@ -270,7 +270,7 @@ def _measured(folder: RunFolder, split: Split, episodes: int, peak: float, quiet
     """What one training came to."""
     config = folder.config()
     kept: Kept = "best" if folder.best.is_file() else "last"
-    learned = load_learned(folder.path, choose_device(config.run.device), kept)
+    learned = load_weights(folder.path, choose_device(config.run.device), kept)
     with EpisodeBar(Console(stderr=True, quiet=quiet)) as bar:
         evaluation = evaluate(
             folder.path,
@@ -293,12 +293,12 @@ def _measured(folder: RunFolder, split: Split, episodes: int, peak: float, quiet
     )
 
 
-def _learned_numbers(learned: Learned) -> int:
+def _learned_numbers(learned: MetaWeights) -> int:
     meta_learns = ALGORITHMS[learned.config.method.algorithm].meta_learns
     return sum(p.numel() for p in learned.state.params.values()) if meta_learns else 0
 
 
-def _adapt_ms(learned: Learned, split: Split) -> float:
+def _adapt_ms(learned: MetaWeights, split: Split) -> float:
     """Median time from a support set to the labels of its queries, one task at a time."""
     config, device = learned.config, choose_device(learned.config.run.device)
     store = split_store(config, split, learned.scale).to(device)
@@ -314,7 +314,7 @@ def _adapt_ms(learned: Learned, split: Split) -> float:
             start = time.perf_counter()
             with algorithm.execution.claim():
                 adapted = algorithm.adapt(learned.state, episode.support_x, episode.support_y, drawn)
-                answers(adapted.alone(episode.query_x), episode.query_y).cpu()  # waits for a GPU to be done
+                answers(adapted.inductive(episode.query_x), episode.query_y).cpu()  # waits for a GPU to be done
             taken.append(1000 * (time.perf_counter() - start))
     return statistics.median(taken[1:])  # the first warms up
 

@@ -24,7 +24,7 @@ from torchreptile.inference.estimator import Estimator
 from torchreptile.inference.image_input import as_images, as_shown
 from torchreptile.inference.resize_head import for_classes, with_outputs
 from torchreptile.models.blueprint import Network
-from torchreptile.training.weights import Learned, load_learned
+from torchreptile.training.weights import MetaWeights, load_weights
 
 if TYPE_CHECKING:
     from torchreptile.inference.export import Notes
@@ -51,7 +51,7 @@ class FewShotClassifier(Estimator):
 
     def __init__(
         self,
-        weights: str | Path | Learned | nn.Module = "omniglot-5way",
+        weights: str | Path | MetaWeights | nn.Module = "omniglot-5way",
         *,
         network: Network | None = None,
         image_shape: tuple[int, int, int] | None = None,
@@ -64,7 +64,7 @@ class FewShotClassifier(Estimator):
         """Keeps the settings; nothing is read before :meth:`fit`.
 
         Args:
-            weights: the name of shipped weights, a run folder, a weights file, what ``load_learned`` gave, or a module
+            weights: the name of shipped weights, a run folder, a weights file, what ``load_weights`` gave, or a module
                 of your own, from whose weights the steps then start (a copy; yours is left as it is).
             network: what the weights belong to, if not the network published with their algorithm.
             image_shape: (C, H, W) for a module of your own; weights know theirs.
@@ -129,10 +129,10 @@ class FewShotClassifier(Estimator):
         queries = as_shown(self.prepared(images), self._algorithm.config, self._device)
         with torch.no_grad():
             if self._set["transductive"]:
-                logits = self._adapted.together(queries)
+                logits = self._adapted.transductive(queries)
             else:
                 parts = torch.split(queries, QUERIES_AT_A_TIME, dim=1)
-                logits = torch.cat([self._adapted.alone(part) for part in parts], dim=1)
+                logits = torch.cat([self._adapted.inductive(part) for part in parts], dim=1)
         probabilities: NDArray[np.float32] = logits[0].float().softmax(1).cpu().numpy()
         return probabilities
 
@@ -268,7 +268,7 @@ class FewShotClassifier(Estimator):
         channels, height, width = algorithm.blueprint.image_shape
         self.image_shape_ = (channels, height, width)
 
-    def _own_module(self) -> Learned:
+    def _own_module(self) -> MetaWeights:
         """A module of one's own as meta-learned weights."""
         assert isinstance(self.weights, nn.Module)
         kept = [name for name, _ in self.weights.named_buffers() if name.rpartition(".")[2] not in AVERAGES]
@@ -279,19 +279,19 @@ class FewShotClassifier(Estimator):
             )
         channels, side, _ = self.image_shape_
         config = self._algorithm.config.replace(dataset="folder", data="own", image_size=side, grey=channels == 1)
-        return Learned(type(self.weights).__name__, config, self._state_before, 0, None)
+        return MetaWeights(type(self.weights).__name__, config, self._state_before, 0, None)
 
     def _require_fitted(self) -> None:
         if "_adapted" not in self.__dict__:
             raise NotFittedError(f"{self!r} has seen no images yet; call fit(images, labels) first")
 
-    def _source(self) -> tuple[Learned | None, tuple[int, int, int], Network | None]:
+    def _source(self) -> tuple[MetaWeights | None, tuple[int, int, int], Network | None]:
         """The weights (none for a module of one's own), the shape of their images, and their network."""
         if isinstance(self.weights, nn.Module):
             if self.image_shape is None:
                 raise ConfigError("weights is a module of your own; give image_shape, its images' (C, H, W), too")
             return None, self.image_shape, self._own_network()
-        learned = self.weights if isinstance(self.weights, Learned) else load_learned(self.weights)
+        learned = self.weights if isinstance(self.weights, MetaWeights) else load_weights(self.weights)
         if learned.config.task.regression:
             raise ConfigError(f"{learned.name} fits functions; FewShotRegressor is the one for it")
         return learned, learned.config.task.image_shape, self._own_network()
@@ -303,12 +303,12 @@ class FewShotClassifier(Estimator):
             return lambda image_shape, outputs: copy.deepcopy(module)
         return self.network
 
-    def _settings(self, learned: Learned | None, way: int) -> Config:
+    def _settings(self, learned: MetaWeights | None, way: int) -> Config:
         """Those of the weights, for this many classes."""
         own = learned.config if learned is not None else Config()
         return for_classes(own, way, self.steps, self.batch)
 
-    def _state(self, learned: Learned | None, algorithm: Algorithm) -> MetaState:
+    def _state(self, learned: MetaWeights | None, algorithm: Algorithm) -> MetaState:
         """What adapting begins with."""
         if learned is None:
             assert isinstance(self.weights, nn.Module)
@@ -318,7 +318,7 @@ class FewShotClassifier(Estimator):
         return learned.state
 
 
-def _scaling(learned: Learned | None) -> Scaling:
+def _scaling(learned: MetaWeights | None) -> Scaling:
     """How images are brought to what the weights were trained on."""
     return "lines" if learned is not None and learned.config.task.drawn_by_hand else "lanczos"
 

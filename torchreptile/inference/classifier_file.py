@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.core.errors import ConfigError, DataError, RunError
-from torchreptile.training.weights import Learned, read_weights, save_weights, weights_card
+from torchreptile.training.weights import MetaWeights, read_weights, save_weights, weights_card
 
 ADAPTED = "adapted."  # before the names of weights that adapting moved
 IMAGES, LABELS = "support.images", "support.labels"
@@ -38,7 +38,7 @@ class Remembered:
         settings: the classifier's own: steps, batch, transductive, seed.
     """
 
-    learned: Learned
+    learned: MetaWeights
     adapted: Params
     evaluation: dict[str, int]
     support: Tensor

@@ -71,7 +71,7 @@ class _Program(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K)."""
         shown = 1 - images if self._inverted else images
-        return self._adapted.alone(shown[None])[0].softmax(1)
+        return self._adapted.inductive(shown[None])[0].softmax(1)
 
 
 def export(
@@ -107,7 +107,7 @@ def export(
     if path.suffix == ".onnx":
         _require_onnx()
     with _quietly(), torch.no_grad():
-        adapted.alone(examples[None])  # what it makes of the support set at first use is no part of the program
+        adapted.inductive(examples[None])  # what it makes of the support set at first use is no part of the program
         program, any_number = _traced(_Program(adapted, inverted), examples)
         shape = examples.shape
         notes = Notes(classes, (shape[1], shape[2], shape[3]), any_number, scaling)

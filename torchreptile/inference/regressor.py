@@ -20,7 +20,7 @@ from torchreptile.core.errors import ConfigError, DataError, NotFittedError
 from torchreptile.data.functions.tables import Scale
 from torchreptile.inference.estimator import Estimator
 from torchreptile.models.blueprint import Network
-from torchreptile.training.weights import Learned, load_learned
+from torchreptile.training.weights import MetaWeights, load_weights
 
 AT_A_TIME = 4096  # points, which bounds memory
 
@@ -41,7 +41,7 @@ class FewShotRegressor(Estimator):
 
     def __init__(
         self,
-        weights: str | Path | Learned | nn.Module,
+        weights: str | Path | MetaWeights | nn.Module,
         *,
         network: Network | None = None,
         steps: int | None = None,
@@ -52,7 +52,7 @@ class FewShotRegressor(Estimator):
         """Keeps the settings; nothing is read before :meth:`fit`.
 
         Args:
-            weights: a run folder or weights file of functions, what ``load_learned`` gave, or a module of your own,
+            weights: a run folder or weights file of functions, what ``load_weights`` gave, or a module of your own,
                 from whose weights the steps of the preset ``sine`` then start (a copy; yours is left as it is).
             network: what the weights belong to, if not the network published with their algorithm.
             steps: inner steps on the known points; by default as many as in the weights' own evaluation.
@@ -125,7 +125,7 @@ class FewShotRegressor(Estimator):
         x = torch.from_numpy(points)
         x = x if scale is None else scale.standard_x(x)
         with torch.no_grad():
-            parts = [self._adapted.alone(_task(part, self._device))[0] for part in torch.split(x, AT_A_TIME)]
+            parts = [self._adapted.inductive(_task(part, self._device))[0] for part in torch.split(x, AT_A_TIME)]
         said = torch.cat(parts).double().cpu()
         said = said if scale is None else scale.own_y(said)
         values: NDArray[np.float64] = said.numpy()
@@ -152,17 +152,17 @@ class FewShotRegressor(Estimator):
 
         return Tags(estimator_type="regressor", target_tags=TargetTags(required=True), regressor_tags=RegressorTags())
 
-    def _source(self) -> tuple[Learned | None, Network | None]:
+    def _source(self) -> tuple[MetaWeights | None, Network | None]:
         """The weights (none for a module of one's own), and their network."""
         if isinstance(self.weights, nn.Module):
             module = self.weights
             return None, lambda shape, outputs: copy.deepcopy(module)
-        learned = self.weights if isinstance(self.weights, Learned) else load_learned(self.weights)
+        learned = self.weights if isinstance(self.weights, MetaWeights) else load_weights(self.weights)
         if not learned.config.task.regression:
             raise ConfigError(f"{learned.name} labels images; FewShotClassifier is the one for it")
         return learned, self.network
 
-    def _settings(self, learned: Learned | None) -> Config:
+    def _settings(self, learned: MetaWeights | None) -> Config:
         own = learned.config if learned is not None else preset("sine")
         return own.replace(
             eval_steps=own.evaluation.eval_steps if self.steps is None else self.steps,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchreptile.algorithms.base import Algorithm
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError
-from torchreptile.training.weights import Learned
+from torchreptile.training.weights import MetaWeights
 
 
 def for_classes(own: Config, way: int, steps: int | None = None, batch: int | None = None) -> Config:
@@ -37,7 +37,7 @@ def for_classes(own: Config, way: int, steps: int | None = None, batch: int | No
     )
 
 
-def with_outputs(learned: Learned, algorithm: Algorithm) -> Learned:
+def with_outputs(learned: MetaWeights, algorithm: Algorithm) -> MetaWeights:
     """``learned``, its head brought to the number of outputs that ``algorithm`` has.
 
     Training shuffles labels in every task, so a row of a head means no class, but the rows differ, and the inner steps

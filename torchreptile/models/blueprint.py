@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchreptile.models.conv4.network import Conv4
-from torchreptile.models.mann import MemoryNetwork
+from torchreptile.models.mann import MANNNetwork
 
 Shape = tuple[int, ...]
 """Of one input: (C, H, W) for images, (inputs,) for points of functions."""
@@ -29,7 +29,7 @@ def build_network(network: Network, image_shape: Shape, way: int, seed: int = 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = network(image_shape, way)
-    if isinstance(module, Conv4 | MemoryNetwork):
+    if isinstance(module, Conv4 | MANNNetwork):
         module.initialise(torch.Generator().manual_seed(seed))
         return module
     without_averages: nn.Module = torch.func.replace_all_batch_norm_modules_(module)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class FullContext(nn.Module):
+class FullContextEmbedding(nn.Module):
     """The two LSTMs of width E, for T tasks at once."""
 
     def __init__(self, width: int) -> None:

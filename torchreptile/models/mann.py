@@ -84,7 +84,7 @@ def write(memory: Tensor, keys: Tensor, gates: Tensor, read: Tensor, rows: Tenso
     return torch.baddbmm(memory * kept.unsqueeze(2), writing.transpose(1, 2), keys), writing
 
 
-class MemoryNetwork(nn.Module):
+class MANNNetwork(nn.Module):
     """The weights, and one step of T episodes.
 
     ``image``, ``label`` and ``back`` make the controller's four gates of the image, the label before it, and its own

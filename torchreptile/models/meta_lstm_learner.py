@@ -17,7 +17,7 @@ Averages = list[tuple[Tensor, Tensor]]
 """Of every block, mean and variance of its maps, (T * filters,) each."""
 
 
-class PooledLearner(nn.Module):
+class MetaLSTMLearner(nn.Module):
     """Four blocks of [3x3 convolution, BatchNorm, ReLU, 2x2 max-pool rounding down] and a linear layer.
 
     84 pixels end in 5 x 5 maps, 28 in one. Maps of a single pixel are not pooled.

@@ -36,7 +36,7 @@ class Checkpoint:
         config: the run's settings.
         state: what was learned.
         step: outer steps done.
-        seconds: of training so far, over all sittings.
+        seconds: of training so far, over all sessions.
         generator: state of the generator of tasks and mini-batches, uint8.
         metrics_bytes: length of metrics.jsonl that belongs to this checkpoint.
         losses: (sum, count) of training losses since the last line of metrics.

@@ -24,7 +24,7 @@ def train_or_go_on(config: Config, folder: RunFolder, observer: Observer) -> Run
     return resume(folder.path, observer, computed_as=config) if there else train(config, folder.path, observer)
 
 
-def train_apart(config: Config, folder: RunFolder, quiet: bool = False) -> float | None:
+def train_in_subprocess(config: Config, folder: RunFolder, quiet: bool = False) -> float | None:
     """Train, or go on with the run that is there, in a process of its own.
 
     Args:

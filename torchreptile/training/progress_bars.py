@@ -197,7 +197,7 @@ class ManyBar:
         """
         self._console, self._bar, self._live = console, _bar(console), shown and bool(works)
         self._works, self._done = works, [0.0] * len(works)
-        self._before: dict[int, float] = {}  # the share of each that another sitting had done
+        self._before: dict[int, float] = {}  # the share of each that another session had done
         self._over = 0
         self._task = self._bar.add_task("", numbers="")
         self._start = self._shown = time.monotonic()
@@ -236,7 +236,7 @@ class ManyBar:
     def _show(self) -> None:
         total, now = sum(self._works), time.monotonic()
         work = sum(share * its for share, its in zip(self._done, self._works, strict=True))
-        here = work - sum(share * self._works[number] for number, share in self._before.items())  # in this sitting
+        here = work - sum(share * self._works[number] for number, share in self._before.items())  # in this session
         left = duration((now - self._start) * (total - work) / here) if here > 0 else "?"
         numbers = f"{self._over} of {len(self._works)} done  {100 * work / total:.1f}%  {left} left"
         if self._live:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from torchreptile.core.config import Config
-from torchreptile.core.environment import sittings
+from torchreptile.core.environment import sessions
 from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.core.files import is_temporary, write_text
 from torchreptile.training.checkpoint import load_checkpoint
@@ -120,9 +120,9 @@ class RunFolder:
         except RunError:  # killed just before it was written
             before = environment
         else:
-            if environment | {"command": None} == sittings(before)[-1] | {"command": None}:
+            if environment | {"command": None} == sessions(before)[-1] | {"command": None}:
                 return
-            before["resumed"] = [*sittings(before)[1:], environment]
+            before["resumed"] = [*sessions(before)[1:], environment]
         write_text(self.env_file, json.dumps(before, indent=2) + "\n")
 
     def environment(self) -> dict[str, Any]:

@@ -221,18 +221,18 @@ class Trainer:
     def run(self, start: Checkpoint) -> Run:
         """Train from ``start`` to the end, or until told to stop."""
         with stop_on_signals() as stop, precision_of(self.device, self.config.run.precision), self._log(start) as log:
-            sitting = Sitting(self, start, log)
+            session = TrainingSession(self, start, log)
             self.observer.started(self.folder.path, self.config, start.step, self.algorithm.execution)
             try:
-                interrupted = self._until_done(sitting, stop)
+                interrupted = self._until_done(session, stop)
             except LostProcessError as error:
                 self.observer.failed()
                 raise LostProcessError(f"{error}; go on with --resume {self.folder.path}") from error
             except BaseException:
                 self.observer.failed()
                 raise
-            self.observer.finished(self.folder.path, sitting.step, interrupted)
-        return Run(self.folder.path, sitting.state, sitting.step, interrupted, sitting.measured)
+            self.observer.finished(self.folder.path, session.step, interrupted)
+        return Run(self.folder.path, session.state, session.step, interrupted, session.measured)
 
     def _log(self, start: Checkpoint) -> AbstractContextManager[MetricsLog | None]:
         """The metrics file, cut back to what ``start`` knows of; rank 0 alone has one."""
@@ -240,21 +240,21 @@ class Trainer:
             return nullcontext()
         return MetricsLog(self.folder.metrics_file, start.metrics_bytes, self.logs, start.step + 1)
 
-    def _until_done(self, sitting: Sitting, stop: Callable[[], bool]) -> bool:
+    def _until_done(self, session: TrainingSession, stop: Callable[[], bool]) -> bool:
         """The loop; True if it was told to stop before the end."""
-        saved_at, before = time.monotonic(), sitting.seconds
-        while not sitting.agree(stop()) and sitting.done() < 1:
-            sitting.outer_step()
-            if sitting.due():
-                sitting.measure()
-            self.observer.stepped(sitting.step, sitting.done(), sitting.seconds - before)
+        saved_at, before = time.monotonic(), session.seconds
+        while not session.agree(stop()) and session.done() < 1:
+            session.outer_step()
+            if session.due():
+                session.measure()
+            self.observer.stepped(session.step, session.done(), session.seconds - before)
             if time.monotonic() - saved_at >= 60 * self.config.run.save_minutes:
-                sitting.save()
+                session.save()
                 saved_at = time.monotonic()
-        interrupted = sitting.done() < 1
-        if not interrupted and sitting.unmeasured:
-            sitting.measure()
-        sitting.save()
+        interrupted = session.done() < 1
+        if not interrupted and session.unmeasured:
+            session.measure()
+        session.save()
         return interrupted
 
     def _task_steps(self) -> float:
@@ -265,7 +265,7 @@ class Trainer:
         return min(by_steps, by_time) if outer.max_minutes else by_steps
 
 
-class Sitting:
+class TrainingSession:
     """What changes while one process trains: the state, the generator, the clock, the losses since the last line."""
 
     def __init__(self, trainer: Trainer, start: Checkpoint, log: MetricsLog | None) -> None:
@@ -292,14 +292,14 @@ class Sitting:
         self.unmeasured = start.losses[1]  # outer steps since the last measurement
         self._step_size = 0.0
         self._began = time.monotonic()
-        self.seconds = start.seconds  # of training, over all sittings, as all processes agreed on before this step
+        self.seconds = start.seconds  # of training, over all sessions, as all processes agreed on before this step
         self._shares = self._shares_done()
         self._measuring = False  # whether the step before this one ended in a measurement
         self._step_took = 0.0  # seconds of the last step without a measurement
         self._measure_again = 0.0  # not before so many seconds of training, if limited by time
 
     def clock(self) -> float:
-        """Seconds of training so far, over all sittings, by this process's clock."""
+        """Seconds of training so far, over all sessions, by this process's clock."""
         return self._start.seconds + time.monotonic() - self._began
 
     def agree(self, stop: bool) -> bool:

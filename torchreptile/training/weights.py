@@ -31,7 +31,7 @@ Kept = Literal["last", "best"]
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class MetaWeights:
     """Meta-learned weights with the settings they were learned under.
 
     Attributes:
@@ -52,7 +52,7 @@ class Learned:
     data: str = ""
     scale: Scale | None = None
 
-    def to(self, device: torch.device | str) -> Learned:
+    def to(self, device: torch.device | str) -> MetaWeights:
         """The same with its tensors on ``device``."""
         return replace(self, state=self.state.mapped(lambda tensor: tensor.to(device)))
 
@@ -93,7 +93,7 @@ def shipped_card(name: str) -> dict[str, Any]:
         return weights_card(file)
 
 
-def load_learned(source: str | Path, device: torch.device | str = "cpu", checkpoint: Kept = "last") -> Learned:
+def load_weights(source: str | Path, device: torch.device | str = "cpu", checkpoint: Kept = "last") -> MetaWeights:
     """Load a run folder, a weights file, or shipped weights by name. A folder of that name goes before weights.
 
     Args:
@@ -118,7 +118,7 @@ def load_learned(source: str | Path, device: torch.device | str = "cpu", checkpo
         kept = load_checkpoint(file, device)
         if kept.config.learning() != config.learning():
             raise RunError(f"{file} is not of this run: its settings are not those of {folder.config_file}")
-        return Learned(path.name, kept.config, kept.state, kept.step, path, kept.data, kept.scale)
+        return MetaWeights(path.name, kept.config, kept.state, kept.step, path, kept.data, kept.scale)
     if path.suffix == ".safetensors" and path.is_file():
         return read_weights(path, device)[0]
     if str(source) in shipped_weights():
@@ -131,7 +131,7 @@ def load_learned(source: str | Path, device: torch.device | str = "cpu", checkpo
 
 
 def save_weights(
-    learned: Learned, path: Path, card: dict[str, Any], further: Mapping[str, Tensor] | None = None
+    learned: MetaWeights, path: Path, card: dict[str, Any], further: Mapping[str, Tensor] | None = None
 ) -> None:
     """Write ``path`` (.safetensors: parameters, second moment, averages, and tensors ``further`` by names of their own)
     and its card beside it (.json: settings and whatever ``card`` says of data, results and licence).
@@ -171,7 +171,7 @@ def weights_card(path: Path) -> dict[str, Any]:
     return card
 
 
-def read_weights(path: Path, device: torch.device | str = "cpu") -> tuple[Learned, Params]:
+def read_weights(path: Path, device: torch.device | str = "cpu") -> tuple[MetaWeights, Params]:
     """What :func:`save_weights` wrote, and all tensors in the file by name.
 
     Raises:
@@ -191,6 +191,6 @@ def read_weights(path: Path, device: torch.device | str = "cpu") -> tuple[Learne
         scale = Scale.from_json(card["scale"]) if "scale" in card else None
         if "sha256" in card and hashlib.sha256(path.read_bytes()).hexdigest() != card["sha256"]:
             raise RunError(f"{path}: not the file that {path.with_suffix('.json').name} belongs to, or damaged")
-        return Learned(path.stem, config, state, int(card["outer_steps_done"]), None, scale=scale), tensors
+        return MetaWeights(path.stem, config, state, int(card["outer_steps_done"]), None, scale=scale), tensors
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, ConfigError) as error:
         raise RunError(f"{path}: not readable weights ({error})") from error

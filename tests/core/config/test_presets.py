@@ -16,7 +16,7 @@ SETTINGS = {
     "omniglot-1shot-20way": (5e-4, 20, 10, 10, 200_000, 10, 1, 20),
     "omniglot-5shot-20way": (5e-4, 20, 10, 10, 200_000, 10, 5, 20),
 }
-# algorithm, way, shots: transductive and non-transductive percent on Omniglot
+# algorithm, way, shots: transductive and inductive percent on Omniglot
 ACCURACIES = {
     ("reptile", 5, 1): (97.68, 95.39),
     ("reptile", 5, 5): (99.48, 98.90),
@@ -145,7 +145,7 @@ def test_manns_published_accuracies_are_those_of_presentations() -> None:
         found = published("mann", "omniglot", 5, shots, transductive=False)
         assert found is not None
         assert found.accuracy == accuracy
-        assert published_measure("mann", "omniglot", 5, shots, "non_transductive") is None
+        assert published_measure("mann", "omniglot", 5, shots, "inductive") is None
         its = published_measure("mann", "omniglot", 5, shots, QUOTED["mann", shots])
         assert its is not None
         assert its.accuracy == accuracy
@@ -170,7 +170,7 @@ def test_an_unknown_preset_is_refused_with_the_names_there_are() -> None:
         preset("omniglot")
 
 
-# Published accuracies of the metric learners and the baselines, not transductive: 5-way 1- and 5-shot, then 20-way.
+# Published accuracies of the metric learners and the baselines, inductive: 5-way 1- and 5-shot, then 20-way.
 OMNIGLOT_METRIC = {
     "matching": (98.1, 98.9, 93.8, 98.5),
     "matching fine-tuned": (97.9, 98.7, 93.5, 98.7),

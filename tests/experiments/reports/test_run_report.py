@@ -16,12 +16,12 @@ from tests.easy import small_config
 from torchreptile.core.config import Config
 from torchreptile.core.errors import RunError
 from torchreptile.data.episodes import Episodes
-from torchreptile.data.splits import Absent, Splits
+from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.experiments.reports import draw_curves, draw_episode, report, sample_episodes
 from torchreptile.training.evaluation.evaluate import evaluate
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.train import train
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def test_files_and_their_contents(run: Path, monkeypatch: pytest.MonkeyPatch) ->
     (file,) = run.glob("eval-*.json")
     result = Evaluation.from_json(file.read_text()).result
     assert str(result.transductive) in page
-    assert str(result.non_transductive) in page
-    for words in ("transductive", "non-transductive", "3-way 1-shot", "3 of 3 outer steps", "validation classes"):
+    assert str(result.inductive) in page
+    for words in ("transductive", "inductive", "3-way 1-shot", "3 of 3 outer steps", "validation classes"):
         assert words in page
     assert "Episode 4" in page
     assert not list(run.glob(".*.tmp"))
@@ -86,8 +86,8 @@ def test_published_number_and_difference(run: Path) -> None:
 
 
 def test_what_differs_from_the_preset_is_marked(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learned, changed = load_learned(run), Config().replace(outer_steps=7, seed=3)
-    monkeypatch.setattr("torchreptile.experiments.reports.run_report.load_learned", lambda path: learned)
+    learned, changed = load_weights(run), Config().replace(outer_steps=7, seed=3)
+    monkeypatch.setattr("torchreptile.experiments.reports.run_report.load_weights", lambda path: learned)
     (run / "config.json").write_text(changed.to_json())
     page = report(run)[1].read_text(encoding="utf-8")
     marked = re.findall(r'<tr class="differs"><td><code>(\w+)', page)
@@ -126,7 +126,7 @@ def test_without_validation_classes(
     """Test classes are looked at only once they have been measured."""
     monkeypatch.setattr(
         "torchreptile.training.evaluation.evaluate.load_splits",
-        lambda task: Splits(splits.train, Absent("no val"), splits.test),
+        lambda task: Splits(splits.train, MissingSplit("no val"), splits.test),
     )
     if not tested:
         next(run.glob("eval-*.json")).unlink()
@@ -228,7 +228,7 @@ def test_a_wrong_prediction_is_looked_for(run: Path, splits: Splits, monkeypatch
 
     monkeypatch.setattr(GradientBased, "predict", predict)
     assert splits.val is not None
-    shown = sample_episodes(load_learned(run), splits.val)
+    shown = sample_episodes(load_weights(run), splits.val)
     assert len(asked) == 3
     assert [episode.sought for episode in shown] == [False, False, False, True]
     assert shown[3].predicted.tolist() == [[2, 1, 2]]
@@ -239,7 +239,7 @@ def test_classes_are_named_rightly(run: Path, splits: Splits) -> None:
     """Every support image is found among the images of the class that is named."""
     store = splits.val
     assert store is not None
-    for shown in sample_episodes(load_learned(run), store):
+    for shown in sample_episodes(load_weights(run), store):
         assert len(set(shown.class_names)) == 3
         for image, name in zip(shown.episode.support_x[0], shown.class_names, strict=True):
             own = store.select([store.class_names.index(name)]).images

@@ -20,12 +20,10 @@ from torchreptile.experiments.reproduce.experiment import Arm
 from torchreptile.experiments.reproduce.findings import Finding, findings, sweep
 from torchreptile.experiments.reproduce.minibatch_overlap import IMAGES, SWEEPS, points
 from torchreptile.experiments.reproduce.result import Cell, Reproduced, Spread, TrainedArm, Wave, read_reproduced
-from torchreptile.experiments.reproduce.runner import RESULT, carry_out
+from torchreptile.experiments.reproduce.runner import RESULT, run_experiment
 from torchreptile.experiments.reproduce.seed_statistics import contrast, difference
 
-CELL = Cell(
-    "reptile", "omniglot", "test", 5, 5, "non_transductive", 0.8, 0.004, 1000, 5, 25, 0, "last", 1.0, "a processor"
-)
+CELL = Cell("reptile", "omniglot", "test", 5, 5, "inductive", 0.8, 0.004, 1000, 5, 25, 0, "last", 1.0, "a processor")
 
 
 def taken(arm: Arm, accuracy: float, seed: int = 0, curve: list[float] | None = None) -> TrainedArm:
@@ -33,9 +31,9 @@ def taken(arm: Arm, accuracy: float, seed: int = 0, curve: list[float] | None = 
     where = ("reptile", "omniglot", "test", task.way, task.shots)
     cells = [
         Cell(*where, measure, accuracy, 0.004, 1000, 5, 25, seed, "last", 1.0, "a processor, 1 thread, torch 2")
-        for measure in ("transductive", "non_transductive")
+        for measure in ("transductive", "inductive")
     ]  # fmt: skip
-    lines = [{"step": step, "val_non_transductive": value} for step, value in enumerate(curve or [])]
+    lines = [{"step": step, "val_inductive": value} for step, value in enumerate(curve or [])]
     environment = {"processor": "a processor", "threads": 1, "torch": "2", "gpu": None}
     return TrainedArm(arm.name, arm.label, arm.config.replace(seed=seed), 4, 10.0, environment, cells, lines)
 
@@ -155,7 +153,7 @@ def test_an_interval_is_over_episodes_or_seeds_whichever_is_wider() -> None:
 def test_combinations_are_drawn_as_means_over_seeds_with_a_band() -> None:
     whole, which = made_up("gradient-combinations", AS_PUBLISHED, seeds=2), experiment("gradient-combinations")
     second = [
-        replace(one, curve=[{**line, "val_non_transductive": 0.1} for line in one.curve[1:]] if one.seed else one.curve)
+        replace(one, curve=[{**line, "val_inductive": 0.1} for line in one.curve[1:]] if one.seed else one.curve)
         for one in whole.trainings
     ]
     for axes in figure_of(replace(whole, trainings=second), which).get_axes():
@@ -259,7 +257,7 @@ def test_waves_are_drawn_from_the_file(tmp_path: Path) -> None:
     sine = EXPERIMENTS["sine"]
     quick = sine.changed(lambda config: config.replace(outer_steps=2))
     quick = replace(quick, arms=quick.arms[:3:2])
-    reproduced = carry_out(quick, tmp_path, seeds=1, episodes=4, quiet=True)
+    reproduced = run_experiment(quick, tmp_path, seeds=1, episodes=4, quiet=True)
     assert reproduced is not None
     assert [len(one.by_step) for one in reproduced.trainings] == [33, 33]
     assert True not in verdicts(findings(reproduced, quick))[:2]

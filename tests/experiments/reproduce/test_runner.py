@@ -20,12 +20,12 @@ from torchreptile.cli import parse
 from torchreptile.cli.commands.reproduce import reproduce
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, DataError, RunError
-from torchreptile.data.splits import Absent, Splits
+from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.experiments.reports.reproduction_tables import to_markdown
 from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.experiments.reproduce.experiment import Arm, Measurement
 from torchreptile.experiments.reproduce.result import Reproduced, read_reproduced
-from torchreptile.experiments.reproduce.runner import RESULT, TrainingsError, carry_out
+from torchreptile.experiments.reproduce.runner import RESULT, TrainingsError, run_experiment
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.evaluate import evaluate
 from torchreptile.training.run_folder import RunFolder
@@ -48,7 +48,7 @@ def small_row(**changes: Any) -> Experiment:
 def carried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reproduced]:
     """A small row with two seeds, side by side."""
     out = tmp_path_factory.mktemp("row") / "out"
-    reproduced = carry_out(small_row(), out, seeds=2, at_once=2, quiet=True, device="cpu")
+    reproduced = run_experiment(small_row(), out, seeds=2, at_once=2, quiet=True, device="cpu")
     assert reproduced is not None
     return out, reproduced
 
@@ -80,7 +80,7 @@ def test_what_is_there_is_not_done_again_which_is_said(
 ) -> None:
     out, _ = carried
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")}
-    again = carry_out(small_row(), out, seeds=1, device="cpu")
+    again = run_experiment(small_row(), out, seeds=1, device="cpu")
     assert again is not None
     assert f"measured before; without {out / RESULT}" in capsys.readouterr().err
     assert [one.seed for one in again.trainings] == [0, 1]  # a second seed is no less there for not being asked for
@@ -89,7 +89,7 @@ def test_what_is_there_is_not_done_again_which_is_said(
 
 def test_other_classes_are_measured_beside_the_ones_before(carried: tuple[Path, Reproduced]) -> None:
     out, _ = carried
-    both = carry_out(small_row(), out, seeds=1, split="val", quiet=True, device="cpu")
+    both = run_experiment(small_row(), out, seeds=1, split="val", quiet=True, device="cpu")
     assert both is not None
     assert {(cell.split, cell.shots) for cell in both.trainings[0].cells} == {
         ("val", 1), ("val", 3), ("test", 1), ("test", 3),
@@ -101,7 +101,7 @@ def test_other_episodes_are_measured_beside_the_ones_before_and_never_mixed_with
     carried: tuple[Path, Reproduced],
 ) -> None:
     out, _ = carried
-    both = carry_out(small_row(), out, seeds=1, episodes=4, quiet=True, device="cpu")
+    both = run_experiment(small_row(), out, seeds=1, episodes=4, quiet=True, device="cpu")
     assert both is not None
     counts = {(cell.shots, cell.measure, cell.episodes): spread.seeds for _, cell, spread in both.spreads()
               if cell.split == "test"}  # fmt: skip
@@ -110,9 +110,9 @@ def test_other_episodes_are_measured_beside_the_ones_before_and_never_mixed_with
 
 
 def test_cells_of_other_weights_do_not_stay(tmp_path: Path) -> None:
-    assert carry_out(small_row(), tmp_path, seeds=1, split="val", quiet=True, device="cpu") is not None
+    assert run_experiment(small_row(), tmp_path, seeds=1, split="val", quiet=True, device="cpu") is not None
     shutil.rmtree(tmp_path / "reptile-seed0")
-    again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")  # trained once more
+    again = run_experiment(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")  # trained once more
     assert again is not None
     assert {cell.split for cell in again.trainings[0].cells} == {"test"}
 
@@ -123,7 +123,7 @@ def test_a_killed_training_goes_on_and_comes_to_the_same(carried: tuple[Path, Re
     config = small_row().arms[0].config.replace(device="cpu")
     train(config, run, stop_at(2))
     (run / "env.json").unlink()  # killed right after config.json was written, too
-    again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
+    again = run_experiment(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
     assert again is not None
     assert [(cell.conditions, cell.measure, cell.mean) for cell in again.trainings[0].cells] == [
         (cell.conditions, cell.measure, cell.mean) for cell in whole.trainings[0].cells
@@ -132,23 +132,23 @@ def test_a_killed_training_goes_on_and_comes_to_the_same(carried: tuple[Path, Re
 
 
 def test_what_was_measured_before_a_kill_is_taken_up(tmp_path: Path) -> None:
-    assert carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") is not None
+    assert run_experiment(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") is not None
     (tmp_path / RESULT).unlink()
     files = sorted((tmp_path / "reptile-seed0").glob("eval-*.json"))
     assert len(files) == 2
     changed = files[0].read_text().replace('"seconds": ', '"seconds": 1234')
     files[0].write_text(changed)
     files[1].write_text("{")  # killed while it was written elsewhere: measured again
-    again = carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
+    again = run_experiment(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
     assert again is not None
     assert sorted(cell.seconds > 1000 for cell in again.trainings[0].cells) == [False, False, True, True]
 
 
 def test_a_run_may_have_looked_at_itself_more_often(tmp_path: Path) -> None:
-    first = carry_out(small_row(monitor_every=1), tmp_path, seeds=1, quiet=True, device="cpu")
+    first = run_experiment(small_row(monitor_every=1), tmp_path, seeds=1, quiet=True, device="cpu")
     assert first is not None
     (tmp_path / RESULT).unlink()
-    again = carry_out(small_row(monitor_every=2), tmp_path, seeds=1, quiet=True, device="cpu")
+    again = run_experiment(small_row(monitor_every=2), tmp_path, seeds=1, quiet=True, device="cpu")
     assert again is not None
     assert again.trainings == first.trainings  # measurements taken up, too
 
@@ -156,52 +156,55 @@ def test_a_run_may_have_looked_at_itself_more_often(tmp_path: Path) -> None:
 def test_other_settings_and_other_experiments_in_the_same_folder_are_refused(carried: tuple[Path, Reproduced]) -> None:
     out, _ = carried
     with RunFolder(out).locked(), pytest.raises(RunError, match="in use"):
-        carry_out(small_row(), out, quiet=True, device="cpu")
-    same = carry_out(small_row(execution="auto"), out, seeds=1, quiet=True, device="cpu", execution="grouped")
+        run_experiment(small_row(), out, quiet=True, device="cpu")
+    same = run_experiment(small_row(execution="auto"), out, seeds=1, quiet=True, device="cpu", execution="grouped")
     assert same is not None  # how it is computed is no part of what is learned
     with pytest.raises(RunError, match=r"other settings \(reptile-seed0: inner_lr 0.001, not 0.5\); name another"):
-        carry_out(small_row(inner_lr=0.5), out, quiet=True, device="cpu")
-    elsewhere = carry_out(small_row(), out.parent / "elsewhere", seeds=1, quiet=True, device="cpu")
+        run_experiment(small_row(inner_lr=0.5), out, quiet=True, device="cpu")
+    elsewhere = run_experiment(small_row(), out.parent / "elsewhere", seeds=1, quiet=True, device="cpu")
     assert elsewhere is not None
     shutil.rmtree(out.parent / "elsewhere" / "reptile-seed0")  # its result.json stays, which must not be mixed in
     with pytest.raises(RunError, match=r"reptile-seed0: inner_lr 0.001, not 0.5\); name another folder"):
-        carry_out(small_row(inner_lr=0.5), out.parent / "elsewhere", quiet=True, device="cpu")
+        run_experiment(small_row(inner_lr=0.5), out.parent / "elsewhere", quiet=True, device="cpu")
     with pytest.raises(RunError, match="holds omniglot-5way with --budget 1"):
-        carry_out(small_row(), out, share=0.5, quiet=True, device="cpu")
+        run_experiment(small_row(), out, share=0.5, quiet=True, device="cpu")
     for damaged in ("{}", "[1]", '{"format": "torchreptile-result-1", "trainings": 3}'):
         (out / "damaged").mkdir(exist_ok=True)
         (out / "damaged" / RESULT).write_text(damaged)
         with pytest.raises(RunError, match=r"damaged/result\.json: not a readable result"):
-            carry_out(small_row(), out / "damaged", quiet=True, device="cpu")
+            run_experiment(small_row(), out / "damaged", quiet=True, device="cpu")
 
 
 def test_missing_test_classes_are_refused_before_any_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = easy_store(6, 4)
-    for val, said in ((store, "no test pictures; --split val measures on"), (Absent("none"), "no test pictures$")):
-        splits = Splits(store, val, Absent("no test pictures"))
+    for val, said in (
+        (store, "no test pictures; --split val measures on"),
+        (MissingSplit("none"), "no test pictures$"),
+    ):
+        splits = Splits(store, val, MissingSplit("no test pictures"))
         monkeypatch.setattr("torchreptile.data.loading.load_splits", lambda task, splits=splits: splits)
         with pytest.raises(DataError, match=said):
-            carry_out(small_row(), tmp_path / "out", quiet=True)
+            run_experiment(small_row(), tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(RunError, match="out: cannot be used as a run folder"):
-        carry_out(small_row(), tmp_path / "out", quiet=True)
+        run_experiment(small_row(), tmp_path / "out", quiet=True)
 
 
 @pytest.mark.parametrize(("name", "value"), [("seeds", -1), ("at_once", -2), ("episodes", 1)])
 def test_what_cannot_be_carried_out_is_refused(tmp_path: Path, name: str, value: int) -> None:
     with pytest.raises(ConfigError, match=f"{name} is {value}"):
-        carry_out(small_row(), tmp_path, quiet=True, **{name: value})
+        run_experiment(small_row(), tmp_path, quiet=True, **{name: value})
 
 
 def test_a_failed_training_is_named_when_the_others_are_done(tmp_path: Path) -> None:
     one = small_row()
     too_wide = replace(one.arms[0], name="wide", config=one.arms[0].config.replace(way=2000))
     with pytest.raises(RunError, match=r"wide-seed0: .* too few for 2000-way tasks"):
-        carry_out(replace(one, arms=(too_wide, one.arms[0])), tmp_path, at_once=2, quiet=True, device="cpu")
+        run_experiment(replace(one, arms=(too_wide, one.arms[0])), tmp_path, at_once=2, quiet=True, device="cpu")
     assert [taken.arm for taken in read_reproduced(tmp_path / RESULT).trainings] == ["reptile"]
 
 
@@ -222,11 +225,11 @@ def test_what_was_done_beside_a_failure_is_shown(
 
 
 def test_a_note_and_the_commands_stay(tmp_path: Path) -> None:
-    assert carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") is not None
+    assert run_experiment(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") is not None
     before = replace(read_reproduced(tmp_path / RESULT), note="from elsewhere", commands=["another command"])
     (tmp_path / RESULT).write_text(before.to_json())
-    assert carry_out(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") == before  # nothing was done
-    more = carry_out(small_row(), tmp_path, seeds=2, quiet=True, device="cpu")
+    assert run_experiment(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") == before  # nothing was done
+    more = run_experiment(small_row(), tmp_path, seeds=2, quiet=True, device="cpu")
     assert more is not None
     assert more.note == "from elsewhere"
     assert len(more.commands) == 2
@@ -234,7 +237,7 @@ def test_a_note_and_the_commands_stay(tmp_path: Path) -> None:
 
 def test_drawn_functions_have_no_splits(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="split is val, but sine has no classes to divide; leave it out"):
-        carry_out(experiment("sine"), tmp_path, split="val", quiet=True)
+        run_experiment(experiment("sine"), tmp_path, split="val", quiet=True)
 
 
 @pytest.mark.parametrize("words", [["--budget", "0.1"], ["--list", "--seeds", "2"], ["sine", "--list"]])
@@ -247,7 +250,7 @@ def test_what_is_not_used_is_refused(words: list[str]) -> None:
 def test_a_folder_with_something_else_is_refused(tmp_path: Path, what: str) -> None:
     (tmp_path / what).write_text("{}")
     with pytest.raises(RunError, match=f"holds something else \\({what}, ...\\); name another folder with --out"):
-        carry_out(small_row(), tmp_path, quiet=True)
+        run_experiment(small_row(), tmp_path, quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == [what]
 
 
@@ -280,4 +283,4 @@ def test_a_row_stands_beside_what_was_published(carried: tuple[Path, Reproduced]
     _, reproduced = carried
     cells = [replace(cell, dataset="omniglot", way=5, mean=0.95, ci95=0.001) for cell in reproduced.trainings[0].cells]
     said = to_markdown(replace(reproduced, trainings=[replace(reproduced.trainings[0], cells=cells)]), small_row())
-    assert "| Reptile | 5-way 1-shot, test classes, not transductive | 95.00% ± 0.10 | 95.39% ± 0.09 | -0.39 |" in said
+    assert "| Reptile | 5-way 1-shot, test classes, inductive | 95.00% ± 0.10 | 95.39% ± 0.09 | -0.39 |" in said

@@ -13,7 +13,7 @@ import uvicorn
 
 from torchreptile.inference.demo import server
 from torchreptile.inference.demo.adaptation import Teacher
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -32,7 +32,7 @@ class Served:
 
 @pytest.fixture(scope="session")
 def teacher() -> Teacher:
-    return Teacher(load_learned("omniglot-5way"), "cpu")
+    return Teacher(load_weights("omniglot-5way"), "cpu")
 
 
 def serving(teacher: Teacher, token: str = "") -> Iterator[Served]:

@@ -12,7 +12,7 @@ from torchreptile.core.config.presets import for_algorithm, preset
 from torchreptile.core.errors import ConfigError
 from torchreptile.inference.demo.adaptation import Teacher, stops
 from torchreptile.inference.demo.examples import example_set
-from torchreptile.training.weights import Learned
+from torchreptile.training.weights import MetaWeights
 
 GLYPHS = example_set(3, 4, seed=5)
 CLASSES = [[image[None] for image in images[:2]] for images in GLYPHS]
@@ -67,7 +67,7 @@ def test_weights_that_adapt_in_no_steps_are_refused() -> None:
     with pytest.raises(
         ConfigError, match="mine was trained by protonet; the demo shows how weights of reptile or foml"
     ):
-        Teacher(Learned("mine", config, algorithm.begin(0), 0, None), "cpu")
+        Teacher(MetaWeights("mine", config, algorithm.begin(0), 0, None), "cpu")
 
 
 def test_example_sets_are_the_seeds() -> None:

@@ -137,7 +137,7 @@ def test_chunks_change_nothing_but_rounding(algorithm_name: str, execution: str)
         if predictions.transductive is not None:
             assert labels.transductive is not None
             assert torch.equal(predictions.transductive, labels.transductive)
-        assert torch.equal(predictions.non_transductive, labels.non_transductive)
+        assert torch.equal(predictions.inductive, labels.inductive)
         assert float(learned.loss) == pytest.approx(float(whole.loss), abs=1e-10)
         for name, g in whole.gradient.items():
             torch.testing.assert_close(learned.gradient[name], g, rtol=0, atol=1e-10)

@@ -18,7 +18,7 @@ from torchreptile.algorithms.base import Algorithm, MetaState
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.data.samplers import EpisodeSampler
-from torchreptile.data.splits import Absent, Splits
+from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.models.blueprint import initial_params
 from torchreptile.models.conv4.network import for_images
 from torchreptile.training.evaluation.evaluate import evaluate
@@ -26,7 +26,7 @@ from torchreptile.training.evaluation.measure import measure
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.evaluation.results import Accuracy
 from torchreptile.training.train import train
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 
 def algorithm_for(config: Config, shape: tuple[int, int, int] = (1, 28, 28)) -> Algorithm:
@@ -62,9 +62,9 @@ def test_predictions_are_the_references(optimizer: str, policy: str, execution: 
     for task in range(6):
         together, alone = both.reference.adapted_logits(batches[task], episodes.support_x[task], episodes.query_x[task])
         assert predictions.transductive[task].tolist() == together.argmax(1).tolist()
-        assert predictions.non_transductive[task].tolist() == alone.argmax(1).tolist()
+        assert predictions.inductive[task].tolist() == alone.argmax(1).tolist()
     assert not torch.equal(predictions.transductive, episodes.query_y)
-    assert not torch.equal(predictions.non_transductive, predictions.transductive)
+    assert not torch.equal(predictions.inductive, predictions.transductive)
 
 
 @pytest.mark.parametrize("policy", ["share", "carry"])
@@ -110,9 +110,9 @@ def test_other_queries_matter_to_transductive_predictions_alone() -> None:
     changed[:, 1:] = torch.rand(changed[:, 1:].shape, generator=seeded(5)) ** 8
     other = replace(episodes, query_x=changed)
     first, second = (algorithm.predict(state, e, seeded(1)) for e in (episodes, other))
-    assert torch.equal(first.non_transductive[:, 0], second.non_transductive[:, 0])
+    assert torch.equal(first.inductive[:, 0], second.inductive[:, 0])
     assert not torch.equal(first.transductive[:, 0], second.transductive[:, 0])
-    assert not torch.equal(first.non_transductive[:, 1:], second.non_transductive[:, 1:])
+    assert not torch.equal(first.inductive[:, 1:], second.inductive[:, 1:])
 
 
 @pytest.mark.parametrize("episodes", [40, 33])
@@ -179,7 +179,7 @@ def test_evaluate_takes_other_settings(run: Path) -> None:
     assert len(list(run.glob("eval-*"))) == 2
     for file in run.glob("eval-*"):
         file.unlink()
-    assert load_learned(run).config.task.shots == 1  # the run's own settings stay
+    assert load_weights(run).config.task.shots == 1  # the run's own settings stay
 
 
 def test_evaluate_refuses_what_cannot_work(run: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def test_evaluate_refuses_what_cannot_work(run: Path, easy_data: Splits, monkeyp
         evaluate(run, episodes=1, device="cpu")
     with pytest.raises(RunError, match="neither a run folder nor shipped weights"):
         evaluate(run / "nothing", device="cpu")
-    without = Splits(easy_data.train, Absent("easy has no val classes; take train or test"), easy_data.test)
+    without = Splits(easy_data.train, MissingSplit("easy has no val classes; take train or test"), easy_data.test)
     monkeypatch.setattr("torchreptile.training.evaluation.evaluate.load_splits", lambda task: without)
     with pytest.raises(DataError, match="has no val classes; take train or test"):
         evaluate(run, "val", device="cpu")

@@ -36,7 +36,7 @@ def test_metrics_have_further_measures_and_no_mode_that_does_not_apply(run: Path
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert {f"val_presentation_{number}" for number in (1, 2, 3, 4, 5, 10)} <= line.keys()
     assert "val_presentation_10_ci95" in line
-    assert "val_non_transductive" in line
+    assert "val_inductive" in line
     assert "val_transductive" not in line
 
 
@@ -73,11 +73,11 @@ def test_inner_steps_are_refused_where_there_are_none(run: Path) -> None:
     with pytest.raises(ConfigError, match="eval_steps is 3, but mann takes no inner steps in an episode"):
         evaluate(run, episodes=6, eval_steps=3, device="cpu")
     own = RunFolder(run).config().evaluation.eval_steps
-    assert evaluate(run, episodes=6, eval_steps=own, device="cpu").result.non_transductive.episodes == 6
+    assert evaluate(run, episodes=6, eval_steps=own, device="cpu").result.inductive.episodes == 6
 
 
 def test_results_of_earlier_versions_have_none() -> None:
     accuracy = {"mean": 0.5, "ci95": 0.1, "episodes": 4}
-    result = measured_from({"transductive": accuracy, "non_transductive": accuracy})
+    result = measured_from({"transductive": accuracy, "inductive": accuracy})
     assert result.further == {}
     assert result.selected(True).mean == 0.5

@@ -25,7 +25,7 @@ Batches = Sequence[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class UnrolledLoop:
     """T inner loops that have been run.
 
     Attributes:
@@ -58,7 +58,9 @@ def descend(loop: InnerLoop, params: Params, rates: Rates, batches: Batches, tas
     return weights
 
 
-def differentiable_descent(loop: InnerLoop, params: Params, rates: Rates, batches: Batches, segment: int) -> Path:
+def differentiable_descent(
+    loop: InnerLoop, params: Params, rates: Rates, batches: Batches, segment: int
+) -> UnrolledLoop:
     """The same with a way back; ``segment`` steps have their graph in memory at a time."""
     start = stack(params, len(batches[0][0]), loop.execution.kernel_order)
     cut = [batches[first : first + segment] for first in range(0, len(batches), segment)]
@@ -75,7 +77,7 @@ def differentiable_descent(loop: InnerLoop, params: Params, rates: Rates, batche
                 totals[name] += g
         return {name: g.sum(0) for name, g in gradient.items()}, totals
 
-    return Path({name: p.detach() for name, p in last.end.items()}, pull)
+    return UnrolledLoop({name: p.detach() for name, p in last.end.items()}, pull)
 
 
 class _Segment:

@@ -19,7 +19,7 @@ from torchreptile.inference.classifier import FewShotClassifier
 from torchreptile.inference.classifier_file import is_classifier
 from torchreptile.inference.label_folder import Labelled, fit_folder, label_pictures
 from torchreptile.models.custom import own_network
-from torchreptile.training.weights import Kept, load_learned
+from torchreptile.training.weights import Kept, load_weights
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def adapt(
     elif support is None:
         raise ConfigError(f"{source} has not learned your classes yet; name a folder of class folders by --support")
     else:
-        classifier = FewShotClassifier(load_learned(source, checkpoint=checkpoint), network=network, **settings)
+        classifier = FewShotClassifier(load_weights(source, checkpoint=checkpoint), network=network, **settings)
         fit_folder(classifier, support)
     labelled = label_pictures(classifier, query)
     its = {name: images / 255 for name, images in classifier.support_.items()}

@@ -16,7 +16,7 @@ from torchreptile.core.paths import cache_dir
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.mini_imagenet import dataset as mini_imagenet
 from torchreptile.data.mini_imagenet.dataset import BrokenError, Loader
-from torchreptile.data.splits import Absent
+from torchreptile.data.splits import MissingSplit
 from torchreptile.training.progress_bars import PictureBar
 
 SHOWN = 50  # problems on the screen; all of them are in a file
@@ -32,7 +32,7 @@ def prepare(data_root: str, resize: Resize) -> int:
     stores: dict[str, ImageStore] = {}
     problems: list[str] = []
     for split, source in mini_imagenet.sources(folder).items():
-        if isinstance(source, Absent):
+        if isinstance(source, MissingSplit):
             print(f"{split}: left out: {source.reason}")
             continue
         loader = Loader(folder, split, source, resize)

@@ -18,7 +18,7 @@ from torchreptile.experiments.reports.reproduction_tables import caution, measur
 from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.experiments.reproduce.findings import findings
 from torchreptile.experiments.reproduce.result import Reproduced
-from torchreptile.experiments.reproduce.runner import RESULT, TrainingsError, carry_out
+from torchreptile.experiments.reproduce.runner import RESULT, TrainingsError, run_experiment
 
 
 def reproduce(
@@ -37,7 +37,7 @@ def reproduce(
     """Carry an experiment out, print its table, and write result.json, result.md and result.png."""
     which = experiment(name)
     try:
-        reproduced = carry_out(
+        reproduced = run_experiment(
             which,
             out,
             share=share,

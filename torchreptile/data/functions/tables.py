@@ -18,7 +18,7 @@ from torch import Tensor
 from torchreptile.core.config import TaskConfig
 from torchreptile.core.errors import DataError
 from torchreptile.data.functions.csv_rows import Row, read_rows
-from torchreptile.data.splits import SPLITS, Absent, Split, SplitsOf, by_ratio
+from torchreptile.data.splits import SPLITS, MissingSplit, Split, SplitsOf, by_ratio
 
 TASK = "task"  # the column that tells tasks apart
 
@@ -157,10 +157,10 @@ def split(task: TaskConfig) -> SplitsOf[Tables]:
     train = sorted(parts["train"])
     scale = Scale.over(inputs, targets, points(train, inputs), points(train, targets))
 
-    def source(part: Split) -> Tables | Absent:
+    def source(part: Split) -> Tables | MissingSplit:
         its = sorted(parts[part])
         if not its:
-            return Absent(f"{root} has no {part} tasks; divide its {len(names)} otherwise (--split-ratio)")
+            return MissingSplit(f"{root} has no {part} tasks; divide its {len(names)} otherwise (--split-ratio)")
         sizes = torch.tensor([len(tasks[name]) for name in its])
         return Tables(points(its, inputs), points(its, targets), sizes, tuple(its), f"{task.title} ({part})", scale)
 

@@ -34,7 +34,7 @@ from torchreptile.data.image_store import ImageStore
 from torchreptile.data.image_store_writer import Plan, building
 from torchreptile.data.mini_imagenet.layouts import find
 from torchreptile.data.mini_imagenet.sources import Decoding, Progress, Source
-from torchreptile.data.splits import SPLITS, Absent, Split, Splits
+from torchreptile.data.splits import SPLITS, MissingSplit, Split, Splits
 
 VERSION = 1  # of how pictures become pixels; a new one makes every cached store anew
 
@@ -95,7 +95,7 @@ def root(data_root: str) -> Path:
     return folder
 
 
-def sources(folder: Path) -> dict[Split, Source | Absent]:
+def sources(folder: Path) -> dict[Split, Source | MissingSplit]:
     """Every split of the data set in ``folder``, or why it is not there; no picture is read.
 
     Raises:
@@ -103,9 +103,9 @@ def sources(folder: Path) -> dict[Split, Source | Absent]:
     """
     expected = official()
     found = {split: find(folder, split, expected.images, expected.side) for split in SPLITS}
-    there = {split: source for split, source in found.items() if not isinstance(source, Absent)}
+    there = {split: source for split, source in found.items() if not isinstance(source, MissingSplit)}
     if not there:
-        reasons = "; ".join(source.reason for source in found.values() if isinstance(source, Absent))
+        reasons = "; ".join(source.reason for source in found.values() if isinstance(source, MissingSplit))
         raise DataError(f"{reasons}. reptile data prepare --help says what may be in {folder}")
     owners: dict[str, Split] = {}
     for split, source in there.items():
@@ -125,9 +125,9 @@ def split(data_root: str, resize: Resize) -> Splits:
     folder = root(data_root)
     found = sources(folder)
 
-    def member(name: Split) -> Absent | Loader:
+    def member(name: Split) -> MissingSplit | Loader:
         source = found[name]
-        return source if isinstance(source, Absent) else Loader(folder, name, source, resize)
+        return source if isinstance(source, MissingSplit) else Loader(folder, name, source, resize)
 
     return Splits(*(member(name) for name in SPLITS))
 

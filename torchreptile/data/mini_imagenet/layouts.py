@@ -12,7 +12,7 @@ from torchreptile.data.mini_imagenet import tar_stream as archives
 from torchreptile.data.mini_imagenet.pickles import Pickle
 from torchreptile.data.mini_imagenet.sources import Archive, Files, Source, is_litter
 from torchreptile.data.own_images.decode import SUFFIXES
-from torchreptile.data.splits import SPLITS, Absent, Split
+from torchreptile.data.splits import SPLITS, MissingSplit, Split
 
 IMAGENET_FOLDERS = ("train", "ILSVRC2012/train", "ILSVRC/Data/CLS-LOC/train")
 PICKLES = {
@@ -26,7 +26,7 @@ LISTED = re.compile(r"(n\d{8})(\d{8})\.\w+")
 Listed = dict[str, list[str]]
 
 
-def find(folder: Path, split: Split, images: int, side: int) -> Source | Absent:
+def find(folder: Path, split: Split, images: int, side: int) -> Source | MissingSplit:
     """One split in the first form that is there, or what would be needed for one.
 
     Args:
@@ -56,14 +56,14 @@ def find(folder: Path, split: Split, images: int, side: int) -> Source | Absent:
     if listed and imagenet:
         return _from_imagenet(imagenet, list_path, listed)
     if listed:
-        return Absent(
+        return MissingSplit(
             f"{folder} has no {split} pictures: {list_path.name} is there, but neither images-{split}.tar.xz (.tar, "
             f".tar.gz) nor images/ nor {split}/"
         )
     if archive or pictures.is_dir():
         held = archive.name if archive else "images/"
-        return Absent(f"{folder} has no {split}.csv, which must say what in {held} belongs to {split}")
-    return Absent(f"{folder} has no {split} pictures")
+        return MissingSplit(f"{folder} has no {split}.csv, which must say what in {held} belongs to {split}")
+    return MissingSplit(f"{folder} has no {split} pictures")
 
 
 def read_list(path: Path) -> Listed:

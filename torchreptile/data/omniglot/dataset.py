@@ -28,7 +28,7 @@ from torchreptile.data.cache import prepared
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.omniglot.download import RemoteFile, fetch
 from torchreptile.data.own_images.line_drawings import FIELD
-from torchreptile.data.splits import Absent, Splits, resolve_scheme, shuffled_classes
+from torchreptile.data.splits import MissingSplit, Splits, resolve_scheme, shuffled_classes
 
 URL = "https://github.com/brendenlake/omniglot/raw/master/python/"
 MD5 = {
@@ -213,7 +213,7 @@ def split(store: ImageStore, scheme: str, seed: int) -> Splits:
         DataError: the store is not all of Omniglot.
     """
     scheme = resolve_scheme("omniglot", scheme)
-    no_val = Absent(f"omniglot divided by {scheme} has no val classes; take train or test")
+    no_val = MissingSplit(f"omniglot divided by {scheme} has no val classes; take train or test")
     if len(store) != CHARACTERS:
         raise DataError(f"{store.name}: {len(store)} classes, but an Omniglot split needs all {CHARACTERS}")
     if scheme == "reptile":

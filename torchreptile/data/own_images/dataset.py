@@ -18,7 +18,7 @@ from torchreptile.data.image_store import ImageStore
 from torchreptile.data.own_images.class_folders import Catalogue, refuse, scan_folders
 from torchreptile.data.own_images.csv_labels import scan_csv
 from torchreptile.data.own_images.decode import Picture, decode_all
-from torchreptile.data.splits import SPLITS, Absent, Source, Split, Splits, by_ratio
+from torchreptile.data.splits import SPLITS, MissingSplit, Source, Split, Splits, by_ratio
 
 VERSION = 1  # of how pictures become pixels; a new one makes every cached store anew
 
@@ -112,7 +112,7 @@ def split(task: TaskConfig, on_progress: Progress = lambda done, total: None) ->
 
     def source(part: Split) -> Source:
         if not parts[part]:
-            return Absent(f"{catalogue.root} {why} has no {part} classes; take {_others(parts, part)}")
+            return MissingSplit(f"{catalogue.root} {why} has no {part} classes; take {_others(parts, part)}")
         return lambda: _part(everything(), parts[part], part)
 
     return Splits(*(source(part) for part in SPLITS))

@@ -7,7 +7,7 @@ from torchreptile.experiments.reports.plot_style import DPI, LIGHT, png_of
 from torchreptile.training.evaluation.results import MODES
 
 OFFSET = 0.14  # of the two modes from the line of their algorithm
-NAMES = {"transductive": "transductive", "non_transductive": "each query alone", "mse": "after adaptation"}
+NAMES = {"transductive": "transductive", "inductive": "each query alone", "mse": "after adaptation"}
 
 
 def draw_comparison(comparison: Comparison) -> bytes:

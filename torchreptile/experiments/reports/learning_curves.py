@@ -110,7 +110,7 @@ def _measure(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mode
         )
     said = {
         "transductive": "Transductive accuracy (queries of an episode share a batch)",
-        "non_transductive": "Non-transductive accuracy (each query alone)",
+        "inductive": "Inductive accuracy (each query alone)",
         "mse": "Error after adaptation",
         "mse_before": "Error before adaptation",
     }

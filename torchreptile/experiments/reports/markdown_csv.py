@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torchreptile.core.config import Config
-from torchreptile.core.environment import sittings
+from torchreptile.core.environment import sessions
 from torchreptile.experiments.reports.run_data import SPLITS, Recorded
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.progress_bars import duration
@@ -131,7 +131,7 @@ def differences(configs: Sequence[Config]) -> list[tuple[str, list[str]]]:
 
 def hardware(environment: dict[str, Any]) -> str:
     """The GPU or the processor; of a run that went on elsewhere all of them."""
-    places = (its.get("gpu") or its.get("processor") or its.get("machine") or "" for its in sittings(environment))
+    places = (its.get("gpu") or its.get("processor") or its.get("machine") or "" for its in sessions(environment))
     return ", then ".join(dict.fromkeys(map(str, places)))
 
 

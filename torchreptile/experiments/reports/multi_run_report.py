@@ -136,7 +136,7 @@ def _draw_run(by_step: Axes, by_time: Axes, run: Recorded, number: int, dark: bo
 def _monitored(run: Recorded) -> tuple[str, str]:
     """The split that is shown, and the measure that its best checkpoint is chosen by."""
     transductive = run.config.evaluation.transductive
-    mode = "mse" if run.config.task.regression else "transductive" if transductive else "non_transductive"
+    mode = "mse" if run.config.task.regression else "transductive" if transductive else "inductive"
     return "val" if any(f"val_{mode}" in line for line in run.metrics) else "train", mode
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from torchreptile.core.environment import sittings
+from torchreptile.core.environment import sessions
 from torchreptile.experiments.reports.markdown_csv import table
 from torchreptile.experiments.reports.run_data import SPLITS
 from torchreptile.experiments.reproduce.experiment import Experiment
@@ -16,7 +16,7 @@ from torchreptile.experiments.reproduce.seed_statistics import chosen
 from torchreptile.training.evaluation.results import ERRORS, Accuracy, SquaredError
 from torchreptile.training.progress_bars import duration
 
-MODES = {"transductive": "transductive", "non_transductive": "not transductive"}
+MODES = {"transductive": "transductive", "inductive": "inductive"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def how(reproduced: Reproduced, experiment: Experiment) -> str:
         f"{duration(sum(trained.seconds for trained in trainings))} of training in all, and "
         f"{duration(sum(measuring.values()))} of measuring",
         *([f"**{unfinished(missing)}**"] if missing else []),
-        *_each("trained on ", (hardware(place) for trained in trainings for place in sittings(trained.environment))),
+        *_each("trained on ", (hardware(place) for trained in trainings for place in sessions(trained.environment))),
         *_each("measured on ", (cell.hardware for trained in trainings for cell in trained.cells)),
         *([reproduced.note] if reproduced.note else []),
     ]

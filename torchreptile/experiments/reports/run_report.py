@@ -12,7 +12,7 @@ from typing import Any
 
 from torchreptile.core.config import Config
 from torchreptile.core.config.presets import PRESETS, Preset
-from torchreptile.core.environment import sittings
+from torchreptile.core.environment import sessions
 from torchreptile.core.errors import DataError, RunError
 from torchreptile.core.files import write_bytes, write_text
 from torchreptile.data.image_store import ImageStore
@@ -28,11 +28,11 @@ from torchreptile.models.blueprint import Network
 from torchreptile.training.evaluation.evaluate import split_store
 from torchreptile.training.evaluation.function_fits import fit_functions
 from torchreptile.training.evaluation.record import Evaluation
-from torchreptile.training.weights import Learned, load_learned
+from torchreptile.training.weights import MetaWeights, load_weights
 
 MODE_WORDS = {
     "transductive": ("transductive", "all queries of an episode share one batch and its statistics"),
-    "non_transductive": ("non-transductive", "each query alone with the support set"),
+    "inductive": ("inductive", "each query alone with the support set"),
     "mse": ("after adaptation", "the queries, by the network after its inner steps"),
     "mse_before": ("before adaptation", "the same queries, by the weights as they were meta-learned"),
     "own_mse": ("after, in the table's units", "the same errors, not standardised"),
@@ -88,7 +88,7 @@ def report(run: str | Path, network: Network | None = None, out: str | Path | No
     recorded = read_run(Path(run))
     folder, config, metrics, evaluations = recorded.folder, recorded.config, recorded.metrics, recorded.evaluations
     curves = draw_curves(config, metrics)
-    learned = load_learned(folder.path)
+    learned = load_weights(folder.path)
     page = render(
         "page.html.jinja",
         name=recorded.name,
@@ -214,7 +214,7 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
     }
 
 
-def _episodes(learned: Learned, evaluations: list[Evaluation], network: Network | None) -> dict[str, Any]:
+def _episodes(learned: MetaWeights, evaluations: list[Evaluation], network: Network | None) -> dict[str, Any]:
     """The sampled episodes, or why there are none."""
     try:
         split, store = _classes_to_show(learned.config, evaluations)
@@ -225,14 +225,14 @@ def _episodes(learned: Learned, evaluations: list[Evaluation], network: Network 
     return {
         "problem": "",
         "split": SPLITS[split],
-        "mode": MODE_WORDS["transductive" if learned.config.evaluation.transductive else "non_transductive"][0],
+        "mode": MODE_WORDS["transductive" if learned.config.evaluation.transductive else "inductive"][0],
         "step": f"{learned.step:,}",
         "shown": drawn,
         "width": max(208, *(episode["picture"].width // 2 for episode in drawn)),
     }
 
 
-def _functions(learned: Learned, evaluations: list[Evaluation], network: Network | None) -> dict[str, Any]:
+def _functions(learned: MetaWeights, evaluations: list[Evaluation], network: Network | None) -> dict[str, Any]:
     """A few functions and how they were fitted, or why there are none."""
     try:
         split, store = _to_show(learned.config, evaluations)
@@ -310,7 +310,7 @@ def _settings(config: Config) -> list[dict[str, Any]]:
 
 def _environment(environment: dict[str, Any]) -> dict[str, str]:
     """What env.json holds, for people; what changed when the run went on, one after the other."""
-    its = sittings(environment)
+    its = sessions(environment)
     return {
         name: "; then ".join(dict.fromkeys(words_of(one.get(name)) for one in its))
         for name in environment

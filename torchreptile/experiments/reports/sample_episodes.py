@@ -12,7 +12,7 @@ from torchreptile.data.episodes import Episodes
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.models.blueprint import Network
-from torchreptile.training.weights import Learned
+from torchreptile.training.weights import MetaWeights
 
 SAMPLE_SEED = 2_000_003  # apart from the seeds of training, monitoring and evaluation
 SHOWN = 4
@@ -36,7 +36,7 @@ class ShownEpisode:
     sought: bool
 
 
-def sample_episodes(learned: Learned, store: ImageStore, network: Network | None = None) -> list[ShownEpisode]:
+def sample_episodes(learned: MetaWeights, store: ImageStore, network: Network | None = None) -> list[ShownEpisode]:
     """Draw a few episodes and let ``learned`` answer them, in the mode its settings select.
 
     They are the first ones drawn. If all of their predictions are right, the last gives way to the first
@@ -61,7 +61,7 @@ def sample_episodes(learned: Learned, store: ImageStore, network: Network | None
     for _ in range(0, SEARCHED, SHOWN):
         drawn = sampler.sample(SHOWN, generator)
         answers = algorithm.predict(learned.state, drawn, generator)
-        predicted = answers.non_transductive
+        predicted = answers.inductive
         if config.evaluation.transductive and answers.transductive is not None:
             predicted = answers.transductive
         wrong = (predicted != drawn.query_y).any(1)

@@ -38,7 +38,7 @@ class Cell:
     Attributes:
         variant: the algorithm and its form, as in published.py.
         dataset, split, way, shots: on which classes.
-        measure: transductive, non_transductive, or one of the algorithm's own; of functions mse or mse_before.
+        measure: transductive, inductive, or one of the algorithm's own; of functions mse or mse_before.
         mean, ci95: accuracy from 0 to 1, or error, and half its 95% confidence interval over episodes.
         episodes, eval_steps, eval_batch, seed, finetune_steps: how it was measured.
         checkpoint: last, or best on validation classes.

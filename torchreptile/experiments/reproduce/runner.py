@@ -28,7 +28,7 @@ from torchreptile.experiments.reproduce.result import (
     read_reproduced,
     run_name,
 )
-from torchreptile.experiments.reproduce.training_job import Piece
+from torchreptile.experiments.reproduce.training_job import TrainingJob
 from torchreptile.training.evaluation.results import ERRORS, Accuracy, SquaredError
 from torchreptile.training.progress_bars import ManyBar
 from torchreptile.training.run_folder import LOCK, RunFolder
@@ -48,7 +48,7 @@ class TrainingsError(RunError):
         self.others = others
 
 
-def carry_out(
+def run_experiment(
     experiment: Experiment,
     out: Path | str,
     *,
@@ -101,7 +101,7 @@ def carry_out(
         require_split(arm.config.task, split)  # now, not after hours of training
     out = Path(out)
     pieces = [
-        Piece(
+        TrainingJob(
             arm,
             arm.config.replace(seed=seed),
             RunFolder(out / run_name(arm.name, seed)),
@@ -116,7 +116,7 @@ def carry_out(
     # Not fewer where fewer trainings are left: the number of threads decides how sums are rounded.
     at_once = min(at_once or (threads if choose_device(device).type == "cpu" else 1), len(pieces))
     with RunFolder(out).locked(make=True):
-        kept = _Kept(out, experiment, share)
+        kept = _ResultFile(out, experiment, share)
         for piece in pieces:
             piece.require_same()
         missing = [piece for piece in pieces if not kept.has(piece)]
@@ -141,7 +141,7 @@ def _require_ours(out: Path, names: set[str]) -> None:
         raise RunError(f"{out} holds something else ({sorted(there)[0]}, ...); name another folder with --out")
 
 
-def _do(pieces: Sequence[Piece], kept: _Kept, at_once: int, threads: int, quiet: bool) -> bool:
+def _do(pieces: Sequence[TrainingJob], kept: _ResultFile, at_once: int, threads: int, quiet: bool) -> bool:
     """Carry the pieces out, keeping each as soon as it is over; False if a signal stopped them."""
     alone = at_once == 1 and not quiet  # then it shows by itself how it goes
 
@@ -158,11 +158,11 @@ def _do(pieces: Sequence[Piece], kept: _Kept, at_once: int, threads: int, quiet:
 
     works = [piece.training + piece.measuring for piece in pieces]
     with ManyBar(Console(stderr=True, quiet=quiet), works, shown=not alone) as bar:
-        jobs = [Job(str(piece.folder.path), partial(piece.carry_out, alone)) for piece in pieces]
+        jobs = [Job(str(piece.folder.path), partial(piece.run_experiment, alone)) for piece in pieces]
         return do_jobs(jobs, at_once, threads, heard, done)
 
 
-class _Kept:
+class _ResultFile:
     """What an experiment came to so far, in its folder."""
 
     def __init__(self, out: Path, experiment: Experiment, share: float) -> None:
@@ -185,7 +185,7 @@ class _Kept:
         self._commands, self._note = before.commands, before.note
         self._trained = {(trained.arm, trained.seed): trained for trained in before.trainings}
 
-    def has(self, piece: Piece) -> bool:
+    def has(self, piece: TrainingJob) -> bool:
         """Whether everything that is asked of it is known."""
         trained = self._trained.get((piece.arm.name, piece.config.run.seed))
         if trained is None:
@@ -219,7 +219,7 @@ def _most_episodes(cells: Sequence[Cell]) -> int:
 
 def _main_cell(trained: TrainedArm) -> str:
     """For the line that says it is over: the last of what was measured without help."""
-    cell = next(cell for cell in reversed(trained.cells) if cell.measure in ("non_transductive", "mse"))
+    cell = next(cell for cell in reversed(trained.cells) if cell.measure in ("inductive", "mse"))
     if cell.measure in ERRORS:
         return f"mean squared error {SquaredError(cell.mean, cell.ci95, cell.episodes)}"
     return f"{cell.shots}-shot {Accuracy(cell.mean, cell.ci95, cell.episodes)} {cell.measure.replace('_', '-')}"

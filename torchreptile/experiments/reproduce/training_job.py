@@ -23,14 +23,14 @@ from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.in_subprocess import train_or_go_on
 from torchreptile.training.progress_bars import EpisodeBar, LiveLine
 from torchreptile.training.run_folder import RunFolder
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 TELL_EVERY = 0.5  # seconds
 WAVES = 2  # that are kept to be drawn
 
 
 @dataclass(frozen=True)
-class Piece:
+class TrainingJob:
     """A training that is wanted, and what of it.
 
     Attributes:
@@ -75,7 +75,7 @@ class Piece:
             often = self.folder.config().run.monitor_every
             self.folder.require_same(self.config.replace(monitor_every=often))
 
-    def carry_out(self, shown: bool, tell: Tell) -> str | None:
+    def run_experiment(self, shown: bool, tell: Tell) -> str | None:
         """What its process does: train, measure, and answer with a :class:`TrainedArm` as JSON; None if stopped."""
         console, folder, config = Console(stderr=True, quiet=not shown), self.folder, self.config
         work = self.training + self.measuring
@@ -129,7 +129,7 @@ class Piece:
 
     def _fitted(self) -> tuple[list[tuple[float, float]], list[Wave]]:
         """The error by inner step over as many functions as there are episodes, and some of them to be drawn."""
-        learned = load_learned(self.folder.path)
+        learned = load_weights(self.folder.path)
         store = split_store(self.config, self.split, learned.scale)
         fitted = fit_functions(learned, store, self.episodes, seed=self.config.run.seed)
         tasks, shown = fitted.episodes, range(min(WAVES, self.episodes))

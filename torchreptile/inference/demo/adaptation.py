@@ -13,12 +13,12 @@ from torch import Tensor
 
 from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import MetaState
-from torchreptile.algorithms.reptile_base import FirstOrder
+from torchreptile.algorithms.reptile_base import ReptileBase
 from torchreptile.core.device import choose_device
 from torchreptile.core.errors import ConfigError
 from torchreptile.inference.image_input import as_shown
 from torchreptile.inference.resize_head import for_classes, with_outputs
-from torchreptile.training.weights import Learned
+from torchreptile.training.weights import MetaWeights
 
 Pixels = NDArray[np.uint8]
 
@@ -56,7 +56,7 @@ class Answer:
 class Teacher:
     """Adapts one set of meta-learned weights to whatever it is given, from scratch every time."""
 
-    def __init__(self, learned: Learned, device: str = "auto") -> None:
+    def __init__(self, learned: MetaWeights, device: str = "auto") -> None:
         """Keep the weights on the device, and compile code for them where that pays.
 
         Raises:
@@ -74,7 +74,7 @@ class Teacher:
     def answer(self, classes: list[list[Pixels]], query: Pixels | None, steps: int) -> Answer:
         """Adapt, and say what the query is.
 
-        The query is labelled alone, in one batch with the support set, as in the non-transductive measurements.
+        The query is labelled alone, in one batch with the support set, as in the inductive measurements.
 
         Args:
             classes: the images of each, (C, H, W) uint8; two classes or more, an image or more in each.
@@ -94,17 +94,17 @@ class Teacher:
                 losses += stage.losses[:, 0].tolist()
                 probabilities = None
                 if query is not None:
-                    logits = stage.learner.alone(self._floats([query]))
+                    logits = stage.learner.inductive(self._floats([query]))
                     probabilities = logits[0, 0].float().softmax(0).tolist()
                 seen.append(Seen(stage.steps, probabilities))
         return Answer(losses, seen, 1000 * (perf_counter() - begun))
 
-    def _build(self, way: int, steps: int) -> tuple[FirstOrder, MetaState]:
+    def _build(self, way: int, steps: int) -> tuple[ReptileBase, MetaState]:
         """The algorithm for so many classes, and the weights with a head for them."""
         own = self.learned.config
         config = for_classes(own, way, steps)
         algorithm = build_algorithm(config, self.shape, self.device)
-        if not isinstance(algorithm, FirstOrder):
+        if not isinstance(algorithm, ReptileBase):
             raise ConfigError(
                 f"{self.learned.name} was trained by {own.method.algorithm}; the demo shows how weights of reptile or "
                 "foml adapt"

@@ -31,7 +31,7 @@ from torchreptile.inference.demo.access import Guard, is_loopback, refusal
 from torchreptile.inference.demo.adaptation import Teacher
 from torchreptile.inference.demo.examples import example_set
 from torchreptile.inference.demo.rasterize import pixels_of_picture, shaped
-from torchreptile.training.weights import load_learned
+from torchreptile.training.weights import load_weights
 
 QUESTION_BYTES = 8 * 2**20
 PICTURE_BYTES = 10 * 2**20
@@ -218,7 +218,7 @@ def serve(weights: str, host: str, port: int, device: str, open_browser: bool) -
         ConfigError, RunError: weights, device or address cannot be used.
     """
     with listen(host, port) as listening:
-        teacher, worker = Teacher(load_learned(weights), device), Worker()
+        teacher, worker = Teacher(load_weights(weights), device), Worker()
         token = "" if is_loopback(host) else secrets.token_urlsafe(24)
         app = application(teacher, worker, token, f"reptile-demo-{listening.getsockname()[1]}")
         address = address_of(listening, host, token)

@@ -24,7 +24,7 @@ from torchreptile.models.conv4.native_library import NativeUnavailableError, nat
 from torchreptile.models.conv4.network import Conv4
 from torchreptile.models.embedding import Embedding
 from torchreptile.models.execution.execution import TAPS_FIRST, Execution, StackedForward
-from torchreptile.models.execution.generic import _own_execution, _vmap_obstacle
+from torchreptile.models.execution.generic import generic_execution, vmap_obstacle
 from torchreptile.models.mlp import MLP
 
 # Task-steps from which compiling repays: it takes from 10 seconds to a minute once per machine, and saves 1 to 3 ms
@@ -73,15 +73,15 @@ def choose_execution(
         return Execution("matmul", reason, module.forward_stacked, loss_and_gradient=both, twice=both)
     if name == "auto":
         name, reason = _auto_for_own(module, image_shape, device, task_steps)
-        return _own_execution(module, name, reason)
+        return generic_execution(module, name, reason)
     if name in ("grouped", "matmul", "native"):
         kind = type(module).__name__
         if isinstance(module, MLP):
             raise ConfigError(f"execution {name} is for images; functions run with matmul, loop, vmap or compiled")
         raise ConfigError(f"execution {name} needs a built-in network; {kind} runs with loop, vmap or compiled")
-    if name != "loop" and (obstacle := _vmap_obstacle(module, image_shape, device)):
+    if name != "loop" and (obstacle := vmap_obstacle(module, image_shape, device)):
         raise ConfigError(f"execution {name}: {type(module).__name__} cannot be batched over tasks ({obstacle})")
-    return _own_execution(module, name, "as asked")
+    return generic_execution(module, name, "as asked")
 
 
 def shared_execution(name: str, module: nn.Module, device: torch.device, task_steps: float = 0) -> Execution:
@@ -98,7 +98,9 @@ def shared_execution(name: str, module: nn.Module, device: torch.device, task_st
     possible = isinstance(module, Embedding) and device.type == "cpu"
     wanted = name == "compiled" or (name == "auto" and task_steps >= COMPILE_LARGE_FROM)
     compiled = possible and wanted and _compiler_works()
-    return replace(_own_execution(module, "loop", reason), name="compiled" if compiled else "shared", one_by_one=False)
+    return replace(
+        generic_execution(module, "loop", reason), name="compiled" if compiled else "shared", one_by_one=False
+    )
 
 
 def _auto_for_conv4(
@@ -170,7 +172,7 @@ def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device
         return Execution(name, reason, module.forward_grouped, shared_features=features)
     if name == "compiled" and module.stride == 1 and device.type == "cpu" and not module.averaged:
         return replace(
-            _own_execution(module, "loop", reason),
+            generic_execution(module, "loop", reason),
             shared_features=features,
             name=name,
             loss_and_gradient=FusedConv4(compiled=True).loss_and_gradient,
@@ -196,11 +198,11 @@ def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device
             twice=quietly(compiled(gradient)),
             compiled=False,  # the optimiser is one kernel for all parameters already: the compiler makes one for each
         )
-    return replace(_own_execution(module, name, reason), shared_features=features)
+    return replace(generic_execution(module, name, reason), shared_features=features)
 
 
 def _auto_for_own(module: nn.Module, image_shape: Shape, device: torch.device, task_steps: float) -> tuple[str, str]:
-    if obstacle := _vmap_obstacle(module, image_shape, device):
+    if obstacle := vmap_obstacle(module, image_shape, device):
         return "loop", f"{type(module).__name__} cannot be batched over tasks: {obstacle}"
     if task_steps >= COMPILE_FROM and device.type == "cpu" and _compiler_works():
         return "compiled", "enough work to repay compiling"

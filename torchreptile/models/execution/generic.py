@@ -17,7 +17,15 @@ from torchreptile.models.execution.execution import Execution, StackedForward
 from torchreptile.models.losses import mean_loss
 
 
-def _own_execution(module: nn.Module, name: str, reason: str) -> Execution:
+def generic_execution(module: nn.Module, name: str, reason: str) -> Execution:
+    """Compute T copies of any ``nn.Module``.
+
+    Args:
+        module: the network; its own weights are never used.
+        name: ``loop`` (one copy after another), ``vmap`` or ``compiled``.
+        reason: why it was chosen, shown to the user.
+    """
+
     def singly(params: Params, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
         out: Tensor = functional_call(module, params, (images,))
@@ -83,7 +91,7 @@ def _vmapped(module: nn.Module) -> StackedForward:
     return forward
 
 
-def _vmap_obstacle(module: nn.Module, image_shape: Shape, device: torch.device) -> str:
+def vmap_obstacle(module: nn.Module, image_shape: Shape, device: torch.device) -> str:
     """Why ``module`` cannot be batched over tasks, found by trying; empty if it can."""
     params = {name: p.detach().to(device).expand(2, *p.shape).clone() for name, p in module.named_parameters()}
     x = torch.zeros(2, 2, *image_shape, device=device)

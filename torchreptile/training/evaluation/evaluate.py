@@ -30,11 +30,11 @@ from torchreptile.training.evaluation.results import Accuracy as Accuracy
 from torchreptile.training.evaluation.results import Fit as Fit
 from torchreptile.training.evaluation.results import Measured as Measured
 from torchreptile.training.evaluation.results import Result as Result
-from torchreptile.training.weights import Kept, Learned, load_learned
+from torchreptile.training.weights import Kept, MetaWeights, load_weights
 
 
 def evaluate(
-    source: str | Path | Learned,
+    source: str | Path | MetaWeights,
     split: Split = "test",
     *,
     dataset: str | None = None,
@@ -61,7 +61,7 @@ def evaluate(
     Under torchrun every process calls this alike; they share the episodes, and rank 0 writes.
 
     Args:
-        source: run folder, name of shipped weights, or what :func:`load_learned` gave.
+        source: run folder, name of shipped weights, or what :func:`load_weights` gave.
         split: which classes; the division into splits is the training's own, so test classes stay unseen.
         dataset: another data set than the one trained on, with its default division.
         data_root: the folder that holds the data set, where it is not the training's.
@@ -84,7 +84,7 @@ def evaluate(
         raise ConfigError(f"seed is {seed}; it must be from 0 to {LARGEST_SEED}")
     where = choose_device(device)
     keep_freed_memory()
-    learned = source.to(where) if isinstance(source, Learned) else load_learned(source, where, checkpoint)
+    learned = source.to(where) if isinstance(source, MetaWeights) else load_weights(source, where, checkpoint)
     wanted = {"shots": shots, "way": way, "eval_episodes": episodes, "eval_steps": eval_steps, "eval_batch": eval_batch}
     wanted |= {"finetune_steps": finetune_steps}
     changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
@@ -147,7 +147,7 @@ def _own_images(trained: TaskConfig, data: str) -> dict[str, Any]:
     return own | {"data_root": "", "split_scheme": "default", "split_seed": 0}
 
 
-def _check_division(learned: Learned, task: TaskConfig) -> None:
+def _check_division(learned: MetaWeights, task: TaskConfig) -> None:
     """Refuse own data that are divided otherwise than in the training: what was trained on would be tested on."""
     if not learned.data or not (task.table or (task.data and divided_by_ratio(task))):
         return
@@ -165,7 +165,7 @@ def _check_division(learned: Learned, task: TaskConfig) -> None:
         )
 
 
-def _check_kind(learned: Learned, dataset: str) -> None:
+def _check_kind(learned: MetaWeights, dataset: str) -> None:
     """Refuse functions for weights that label images, and images for weights that fit functions."""
     trained = learned.config.task
     if dataset and (dataset in FUNCTIONS) != trained.regression:

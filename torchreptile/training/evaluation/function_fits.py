@@ -14,7 +14,7 @@ from torchreptile.data.samplers import Store, sampler_of
 from torchreptile.models.blueprint import Network
 from torchreptile.models.losses import scores
 from torchreptile.training.evaluation.results import SquaredError
-from torchreptile.training.weights import Learned
+from torchreptile.training.weights import MetaWeights
 
 SEED = 2_000_003  # apart from the seeds of training, monitoring and evaluation
 
@@ -37,7 +37,7 @@ class Fitted:
 
 
 def fit_functions(
-    learned: Learned, store: Store, functions: int, network: Network | None = None, seed: int = 0
+    learned: MetaWeights, store: Store, functions: int, network: Network | None = None, seed: int = 0
 ) -> Fitted:
     """Draw functions from ``store`` and fit them as an evaluation does.
 
@@ -85,4 +85,4 @@ def answers_by_step(
         generator.set_state(before)  # what a network draws itself is the same on every way: they are one way
         with algorithm.own_draws(generator):
             learners.append(algorithm.adapt(state, episodes.support_x, episodes.support_y, part))
-    return [learner.alone(episodes.query_x) for learner in learners]
+    return [learner.inductive(episodes.query_x) for learner in learners]

@@ -55,7 +55,7 @@ def measure(
         rows = torch.stack(_rows(predictions, drawn.query_y, sampler.scale))
         if further is not None:
             its = further.sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
-            rows = torch.cat([rows, algorithm.measure_further(state, its, generator).double()])
+            rows = torch.cat([rows, algorithm.measure_extra(state, its, generator).double()])
         return rows
 
     whole_draws = episodes // EPISODES_PER_DRAW
@@ -75,7 +75,7 @@ def measure(
     if algorithm.config.task.regression:
         return Fit(*(SquaredError.over(per_episode) for per_episode in rows))
     accuracies = [Accuracy.over(per_episode) for per_episode in rows]
-    both = [accuracies.pop(0) if mode == "non_transductive" or algorithm.transduces else None for mode in MODES]
+    both = [accuracies.pop(0) if mode == "inductive" or algorithm.transduces else None for mode in MODES]
     assert both[1] is not None
     return Result(both[0], both[1], dict(zip(further.names, accuracies, strict=True)) if further is not None else {})
 
@@ -85,8 +85,8 @@ def _rows(predictions: Predictions, y: Tensor, scale: Scale | None) -> list[Tens
     and the same in units of their own."""
     if predictions.before is None:
         labels = [predictions.transductive] if predictions.transductive is not None else []
-        return [scores(label, y) for label in [*labels, predictions.non_transductive]]
-    both = [predictions.non_transductive, predictions.before]
+        return [scores(label, y) for label in [*labels, predictions.inductive]]
+    both = [predictions.inductive, predictions.before]
     rows = [scores(values, y) for values in both]
     if scale is None:
         return rows

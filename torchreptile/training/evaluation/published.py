@@ -150,11 +150,11 @@ def published(variant: str, dataset: str, way: int, shots: int, transductive: bo
 
 
 def published_measure(variant: str, dataset: str, way: int, shots: int, measure: str) -> Published | None:
-    """The same by the name of a measure: transductive, non_transductive, or one that an algorithm has for itself.
+    """The same by the name of a measure: transductive, inductive, or one that an algorithm has for itself.
 
     None for an accuracy in the common protocol whose published number is of another measure.
     """
-    if measure in ("transductive", "non_transductive"):
+    if measure in ("transductive", "inductive"):
         if (variant, shots) in QUOTED:
             return None
         return published(variant, dataset, way, shots, transductive=measure == "transductive")

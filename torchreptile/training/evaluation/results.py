@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-MODES = ("transductive", "non_transductive")
+MODES = ("transductive", "inductive")
 IN_SHORT = dict(zip(MODES, ("transductive", "not"), strict=True))
 """The same where there is little room."""
 ERRORS = {
@@ -68,23 +68,23 @@ class Result:
 
     Attributes:
         transductive: None for algorithms whose queries in one batch are labelled as each alone.
-        non_transductive: each query alone.
+        inductive: each query alone.
         further: what the algorithm measures beside these, by name, on episodes of its own.
     """
 
     transductive: Accuracy | None
-    non_transductive: Accuracy
+    inductive: Accuracy
     further: dict[str, Accuracy] = field(default_factory=dict)
     measure: ClassVar[str] = "accuracy"
 
     @property
     def episodes(self) -> int:
         """How many."""
-        return self.non_transductive.episodes
+        return self.inductive.episodes
 
     def selected(self, transductive: bool) -> Accuracy:
         """The one or the other; where there is but one, that one."""
-        return self.transductive if transductive and self.transductive is not None else self.non_transductive
+        return self.transductive if transductive and self.transductive is not None else self.inductive
 
     def score(self, transductive: bool) -> float:
         """What the best checkpoint has most of."""
@@ -92,7 +92,7 @@ class Result:
 
     def by_mode(self, mode: str) -> Accuracy | None:
         """One of MODES; None where it does not apply."""
-        return self.transductive if mode == "transductive" else self.non_transductive
+        return self.transductive if mode == "transductive" else self.inductive
 
     def rows(self) -> dict[str, Accuracy | None]:
         """What a table shows: MODES, None where one does not apply, then the further measures."""
@@ -104,11 +104,11 @@ class Result:
 
     def short(self) -> str:
         """What the live line shows."""
-        return f"{self.non_transductive}" if self.transductive is None else f"{self.transductive} transductive"
+        return f"{self.inductive}" if self.transductive is None else f"{self.transductive} transductive"
 
     def __str__(self) -> str:
         """What a line that stays says."""
-        both = self.short() if self.transductive is None else f"{self.short()}, {self.non_transductive} not"
+        both = self.short() if self.transductive is None else f"{self.short()}, {self.inductive} not"
         return both + "".join(f", {what} {its}" for what, its in self.further.items())
 
 
@@ -166,6 +166,6 @@ def measured_from(content: dict[str, Any]) -> Measured:
     transductive, further = content["transductive"], content.get("further", {})
     return Result(
         None if transductive is None else Accuracy(**transductive),
-        Accuracy(**content["non_transductive"]),
+        Accuracy(**content["inductive"]),
         {name: Accuracy(**accuracy) for name, accuracy in further.items()},
     )
