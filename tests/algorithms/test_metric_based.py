@@ -59,7 +59,7 @@ def episodes(tasks: int, shots: int = 2, queries: int = 2, seed: int = 0) -> Epi
 
 
 def adapted(algorithm: Algorithm, state: MetaState, e: Episodes, way: str) -> Tensor:
-    """Probabilities (T, Q, way); ``way`` is together or alone."""
+    """Probabilities (T, Q, way); ``way`` is transductive or inductive."""
     drawn = algorithm.draw(len(e), e.support_y.shape[1], torch.Generator())
     learner = algorithm.adapt(state, e.support_x, e.support_y, drawn)
     return getattr(learner, way)(e.query_x).softmax(2)
@@ -82,11 +82,11 @@ def expected(kind: str, state: MetaState, e: Episodes, task: int, averages: dict
 def test_probabilities_are_the_references(kind: str) -> None:
     algorithm, state = build(kind)
     e = episodes(3)
-    together, alone = (adapted(algorithm, state, e, way) for way in ("together", "alone"))
+    transductive, inductive = (adapted(algorithm, state, e, way) for way in ("transductive", "inductive"))
     for task in range(3):
-        torch.testing.assert_close(together[task], expected(kind, state, e, task, None), **EXACT)
-        torch.testing.assert_close(alone[task], expected(kind, state, e, task, state.averages), **EXACT)
-    assert float((together - alone).abs().max()) > 1e-4
+        torch.testing.assert_close(transductive[task], expected(kind, state, e, task, None), **EXACT)
+        torch.testing.assert_close(inductive[task], expected(kind, state, e, task, state.averages), **EXACT)
+    assert float((transductive - inductive).abs().max()) > 1e-4
 
 
 @every_kind
@@ -95,7 +95,7 @@ def test_classes_may_have_different_numbers_of_images(kind: str) -> None:
     algorithm, state = build(kind)
     e = replace(episodes(2), support_y=torch.tensor([[2, 0, 1, 2, 2, 1], [0, 1, 0, 0, 1, 2]]))
     for task in range(2):
-        got = adapted(algorithm, state, e, "alone")[task]
+        got = adapted(algorithm, state, e, "inductive")[task]
         torch.testing.assert_close(got, expected(kind, state, e, task, state.averages), **EXACT)
 
 
@@ -106,11 +106,11 @@ def test_a_query_alone_does_not_see_the_others(kind: str) -> None:
     e = episodes(2)
     queries = e.query_x.clone()
     queries[:, 1:] = torch.rand(queries[:, 1:].shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    for way, same in (("alone", True), ("together", False)):
+    for way, same in (("inductive", True), ("transductive", False)):
         one, other = (adapted(algorithm, state, x, way)[:, 0] for x in (e, replace(e, query_x=queries)))
         assert torch.allclose(one, other, rtol=0, atol=1e-12) is same
-    single = adapted(algorithm, state, replace(e, query_x=e.query_x[:, :1]), "alone")
-    torch.testing.assert_close(single, adapted(algorithm, state, e, "alone")[:, :1], **EXACT)
+    single = adapted(algorithm, state, replace(e, query_x=e.query_x[:, :1]), "inductive")
+    torch.testing.assert_close(single, adapted(algorithm, state, e, "inductive")[:, :1], **EXACT)
 
 
 @every_kind
@@ -119,7 +119,7 @@ def test_the_order_of_the_support_set_matters_to_full_context_alone(kind: str) -
     e = episodes(2)
     order = torch.tensor([4, 1, 0, 5, 3, 2])
     turned = replace(e, support_x=e.support_x[:, order], support_y=e.support_y[:, order])
-    for way in ("together", "alone"):
+    for way in ("transductive", "inductive"):
         one, other = (adapted(algorithm, state, x, way) for x in (e, turned))
         assert torch.allclose(one, other, rtol=0, atol=1e-10) is (kind != "matching FCE")
 
@@ -189,7 +189,7 @@ def test_fine_tuning_is_plain_gradient_descent_on_the_support_set(kind: str) -> 
     e = episodes(2)
     algorithm, state = build(kind, finetune_steps=2)
     before = {name: p.clone() for name, p in state.params.items()}
-    got = adapted(algorithm, state, e, "alone")
+    got = adapted(algorithm, state, e, "inductive")
     own = {name: p for name, p in state.params.items() if not name.startswith("fce.")}
     for _ in range(2):
         own = {name: p.detach().requires_grad_() for name, p in own.items()}
@@ -203,7 +203,7 @@ def test_fine_tuning_is_plain_gradient_descent_on_the_support_set(kind: str) -> 
     assert all(torch.equal(p, before[name]) for name, p in state.params.items())
 
     without, _ = build(kind, finetune_steps=0)
-    none = adapted(without, state, e, "alone")
+    none = adapted(without, state, e, "inductive")
     assert float((got - none).abs().max()) > 1e-6
     torch.testing.assert_close(none[0], expected(kind, state, e, 0, state.averages), **EXACT)
 
@@ -237,10 +237,10 @@ def test_with_a_network_of_ones_own_a_query_shares_its_batch_with_the_support_se
     state = algorithm.begin(0).mapped(torch.Tensor.double)
     assert not state.averages
     e = episodes(2)
-    alone = adapted(algorithm, state, e, "alone")
+    alone = adapted(algorithm, state, e, "inductive")
     for query in range(6):
         its = replace(e, query_x=e.query_x[:, query : query + 1])
-        torch.testing.assert_close(alone[:, query : query + 1], adapted(algorithm, state, its, "together"), **EXACT)
+        torch.testing.assert_close(alone[:, query : query + 1], adapted(algorithm, state, its, "transductive"), **EXACT)
     learned = algorithm.meta_gradient(state, e, torch.Generator())
     assert not torch.equal(moved(config.outer, state, learned, 0.1).params["head.weight"], state.params["head.weight"])
 
@@ -252,7 +252,7 @@ def test_trained_with_more_classes_than_tested_with() -> None:
     drawn = sampler.sample(2, torch.Generator().manual_seed(0))
     assert drawn.support_y.shape == (2, 14)
     assert algorithm.meta_gradient(state, drawn, torch.Generator()).loss.isfinite()
-    assert adapted(algorithm, state, episodes(2), "alone").shape == (2, 6, 3)
+    assert adapted(algorithm, state, episodes(2), "inductive").shape == (2, 6, 3)
 
 
 def test_a_run_is_evaluated_with_and_without_fine_tuning(tmp_path: Path, easy_data: Splits) -> None:
