@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from torchreptile.core.errors import first_line
+
 R = TypeVar("R")
 
 WARM_UP = 3  # calls before recording, in which libraries choose algorithms and allocate what they keep
@@ -60,8 +62,7 @@ class Recording(Generic[R]):
             with torch.cuda.graph(graph):
                 result = self._work()
         except RuntimeError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            warnings.warn(f"cannot be recorded as a CUDA graph, going on without ({reason})", stacklevel=2)
+            warnings.warn(f"cannot be recorded as a CUDA graph, going on without ({first_line(error)})", stacklevel=2)
             put_back()
             return self._work
 

@@ -7,6 +7,17 @@ prints it and exits with code 2.
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type where it has no message.
+
+    >>> first_line(RuntimeError("out of memory\\nat line 3"))
+    'out of memory'
+    >>> first_line(EOFError())
+    'EOFError'
+    """
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class TorchReptileError(Exception):
     """Base class: catch this to catch everything the library raises on purpose."""
 

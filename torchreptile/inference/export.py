@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from torchreptile.core.errors import ConfigError, RunError
+from torchreptile.core.errors import ConfigError, RunError, first_line
 from torchreptile.core.files import replacing
 from torchreptile.data.own_images.decode import Scaling
 
@@ -133,8 +133,7 @@ def _traced(program: nn.Module, examples: Tensor) -> tuple[ExportedProgram, bool
     try:
         return torch.export.export(program, (examples[:1],)), False
     except Exception as error:  # a network of one's own may fail in any way, and that is the answer
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"the network cannot be exported: {reason}") from error
+        raise RunError(f"the network cannot be exported: {first_line(error)}") from error
 
 
 def _write_pt2(program: ExportedProgram, notes: Notes, examples: Tensor, path: Path) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Networks of one's own: found in a file that the user names, and tried once before anything is trained with them."""
+"""Custom networks: loaded from a Python file, and tried on a tiny batch before anything is trained with them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,49 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from torchreptile.core.errors import ConfigError
+from torchreptile.core.errors import ConfigError, first_line
 from torchreptile.models.blueprint import Network, Shape, build_network
 
 TINY_BATCH = 2
 
 
-def own_network(named: str) -> Network | None:
-    """What ``--model`` asks for, if anything: see :func:`load_network`."""
+def requested_network(named: str) -> Network | None:
+    """Return the network that ``--model`` names, or None if it is empty.
+
+    Args:
+        named: a Python file and a name in it, such as ``net.py:Net``, or "".
+
+    Raises:
+        ConfigError: there is no such file or name, or the file fails.
+    """
     return load_network(named) if named else None
 
 
 def load_network(named: str) -> Network:
-    """The network that ``net.py:Net`` names: a class or function of image shape (C, H, W) and outputs.
+    """Return the class or function that ``net.py:Net`` names, called with the image shape (C, H, W) and outputs.
 
-    The file is run as Python code, so name only one you trust; no checkpoint or weights file ever has this done.
+    The file is run as Python code, so name only one you trust. Loading a checkpoint or weights never runs such a file.
 
     Args:
-        named: a Python file and a name in it, parted by a colon.
+        named: a Python file and a name in it, separated by a colon.
 
     Raises:
         ConfigError: there is no such file or name, or the file fails.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "net.py"
+        >>> _ = file.write_text('''
+        ... import math
+        ... from torch import nn
+        ... def net(image_shape, outputs):
+        ...     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), outputs))
+        ... ''')
+        >>> load_network(f"{file}:net")((1, 28, 28), 5)
+        Sequential(
+          (0): Flatten(start_dim=1, end_dim=-1)
+          (1): Linear(in_features=784, out_features=5, bias=True)
+        )
     """
     path, colon, name = named.rpartition(":")
     if not colon or not name.isidentifier() or not path.endswith(".py"):
@@ -42,61 +64,72 @@ def load_network(named: str) -> Network:
     key = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]
     spec = importlib.util.spec_from_file_location(f"torchreptile_model_{file.stem}_{key}", file)
     assert spec is not None
-    assert spec.loader is not None  # both are given for every .py file
+    assert spec.loader is not None  # neither is None for a .py file
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses, for one, look their module up there
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # someone else's code may fail in any way
+    except Exception as error:  # a user's code may raise anything
         del sys.modules[spec.name]
-        raise ConfigError(f"model {named}: {file} fails ({type(error).__name__}: {_first_line(error)})") from error
+        raise ConfigError(f"model {named}: {file} fails ({_described(error)})") from error
     found = module.__dict__.get(name)
     if not callable(found):
         callables = sorted(n for n, value in module.__dict__.items() if callable(value) and not n.startswith("_"))
-        raise ConfigError(f"model {named}: {file} has no {name} to call; it has {', '.join(callables) or 'nothing'}")
+        raise ConfigError(
+            f"model {named}: {file} has no callable {name}; its callables are {', '.join(callables) or 'none'}"
+        )
     return cast(Network, found)
 
 
 def check_network(network: Network, image_shape: Shape, outputs: int) -> None:
-    """Try a network of one's own on a tiny batch.
+    """Try a custom network on a batch of two inputs, without touching the global random state.
 
     Args:
         network: makes the module.
         image_shape: (C, H, W) of the images it will see, or (inputs,) of points.
-        outputs: how many numbers it must make of each.
+        outputs: numbers it must return per image or point.
 
     Raises:
-        ConfigError: it fails, is no module, has nothing to learn, or gives something else than (images, outputs).
+        ConfigError: it fails, returns no module, has no parameters, or its output is not shaped (inputs, outputs).
+
+    Example:
+        >>> from torch import nn
+        >>> check_network(lambda image_shape, outputs: nn.Linear(*image_shape, outputs), (3,), 2)
+        >>> check_network(lambda image_shape, outputs: nn.Flatten(), (3,), 2)
+        Traceback (most recent call last):
+        torchreptile.core.errors.ConfigError: network <lambda> has no parameters, so there is nothing to train
     """
     name = getattr(network, "__name__", type(network).__name__)
     inputs, what = ("images", "image shape (C, H, W)") if len(image_shape) == 3 else ("points", "shape (inputs,)")
     try:
         with torch.random.fork_rng(devices=[]):
             made: object = network(image_shape, outputs)
-    except Exception as error:  # someone else's code may fail in any way
+    except Exception as error:  # a user's code may raise anything
         raise ConfigError(
-            f"network {name}: {name}({image_shape}, {outputs}) fails ({type(error).__name__}: {_first_line(error)}); "
+            f"network {name}: {name}({image_shape}, {outputs}) fails ({_described(error)}); "
             f"it is called with the {what} and the number of outputs"
         ) from error
     if not isinstance(made, nn.Module):
-        raise ConfigError(f"network {name}: it gives a {type(made).__name__}; it must give a torch.nn.Module")
+        raise ConfigError(f"network {name} returns a {type(made).__name__}; it must return a torch.nn.Module")
     if not list(made.parameters()):
-        raise ConfigError(f"network {name}: it has no parameters, so there is nothing to learn")
+        raise ConfigError(f"network {name} has no parameters, so there is nothing to train")
     images = torch.zeros(TINY_BATCH, *image_shape)
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():  # Dropout draws
+        with torch.random.fork_rng(devices=[]), torch.no_grad():  # Dropout draws random numbers
             out: object = build_network(network, image_shape, outputs)(images)
     except Exception as error:
         raise ConfigError(
-            f"network {name}: it fails on {inputs} {tuple(images.shape)} ({type(error).__name__}: {_first_line(error)})"
+            f"network {name} fails on {inputs} {tuple(images.shape)} ({_described(error)})"
         ) from error
     shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     if shape != (TINY_BATCH, outputs):
         raise ConfigError(
-            f"network {name}: {inputs} {tuple(images.shape)} give {shape}; it must give {(TINY_BATCH, outputs)}, "
+            f"network {name}: {inputs} {tuple(images.shape)} give {shape}; they must give {(TINY_BATCH, outputs)}, "
             f"{outputs} numbers per {inputs[:-1]}"
         )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["no reason given"])[0]
+def _described(error: Exception) -> str:
+    """Return the type of an error and the first line of its message, if it has one."""
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"

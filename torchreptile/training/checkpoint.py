@@ -1,8 +1,4 @@
-"""Run folders and checkpoints: written atomically, resumed exactly, read without running anything.
-
-A run folder holds config.json, env.json, metrics.jsonl, last.pt, best.pt (where there are validation
-classes), eval-*.json and what ``reptile report`` draws.
-"""
+"""Checkpoints: written atomically, resumed exactly, and read without executing code."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerState
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.config import Config
-from torchreptile.core.errors import ConfigError, RunError
+from torchreptile.core.errors import ConfigError, RunError, first_line
 from torchreptile.core.files import replacing
 from torchreptile.data.functions.tables import Scale
 
@@ -30,21 +26,21 @@ FORMAT = "torchreptile-checkpoint-3"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Everything a training needs to go on as if it had never stopped.
+    """Everything that a resumed training needs to continue as if it had never stopped.
 
     Attributes:
-        config: the run's settings.
-        state: what was learned.
+        config: settings of the run.
+        state: the meta-learned state.
         step: outer steps done.
-        seconds: of training so far, over all sessions.
-        generator: state of the generator of tasks and mini-batches, uint8.
-        metrics_bytes: length of metrics.jsonl that belongs to this checkpoint.
+        seconds: seconds of training so far, over all sessions.
+        generator: state of the generator of tasks and inner batches, uint8.
+        metrics_bytes: length of metrics.jsonl at this checkpoint.
         losses: (sum, count) of training losses since the last line of metrics.
-        best: the best validation score so far: accuracy from 0 to 1, -1 before the first; or error times -1, -inf
-            before the first.
+        best: best validation score so far: accuracy from 0 to 1, or minus the error; -1 or -inf before the first.
         data: fingerprint of the training images or functions.
-        device, execution: the kind of device, and the execution, that it was computed by; a resumed run keeps them.
-        scale: what tables of functions were standardised by.
+        device: cpu or cuda; a resumed run stays on it.
+        execution: name of the execution; a resumed run stays with it.
+        scale: standardisation of tables of functions; None for other data.
     """
 
     config: Config
@@ -62,24 +58,30 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write ``checkpoint`` so that ``path`` is, at every moment, the old file or the new one."""
+    """Write a checkpoint atomically: at every moment ``path`` is the old file or the new one.
+
+    Raises:
+        RunError: the file cannot be written; the old one is untouched.
+    """
     content = _content(checkpoint)
     try:
         with replacing(path) as temporary:
             torch.save(content, temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{path}: cannot be saved ({reason}); what was saved before is untouched") from error
+        raise RunError(
+            f"{path}: cannot be saved ({first_line(error)}); the previous checkpoint is untouched"
+        ) from error
 
 
 def checkpoint_bytes(checkpoint: Checkpoint) -> bytes:
-    """What :func:`save_checkpoint` writes, for another process to read."""
+    """Return the content of a checkpoint file, to send to another process."""
     file = io.BytesIO()
     torch.save(_content(checkpoint), file)
     return file.getvalue()
 
 
 def _content(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The tensors, on the CPU, and plain values of a checkpoint file."""
     state = checkpoint.state.mapped(torch.Tensor.cpu)
     inner, outer, scale = state.inner, state.outer, checkpoint.scale
     return ({} if scale is None else {"scale": json.dumps(dataclasses.asdict(scale))}) | {
@@ -102,14 +104,14 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def load_checkpoint(source: Path | IO[bytes], device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint; only tensors and plain values are admitted, never code.
+    """Read a checkpoint; a file may hold tensors and plain values, never code.
 
     Raises:
-        RunError: the file is missing, damaged, foreign, or holds anything else.
+        RunError: the file is missing, damaged, of another kind or version, or holds more than that.
     """
     path = source if isinstance(source, Path) else "the checkpoint"
     try:
-        with warnings.catch_warnings():  # torch warns of pickles that are refused at once
+        with warnings.catch_warnings():  # torch warns about pickles that it then refuses
             warnings.simplefilter("ignore")
             content = torch.load(source, map_location=device, weights_only=True)
     except FileNotFoundError as error:
@@ -117,8 +119,7 @@ def load_checkpoint(source: Path | IO[bytes], device: torch.device | str = "cpu"
     except pickle.UnpicklingError as error:
         raise RunError(f"{path}: refused, it holds more than tensors and plain values") from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{path}: not a readable checkpoint ({reason})") from error
+        raise RunError(f"{path}: not a readable checkpoint ({first_line(error)})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RunError(f"{path}: not a checkpoint of this version ({FORMAT})")
     try:
@@ -128,10 +129,11 @@ def load_checkpoint(source: Path | IO[bytes], device: torch.device | str = "cpu"
 
 
 def _from_content(content: dict[str, Any]) -> Checkpoint:
+    """The checkpoint of a file's content; an exception if it is incomplete or of wrong types."""
     params, inner, outer, averages = content["params"], content["inner"], content["outer"], content.get("averages", {})
     for tensors in (params, inner["v"], outer["m"], outer["v"], averages):
         if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
-            raise TypeError("something else stands where tensors should be")
+            raise TypeError("an entry that must be a tensor is not")
     if not 0 <= content["step"] < float("inf") or content["metrics_bytes"] < 0:
         raise ValueError(f"step {content['step']}, metrics_bytes {content['metrics_bytes']}")
     if content["device"] not in ("cpu", "cuda"):

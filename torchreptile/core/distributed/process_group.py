@@ -20,7 +20,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from torchreptile.core.distributed.launcher import attempt, orphaned, started_by_launcher
-from torchreptile.core.errors import ConfigError, LostProcessError
+from torchreptile.core.errors import ConfigError, LostProcessError, first_line
 
 # Long enough for the others while rank 0 prepares data or a compiler works.
 TIMEOUT = timedelta(minutes=30)
@@ -108,7 +108,7 @@ def joined() -> Iterator[Processes]:
         store = PrefixStore(f"attempt-{attempt()}", store)
         dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"cannot meet the other processes: {_first_line(error)}") from error
+        raise ConfigError(f"cannot meet the other processes: {first_line(error)}") from error
     try:
         yield Processes(rank, size)
     finally:
@@ -121,8 +121,4 @@ def _lost_processes_named() -> Iterator[None]:
         yield
     except RuntimeError as error:  # gloo and NCCL report a closed connection so
         clear_frames(error.__traceback__)  # they hold the group too
-        raise LostProcessError(f"another process of this run was lost ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise LostProcessError(f"another process of this run was lost ({first_line(error)})") from error

@@ -1,7 +1,7 @@
-"""How fast this machine meta-trains: every execution beside the loop that people write by hand, in one run.
+"""Benchmark of meta-training: every execution against a naive loop, in one run on this machine.
 
-Each candidate does whole outer steps, everything included: sampling, inner loops, optimiser, outer update.
-They take turns, after warm-up, so that whatever else the machine does meets all of them alike; medians count.
+Each candidate runs complete outer steps: sampling, inner loops, optimiser and outer update. After a warm-up the
+candidates take turns, so that other load on the machine affects all of them alike; medians are reported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchreptile.core.config import Config
 from torchreptile.core.device import keep_freed_memory, precision_of
 from torchreptile.core.environment import environment, peak_mib
-from torchreptile.core.errors import ConfigError
+from torchreptile.core.errors import ConfigError, first_line
 from torchreptile.experiments.benchmark.workloads import (
     NAIVE,
     Candidate,
@@ -38,25 +38,26 @@ from torchreptile.models.conv4.network import for_images
 EXECUTIONS = ("loop", "grouped", "matmul", "vmap", "compiled", "native")
 SHAPES = {"omniglot": (1, 28, 28), "mini-imagenet": (3, 84, 84)}
 WARM_UP = 3
-PEAK_SIDE = 2048  # of the square matrices whose product shows what the machine can do
+PEAK_SIDE = 2048  # side of the square matrices whose product measures the machine's peak
 
 _Works = tuple[Callable[[], object], Callable[[], object] | None]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of one candidate.
+    """Timings of one candidate.
 
     Attributes:
-        candidate: which.
-        outer_step_ms: median; quartiles beside it.
-        task_step_ms: of one inner step of one task.
-        images_per_second: seen by inner steps.
-        peak_share: of the matrix products' speed measured in the same run, in fp32; 1 is all of it.
-        speedup: over the naive loop in the same run; None if that was not run.
-        outside: share of the outer step that is not the network's own forward and backward pass: sampling, cutting
-            mini-batches, optimiser, outer update, Python; None for the naive loop.
-        peak_mib: memory beyond what the imports and the data take, in a process of its own; None if not measured.
+        candidate: execution, precision and CUDA graph.
+        outer_step_ms: median time of an outer step in ms.
+        quartiles_ms: lower and upper quartile of that time.
+        task_step_ms: time per inner step of one task.
+        images_per_second: images processed by inner steps per second.
+        peak_share: arithmetic speed as a share of the fp32 matrix products measured in the same run, from 0 to 1.
+        speedup: factor over the naive loop in the same run; None if that was not run.
+        outside: share of the outer step spent outside the network's forward and backward passes (sampling, cutting
+            mini-batches, optimiser, outer update, Python); None for the naive loop and for CUDA graphs.
+        peak_mib: memory in MiB beyond imports and data, measured in a separate process; None if not measured.
     """
 
     candidate: Candidate
@@ -72,16 +73,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that was measured.
+    """The results of a benchmark.
 
     Attributes:
         image_shape: (C, H, W) of the random images.
-        config: way, tasks, batches and steps of the work.
-        rounds: outer steps of each candidate.
-        step_gflop: arithmetic of one task-step, forward and backward.
-        peak_gflops: the machine's matrix products in fp32, measured in the same run.
-        timings: fastest first.
-        refused: candidates that cannot run here, and why.
+        config: way, meta-batch, inner batch and inner steps of the workload.
+        rounds: timed outer steps per candidate.
+        step_gflop: arithmetic of one inner step of one task, forward and backward, in GFLOP.
+        peak_gflops: speed of fp32 matrix products, measured in the same run, in GFLOP/s.
+        timings: results by candidate, fastest first.
+        refused: candidates that cannot run here, with the reason.
         environment: command, versions, hardware.
     """
 
@@ -95,7 +96,7 @@ class Bench:
     environment: dict[str, Any]
 
     def to_json(self) -> str:
-        """Everything, as indented JSON."""
+        """Return the results as indented JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
 
@@ -109,20 +110,29 @@ def bench(
     on_progress: Callable[[str], None] = lambda what: None,
     network: Network = for_images,
 ) -> Bench:
-    """Measure ``candidates`` on random images.
+    """Time the outer steps of ``candidates`` on random images.
 
     Args:
-        config: the work: way, train_shots, inner_batch, inner_steps, meta_batch, optimiser.
+        config: the workload: way, train_shots, inner_batch, inner_steps, meta_batch and inner optimiser.
         image_shape: (C, H, W).
-        candidates: what to compare.
-        device: where.
-        rounds: outer steps of each, at least 3.
-        memory: also measure peak memory, each candidate in a process of its own.
-        on_progress: told what is being done.
-        network: makes the module, from image shape and way.
+        candidates: the executions to compare.
+        device: device to run on.
+        rounds: timed outer steps per candidate, at least 3.
+        memory: also measure peak memory, each candidate in a separate process.
+        on_progress: called with a description of the current stage.
+        network: builds the module from image shape and way.
+
+    Returns:
+        The results, fastest candidate first.
 
     Raises:
-        ConfigError: too few rounds, or no candidate can run.
+        ConfigError: ``rounds`` is too small, or no candidate can run.
+
+    Example:
+        >>> work = Config().replace(way=2, train_shots=1, inner_batch=2, inner_steps=1, meta_batch=2)
+        >>> result = bench(work, (1, 8, 8), [Candidate("loop")], torch.device("cpu"), rounds=3, memory=False)
+        >>> [str(timing.candidate) for timing in result.timings]
+        ['loop fp32']
     """
     if rounds < 3:
         raise ConfigError(f"rounds is {rounds}; it must be at least 3")
@@ -134,7 +144,7 @@ def bench(
         try:
             ready[candidate] = _warm(config, image_shape, candidate, device, network)
         except (ConfigError, RuntimeError) as error:
-            refused[str(candidate)] = (str(error).splitlines() or [type(error).__name__])[0]
+            refused[str(candidate)] = first_line(error)
     if not ready:
         raise ConfigError(f"nothing to measure: {refused}")
     a = torch.rand(PEAK_SIDE, PEAK_SIDE, device=device)
@@ -154,7 +164,7 @@ def bench(
     timings = []
     for candidate, (whole, bare) in seconds.items():
         on_progress(f"memory of {candidate}")
-        mib = _peak_mib_apart(config, image_shape, candidate, device, network) if memory else None
+        mib = _peak_mib_in_subprocess(config, image_shape, candidate, device, network) if memory else None
         timings.append(_timing(candidate, config, whole, bare, flop, peak, naive, mib))
     timings.sort(key=lambda timing: timing.outer_step_ms)
     return Bench(image_shape, config, rounds, flop, peak, timings, refused, environment())
@@ -170,6 +180,7 @@ def _timing(
     naive: float | None,
     peak_mib: float | None,
 ) -> Timing:
+    """Summarise a candidate's times in seconds."""
     median = statistics.median(seconds)
     low, _, high = statistics.quantiles(seconds, n=4)
     steps = config.outer.meta_batch * config.inner.inner_steps
@@ -187,7 +198,7 @@ def _timing(
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call, to the end of what it started on a GPU."""
+    """Return the wall time of one call, including the GPU work it starts."""
     start = time.perf_counter()
     work()
     if device.type == "cuda":
@@ -198,7 +209,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 def _warm(
     config: Config, image_shape: tuple[int, int, int], candidate: Candidate, device: torch.device, network: Network
 ) -> _Works:
-    """Whole outer steps and, but for the naive loop, the network's forward and backward passes in them alone."""
+    """Build and warm up a candidate: its outer steps and, where measured, its bare forward and backward passes."""
     bare = None
     if candidate.execution == NAIVE:
         whole = naive_outer_steps(config, image_shape, device, network)
@@ -214,7 +225,7 @@ def _warm(
 
 
 def _step_gflop(config: Config, image_shape: tuple[int, int, int], network: Network) -> float:
-    """Arithmetic of one task-step: convolutions and matrix products, forward and backward."""
+    """Count the GFLOP of one inner step of one task: convolutions and matrix products, forward and backward."""
     net = build_network(network, image_shape, config.task.way)
     with FlopCounterMode(display=False) as counter:
         total: Tensor = net(torch.zeros(config.inner.inner_batch, *image_shape)).sum()
@@ -222,27 +233,28 @@ def _step_gflop(config: Config, image_shape: tuple[int, int, int], network: Netw
     return float(counter.get_total_flops()) / 1e9
 
 
-def _peak_mib_apart(
+def _peak_mib_in_subprocess(
     config: Config, image_shape: tuple[int, int, int], candidate: Candidate, device: torch.device, network: Network
 ) -> float | None:
-    """Peak memory in a process of its own; None if that failed."""
+    """Measure peak memory in a separate process; return None if it fails."""
     threads = torch.get_num_threads()
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
-        job = apart.submit(_peak_mib, config.to_json(), image_shape, candidate, str(device), threads, network)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        job = pool.submit(_peak_mib, config.to_json(), image_shape, candidate, str(device), threads, network)
         try:
             return job.result()
-        except (RuntimeError, OSError):  # BrokenProcessPool too: killed for want of memory
+        except (RuntimeError, OSError):  # RuntimeError covers BrokenProcessPool: killed for lack of memory
             return None
 
 
 def _peak_mib(
     config: str, image_shape: tuple[int, int, int], candidate: Candidate, device: str, threads: int, network: Network
 ) -> float:
+    """Return the memory in MiB that a candidate takes beyond imports and data; runs in its own process."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     where = torch.device(device)
     random_store(image_shape, where)
-    torch.ones(8, 8) @ torch.ones(8, 8)  # loads what every candidate needs
+    torch.ones(8, 8) @ torch.ones(8, 8)  # loads the libraries that every candidate needs
     before = peak_mib()
     _warm(Config.from_json(config), image_shape, candidate, where, network)
     if where.type == "cuda":

@@ -19,6 +19,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from torchreptile.core.errors import first_line
 from torchreptile.core.files import replacing
 from torchreptile.core.paths import cache_dir
 
@@ -58,7 +59,7 @@ def _once() -> ctypes.CDLL | str:
     try:
         return ctypes.CDLL(str(_library_file(_own_folder())))
     except (OSError, NativeUnavailableError) as error:
-        return (str(error).splitlines() or [type(error).__name__])[0]
+        return first_line(error)
 
 
 def _own_folder() -> Path:

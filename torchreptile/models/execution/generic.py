@@ -1,4 +1,4 @@
-"""Executions of any nn.Module: one task after another, or batched by vmap."""
+"""Executions of any ``nn.Module``: one task after another, or batched over tasks by vmap."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from torchreptile.core.errors import first_line
 from torchreptile.models.blueprint import Shape
 from torchreptile.models.conv4.fused import stacked
 from torchreptile.models.conv4.network import Params
@@ -18,12 +19,19 @@ from torchreptile.models.losses import mean_loss
 
 
 def generic_execution(module: nn.Module, name: str, reason: str) -> Execution:
-    """Compute T copies of any ``nn.Module``.
+    """Return an execution of T copies of any ``nn.Module``.
 
     Args:
         module: the network; its own weights are never used.
-        name: ``loop`` (one copy after another), ``vmap`` or ``compiled``.
+        name: loop (one copy after another), vmap, or compiled (vmap through torch.compile).
         reason: why it was chosen, shown to the user.
+
+    Example:
+        >>> import torch
+        >>> execution = generic_execution(torch.nn.Linear(4, 3), "vmap", "as requested")
+        >>> params = {"weight": torch.zeros(2, 3, 4), "bias": torch.ones(2, 3)}  # 2 tasks
+        >>> tuple(execution.forward(params, torch.zeros(2, 5, 4)).shape)
+        (2, 5, 3)
     """
 
     def singly(params: Params, images: Tensor) -> Tensor:
@@ -47,7 +55,10 @@ def generic_execution(module: nn.Module, name: str, reason: str) -> Execution:
 def _loss_and_gradient_singly(
     forward: Callable[[Params, Tensor], Tensor], params: Params, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Params]:
-    """By autograd, with each task's parameters leaves of their own: cheaper than through a stack of them."""
+    """Return each task's mean loss (T,) and its gradient by autograd, one task after another.
+
+    Each task's parameters are separate leaves, which is cheaper than differentiating through their stack.
+    """
     losses, gradients = [], []
     for task in range(len(x)):
         leaves = {name: p[task].detach().requires_grad_() for name, p in params.items()}
@@ -62,7 +73,7 @@ def _loss_and_gradient_singly(
 def _differentiable_singly(
     forward: Callable[[Params, Tensor], Tensor], params: Params, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Params]:
-    """The same, as a function of the stack of parameters that can be differentiated again."""
+    """Return each task's mean loss (T,) and its gradient, both differentiable in the stacked parameters."""
     losses, gradients = [], []
     copies = [
         dict(zip(params, parts, strict=True)) for parts in zip(*(p.unbind(0) for p in params.values()), strict=True)
@@ -76,27 +87,35 @@ def _differentiable_singly(
 
 
 def _vmapped(module: nn.Module) -> StackedForward:
+    """Return the forward pass of T copies of ``module``, batched by vmap."""
+
     def one(params: Params, images: Tensor) -> Tensor:
         out: Tensor = functional_call(module, params, (images,))
         return out
 
-    side_by_side = torch.vmap(one, randomness="different")
+    batched = torch.vmap(one, randomness="different")
 
     def forward(params: Params, x: Tensor) -> Tensor:
-        # Attention written out in matrix products: vmap takes its fused kernels apart, one task after another.
+        # Attention as plain matrix products: vmap would run its fused kernels one task after another.
         with sdpa_kernel(SDPBackend.MATH):
-            out: Tensor = side_by_side(params, x)
+            out: Tensor = batched(params, x)
         return out
 
     return forward
 
 
 def vmap_obstacle(module: nn.Module, image_shape: Shape, device: torch.device) -> str:
-    """Why ``module`` cannot be batched over tasks, found by trying; empty if it can."""
+    """Return why ``module`` cannot be batched over tasks, found by trying; empty if it can.
+
+    Args:
+        module: the network.
+        image_shape: (C, H, W) of images, or (inputs,) of points.
+        device: where to try.
+    """
     params = {name: p.detach().to(device).expand(2, *p.shape).clone() for name, p in module.named_parameters()}
     x = torch.zeros(2, 2, *image_shape, device=device)
     try:
         torch.func.grad(lambda p: _vmapped(module)(p, x).sum())(params)
-    except Exception as error:  # a network of one's own may fail in any way, and that is the answer
-        return (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # a custom network may raise anything, and that is the answer
+        return first_line(error)
     return ""
