@@ -1,4 +1,4 @@
-"""Which device computes, how exactly, and what becomes of its memory."""
+"""The device to compute on, its precision, and how freed memory is handled."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ import torch
 
 from torchreptile.core.errors import ConfigError
 
-# mallopt's names for what it sets, and the most it takes for the second (malloc.h of glibc).
+# The parameters of mallopt and the largest values it accepts for them (glibc's malloc.h).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_TRIM, LARGEST_MMAP = 2**31 - 1, 32 * 2**20
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names; auto takes a GPU if there is one.
+    """Return the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` names; auto takes a GPU if there is one.
 
-    Of several processes on one machine, each takes the GPU of its own local rank.
+    Where several processes run on one machine, each takes the GPU of its local rank.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: this machine has no such device.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,10 +45,10 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def precision_of(device: torch.device, precision: str) -> Iterator[None]:
-    """Make ``fp32`` mean it on ``device``: PyTorch would let a GPU's convolutions round to TF32.
+    """Compute in full fp32 on ``device`` unless TF32 is asked for: by default PyTorch rounds a GPU's convolutions.
 
     Args:
-        device: a GPU becomes the current one too.
+        device: the device; a GPU also becomes the current one.
         precision: fp32, tf32 or bf16.
     """
     if device.type != "cuda":
@@ -62,10 +65,10 @@ def precision_of(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what this process frees, where it can be told to (glibc).
+    """Make the C library reuse memory that this process frees instead of returning it to the system (glibc only).
 
-    Activations of megabytes are freed and asked for again at every step. Handed back to the system in between,
-    each page of them is zeroed and mapped anew, which on large maps takes as long as the arithmetic.
+    Every step frees and allocates activations of several megabytes. Memory that was returned to the system is zeroed
+    and mapped again page by page, which for large feature maps takes as long as the arithmetic.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,4 +1,4 @@
-"""What a number depends on besides its settings: versions and hardware, to be kept beside it; and what it took."""
+"""What a measured number depends on besides the settings: versions, hardware and peak memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ LINUX_STATUS = Path("/proc/self/status")
 
 
 def environment(device: torch.device | None = None) -> dict[str, Any]:
-    """Command, versions, processor, threads and GPU, ready for JSON.
+    """Return the command, versions, processor, threads and GPU, ready for JSON.
 
     Args:
-        device: what is computed on: the GPU is named where it is one. By default the one there is, used or not.
+        device: the device in use; its name is recorded if it is a GPU. By default the machine's GPU is named, used or
+            not.
     """
     return {
         "command": shlex.join([*_program(), *sys.argv[1:]]),
@@ -35,9 +36,33 @@ def environment(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def sessions(environment: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of a run's env.json each place it was computed at, the first one first."""
+    """Return one environment per training session of a run, in order, from the content of its env.json."""
     resumed = environment.get("resumed")
     return [environment, *(resumed if isinstance(resumed, list) else [])]
+
+
+def hardware(environment: dict[str, Any]) -> str:
+    """Return the GPU or processor of a run; of a run resumed elsewhere, every one in order.
+
+    >>> hardware({"processor": "AMD EPYC", "gpu": None, "resumed": [{"gpu": "NVIDIA H100"}]})
+    'AMD EPYC, then NVIDIA H100'
+    """
+    return ", then ".join(dict.fromkeys(map(_device_name, sessions(environment))))
+
+
+def computed_by(session: dict[str, Any]) -> str:
+    """Return the hardware, threads and torch version of one session.
+
+    >>> computed_by({"processor": "AMD EPYC", "gpu": None, "threads": 2, "torch": "2.13.0"})
+    'AMD EPYC, 2 threads, torch 2.13.0'
+    """
+    threads = session.get("threads")
+    return f"{_device_name(session)}, {threads} thread{'s' * (threads != 1)}, torch {session.get('torch')}"
+
+
+def _device_name(session: dict[str, Any]) -> str:
+    """The GPU or else the processor of one session; empty where neither was recorded."""
+    return str(session.get("gpu") or session.get("processor") or session.get("machine") or "")
 
 
 def _gpu(device: torch.device | None) -> str | None:
@@ -47,7 +72,7 @@ def _gpu(device: torch.device | None) -> str | None:
 
 
 def _program() -> list[str]:
-    """What was started: ``python -m torchreptile`` is the command ``reptile``."""
+    """Return the words of the command that was started; ``python -m torchreptile`` is the command ``reptile``."""
     program = Path(sys.argv[0])
     if program.name == "__main__.py":
         return ["reptile"] if program.parent.name == "torchreptile" else ["python", "-m", program.parent.name]
@@ -55,7 +80,7 @@ def _program() -> list[str]:
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it, else its architecture."""
+    """Return the name of the processor, or its architecture where the system does not give a name."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
@@ -65,8 +90,8 @@ def _processor() -> str:
 
 
 def peak_mib() -> float:
-    """The most memory this process ever had in use."""
-    if LINUX_STATUS.is_file():  # getrusage there begins with the peak of the process that started this one
+    """Return the peak memory of this process in MiB."""
+    if LINUX_STATUS.is_file():  # on Linux, getrusage starts from the peak of the parent process
         fields = dict(line.split(":", 1) for line in LINUX_STATUS.read_text().splitlines())
         return int(fields["VmHWM"].split()[0]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

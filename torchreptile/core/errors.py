@@ -19,7 +19,7 @@ def first_line(error: BaseException) -> str:
 
 
 class TorchReptileError(Exception):
-    """Base class: catch this to catch everything the library raises on purpose."""
+    """Base class of every exception that the library raises on purpose."""
 
 
 class ConfigError(TorchReptileError):
@@ -27,16 +27,16 @@ class ConfigError(TorchReptileError):
 
 
 class DataError(TorchReptileError):
-    """A data set that is missing, incomplete, damaged or too small for the task asked of it."""
+    """A data set that is missing, incomplete, damaged or too small for the requested task."""
 
 
 class RunError(TorchReptileError):
-    """A run folder, checkpoint or weights file that is missing, foreign, damaged or already in use."""
+    """A run folder, checkpoint or weights file that is missing, damaged, in use or not this library's."""
 
 
 class LostProcessError(RunError):
-    """Another process of a run that several train together has gone; the run can be resumed."""
+    """The loss of another process of a distributed training; the run can be resumed."""
 
 
 class NotFittedError(TorchReptileError, ValueError, AttributeError):
-    """A classifier or regressor that was asked before it saw anything; of the kinds that scikit-learn's own is."""
+    """A prediction asked of a classifier or regressor before ``fit``; has the base classes of scikit-learn's error."""

@@ -1,4 +1,4 @@
-"""Writing files so that whoever reads them sees the old content or the new, never a part."""
+"""Atomic file writes: readers see the old content or the new, never a part of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is forced to disk and takes ``path``'s place.
+    """Yield a temporary path in the folder of ``path``; on success, flush it to disk and move it to ``path``.
 
     On any failure the temporary file is removed and ``path`` is left as it was.
+
+    >>> with replacing(Path("notes.txt")) as temporary:
+    ...     _ = temporary.write_text("complete")
+    >>> Path("notes.txt").read_text()
+    'complete'
     """
     temporary = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -27,6 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -37,12 +43,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether ``path`` is what a killed :func:`replacing` left behind."""
+    """Return whether ``path`` is a temporary file that a killed process left behind in :func:`replacing`."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def free(path: Path) -> Path:
-    """The path, or NAME-2, NAME-3 ... where that is taken."""
+    """Return the path, or the first of NAME-2, NAME-3, ... that does not exist where it is taken."""
     found, number = path, 1
     while found.exists():
         number += 1
@@ -51,12 +57,12 @@ def free(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file, UTF-8."""
+    """Replace a text file atomically; the encoding is UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file."""
+    """Replace a file atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)

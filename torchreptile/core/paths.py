@@ -1,4 +1,4 @@
-"""Where data sets are looked for, and where what is made of them is kept."""
+"""The folders for data sets and for the cache."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pooch
 
 
 def cache_dir() -> Path:
-    """The folder for prepared data: ``$TORCHREPTILE_CACHE``, else the system's place for caches."""
+    """Return the folder for prepared data: ``$TORCHREPTILE_CACHE``, or the system's cache folder."""
     named = os.environ.get("TORCHREPTILE_CACHE")
     return Path(named).expanduser() if named else Path(pooch.os_cache("torchreptile"))
 
 
 def data_dir() -> Path | None:
-    """The user's own folder of data sets, read in place: ``$TORCHREPTILE_DATA``, or None."""
+    """Return the user's folder of data sets, which are read in place: ``$TORCHREPTILE_DATA``, or None."""
     named = os.environ.get("TORCHREPTILE_DATA")
     return Path(named).expanduser() if named else None

@@ -1,4 +1,4 @@
-"""torch.compile as this package uses it: every size gets its own code, and nobody is told what nobody can change."""
+"""torch.compile as this package uses it: compiled for each shape, without hints the user cannot act on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 RECOMPILE_LIMIT = 128  # four blocks times precisions times batch sizes, each compiled for its own shape
-# Of a precision that was asked for; and, in torch 2.11, of the compiler's own ways.
+# The first is about a precision that the settings chose, the second about internals of the compiler (torch 2.11).
 HINTS = ("TensorFloat32 tensor cores", r"\s*Online softmax is disabled")
 
 P = ParamSpec("P")
@@ -18,14 +18,14 @@ R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """``function`` through the compiler, for as many shapes as networks have."""
+    """Return ``function`` compiled, with room for all the shapes that the networks have."""
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, RECOMPILE_LIMIT)
     return torch.compile(function, dynamic=False)
 
 
 def quietly(function: Callable[P, R]) -> Callable[P, R]:
-    """``function`` without the compiler's hints on a GPU, which come at the first call of each shape."""
+    """Return ``function`` without the compiler's hints on a GPU, which appear at the first call of each shape."""
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from torchreptile.core.config import Config
-from torchreptile.core.distributed.jobs import Job, Tell, do_jobs
+from torchreptile.core.distributed.jobs import Job, Send, do_jobs
 from torchreptile.core.environment import peak_mib
 from torchreptile.training.callbacks import Observer, Silent
 from torchreptile.training.progress_bars import LiveLine
@@ -45,7 +45,7 @@ def train_in_subprocess(config: Config, folder: RunFolder, quiet: bool = False) 
     return peaks[0] if peaks else None
 
 
-def _train(config: str, folder: str, quiet: bool, tell: Tell) -> float | None:
+def _train(config: str, folder: str, quiet: bool, send: Send) -> float | None:
     """Its answer is the peak memory."""
     observer = Silent() if quiet else LiveLine(Console(stderr=True))
     where = RunFolder(Path(folder))

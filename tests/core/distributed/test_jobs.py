@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: answers, what they tell, failures, and how they are stopped."""
+"""Jobs in separate processes: answers, messages, failures, and how they are stopped."""
 
 from __future__ import annotations
 
@@ -17,71 +17,71 @@ import torch
 from tests.easy import REPOSITORY
 from tests.runs import is_there
 from torchreptile.core.distributed import jobs
-from torchreptile.core.distributed.jobs import Job, Tell, do_jobs
+from torchreptile.core.distributed.jobs import Job, Send, do_jobs
 from torchreptile.core.errors import ConfigError, RunError
 
 
-def large(number: int, tell: Tell) -> list[int]:
-    """Tells and answers more than a pipe holds."""
-    tell([number] * 100_000)
+def large(number: int, send: Send) -> list[int]:
+    """Sends and answers more than a pipe holds."""
+    send([number] * 100_000)
     return [number, torch.get_num_threads(), *range(100_000)]
 
 
-def refuses(tell: Tell) -> None:
+def refuses(send: Send) -> None:
     raise ConfigError("colour is red; it must be blue")
 
 
-def full_disk(tell: Tell) -> None:
+def full_disk(send: Send) -> None:
     raise OSError(28, "No space left on device", "some/file")
 
 
-def dies(tell: Tell) -> None:
+def dies(send: Send) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stubborn(tell: Tell) -> None:
+def stubborn(send: Send) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    tell("begun")
+    send("begun")
     time.sleep(600)
 
 
 def do(works: list[Any], at_once: int) -> tuple[dict[int, Any], dict[int, list[Any]], str]:
-    """Answers, what was told, and the failure."""
+    """Answers, messages, and the failure."""
     answers: dict[int, Any] = {}
-    told: dict[int, list[Any]] = {}
+    messages: dict[int, list[Any]] = {}
     try:
-        whole = do_jobs(
+        completed = do_jobs(
             [Job(f"job {number}", work) for number, work in enumerate(works)],
             at_once,
             3,
-            lambda number, said: told.setdefault(number, []).append(said),
+            lambda number, message: messages.setdefault(number, []).append(message),
             answers.__setitem__,
         )
     except RunError as error:
-        return answers, told, str(error)
-    assert whole
-    return answers, told, ""
+        return answers, messages, str(error)
+    assert completed
+    return answers, messages, ""
 
 
-def test_every_job_answers_and_is_heard_whatever_the_size() -> None:
-    answers, told, failure = do([partial(large, number) for number in range(3)], at_once=2)
+def test_every_answer_and_message_arrives_whatever_the_size() -> None:
+    answers, messages, failure = do([partial(large, number) for number in range(3)], at_once=2)
     assert not failure
     assert {number: answer[:2] for number, answer in answers.items()} == {number: [number, 3] for number in range(3)}
-    assert told == {number: [[number] * 100_000] for number in range(3)}
+    assert messages == {number: [[number] * 100_000] for number in range(3)}
 
 
 def test_failures_are_named_when_all_others_are_done() -> None:
     answers, _, failure = do([refuses, dies, full_disk, partial(large, 3)], at_once=2)
     assert list(answers) == [3]
-    for said in (
+    for message in (
         "job 0: colour is red; it must be blue",
-        "job 1: its process ended with exit code -9; the same command goes on",
+        "job 1: its process ended with exit code -9; the same command resumes it",
         "job 2: [Errno 28] No space left on device: 'some/file'",
     ):
-        assert said in failure
+        assert message in failure
 
 
-def test_of_many_failures_the_first_are_told_and_the_others_counted() -> None:
+def test_of_many_failures_the_first_are_named_and_the_others_counted() -> None:
     _, _, failure = do([refuses] * 5, at_once=2)
     assert failure.count("colour is red") == 3
     assert failure.endswith("; and 2 more")
@@ -90,12 +90,12 @@ def test_of_many_failures_the_first_are_told_and_the_others_counted() -> None:
 def test_a_process_that_will_not_end_is_made_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "GRACE", 0.5)
 
-    def heard(number: int, said: str) -> None:
+    def on_message(number: int, message: str) -> None:
         raise KeyboardInterrupt  # as a second Ctrl-C does
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        do_jobs([Job("stubborn", stubborn)], 1, 1, heard, lambda *_: None)
+        do_jobs([Job("stubborn", stubborn)], 1, 1, on_message, lambda *_: None)
     assert time.monotonic() - start < 60
 
 
@@ -103,7 +103,7 @@ def test_no_jobs_are_done_at_once() -> None:
     assert do([], at_once=1) == ({}, {}, "")
 
 
-def waits(file: str, tell: Tell) -> None:
+def waits(file: str, send: Send) -> None:
     Path(file).write_text(str(os.getpid()))
     time.sleep(600)
 

@@ -1,4 +1,4 @@
-"""How learning goes: the inner loop on one task, and the outer steps."""
+"""Settings of the optimisation: the inner loop on one task, and the outer steps."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ OuterOptimizer = Literal["sgd", "adam"]
 
 @dataclass(frozen=True)
 class InnerConfig:
-    """How the network is trained on one task."""
+    """Settings of the inner loop, which trains the network on one task."""
 
     inner_optimizer: InnerOptimizer = "adam"
     """adam (beta1 = 0, beta2 = 0.999, eps = 1e-8) or plain sgd."""
     inner_lr: float = 1e-3
     """Learning rate of the inner optimiser."""
     inner_loss: InnerLoss = "mean"
-    """Of a mini-batch: the mean of its losses, or their sum, as in the original code, which sgd goes down faster by as
-    much as there are images. adam always goes down the sum; that shows where mini-batches have another size than
-    training's, in evaluations and a separate tail: its steps grow with them."""
+    """Loss of a mini-batch: mean, or sum as in the original code, with which a step of sgd grows with the number of
+    images. adam always minimises the sum, so its steps grow with the mini-batch; this matters where mini-batches differ
+    in size from those in training, as in evaluation and in the separate tail of foml."""
     inner_batch: int = 10
-    """Images or points in an inner mini-batch; 0 takes all of the task's in every step."""
+    """Images or points in an inner mini-batch; 0 takes all of the task's examples in every step."""
     inner_steps: int = 5
     """Inner steps per task in training."""
     replacement: bool = False
     """Draw each inner mini-batch independently instead of cycling through the task's images."""
     inner_state: InnerStatePolicy = "share"
-    """Adam's second moment: share (every task of a meta-batch starts from the same one, averaged afterwards),
-    carry (task after task, as the original code; slow), reset (afresh for every task; another algorithm)."""
+    """Adam's second moment: share (all tasks of a meta-batch start from the same one, averaged afterwards),
+    carry (from one task to the next, as in the original code; slow) or reset (to zero for every task, which is a
+    different algorithm)."""
 
     def __post_init__(self) -> None:
         check_types(self)
         positive(inner_lr=self.inner_lr)
         require(
             self.inner_loss == "mean" or self.inner_optimizer == "sgd",
-            "inner_loss is sum, which adam goes down anyway; leave it out, or take inner_optimizer sgd",
+            "inner_loss is sum, which adam minimises anyway; leave it out, or use inner_optimizer sgd",
         )
         at_least(0, inner_batch=self.inner_batch)
         at_least(1, inner_steps=self.inner_steps)
@@ -48,27 +49,27 @@ class InnerConfig:
 
 @dataclass(frozen=True)
 class OuterConfig:
-    """How what is meta-learned is moved."""
+    """Settings of the outer loop, which moves the meta-learned weights."""
 
     outer_steps: int = 100_000
     """Outer (meta) steps."""
     meta_batch: int = 5
     """Tasks per outer step."""
     outer_optimizer: OuterOptimizer = "sgd"
-    """What moves by the meta-gradient: sgd (Reptile's step towards the mean of the tasks) or adam."""
+    """Optimiser that applies the meta-gradient: sgd (Reptile's step towards the mean of the tasks) or adam."""
     outer_clip: float = 0.0
     """Bound on the meta-gradient; 0 means none."""
     outer_clip_by: Literal["value", "norm"] = "value"
-    """Whether the bound is on each number of the meta-gradient or on its length."""
+    """Apply the bound to every value of the meta-gradient, or to its norm."""
     outer_step_size: float = 1.0
-    """Outer step size at the start; Adam's learning rate."""
+    """Outer step size at the start; with adam, its learning rate."""
     outer_step_size_final: float = 0.0
     """Outer step size at the end; annealed linearly in between."""
     outer_halve_every: int = 0
-    """Halve the outer step size after every so many outer steps, beside that; 0 means never."""
+    """Also halve the outer step size every so many outer steps; 0 means never."""
     max_minutes: float = 0.0
     """Stop after this many minutes of training; annealing then follows the time, so that the step size still
-    ends at its final value. 0 means no limit."""
+    reaches its final value. 0 means no limit."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -83,7 +84,12 @@ class OuterConfig:
         )
 
     def step_size_at(self, done: float, step: int = 0) -> float:
-        """The outer step size when the share ``done`` (0 to 1) of the training, or ``step`` outer steps, are done."""
+        """Return the outer step size at a point of the training.
+
+        Args:
+            done: share of the training that is done, from 0 to 1.
+            step: outer steps that are done.
+        """
         size = (1 - done) * self.outer_step_size + done * self.outer_step_size_final
         halvings = step // self.outer_halve_every if self.outer_halve_every else 0
         return size / 2.0**halvings

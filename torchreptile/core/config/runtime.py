@@ -1,4 +1,4 @@
-"""How a run is measured and carried out."""
+"""Settings of evaluation and execution."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How accuracy, or the error of functions, is measured."""
+    """Settings of evaluation: how accuracy, or the error on functions, is measured."""
 
     eval_steps: int = 50
     """Inner steps on the support set of an evaluation episode; 0 leaves the weights as they were meta-learned."""
     eval_batch: int = 5
-    """Images in an inner mini-batch of an evaluation episode; 0 takes all of its support set in every step. Steps of
-    adam grow with it."""
+    """Images in an inner mini-batch of an evaluation episode; 0 takes the entire support set in every step. The steps
+    of adam grow with it."""
     finetune_steps: int = 0
-    """matching, protonet: train the embedding on by so many steps of size --inner-lr on the support set of an
-    evaluation episode before its queries are labelled; 0 means no fine-tuning."""
+    """matching, protonet: fine-tune the embedding by this many steps of size --inner-lr on the support set of an
+    evaluation episode before labelling its queries; 0 means no fine-tuning."""
     eval_episodes: int = 10_000
-    """Episodes of a final evaluation."""
+    """Episodes in a final evaluation."""
     queries: int = 1
-    """Query images per class, or points, in an evaluation episode."""
+    """Query images per class, or query points, in an evaluation episode."""
     transductive: bool = False
     """Select the best checkpoint by transductive accuracy. Both accuracies are always measured and shown."""
 
@@ -39,28 +39,29 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How the run is carried out; nothing here changes what is learned, but for the seed and rounding."""
+    """Settings of execution; apart from the seed and rounding, they do not affect the trained weights."""
 
     seed: int = 0
     """Seed of initialisation, tasks and mini-batches."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N. auto takes a GPU if there is one."""
     execution: ExecutionName = "auto"
-    """How a meta-batch of tasks is computed; all ways give the same numbers up to rounding. auto chooses by device,
-    map size, network and amount of work, and says why. native: the built-in networks on a CPU in fp32, by C++ that is
-    compiled on first use."""
+    """How a meta-batch of tasks is computed; all choices give the same numbers up to rounding. auto chooses by device,
+    map size, network and amount of work, and reports why. native: the built-in networks on a CPU in fp32, in C++ that
+    is compiled on first use."""
     precision: Precision = "fp32"
-    """fp32; tf32 and bf16 round what goes into matrix products (weights and optimiser state stay in fp32)."""
+    """fp32, tf32 or bf16; the last two round the inputs of matrix products (weights and optimiser state stay in
+    fp32)."""
     task_chunk: int = 0
     """Tasks computed at a time, to bound memory; 0 takes as many as fit."""
     unrolled_steps: int = 0
-    """maml, anil, meta-sgd: inner steps whose graph is in memory at a time; those before are computed again on the way
-    back. 0 takes as many as fit."""
+    """maml, anil, meta-sgd: inner steps whose graph is in memory at a time; earlier ones are recomputed in the backward
+    pass. 0 takes as many as fit."""
     monitor_every: int = 0
-    """Outer steps between measurements of accuracy on training and validation classes; 0 means 20 per run, by time
-    where --max-minutes limits it."""
+    """Outer steps between measurements of accuracy on training and validation classes; 0 means 20 measurements per run,
+    spaced by time where --max-minutes is set."""
     monitor_episodes: int = 100
-    """Episodes of each such measurement."""
+    """Episodes per such measurement."""
     save_minutes: float = 1.0
     """Minutes between checkpoints."""
 

@@ -1,4 +1,4 @@
-"""Checks at the door: a bad setting is refused with its name, its value and what would work."""
+"""Checks of settings: a bad one is refused with its name, its value and what would work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from torchreptile.core.errors import ConfigError
 
-LARGEST_SEED = 2**63 - 1  # what a torch.Generator takes
+LARGEST_SEED = 2**63 - 1  # the largest that torch.Generator accepts
 
 
 def require(holds: bool, message: str) -> None:
@@ -17,17 +17,24 @@ def require(holds: bool, message: str) -> None:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether ``value`` is of the type: whole numbers pass as floats, True and False as nothing but bool."""
+    """Return whether ``value`` is of the type: an int passes as a float, a bool only as a bool."""
     return type(value) is kind or (kind is float and type(value) is int)
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:
-    """The values of a Literal, or of a union of them; none for other types."""
+    """Return the values of a Literal, or of a union of Literals; none for other types."""
     return tuple(choice for part in get_args(kind) for choice in (get_args(part) or (part,)))
 
 
 def check_types(settings: Any) -> None:
-    """Refuse values that are not of their field's type, or not among its choices."""
+    """Refuse settings whose value is not of the field's type or not among its choices.
+
+    Args:
+        settings: a dataclass instance.
+
+    Raises:
+        ConfigError: a value does not fit.
+    """
     for name, kind in get_type_hints(type(settings)).items():
         value, choices = getattr(settings, name), _choices(kind)
         if choices:
@@ -37,13 +44,19 @@ def check_types(settings: Any) -> None:
 
 
 def at_least(minimum: float, **values: float) -> None:
-    """Refuse values that are smaller, or not finite."""
+    """Refuse values that are below ``minimum`` or not finite.
+
+    >>> at_least(1, way=0)
+    Traceback (most recent call last):
+    ...
+    torchreptile.core.errors.ConfigError: way is 0; it must be at least 1
+    """
     for name, value in values.items():
         require(math.isfinite(value) and value >= minimum, f"{name} is {value}; it must be at least {minimum}")
 
 
 def at_most(maximum: float, **values: float) -> None:
-    """Refuse values that are larger."""
+    """Refuse values that are above ``maximum``."""
     for name, value in values.items():
         require(value <= maximum, f"{name} is {value}; it must be at most {maximum}")
 

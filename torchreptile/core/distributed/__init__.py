@@ -1,1 +1,1 @@
-"""Several processes that work together."""
+"""Distributed training and background jobs: several processes that work together."""

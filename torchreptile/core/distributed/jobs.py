@@ -1,5 +1,7 @@
-"""Work in processes of its own, one or several at a time: what each takes can be told, nothing is left of it for the
-next, and trainings too small for all cores share them."""
+"""Jobs in separate processes, one or several at a time.
+
+Each job starts from a fresh process, its memory can be measured, and trainings too small for all cores share them.
+"""
 
 from __future__ import annotations
 
@@ -21,51 +23,52 @@ from torchreptile.core.distributed.launcher import GRACE, LAUNCHER, orphaned
 from torchreptile.core.distributed.signals import stop_on_signals
 from torchreptile.core.errors import RunError, TorchReptileError
 
-POLL = 0.2  # seconds between two looks at the processes
-TOLD = 3  # failures whose messages are told; the others are likely the same
+POLL = 0.2  # seconds between two checks of the processes
+NAMED_FAILURES = 3  # failures reported with their messages; the others likely have the same reasons
 
-Tell = Callable[[Any], None]
+Send = Callable[[Any], None]
+"""Sends a message, anything that can be pickled, to the parent process."""
 
 
 class JobsError(RunError):
-    """Jobs failed: the message has their names and reasons."""
+    """The failure of one or several jobs; the message gives their names and reasons."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Something to be done in a process of its own.
+    """Work for a separate process.
 
     Attributes:
-        name: for people, at the beginning of what is said of its failure.
-        work: does it, and may tell how it goes; returns the answer, or None if a signal stopped it. It goes to the
-            other process by pickle, so it is a function of a module, not of the script that is run.
+        name: begins the message if the job fails.
+        work: the function to run. It may send messages while it runs, and returns the answer, or None if a signal
+            stopped it. It is pickled, so it must belong to an importable module, not to the script that is run.
     """
 
     name: str
-    work: Callable[[Tell], Any]
+    work: Callable[[Send], Any]
 
 
 def do_jobs(
     jobs: Sequence[Job],
     at_once: int,
     threads: int,
-    told: Callable[[int, Any], None],
-    done: Callable[[int, Any], None],
+    on_message: Callable[[int, Any], None],
+    on_done: Callable[[int, Any], None],
 ) -> bool:
-    """Do all jobs, so many at a time; one that fails leaves the others to go on.
+    """Run all jobs, ``at_once`` at a time; if one fails, the others still run.
 
     Args:
-        jobs: in the order in which they begin.
-        at_once: how many processes there are at a time.
-        threads: of torch in each.
-        told: hears what a job tells, with the job's number.
-        done: gets its answer.
+        jobs: the jobs, in the order in which they start.
+        at_once: how many processes run at a time.
+        threads: torch threads in each process.
+        on_message: called with a job's number and each message it sends.
+        on_done: called with a job's number and its answer.
 
     Returns:
-        False if a signal stopped them; it was passed on. A second signal ends them at once.
+        False if a signal stopped the jobs; it was passed on to them. A second signal ends them at once.
 
     Raises:
-        JobsError: jobs failed, after all others were done or stopped.
+        JobsError: jobs failed; raised after all others were done or stopped.
     """
     waiting, running, failed = list(reversed(range(len(jobs)))), dict[int, _Process](), list[str]()
     with stop_on_signals() as asked:
@@ -74,45 +77,45 @@ def do_jobs(
                 while waiting and len(running) < at_once and not asked():
                     number = waiting.pop()
                     running[number] = _Process(jobs[number], threads)
-                wait([its.ours for its in running.values()], POLL)
+                wait([process.receiver for process in running.values()], POLL)
                 for number, process in list(running.items()):
                     if asked():
                         process.stop()
-                    gone = process.gone()  # asked first, so that nothing it said last is missed
-                    for said in process.heard():
-                        told(number, said)
-                    if gone:
+                    ended = process.ended()  # checked before reading, so that no last message is missed
+                    for message in process.receive():
+                        on_message(number, message)
+                    if ended:
                         del running[number]
                         if process.failure:
                             failed.append(process.failure)
                         elif process.answer is not None:
-                            done(number, process.answer)
+                            on_done(number, process.answer)
         finally:
-            for process in running.values():  # a second signal, or what was told could not be used
+            for process in running.values():  # after a second signal, or an error in on_message or on_done
                 process.stop()
             deadline = time.monotonic() + GRACE
             for process in running.values():
                 process.end(deadline)
         stopped = asked()
     if failed:
-        more = f"; and {len(failed) - TOLD} more" if len(failed) > TOLD else ""
-        raise JobsError("; ".join(failed[:TOLD]) + more)
+        more = f"; and {len(failed) - NAMED_FAILURES} more" if len(failed) > NAMED_FAILURES else ""
+        raise JobsError("; ".join(failed[:NAMED_FAILURES]) + more)
     return not stopped
 
 
 class _Process:
-    """A job's process, from this side."""
+    """A job's process, seen from the parent."""
 
     def __init__(self, job: Job, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self.ours, theirs = context.Pipe(duplex=False)
+        self.receiver, sender = context.Pipe(duplex=False)
         self._name, self._stopped = job.name, False
-        self._said: tuple[str, Any] = ("", None)
-        arguments = (theirs, job.work, threads, os.getpid())
-        self._process = context.Process(target=_do, args=arguments, daemon=True)  # it must not outlive this one
-        # Until the child has a group of its own, Ctrl-C on the terminal reaches it too; what it inherits ignores that.
+        self._outcome: tuple[str, Any] = ("", None)  # "answer" or "failed", and the content
+        arguments = (sender, job.work, threads, os.getpid())
+        self._process = context.Process(target=_do, args=arguments, daemon=True)  # it must not outlive the parent
+        # Until the child has its own process group, Ctrl-C on the terminal reaches it too: it inherits ignoring that.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
-        # It would import the script that called, and run it, where nothing guards that: no job needs it.
+        # Without this, the child would import and run the calling script, unless it guards against that.
         script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         try:
             self._process.start()
@@ -120,64 +123,66 @@ class _Process:
             sys.modules["__main__"] = script
             if before is not None:
                 signal.signal(signal.SIGINT, before)
-        theirs.close()
+        sender.close()
 
     def stop(self) -> None:
-        """Ask it, once, to save and end."""
+        """Ask the process, once, to save and end."""
         if not self._stopped:
             self._stopped = True
             self._process.terminate()
 
     def end(self, deadline: float) -> None:
-        """Wait until it has ended, and make it end where that takes too long."""
-        while not self.gone():
-            self.heard()  # it may wait for somebody to listen
+        """Wait until the process has ended; kill it after ``deadline``, in seconds of the monotonic clock."""
+        while not self.ended():
+            self.receive()  # it may be blocked on a full pipe
             self._process.join(POLL)
             if time.monotonic() > deadline:
                 self._process.kill()
 
-    def gone(self) -> bool:
-        """Whether it has ended."""
+    def ended(self) -> bool:
+        """Return whether the process has ended."""
         return not self._process.is_alive()
 
-    def heard(self) -> list[Any]:
-        """What it told since the last time."""
-        told = []
+    def receive(self) -> list[Any]:
+        """Return the messages sent since the last call, and remember the outcome if it came."""
+        messages = []
         try:
-            while self.ours.poll():
-                kind, content = self.ours.recv()
-                if kind == "told":
-                    told.append(content)
+            while self.receiver.poll():
+                kind, content = self.receiver.recv()
+                if kind == "message":
+                    messages.append(content)
                 else:
-                    self._said = (kind, content)
-        except (EOFError, OSError):  # it has nothing more to say, or was killed while it said something
+                    self._outcome = (kind, content)
+        except (EOFError, OSError):  # the pipe is closed, or the process was killed while sending
             self._process.join(POLL)
-        return told
+        return messages
 
     @property
     def answer(self) -> Any:
-        """What it came to; None if it was stopped."""
-        return self._said[1] if self._said[0] == "answer" else None
+        """The result of the work; None if there is none."""
+        return self._outcome[1] if self._outcome[0] == "answer" else None
 
     @property
     def failure(self) -> str:
-        """Why it failed; empty if it did not."""
-        kind, content = self._said
+        """Why the job failed; empty if it did not."""
+        kind, content = self._outcome
         if kind == "failed":
             return content if content.startswith(self._name) else f"{self._name}: {content}"
         if self._stopped or self.answer is not None:
             return ""
-        return f"{self._name}: its process ended with exit code {self._process.exitcode}; the same command goes on"
+        return f"{self._name}: its process ended with exit code {self._process.exitcode}; the same command resumes it"
 
 
 def _in_main_thread() -> bool:
-    """Whether Python lets this thread say what signals do."""
+    """Return whether this thread may set signal handlers: in Python only the main thread may."""
     return threading.current_thread() is threading.main_thread()
 
 
 def _stop_with_parent() -> None:
-    """Ask this process to stop once its parent is gone, and again after a while; whatever it does at the moment, for
-    the same command may be given again at once, and would find it at work."""
+    """Ask this process to stop once its parent is gone, and again every ``GRACE`` seconds.
+
+    It must stop whatever it is doing: the user may repeat the command at once, which would find the run in use.
+    """
     while not orphaned():
         time.sleep(POLL)
     while True:
@@ -185,23 +190,23 @@ def _stop_with_parent() -> None:
         time.sleep(GRACE)
 
 
-def _do(answer: Connection, work: Callable[[Tell], Any], threads: int, parent: int) -> None:
-    """What the process does."""
+def _do(sender: Connection, work: Callable[[Send], Any], threads: int, parent: int) -> None:
+    """Run a job; this is the main function of its process."""
     if os.name == "posix":
-        os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which passes it on once
-    os.environ[LAUNCHER] = str(parent)  # it saves and ends should the parent be gone
+        os.setpgid(0, 0)  # Ctrl-C then reaches the parent only, which passes it on once
+    os.environ[LAUNCHER] = str(parent)  # a training saves and ends when the parent is gone
     torch.set_num_threads(threads)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
 
-    def say(kind: str, content: Any) -> None:
+    def send(kind: str, content: Any) -> None:
         try:
-            answer.send((kind, content))
-        except OSError:  # nobody listens any more: a training finds out by itself, and saves
+            sender.send((kind, content))
+        except OSError:  # the parent is gone; a training notices that by itself, and saves
             return
 
     try:
-        say("answer", work(lambda content: say("told", content)))
+        send("answer", work(lambda content: send("message", content)))
     except TorchReptileError as error:
-        say("failed", str(error))
-    except (OSError, MemoryError) as error:  # a full disk, no memory: nothing to add to it
-        say("failed", str(error) or type(error).__name__)
+        send("failed", str(error))
+    except (OSError, MemoryError) as error:  # a full disk, no memory: the message says enough
+        send("failed", str(error) or type(error).__name__)

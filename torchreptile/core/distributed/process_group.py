@@ -1,8 +1,8 @@
-"""Several processes that train as one: each takes its share of every meta-batch, sums go around.
+"""Several processes that train as one: each computes its share of every meta-batch, and the results are summed.
 
-All processes draw the same tasks from the same generator and hold the same state; what they learn from
-their own tasks is summed, so N processes give what one process gives. Started by torchrun, or by
-``--workers N`` (:mod:`torchreptile.core.distributed.launcher`); both set the same environment variables.
+All processes draw the same tasks from the same generator and hold the same state; the meta-gradients of their shares
+are summed, so N processes give the result of one. They are started by torchrun, or by ``--workers N``
+(:mod:`torchreptile.core.distributed.launcher`), which set the same environment variables.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from torchreptile.core.distributed.launcher import attempt, orphaned, started_by_launcher
 from torchreptile.core.errors import ConfigError, LostProcessError, first_line
 
-# Long enough for the others while rank 0 prepares data or a compiler works.
+# Long enough for the others to wait while rank 0 prepares data or a compiler runs.
 TIMEOUT = timedelta(minutes=30)
 
 
@@ -30,23 +30,26 @@ class Processes:
     """The processes of a run, seen from one of them.
 
     Attributes:
-        rank: this process, from 0; rank 0 alone writes and shows.
-        size: how many there are.
+        rank: number of this process, from 0; only rank 0 writes files and prints.
+        size: number of processes.
+
+    >>> Processes(rank=1, size=2).share(tasks=5)
+    slice(2, 5, None)
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
-        """By default one process alone."""
+        """Describe process ``rank`` of ``size``; by default a single process."""
         self.rank, self.size = rank, size
 
     def share(self, tasks: int) -> slice:
-        """The tasks of a meta-batch that this process computes: consecutive, sizes differ by one at most."""
+        """Return the tasks of a meta-batch that this process computes: consecutive; shares differ by at most one."""
         return slice(tasks * self.rank // self.size, tasks * (self.rank + 1) // self.size)
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over all processes, in one message.
+        """Replace each tensor by its sum over all processes; all are sent in one message.
 
         Raises:
-            LostProcessError: another process has gone.
+            LostProcessError: another process was lost.
         """
         if self.size == 1:
             return
@@ -57,31 +60,36 @@ class Processes:
             tensor.copy_(part.view_as(tensor))
 
     def agree(self, stop: bool, seconds: float) -> tuple[bool, float]:
-        """Whether any process wants to stop, and rank 0's clock, so that all decide alike.
+        """Agree on whether to stop and on the time, so that all processes decide alike.
 
-        A process whose launcher has gone wants to stop.
+        Args:
+            stop: whether this process wants to stop; one whose launcher has ended always does.
+            seconds: the clock of this process; only that of rank 0 counts.
+
+        Returns:
+            Whether any process wants to stop, and the clock of rank 0.
 
         Raises:
-            LostProcessError: another process has gone.
+            LostProcessError: another process was lost.
         """
-        told = torch.tensor([float(stop or orphaned()), seconds if self.rank == 0 else 0.0], dtype=torch.float64)
-        self.sum_([told])
-        return bool(told[0]), float(told[1])
+        shared = torch.tensor([float(stop or orphaned()), seconds if self.rank == 0 else 0.0], dtype=torch.float64)
+        self.sum_([shared])
+        return bool(shared[0]), float(shared[1])
 
     def from_first(self, content: bytes) -> bytes:
-        """Rank 0's bytes; what the others give is ignored.
+        """Return the ``content`` of rank 0 in every process; that of the others is ignored.
 
         Raises:
-            LostProcessError: another process has gone.
+            LostProcessError: another process was lost.
         """
         if self.size == 1:
             return content
         length = torch.tensor([len(content)])
         with _lost_processes_named():
             dist.broadcast(length, src=0)
-            told = torch.frombuffer(bytearray(content if self.rank == 0 else int(length)), dtype=torch.uint8)
-            dist.broadcast(told, src=0)
-        return bytes(told.tolist())
+            shared = torch.frombuffer(bytearray(content if self.rank == 0 else int(length)), dtype=torch.uint8)
+            dist.broadcast(shared, src=0)
+        return bytes(shared.tolist())
 
 
 ALONE = Processes()
@@ -89,22 +97,26 @@ ALONE = Processes()
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """Meet the other processes, if there are any; part from them at the end.
+    """Join the process group if a launcher started this process as one of several, and leave it at the end.
+
+    Yields:
+        The processes of the run; :data:`ALONE` if this is the only one.
 
     Raises:
-        ConfigError: the others cannot be reached.
+        ConfigError: the other processes cannot be reached.
     """
     if not started_by_launcher():
         yield ALONE
         return
-    # Messages of the host go by gloo even where tensors live on GPUs: they must not wait for the device.
+    # Tensors on the host go through gloo even where the network is on a GPU: they must not wait for the device.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-        # Its functions hold the group of the moment of its import as a default, and torch imports it at will: before
-        # there is a group, or that group never dies, and with it gloo's threads, which can abort an ending process.
+        # The functions of this module hold the process group that exists when it is imported as a default, and torch
+        # imports it at any time. It must be imported before there is a group: else that group is never destroyed, nor
+        # are gloo's threads, which can abort a process as it ends.
         import_module("torch.distributed.nn.functional")
-        # torchrun keeps one store for all its attempts: what a lost process left there must not be found again.
+        # torchrun uses one store for all its attempts: what a lost process left in it must not be found again.
         store = PrefixStore(f"attempt-{attempt()}", store)
         dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
@@ -117,8 +129,9 @@ def joined() -> Iterator[Processes]:
 
 @contextmanager
 def _lost_processes_named() -> Iterator[None]:
+    """Raise LostProcessError where gloo or NCCL reports a closed connection."""
     try:
         yield
-    except RuntimeError as error:  # gloo and NCCL report a closed connection so
-        clear_frames(error.__traceback__)  # they hold the group too
+    except RuntimeError as error:
+        clear_frames(error.__traceback__)  # the frames hold the group too
         raise LostProcessError(f"another process of this run was lost ({first_line(error)})") from error

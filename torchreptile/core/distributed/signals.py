@@ -10,7 +10,11 @@ from types import FrameType
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a wish to stop after the current outer step; a second one stops at once."""
+    """Turn Ctrl-C and SIGTERM into a request to stop at the next safe point; a second one interrupts at once.
+
+    Yields:
+        A function that returns whether a stop was requested.
+    """
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -21,7 +25,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     try:
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread, where Python takes no signal handlers
+    except ValueError:  # Python accepts signal handlers in the main thread only
         before = {}
     try:
         yield lambda: asked

@@ -1,4 +1,4 @@
-"""One training of an experiment with its measurements: what its process does, and what it takes up from before."""
+"""One training of an experiment with its evaluations, as a job that runs in its own process and can be resumed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from torchreptile.core.config import Config
-from torchreptile.core.distributed.jobs import Tell
+from torchreptile.core.distributed.jobs import Send
 from torchreptile.core.errors import RunError
 from torchreptile.data.splits import Split
 from torchreptile.experiments.reproduce.experiment import Arm, Measurement
@@ -25,19 +25,19 @@ from torchreptile.training.progress_bars import EpisodeBar, LiveLine
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.weights import load_weights
 
-TELL_EVERY = 0.5  # seconds
-WAVES = 2  # that are kept to be drawn
+REPORT_EVERY = 0.5  # seconds
+WAVES = 2  # fitted waves stored for figures
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A training that is wanted, and what of it.
+    """A requested training and its evaluations.
 
     Attributes:
-        arm: which; it has the measurements.
-        config: the settings, with the seed.
-        folder: of the run.
-        split, episodes: what to measure on, and on how many.
+        arm: the arm, which lists the evaluations.
+        config: settings of the training, including its seed.
+        folder: the run folder.
+        split, episodes: classes to evaluate on, and episodes per evaluation.
     """
 
     arm: Arm
@@ -48,14 +48,14 @@ class TrainingJob:
 
     @property
     def training(self) -> float:
-        """About how much there is to train: images seen both ways."""
+        """Approximate cost of the training: images passed forward and backward."""
         outer = self.config.outer
-        steps = self.config.inner.inner_steps if self.config.method.takes_inner_steps else 1
+        steps = self.config.inner.inner_steps if self.config.row.trains_by_steps else 1
         return float(outer.outer_steps * outer.meta_batch * steps * self.config.training_batch)
 
     @property
     def measuring(self) -> float:
-        """The same of the measurements: the steps on a support set, and queries with it in one direction alone."""
+        """Approximate cost of the evaluations in images, with a forward pass counted as a third of an image."""
         way, queries = self.config.task.way, self.config.evaluation.queries
 
         def images(measurement: Measurement) -> float:
@@ -65,35 +65,42 @@ class TrainingJob:
         return float(sum(self.episodes * images(measurement) for measurement in self.arm.measurements))
 
     def require_same(self) -> None:
-        """Refuse a run in its folder that learned, or learns, something else. It may look on the way as often as it
-        likes: the last checkpoint is what is measured.
+        """Refuse a run folder with other settings; how often the run is monitored does not matter.
 
         Raises:
-            RunError: naming a setting that differs.
+            RunError: a setting differs; the message names it.
         """
         if self.folder.config_file.is_file():
-            often = self.folder.config().run.monitor_every
-            self.folder.require_same(self.config.replace(monitor_every=often))
+            every = self.folder.config().run.monitor_every
+            self.folder.require_same(self.config.replace(monitor_every=every))
 
-    def run_experiment(self, shown: bool, tell: Tell) -> str | None:
-        """What its process does: train, measure, and answer with a :class:`TrainedArm` as JSON; None if stopped."""
+    def run_experiment(self, shown: bool, send: Send) -> str | None:
+        """Train (or resume) and evaluate; called in the job's process.
+
+        Args:
+            shown: show progress on standard error, instead of sending it to the parent process.
+            send: sends the share of the work that is done, or a warning, to the parent process.
+
+        Returns:
+            A :class:`TrainedArm` as JSON, or None if a signal stopped the training.
+        """
         console, folder, config = Console(stderr=True, quiet=not shown), self.folder, self.config
         work = self.training + self.measuring
         over = folder.steps_done() >= config.outer.outer_steps
         console.print(f"{self.arm.label}, seed {config.run.seed}", highlight=False, soft_wrap=True, markup=False)
-        observer = LiveLine(console, hints=False) if shown else _Telling(tell, self.training / work)
+        observer = LiveLine(console, hints=False) if shown else _ProgressReports(send, self.training / work)
         if not over and train_or_go_on(config, folder, observer).interrupted:
             return None
         checkpoint, measured = load_checkpoint(folder.last), []
         for number, measurement in enumerate(self.arm.measurements):
-            evaluation = self._measured_before(measurement, checkpoint.step)
+            evaluation = self._earlier_evaluation(measurement, checkpoint.step)
             if evaluation is None:
                 with EpisodeBar(console) as bar:
 
                     def progress(done: int, total: int, number: int = number, bar: EpisodeBar = bar) -> None:
                         bar.update(done, total)
                         share = (number + done / total) / len(self.arm.measurements)
-                        tell((self.training + share * self.measuring) / work)
+                        send((self.training + share * self.measuring) / work)
 
                     evaluation = evaluate(
                         folder.path,
@@ -114,43 +121,43 @@ class TrainingJob:
         )  # fmt: skip
         return json.dumps(trained.content())
 
-    def _measured_before(self, measurement: Measurement, step: int) -> Evaluation | None:
-        """The same measurement of the same weights, which an earlier call did not come to use."""
+    def _earlier_evaluation(self, measurement: Measurement, step: int) -> Evaluation | None:
+        """Return an identical evaluation that an interrupted call left in the run folder, if there is one."""
         asked = self.folder.config().replace(**dataclasses.asdict(measurement))
         for file in self.folder.path.glob(f"eval-*-{self.split}-*.json"):
             try:
                 found = Evaluation.from_json(file.read_text(encoding="utf-8"))
             except (OSError, RunError, ValueError):
-                continue  # measured again, and replaced
-            its_own = (found.split, found.step, found.seed, found.config.evaluation.eval_episodes)
-            if found.is_of(asked) and its_own == (self.split, step, self.config.run.seed, self.episodes):
+                continue  # it will be evaluated again and replaced
+            conditions = (found.split, found.step, found.seed, found.config.evaluation.eval_episodes)
+            if found.is_of(asked) and conditions == (self.split, step, self.config.run.seed, self.episodes):
                 return found
         return None
 
     def _fitted(self) -> tuple[list[tuple[float, float]], list[Wave]]:
-        """The error by inner step over as many functions as there are episodes, and some of them to be drawn."""
-        learned = load_weights(self.folder.path)
-        store = split_store(self.config, self.split, learned.scale)
-        fitted = fit_functions(learned, store, self.episodes, seed=self.config.run.seed)
+        """Return the error by inner step over ``episodes`` functions, and a few fitted functions for figures."""
+        weights = load_weights(self.folder.path)
+        store = split_store(self.config, self.split, weights.scale)
+        fitted = fit_functions(weights, store, self.episodes, seed=self.config.run.seed)
         tasks, shown = fitted.episodes, range(min(WAVES, self.episodes))
         drawn = (tasks.query_x, tasks.query_y, fitted.before, fitted.after, tasks.support_x, tasks.support_y)
         waves = [Wave(*(values[task, :, 0].tolist() for values in drawn)) for task in shown]
         return [(error.mean, error.ci95) for error in fitted.by_step], waves
 
 
-class _Telling(Silent):
-    """Tells the parent how a training goes, now and then, and what must be known about its data."""
+class _ProgressReports(Silent):
+    """A callback that sends a training's progress and warnings to the parent process."""
 
-    def __init__(self, tell: Tell, part: float) -> None:
-        """``part``: what share of all there is to do the training is."""
-        self._tell, self._part, self._told = tell, part, 0.0
+    def __init__(self, send: Send, share: float) -> None:
+        """Take the function that sends, and the training's share of the job's work."""
+        self._send, self._share, self._last = send, share, 0.0
 
     def warned(self, message: str) -> None:
-        """Pass it on."""
-        self._tell(message)
+        """Send a warning."""
+        self._send(message)
 
     def stepped(self, step: int, done: float, seconds: float) -> None:
-        """Say how much is done."""
-        if (now := time.monotonic()) - self._told >= TELL_EVERY:
-            self._told = now
-            self._tell(self._part * done)
+        """Send the share of the work that is done, at most every half second."""
+        if (now := time.monotonic()) - self._last >= REPORT_EVERY:
+            self._last = now
+            self._send(self._share * done)
