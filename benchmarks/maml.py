@@ -25,7 +25,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from torchreptile.algorithms import ALGORITHMS, build_algorithm
+from torchreptile.algorithms.build import algorithm_class, build_algorithm
 from torchreptile.core.config import Config
 from torchreptile.core.config.presets import preset
 from torchreptile.core.device import keep_freed_memory
@@ -76,7 +76,7 @@ def ours(config: Config, shape: tuple[int, int, int]) -> Callable[[], object]:
 def task_by_task(config: Config, shape: tuple[int, int, int]) -> Callable[[], object]:
     """The same as people write it, with torch.optim.Adam outside."""
     name, inner = config.method.algorithm, config.inner
-    kind = ALGORITHMS[name]
+    kind = algorithm_class(name)
     net = build_network(kind.network(config), shape, config.task.way)
     sampler = build_algorithm(config, shape, CPU).sampler(random_store(shape, CPU))
     generator = torch.Generator().manual_seed(0)

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.rows.matching_networks import MatchingSettings
 from torchreptile.core.config.presets import preset
 from torchreptile.core.device import choose_device, keep_freed_memory
 from torchreptile.core.environment import environment
@@ -101,7 +102,7 @@ def usual_meta_lstm(tasks: int, device: torch.device) -> Callable[[], object]:
 def usual_metric(name: str, tasks: int, device: torch.device) -> Callable[[], object]:
     """A meta-gradient of a metric learner, task after task, by modules and autograd alone."""
     config = preset("omniglot-1shot-5way", name)
-    task, scale = config.task, config.method.attention_scale
+    task, scale = config.task, config.own(MatchingSettings).attention_scale
     way, shots, queries = task.training_way, task.images_per_class, task.train_queries
     sampler = EpisodeSampler(random_store(SHAPE, device), way, shots, queries)
     generator = torch.Generator(device).manual_seed(0)

@@ -12,9 +12,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from torchreptile.algorithms import ALGORITHMS
+from torchreptile.algorithms.build import algorithm_class
 from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.core.config import Config
+from torchreptile.core.config.algorithm_table import algorithm_names, algorithm_row
 from torchreptile.core.config.presets import for_algorithm
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.splits import MissingSplit, Splits
@@ -60,12 +61,14 @@ MINIATURES: dict[str, dict[str, object]] = {
     "meta-lstm": {"meta_lstm_units": 4, "meta_lstm_filters": 6},
 }
 
+FIT_FUNCTIONS = [name for name in algorithm_names() if algorithm_row(name).fits_functions]
+
 
 def small_config(**changes: object) -> Config:
     """Settings for runs of a second: 3-way, few images, few steps, on the CPU; the rest is the algorithm's own."""
     algorithm = str(changes.get("algorithm", "reptile"))
     config = for_algorithm(algorithm, Config())
-    if config.method.learns_from_queries:
+    if config.row.learns_from_queries:
         config = config.replace(train_queries=2)
     if config.outer.outer_optimizer == "adam":
         config = config.replace(outer_step_size=0.008, outer_step_size_final=0.0)  # so few steps must be large
@@ -79,7 +82,7 @@ def small_config(**changes: object) -> Config:
 
 def double_params(config: Config, shape: tuple[int, int, int] = (1, 28, 28)) -> Params:
     """The package's initial weights in float64, with biases and BatchNorm moved off 0 and 1 so that errors show."""
-    network = ALGORITHMS[config.method.algorithm].network(config)
+    network = algorithm_class(config.method.algorithm).network(config)
     return shaken(initial_params(network, shape, config.task.way, config.run.seed))
 
 

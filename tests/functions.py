@@ -21,7 +21,7 @@ def small_sine(algorithm: str = "reptile", **changes: object) -> Config:
     config = preset("sine", algorithm)
     if algorithm == "meta-lstm":
         small["meta_lstm_units"] = 4
-    if config.method.learns_from_queries:
+    if config.row.learns_from_queries:
         small["train_queries"] = 6
     if not config.outer.outer_step_size_final and config.outer.outer_optimizer == "sgd":
         small["outer_step_size"] = 0.5

@@ -9,8 +9,8 @@ import torch
 
 from tests.easy import double_params, drawn_orders
 from tests.reference import Batch, OmniglotNet, ReferenceLearner, annealed, cycling_batches, replacement_batches
-from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.image_store import ImageStore
@@ -64,7 +64,7 @@ def run_both(config: Config, store: ImageStore, outer_steps: int = 3) -> SideByS
 
 def training_batches(config: Config, episodes: Episodes, generator: torch.Generator) -> list[list[Batch]]:
     """Every task's mini-batches, cut by the reference; a separate tail is the last batch, whole."""
-    inner, tail = config.inner, config.method.foml_tail
+    inner, tail = config.inner, config.method.reserved_images
     steps = inner.inner_steps - 1 if tail else inner.inner_steps
     one_by_one = inner.inner_state == "carry"
     batches = cut(episodes, inner.inner_batch, steps, inner.replacement, generator, one_by_one)

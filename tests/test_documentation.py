@@ -1,7 +1,7 @@
-"""Every code block of the README and the documentation is run, every command in a line of text is understood.
+"""Every code block of the README and the documentation runs, and every command in running text parses.
 
-Blocks of one page run in order in one folder that holds the files the page speaks of. Trainings and evaluations are cut
-to a few steps and episodes of easy images; nothing else of what is written there changes.
+The blocks of one page run in order, in one folder that holds the files that the page mentions. Trainings and
+evaluations are cut to a few steps and episodes of easy images; everything else runs exactly as written.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import pytest
 from PIL import Image
 
 from tests.easy import REPOSITORY, easy_store, skip_without_native
-from torchreptile import data
-from torchreptile.algorithms import ALGORITHMS
 from torchreptile.cli import Command, parse
 from torchreptile.cli.flags.compare import Compare
 from torchreptile.cli.flags.demo import Demo
@@ -26,6 +24,8 @@ from torchreptile.cli.flags.evaluate import Evaluate
 from torchreptile.cli.flags.reproduce import Reproduce
 from torchreptile.cli.flags.train import Train
 from torchreptile.core.config import TaskConfig
+from torchreptile.core.config.algorithm_table import algorithm_names
+from torchreptile.data import loading
 from torchreptile.data.splits import Splits
 from torchreptile.experiments.compare import plan
 from torchreptile.experiments.reproduce import experiment
@@ -39,7 +39,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEREDOC = re.compile(r"^python - <<'END'\n(.*?)^END\n", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s:#]*)(?:#([^)\s]+))?\)")
 SPAN = re.compile(r"`(reptile [a-z][^`]*)`")
-# What stands for something else in a line of text.
+# Words of a command that are subcommands.
 NAMES = (
     "train",
     "evaluate",
@@ -55,6 +55,7 @@ NAMES = (
     "prepare",
     "presets",
 )
+# Placeholders in running text, and what to parse in their place.
 STANDS_FOR = {
     "PRESET": "omniglot-1shot-5way", "RUN": "runs/o15", "NAME": "maml", "DIR": "folder", "FOLDER": "folder",
     "FILE": "file.csv", "N": "2", "CLASSIFIER": "greek.safetensors", "WEIGHTS": "omniglot-5way",
@@ -82,14 +83,13 @@ def easy(shape: tuple[int, int, int]) -> Splits:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what pages speak of, in which data sets are easy ones."""
-    load = data.load_splits
+    """Make a folder with the files that pages mention, and replace the published data sets with easy ones."""
+    load = loading._load_splits  # what every caller of load_splits ends up in
 
     def splits(task: TaskConfig) -> Splits:
         return load(task) if task.data or task.dataset == "glyphs" else easy(task.image_shape)
 
-    for module in ("trainer", "evaluation", "commands", "comparing"):
-        monkeypatch.setattr(f"torchreptile.{module}.load_splits", splits, raising=False)
+    monkeypatch.setattr(loading, "_load_splits", splits)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     rng = np.random.default_rng(0)
@@ -109,7 +109,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def shortened(command: Command) -> Command:
-    """The same on little work."""
+    """Return ``command`` with so few steps and episodes that it takes seconds."""
     if isinstance(command, Evaluate):
         return dataclasses.replace(command, episodes=4)
     if not isinstance(command, Train) or command.resume is not None:
@@ -131,13 +131,13 @@ def shortened(command: Command) -> Command:
 
 
 def run_python(content: str) -> None:
-    """With as little work as may be."""
+    """Execute a block of Python with as little work as possible."""
     content = content.replace("max_minutes=1)", "max_minutes=0.02)").replace("episodes=200", "episodes=4")
     exec(compile(content, "a block", "exec"), {"__name__": "__main__"})
 
 
 def run_shell(content: str) -> None:
-    """A block of shell commands, one per line."""
+    """Run a block of shell commands, one per line."""
     for line in HEREDOC.sub("", content).splitlines():
         words = shlex.split(line, comments=True)
         if not words:
@@ -149,11 +149,11 @@ def run_shell(content: str) -> None:
         else:
             assert words[0] == "reptile", f"{line}: not a command that this test can run"
             command = parse(words[1:])
-            if isinstance(command, Compare):  # minutes of processes of their own; tests/test_comparing.py runs it
+            if isinstance(command, Compare):  # would take minutes; tests/experiments/test_compare.py runs it
                 assert plan(command.preset, command.algorithms, command.seeds, command.episodes, {})
-            elif isinstance(command, Reproduce) and not command.list:  # tests/test_reproduce.py runs it
+            elif isinstance(command, Reproduce) and not command.list:  # tests/experiments/reproduce runs it
                 assert experiment(command.experiment).shortened(command.budget)
-            elif not isinstance(command, Demo):  # which would serve until it is told to stop
+            elif not isinstance(command, Demo):  # it would serve until stopped
                 assert shortened(command).run() == 0, line
 
 
@@ -162,7 +162,7 @@ def test_every_block_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.syspath_prepend(str(folder))
     if page.name == "README.md":
         skip_without_native()  # its training would take minutes
-    for made in HEREDOC.finditer(page.read_text(encoding="utf-8")):  # files that other blocks of the page speak of
+    for made in HEREDOC.finditer(page.read_text(encoding="utf-8")):  # files that other blocks of the page use
         run_python(made[1])
     for language, content in blocks(page):
         if language == "python":
@@ -174,10 +174,10 @@ def test_every_block_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPa
 
 
 def spans() -> list[tuple[str, str]]:
-    """(page, command) in lines of text, those that leave something out ("...") included up to there."""
+    """Return (page, command) of each command in running text, cut at an ellipsis ("...") where it has one."""
     found = []
     for page in PAGES:
-        if page.name == "bad-inputs.md":  # those are not to be understood
+        if page.name == "bad-inputs.md":  # its commands are invalid on purpose
             continue
         text = BLOCK.sub("", page.read_text(encoding="utf-8"))
         found += [(page.name, " ".join(span[1].split())) for span in SPAN.finditer(text)]
@@ -197,7 +197,7 @@ def test_every_command_in_a_line_is_understood(page: str, command: str) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link into a page may name: its headings, as GitHub makes names of them, and places marked by hand."""
+    """Return the anchors of a page: its headings, as GitHub turns them into names, and explicit ids."""
     text = page.read_text(encoding="utf-8")
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -214,7 +214,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_every_algorithm_has_a_page_in_the_readme() -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for algorithm in ALGORITHMS:
+    for algorithm in algorithm_names():
         assert f"| `{algorithm}` |" in readme
 
 

@@ -58,7 +58,7 @@ def test_a_figure_does_not_count_as_a_row(tables: ModuleType, tmp_path: Path) ->
     assert tables.cells_table([entry], None) == tables.cells_table([], None)
     cells = [replace(cell, eval_steps=5, eval_batch=25) for cell in trained.cells if cell.shots == 5]
     entry.file.write_text(replace(figure, trainings=[replace(trained, cells=cells)]).to_json())
-    with pytest.raises(RunError, match=r"overlap\.json is not all of it: .* missing"):
+    with pytest.raises(RunError, match=r"overlap\.json is incomplete: .* missing"):
         tables.kept(tmp_path)
     entry.file.unlink()
     (tmp_path / "other.json").write_text(replace(row, name="other").to_json())

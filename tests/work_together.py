@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 torch.set_num_threads(1)
 
 from tests.easy import TINY, double_params, easy_splits, easy_store, killable_config, small_config  # noqa: E402
-from torchreptile.algorithms import build_algorithm  # noqa: E402
+from torchreptile.algorithms.build import build_algorithm  # noqa: E402
 from torchreptile.algorithms.base import MetaState  # noqa: E402
 from torchreptile.core.distributed.launcher import restarted_by_launcher  # noqa: E402
 from torchreptile.core.distributed.process_group import Processes, joined  # noqa: E402

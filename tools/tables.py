@@ -14,16 +14,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchreptile.core.config.algorithm_table import algorithm_row
 from torchreptile.core.errors import RunError, TorchReptileError
 from torchreptile.core.files import write_bytes, write_text
 from torchreptile.experiments.reports.markdown_csv import table
 from torchreptile.experiments.reports.reproduction_figures import draw_reproduced, is_drawn
-from torchreptile.experiments.reports.reproduction_tables import MODES, body, shown, unfinished
+from torchreptile.experiments.reports.reproduction_tables import body, shown, unfinished
 from torchreptile.experiments.reports.run_data import SPLITS
 from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, experiment
 from torchreptile.experiments.reproduce.result import Reproduced, read_reproduced
-from torchreptile.experiments.reproduce.table_rows import DATASETS, TITLES
-from torchreptile.training.evaluation.published import PUBLISHED, QUOTED
+from torchreptile.experiments.reproduce.table_rows import DATASETS, PUBLISHED, TITLES
+from torchreptile.training.evaluation.labels import MODES, label_of
 
 REPOSITORY = Path(__file__).parents[1]
 RESULTS = REPOSITORY / "results"
@@ -80,14 +81,14 @@ def cells_table(results: Sequence[Kept], variants: Iterable[str] | None) -> str:
             )
         ]
         rows.append((name, *both))
-    return table(("", *(head for mode in MODES.values() for head in (f"{mode}, published", "here"))), rows)
+    return table(("", *(head for mode in MODES for head in (f"{label_of(mode).name}, published", "here"))), rows)
 
 
 def _here(results: Sequence[Kept], wanted: tuple[str, str, int, int, str]) -> list[str]:
     """What was measured of a cell; in words where it was not after the whole training, or not on test classes."""
     variant, *task, shots, measure = wanted
     if measure == "inductive":
-        wanted = (variant, *task, shots, QUOTED.get((variant, shots), measure))
+        wanted = (variant, *task, shots, algorithm_row(variant.partition(" ")[0]).quoted.get(shots, measure))
     found = []
     for entry in results:
         if entry.experiment.kind != "row":  # a figure has other trainings

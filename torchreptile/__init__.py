@@ -31,7 +31,7 @@ from torchreptile.core.version import __version__ as __version__
 _HOMES = {
     "Config": "torchreptile.core.config",
     "Episodes": "torchreptile.data.episodes",
-    "EpisodeSampler": "torchreptile.data.episodes",
+    "EpisodeSampler": "torchreptile.data.samplers",
     "FewShotClassifier": "torchreptile.inference.classifier",
     "FewShotRegressor": "torchreptile.inference.regressor",
     "ImageStore": "torchreptile.data.image_store",

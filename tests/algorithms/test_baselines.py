@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tests import metric_reference as plain
 from tests.easy import TINY, easy_store, small_config
-from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.pretrained import classified, first_heads, trained
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.training.outer_step import moved

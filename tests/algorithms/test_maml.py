@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 
 from tests.easy import TINY, double_params, easy_store, small_config
 from tests.reference import MiniImageNetNet, OmniglotNet
-from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import MetaGradient
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.maml_base import MAMLBase
 from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.core.config import Config

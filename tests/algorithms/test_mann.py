@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from tests.easy import TINY, easy_store, shaken, small_config
-from torchreptile.algorithms import MANN, build_algorithm
+from torchreptile.algorithms.mann import MANN
 from torchreptile.algorithms.base import MetaState
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.mann import in_order, presentations
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError
@@ -217,7 +218,7 @@ def test_accuracy_by_presentation_is_measured() -> None:
     state = state.mapped(lambda t: t.float() if t is not state.inner.steps else t)
     result = measure(algorithm, state, EpisodeSampler(store, 3, 1, 1), 40, seed=5)
     assert result.transductive is None
-    assert list(result.further) == [f"presentation {number}" for number in (1, 2, 3, 4)]
+    assert list(result.extra_metrics) == [f"presentation {number}" for number in (1, 2, 3, 4)]
     generator = seeded(5)
     drawn = EpisodeSampler(store, 3, 1, 1).sample(100, generator)[:40]
     algorithm.predict(state, drawn, generator)
@@ -232,7 +233,7 @@ def test_accuracy_by_presentation_is_measured() -> None:
             hits[seen[label]].append(guess == label)
             seen[label] += 1
     means = [sum(each) / len(each) for each in hits]
-    assert [accuracy.mean for accuracy in result.further.values()] == pytest.approx(means, abs=1e-6)
+    assert [accuracy.mean for accuracy in result.extra_metrics.values()] == pytest.approx(means, abs=1e-6)
 
 
 def test_what_cannot_work_is_refused() -> None:

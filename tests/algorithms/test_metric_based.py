@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tests import metric_reference as plain
 from tests.easy import TINY, easy_store, small_config
-from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.metric_based import MetricBased
 from torchreptile.algorithms.prototypical_networks import squared_distances
 from torchreptile.data.episodes import Episodes
@@ -49,7 +49,7 @@ def build(kind: str, **changes: object) -> tuple[MetricBased, MetaState]:
 
     state = algorithm.begin(0).mapped(torch.Tensor.double)
     state = replace(state, params=shaken(state.params))
-    measured = algorithm.embedder.together(state.params, episodes(1, shots=10, seed=9).support_x)[1]
+    measured = algorithm.embedder.by_batch(state.params, episodes(1, shots=10, seed=9).support_x)[1]
     return algorithm, replace(state, averages=shaken(measured))
 
 

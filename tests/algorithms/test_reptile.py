@@ -7,7 +7,7 @@ import torch
 
 from tests.easy import double_params, easy_store, skip_without_native, small_config
 from tests.sidebyside import run_both
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.optim.outer_optimizer import OuterState, outer_update
 from torchreptile.core.config import Config
 from torchreptile.models.conv4.network import for_images

@@ -53,7 +53,7 @@ def test_train_resume_and_evaluate(
     assert "2-way 1-shot, test classes of own" in capsys.readouterr().out
     assert reptile("evaluate", str(run), "--split", "train") == 0
     said = capsys.readouterr().out
-    assert "train classes (the very classes these weights were trained on: no test result) of own" in said
+    assert "train classes (the classes these weights were trained on: not a test result) of own" in said
     assert len(list(run.glob("eval-own-*.json"))) == 2
 
 
@@ -128,7 +128,7 @@ def test_a_sheet_shows_classes_and_tasks(own: Path, capsys: pytest.CaptureFixtur
     assert reptile("data", "show", "own", "--way", "3", "--image-size", "12", "--out", "deep/sheet.png") == 0
     said = capsys.readouterr().out.splitlines()
     assert said == [
-        "hidden files passed over: 1 (train/train00/.DS_Store)",
+        "hidden files skipped: 1 (train/train00/.DS_Store)",
         "train: 4 classes, 20 images (5 per class), colour, 12 x 12",
         "val: 3 classes, 15 images (5 per class), colour, 12 x 12",
         "test: 3 classes, 15 images (5 per class), colour, 12 x 12",

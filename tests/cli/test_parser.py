@@ -109,7 +109,7 @@ def run_reptile(*words: str) -> subprocess.CompletedProcess[str]:
         (["report", "nothing-here"], "nothing-here"),
         (["demo", "--port", "70000"], "port is 70000; it must be from 0"),
         ([], "expected one of {train, evaluate"),
-        (["trian"], "unrecognized options: trian; there are train, evaluate"),
+        (["trian"], "unrecognized options: trian; available: train, evaluate"),
         (["evaluate"], "missing from reptile evaluate: RUN|WEIGHTS"),
         (["train", "--way", "five"], "error parsing --way: invalid literal for int() with base 10: 'five'"),
         (["train", "--execution", "fast"], "Expected one of ('auto', 'loop'"),
@@ -176,10 +176,10 @@ def test_settings_that_published_numbers_do_not_go_with_are_named() -> None:
         print_evaluation(evaluation, Console(file=printed, width=200))
         return printed.getvalue()
 
-    assert "the published numbers go with --eval-batch 15 (here 5)" in said(shots=5)
+    assert "the published numbers were obtained with --eval-batch 15 (here 5)" in said(shots=5)
     assert "65.99" in said(shots=5)
     for as_published in ({"shots": 5, "eval_batch": 15}, {}, {"shots": 3}):
-        assert "go with" not in said(**as_published)
+        assert "obtained with" not in said(**as_published)
 
 
 def test_what_a_published_command_leaves_out_is_what_the_original_assumes() -> None:

@@ -1,4 +1,4 @@
-"""What every algorithm must keep to, whatever it does inside. A new one is picked up from ALGORITHMS by itself."""
+"""What every algorithm must keep to, whatever it does inside. A new one is picked up by itself."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from tests.easy import TINY, easy_store, shaken, skip_without_native, small_config
-from torchreptile.algorithms import ALGORITHMS, build_algorithm
 from torchreptile.algorithms.base import Algorithm, MetaGradient, MetaState
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
+from torchreptile.core.config.algorithm_table import algorithm_names, algorithm_row
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -64,7 +65,7 @@ ONE_WAY = ("grouped",)  # where tasks share the weights, or the network is of an
 
 # By the algorithm's name, behind which that of a form may stand. An embedding is good from the start at telling random
 # patterns apart, and better only after it saw many. MANN must find out what its memory is for.
-CASES = {name: Case() for name in ALGORITHMS} | {
+CASES = {name: Case() for name in algorithm_names()} | {
     "foml separate tail": Case({"foml_tail": 2}),
     "maml": Case(learning=ONE_STEP, executions=AVERAGED),
     "fomaml": Case(learning=ONE_STEP, executions=AVERAGED),
@@ -157,7 +158,7 @@ def test_same_seed_same_numbers(name: str) -> None:
         _, algorithm, state = start(name)
         states.append(trained(algorithm, state, 3, seeded(seed)))
     assert_equal(states[0], states[1])
-    if algorithm.meta_learns:
+    if algorithm.config.row.meta_learns:
         furthest = max(float((p - states[2].params[key]).abs().max()) for key, p in states[0].params.items())
         assert furthest > 1e-4
 
@@ -202,7 +203,7 @@ def test_training_beats_chance_and_the_start(name: str) -> None:
     store = tiny_store(classes=case.classes, noise=case.noise)
     state = trained(algorithm, state, case.steps, seeded(1), store, case.tasks)
     after = measure(algorithm, state, sampler, 60, seed=0)
-    if not algorithm.meta_learns:
+    if not algorithm.config.row.meta_learns:
         assert after == before
         return
     for mode in modes(algorithm):
@@ -291,7 +292,7 @@ def test_batched_equals_sequential(name: str, side_by_side: str) -> None:
             average, torch.stack([part.averages[key] for part in alone]).mean(0), rtol=0, atol=1e-10
         )
     assert (
-        not ALGORITHMS[name.partition(" ")[0]].meta_learns
+        not algorithm_row(name.partition(" ")[0]).meta_learns
         or max(float(g.abs().max()) for g in together.gradient.values()) > 1e-3
     )
     assert float(together.loss) == pytest.approx(sum(float(part.loss) for part in alone) / 4, abs=1e-10)

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.easy import FIT_FUNCTIONS
 from tests.functions import small_sine
-from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import Algorithm, MetaGradient, MetaState
-from torchreptile.core.config import FIT_FUNCTIONS, Config
+from torchreptile.algorithms.build import build_algorithm
+from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.functions.sine import sines
 from torchreptile.data.samplers import SineSampler, sampler_of

@@ -9,7 +9,7 @@ import torch
 
 from tests.easy import MINIATURES, small_config
 from tests.runs import assert_same_run, stop_at
-from torchreptile.algorithms import ALGORITHMS
+from torchreptile.core.config.algorithm_table import algorithm_names, algorithm_row
 from torchreptile.data.splits import Splits
 from torchreptile.experiments.reports import report
 from torchreptile.training.evaluation.evaluate import evaluate
@@ -18,7 +18,7 @@ from torchreptile.training.train import resume, train
 from torchreptile.training.weights import load_weights, save_weights
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", algorithm_names())
 def test_stopped_resumed_measured_written_and_reported(tmp_path: Path, easy_data: Splits, algorithm: str) -> None:
     config = small_config(algorithm=algorithm, outer_steps=4, **MINIATURES.get(algorithm, {}))
     train(config, tmp_path / "whole")
@@ -37,6 +37,6 @@ def test_stopped_resumed_measured_written_and_reported(tmp_path: Path, easy_data
     measured = evaluate(tmp_path / "run", device="cpu")
     assert evaluate(weights, device="cpu").result == measured.result  # which the averages have a part in
     assert Evaluation.from_json(measured.to_json()).result == measured.result
-    assert ("transductive" in measured.result.measures()) == ALGORITHMS[algorithm].transduces
+    assert ("transductive" in measured.result.measures()) == algorithm_row(algorithm).transductive
     page = next(file for file in report(tmp_path / "run") if file.suffix == ".html").read_text()
     assert str(measured.result.inductive) in page

@@ -98,5 +98,5 @@ def test_the_command_prints_and_leaves_numbers_and_a_picture(
     assert "vs naive" in shown
     assert json.loads((tmp_path / "b" / "omniglot.json").read_text())["rounds"] == 3
     assert (tmp_path / "b" / "omniglot.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ConfigError, match="unknown execution warp; there are naive, loop"):
+    with pytest.raises(ConfigError, match="unknown execution warp; available: naive, loop"):
         cli.parse(["bench", "--executions", "warp"]).run()

@@ -20,8 +20,8 @@ import pytest
 from rich.console import Console
 
 from torchreptile import cli
+from torchreptile.algorithms.rows import mann
 from torchreptile.cli.commands.compare import print_comparison
-from torchreptile.core.config import presets
 from torchreptile.core.config.presets import preset
 from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.data.splits import MissingSplit, Splits
@@ -159,10 +159,11 @@ def test_it_is_drawn(folder: Path) -> None:
 def unlike(tmp_path_factory: pytest.TempPathFactory) -> comparing.Comparison:
     """Algorithms to which not everything applies: MANN has no transductive accuracy, scratch learns nothing."""
     out = tmp_path_factory.mktemp("unlike")
-    names, published = ["mann", "scratch", "pretrained"], presets.METHOD_SETTINGS["mann"]
+    names, published = ["mann", "scratch", "pretrained"], mann.ROW.change_image_settings
     memory = {"mann_units": 10, "mann_slots": 4, "mann_width": 5}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(presets.METHOD_SETTINGS, "mann", lambda config: published(config) | memory)
+        smaller = replace(mann.ROW, change_image_settings=lambda config: published(config) | memory)
+        patch.setattr(mann, "ROW", smaller)
         comparison = compare(PRESET, names, 2, out, episodes=8, quiet=True, **SMALL)
         again = compare(PRESET, names, 2, out, episodes=8, quiet=True, **SMALL)  # read back from the file
     assert comparison is not None
@@ -176,13 +177,13 @@ def test_what_does_not_apply_is_left_out(unlike: comparing.Comparison) -> None:
     mann, scratch, pretrained = unlike.rows()
     presentations = [f"presentation {number}" for number in (1, 2, 3, 4, 5, 10)]
     assert list(mann.accuracy) == ["inductive", *presentations]
-    assert mann.further == presentations
-    seeds = [one.evaluation.result.further["presentation 2"] for one in unlike.trained[:2]]
+    assert mann.extra_metrics == presentations
+    seeds = [one.evaluation.result.extra_metrics["presentation 2"] for one in unlike.trained[:2]]
     assert mann.accuracy["presentation 2"] == pytest.approx((seeds[0].mean + seeds[1].mean) / 2)
     assert mann.ci95["presentation 2"] == pytest.approx(math.hypot(seeds[0].ci95, seeds[1].ci95) / 2)
     for row in (scratch, pretrained):
         assert list(row.accuracy) == ["transductive", "inductive"]
-        assert not row.further
+        assert not row.extra_metrics
     assert scratch.parameters == 0
     assert pretrained.parameters > 10_000
 
@@ -256,7 +257,7 @@ def test_a_signal_saves_the_training_and_leaves_no_process(tmp_path: Path) -> No
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "the same command goes on" in said
+    assert "run the same command again to resume" in said
     assert load_checkpoint(tmp_path / "reptile-0" / "last.pt").step >= 0
     children = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False)
     assert not [pid for pid in children.stdout.split() if int(pid) != os.getpid()]

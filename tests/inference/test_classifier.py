@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.errors import ConfigError, DataError, NotFittedError
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.image_store import ImageStore
@@ -75,9 +75,9 @@ def test_drawings_are_scaled_as_what_the_weights_were_trained_on(store: ImageSto
     its = episode(store)
     large = its.query_x[0, :, 0].repeat_interleave(4, 1).repeat_interleave(4, 2)
     classifier = fitted(its)
-    small = classifier.prepared((its.query_x[0] * 255).to(torch.uint8))
-    assert classifier.prepared(large).unique().tolist() == [0, 255]
-    assert (classifier.prepared(large) != small).double().mean() < 0.05
+    small = classifier.prepare((its.query_x[0] * 255).to(torch.uint8))
+    assert classifier.prepare(large).unique().tolist() == [0, 255]
+    assert (classifier.prepare(large) != small).double().mean() < 0.05
     assert classifier.predict(large).tolist() == classifier.predict(small).tolist()
 
 
@@ -150,7 +150,7 @@ def test_scikit_learns_manners(store: ImageStore) -> None:
 def test_what_cannot_be_is_refused(store: ImageStore) -> None:
     its = episode(store)
     images = its.support_x[0]
-    with pytest.raises(NotFittedError, match="has seen no images yet"):
+    with pytest.raises(NotFittedError, match="is not fitted; call fit"):
         FewShotClassifier(WEIGHTS).predict(images)
     for labels, said in (
         (["a"] * 5, "one class, .*at least two"),
@@ -182,9 +182,9 @@ def test_weights_that_learned_from_inverted_images_are_shown_inverted_images(sto
 
 
 def test_a_larger_head_takes_more_steps_unless_told(store: ImageStore) -> None:
-    learned = load_weights(WEIGHTS)
     for way, steps, wanted in ((3, None, 50), (5, None, 50), (7, None, 70), (7, 9, 9)):
-        assert FewShotClassifier(WEIGHTS, steps=steps)._settings(learned, way).evaluation.eval_steps == wanted
+        classifier = FewShotClassifier(WEIGHTS, steps=steps).fit(np.zeros((way, 28, 28), dtype=np.uint8), range(way))
+        assert classifier.fitted_.algorithm.config.evaluation.eval_steps == wanted
 
 
 class Dropping(nn.Module):

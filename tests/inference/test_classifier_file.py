@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.easy import MINIATURES, small_config
-from torchreptile.algorithms import ALGORITHMS, build_algorithm
 from torchreptile.algorithms.base import MetaState
+from torchreptile.algorithms.build import build_algorithm
+from torchreptile.core.config.algorithm_table import algorithm_names
 from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.inference.classifier import FewShotClassifier
 from torchreptile.training.weights import MetaWeights, load_weights
@@ -60,7 +61,7 @@ def test_labels_keep_their_kind(tmp_path: Path, labels: list[object]) -> None:
     assert again.predict(images(3)).tolist() == classifier.predict(images(3)).tolist()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", algorithm_names())
 def test_every_algorithm(tmp_path: Path, algorithm: str) -> None:
     config = small_config(algorithm=algorithm, **MINIATURES.get(algorithm, {}))
     built = build_algorithm(config, config.task.image_shape, torch.device("cpu"), classes=9)
@@ -184,10 +185,10 @@ def test_what_cannot_be_read_is_refused(saved: Path, damage: str) -> None:
     card_file.write_text(json.dumps(card))
     save_file(tensors, saved)
     said = {
-        "weights": "not adapted to anything",
+        "weights": "weights without a support set",
         "adapted": "do not fit",
         "settings": "not a readable classifier",
         "other": "not the file that mine.json belongs to",
     }
-    with pytest.raises(RunError, match=said.get(damage, "do not belong together")):
+    with pytest.raises(RunError, match=said.get(damage, "do not match")):
         FewShotClassifier.load(saved)

@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from tests.easy import MINIATURES, REPOSITORY, small_config
-from torchreptile.algorithms import ALGORITHMS, build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.cli import parse
+from torchreptile.core.config.algorithm_table import algorithm_names
 from torchreptile.core.errors import ConfigError, NotFittedError, RunError
 from torchreptile.inference.classifier import FewShotClassifier
 from torchreptile.training.weights import MetaWeights
@@ -28,7 +29,7 @@ def images(count: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", algorithm_names())
 def test_torch_export_of_every_algorithm(tmp_path: Path, algorithm: str) -> None:
     config = small_config(algorithm=algorithm, **MINIATURES.get(algorithm, {}))
     built = build_algorithm(config, config.task.image_shape, torch.device("cpu"), classes=9)

@@ -109,7 +109,7 @@ def test_folders_of_other_names_are_no_truth(support: Path, query: Path) -> None
     labelled = label_pictures(classifier, query)
     assert labelled.truth is None
     assert labelled.right is None
-    assert labelled.strangers == ("wolf",)
+    assert labelled.unknown_folders == ("wolf",)
     assert "true" not in labelled.to_csv().splitlines()[0]
 
 
@@ -121,8 +121,8 @@ def test_what_cannot_be_is_refused(support: Path, query: Path, tmp_path: Path) -
 
     asked, learn = ("--query", str(query)), ("--support", str(support))
     refused(ConfigError, "has not learned your classes yet", WEIGHTS, *asked)
-    refused(DataError, "nowhere: there is no such folder", WEIGHTS, *asked, "--support", str(tmp_path / "nowhere"))
-    refused(DataError, "3.png: is no folder", WEIGHTS, *asked, "--support", str(query / "dog" / "3.png"))
+    refused(DataError, "nowhere: no such folder", WEIGHTS, *asked, "--support", str(tmp_path / "nowhere"))
+    refused(DataError, "3.png: not a folder", WEIGHTS, *asked, "--support", str(query / "dog" / "3.png"))
     refused(DataError, "nowhere.png: No such file", WEIGHTS, *learn, "--query", str(tmp_path / "nowhere.png"))
     (tmp_path / "empty").mkdir()
     refused(DataError, "there are no pictures in it", WEIGHTS, *learn, "--query", str(tmp_path / "empty"))

@@ -1,4 +1,4 @@
-"""Networks of one's own by name: what a file must hold, what a network must do, and what is said otherwise."""
+"""Custom networks by name: what a file must hold, what a network must do, and what is reported otherwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.easy import TINY, small_config
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.errors import ConfigError
 from torchreptile.models.custom import check_network, load_network
 
@@ -51,8 +51,8 @@ def test_a_named_network_is_loaded_and_fits(net: Path) -> None:
         ("{net}:", "such as net.py:Net"),
         ("{net}:Net()", "such as net.py:Net"),
         ("{folder}/none.py:Net", "there is no file"),
-        ("{net}:Nut", "has no Nut to call; it has Net"),
-        ("{net}:NUMBER", "has no NUMBER to call; it has Net"),
+        ("{net}:Nut", "has no callable Nut; its callables are Net"),
+        ("{net}:NUMBER", "has no callable NUMBER; its callables are Net"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_refused(net: Path, named: str, said: str) -> None:
@@ -121,11 +121,11 @@ class GivesTwo(HeadTooLarge):
     ("network", "said"),
     [
         (TakesNoShape, r"TakesNoShape\(\(1, 7, 7\), 3\) fails \(TypeError: .* it is called with the image shape"),
-        (lambda image_shape, outputs: "net", "it gives a str; it must give a torch.nn.Module"),
+        (lambda image_shape, outputs: "net", "returns a str; it must return a torch.nn.Module"),
         (NothingToLearn, "has no parameters"),
-        (FailsOnImages, r"it fails on images \(2, 1, 7, 7\) \(RuntimeError"),
-        (HeadTooLarge, r"images \(2, 1, 7, 7\) give \(2, 4\); it must give \(2, 3\), 3 numbers per image"),
-        (GivesTwo, r"give tuple; it must give \(2, 3\)"),
+        (FailsOnImages, r"FailsOnImages fails on images \(2, 1, 7, 7\) \(RuntimeError"),
+        (HeadTooLarge, r"images \(2, 1, 7, 7\) give \(2, 4\); they must give \(2, 3\), 3 numbers per image"),
+        (GivesTwo, r"give tuple; they must give \(2, 3\)"),
     ],
 )
 def test_a_network_that_cannot_work_is_refused_before_training(network: type[nn.Module], said: str) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.easy import TINY, easy_store, small_config
 from tests.runs import assert_same_run, stop_at
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.data.splits import Splits
@@ -96,9 +96,9 @@ def test_trained_stopped_resumed_and_evaluated(tmp_path: Path, easy_data: Splits
     assert first == second
     with pytest.raises(RunError, match="its weights are not those of this network"):
         resume(tmp_path / "whole")
-    with pytest.raises(ConfigError, match="one of your own is named with --model"):
+    with pytest.raises(ConfigError, match="name a custom network with --model"):
         evaluate(tmp_path / "whole", episodes=20)
-    with pytest.raises(ConfigError, match="one of your own is named with --model"):
+    with pytest.raises(ConfigError, match="name a custom network with --model"):
         report(tmp_path / "whole")
     assert "report.html" in [file.name for file in report(tmp_path / "whole", network)]
 

@@ -328,7 +328,7 @@ def test_a_lost_checkpoint_is_no_reason_to_begin_again(tmp_path: Path, easy_data
         resume(run)
     assert metrics_without_time(run) == before
     (run / "last.pt").mkdir()
-    with pytest.raises(RunError, match=r"no last\.pt to go on from"):
+    with pytest.raises(RunError, match=r"no last\.pt to resume from"):
         resume(run)
 
 

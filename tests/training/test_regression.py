@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.easy import small_config
+from tests.easy import FIT_FUNCTIONS, small_config
 from tests.functions import small_sine, write_folder
 from tests.runs import assert_same_run, stop_at
 from torchreptile import cli
-from torchreptile.algorithms import ALGORITHMS, build_algorithm
-from torchreptile.core.config import FIT_FUNCTIONS, Config
+from torchreptile.algorithms.build import build_algorithm
+from torchreptile.core.config import Config
+from torchreptile.core.config.algorithm_table import algorithm_names
 from torchreptile.core.config.presets import PRESETS, preset
 from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.data.functions.sine import sines
@@ -172,7 +173,7 @@ def test_errors_by_step_begin_before_and_end_after_adaptation(tmp_path: Path) ->
     assert fitted.by_step[:3] == shorter.by_step
 
 
-@pytest.mark.parametrize("algorithm", sorted(set(ALGORITHMS) - set(FIT_FUNCTIONS)))
+@pytest.mark.parametrize("algorithm", sorted(set(algorithm_names()) - set(FIT_FUNCTIONS)))
 def test_what_labels_images_refuses_functions_in_one_line(algorithm: str) -> None:
     with pytest.raises(
         ConfigError, match=f"algorithm is {algorithm}, which labels images; .*reptile, foml, maml"
@@ -263,7 +264,7 @@ def test_presets_say_what_was_published() -> None:
     assert (sine.outer.outer_steps, sine.outer.outer_step_size, sine.outer.meta_batch) == (30_000, 0.1, 1)
     assert (sine.evaluation.eval_steps, sine.task.shots, sine.task.train_shots) == (32, 10, 50)
     assert (maml.inner.inner_lr, maml.inner.inner_steps, maml.outer.meta_batch) == (0.01, 1, 25)
-    assert (maml.method.mlp_units, maml.method.mlp_activation, maml.task.shots) == (40, "relu", 10)
+    assert (maml.network.mlp_units, maml.network.mlp_activation, maml.task.shots) == (40, "relu", 10)
     for name in ("sine", "sine-maml"):
         for algorithm in FIT_FUNCTIONS:
             assert preset(name, algorithm).task.regression

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.easy import TINY, load_tool, small_config
-from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import MetaState
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.optim.inner_loop import InnerState
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.errors import RunError
@@ -133,7 +133,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, easy_data: Split
     for name, steps in (("one", 2), ("other", 3)):
         train(small_config(outer_steps=steps), tmp_path / name)
     shutil.copy(tmp_path / "other" / "last.pt", tmp_path / "one" / "last.pt")
-    with pytest.raises(RunError, match=r"one/last.pt is not of this run: its settings are not those of .*config.json"):
+    with pytest.raises(RunError, match=r"one/last.pt belongs to another run: its settings are not those of .*config.json"):
         load_weights(tmp_path / "one")
 
 
@@ -142,7 +142,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         load_weights(tmp_path)
     (tmp_path / "glyphs-5way").mkdir()  # as `reptile reproduce NAME --out NAME` leaves one
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="from another directory it means the shipped weights"):
+    with pytest.raises(RunError, match="from another directory it names the shipped weights"):
         load_weights("glyphs-5way")
 
 

@@ -136,7 +136,6 @@ class Algorithm(ABC):
     """A few-shot learner.
 
     Attributes:
-        meta_learns: whether training changes anything.
         config: all settings.
         blueprint: the network it learns with.
         execution: how it computes.
@@ -147,16 +146,14 @@ class Algorithm(ABC):
         measures_before: whether predictions are made before adaptation too, as they are for functions.
     """
 
-    meta_learns: ClassVar[bool] = True
     second_order: ClassVar[bool] = False
     streams: ClassVar[bool] = False
-    transduces: bool = True
 
     def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
         self.config, self.blueprint, self.execution = config, blueprint, context.execution
         self.chunks, self.processes = context.chunks, context.processes
         self.measures_before = config.task.regression
-        self.transduces = type(self).transduces and not config.task.regression
+        self.transduces = config.row.transductive and not config.task.regression
 
     @staticmethod
     def network(config: Config) -> Network:

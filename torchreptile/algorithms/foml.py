@@ -16,6 +16,7 @@ from torch import Tensor
 from torchreptile.algorithms.gradient_based import take_batches
 from torchreptile.algorithms.optim.inner_loop import InnerState, Params
 from torchreptile.algorithms.reptile_base import ReptileBase
+from torchreptile.algorithms.rows.foml import FOMLSettings
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import Sampler, Store, sampler_of
 
@@ -27,11 +28,11 @@ class FOML(ReptileBase):
     @property
     def drawn_steps(self) -> int:
         """All of them, but for a separate tail."""
-        return self.config.inner.inner_steps - (1 if self.config.method.foml_tail else 0)
+        return self.config.inner.inner_steps - (1 if self.config.own(FOMLSettings).foml_tail else 0)
 
     def sampler(self, store: Store) -> Sampler:
         """Training tasks carry the separate tail as their query set."""
-        tail = self.config.method.foml_tail
+        tail = self.config.own(FOMLSettings).foml_tail
         return sampler_of(store, self.config.task.way, self.config.task.images_per_class - tail, queries=tail)
 
     def train(
@@ -43,7 +44,7 @@ class FOML(ReptileBase):
         if self.config.inner.inner_steps > 1:
             losses.append(self.inner_loop.run(params, inner, islice(batches, self.config.inner.inner_steps - 1)))
         before_last = {name: p.clone() for name, p in params.items()}
-        if not self.config.method.foml_tail:
+        if not self.config.own(FOMLSettings).foml_tail:
             losses.append(self.inner_loop.run(params, inner, batches))
             return before_last, torch.cat(losses)
         its = inner.rescaled(episodes.query_y.shape[1])  # the tail is a mini-batch of another size

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from torchreptile.algorithms.base import Adapted, ExecutionContext, ExtraMetrics, MetaState
 from torchreptile.algorithms.optim.inner_loop import Params
+from torchreptile.algorithms.rows.mann import MANNSettings
 from torchreptile.algorithms.task_gradient import LossGradient
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError
@@ -38,8 +39,6 @@ REPORTED = (1, 2, 3, 4, 5, 10)  # presentations of a class in the paper's table 
 class MANN(LossGradient):
     """Trained by the cross-entropy of every image of an episode, the first ones included."""
 
-    transduces = False  # a query cannot see another: each is the next image after the support set
-
     def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
         super().__init__(blueprint, config, context)
         if not isinstance(blueprint.module, MANNNetwork):
@@ -52,14 +51,14 @@ class MANN(LossGradient):
     @staticmethod
     def network(config: Config) -> Network:
         """Controller and memory, as large as the settings say."""
-        method = config.method
+        own = config.own(MANNSettings)
         return partial(
             MANNNetwork,
-            units=method.mann_units,
-            slots=method.mann_slots,
-            width=method.mann_width,
-            heads=method.mann_heads,
-            decay=method.mann_decay,
+            units=own.mann_units,
+            slots=own.mann_slots,
+            width=own.mann_width,
+            heads=own.mann_heads,
+            decay=own.mann_decay,
         )
 
     @classmethod
@@ -76,12 +75,12 @@ class MANN(LossGradient):
 
     def training_draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
         """(T, S, 1) of which the order of an episode follows, or (T, S, 4) where images are moved and turned too."""
-        numbers = 1 + DRAWS if self.config.method.mann_jitter else 1
+        numbers = 1 + DRAWS if self.config.own(MANNSettings).mann_jitter else 1
         return torch.rand(tasks, images, numbers, generator=generator, device=generator.device)
 
     def losses(self, params: Params, episodes: Episodes, drawn: Tensor) -> Tensor:
         """Mean cross-entropy over the images of each episode."""
-        if amount := self.config.method.mann_jitter:
+        if amount := self.config.own(MANNSettings).mann_jitter:
             episodes = replace(episodes, support_x=jittered(episodes.support_x, drawn[..., 1:], amount))
         logits, labels = self.read_through(params, episodes, drawn[..., 0].argsort(1))
         return task_losses(logits, labels)

@@ -19,6 +19,7 @@ from torch.func import functional_call
 
 from torchreptile.algorithms.metric_based import MetricBased
 from torchreptile.algorithms.optim.inner_loop import Params
+from torchreptile.algorithms.rows.matching_networks import MatchingSettings
 from torchreptile.models.full_context_embedding import FullContextEmbedding
 
 PREFIX = "fce."  # of the full context embeddings' parameters
@@ -31,14 +32,14 @@ class MatchingNetworks(MetricBased):
     def label(self, params: Params, remembered: Params, query: Tensor) -> Tensor:
         """The logarithm of the attention that each class gets, up to a constant, (T, Q, way)."""
         support, classes = remembered["support"], remembered["classes"]
-        if reads := self.config.method.fce_reads:
+        if reads := self.config.own(MatchingSettings).fce_reads:
             own = {name.removeprefix(PREFIX): p for name, p in params.items() if name.startswith(PREFIX)}
             support, query = functional_call(self._full_context, own, (support, query, reads))
-        return class_attention(self.config.method.attention_scale * cosines(query, support), classes)
+        return class_attention(self.config.own(MatchingSettings).attention_scale * cosines(query, support), classes)
 
     def extra_params(self, network_params: Params, seed: int) -> Params:
         """Those of the full context embeddings, if wanted."""
-        if not self.config.method.fce_reads:
+        if not self.config.own(MatchingSettings).fce_reads:
             return {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torchreptile.algorithms.base import Adapted, ExecutionContext, MetaState
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
 from torchreptile.algorithms.optim.inner_loop import InnerLoop, Params
+from torchreptile.algorithms.rows.meta_lstm import MetaLSTMSettings
 from torchreptile.algorithms.task_gradient import LossGradient
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError
@@ -53,7 +54,7 @@ class MetaLSTM(LossGradient):
     @staticmethod
     def network(config: Config) -> Network:
         """The authors' learner."""
-        return partial(MetaLSTMLearner, filters=config.method.meta_lstm_filters)
+        return partial(MetaLSTMLearner, filters=config.own(MetaLSTMSettings).meta_lstm_filters)
 
     @classmethod
     def choose_execution(
@@ -80,7 +81,7 @@ class MetaLSTM(LossGradient):
     def extra_params(self, network_params: Params, seed: int) -> Params:
         """The optimiser's parameters; the network's own are the weights that learning starts from."""
         like = next(iter(network_params.values()))
-        fresh = fresh_weights(self.config.method.meta_lstm_units, torch.Generator().manual_seed(seed))
+        fresh = fresh_weights(self.config.own(MetaLSTMSettings).meta_lstm_units, torch.Generator().manual_seed(seed))
         return {OPTIMISER + name: p.to(like.device, like.dtype) for name, p in fresh.items()}
 
     def losses(self, params: Params, episodes: Episodes, drawn: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class MetaLSTM(LossGradient):
         weights = {name.removeprefix(OPTIMISER): p for name, p in params.items() if name.startswith(OPTIMISER)}
         start = torch.cat([params[name].flatten() for name in self._sizes])
         theta = start.repeat(len(x))
-        state = CoordinateState.fresh(self.config.method.meta_lstm_units, theta.detach())
+        state = CoordinateState.fresh(self.config.own(MetaLSTMSettings).meta_lstm_units, theta.detach())
         averages = self._learner.fresh_averages(theta.detach(), len(x)) if self._learner is not None else None
         for _ in range(steps):
             loss, gradient = self._loss_and_gradient(theta.detach().view(len(x), -1), x, y, averages)

@@ -106,7 +106,7 @@ class MetricBased(LossGradient):
     def losses_and_averages(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Tensor, Params]:
         """Mean cross-entropy of each task's queries, (T,), embedded together with its support set."""
         batch = torch.cat([episodes.support_x, episodes.query_x], dim=1)
-        embedded, statistics = self.training_embedder.together(params, batch)
+        embedded, statistics = self.training_embedder.by_batch(params, batch)
         images = episodes.support_y.shape[1]
         support, query = embedded[:, :images], embedded[:, images:]
         way = self.config.task.training_way
@@ -152,7 +152,7 @@ class MetricBased(LossGradient):
         """(T, B, C, H, W) -> (T, B, E), every image by itself where the network can."""
         if self.embedder.keeps_averages:
             return self.embedder.by_averages(params, averages, x)
-        return self.embedder.together(params, x)[0]
+        return self.embedder.by_batch(params, x)[0]
 
     def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
         """Of a training step: activations both ways."""
@@ -161,7 +161,7 @@ class MetricBased(LossGradient):
 
         def embed() -> Tensor:
             with torch.enable_grad():
-                return self.embedder.together(leaves, batch)[0]
+                return self.embedder.by_batch(leaves, batch)[0]
 
         with torch.random.fork_rng([batch.device] if batch.device.type == "cuda" else []):  # nobody must notice
             return 2 * saved_bytes(embed)
@@ -205,7 +205,7 @@ class EmbeddedTasks(Adapted):
 
     def _in_one_batch(self, tasks: slice, params: Params, query_x: Tensor) -> Tensor:
         y, drawn = self._support_y[tasks], self._drawn[tasks]
-        embedded, _ = self._algorithm.embedder.together(params, torch.cat([self._support_x[tasks], query_x], dim=1))
+        embedded, _ = self._algorithm.embedder.by_batch(params, torch.cat([self._support_x[tasks], query_x], dim=1))
         support, query = embedded[:, : y.shape[1]], embedded[:, y.shape[1] :]
         return self._algorithm.label_by(params, support, y, self._way, query, drawn)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torchreptile.algorithms.metric_based import MetricBased
 from torchreptile.algorithms.optim.inner_loop import Params, shapes
+from torchreptile.algorithms.rows.pretrained import PretrainedSettings
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.minibatches import minibatches
 from torchreptile.models.losses import task_losses
@@ -36,7 +37,7 @@ class Pretrained(MetricBased):
         generator = torch.Generator().manual_seed(seed)
         weight = torch.empty(classes, self.width).uniform_(-bound, bound, generator=generator).to(like)
         second = torch.zeros(classes).to(like)
-        if self.config.method.pretrained_head == "cosine":
+        if self.config.own(PretrainedSettings).pretrained_head == "cosine":
             return {PREFIX + "direction": weight, PREFIX + "length": weight.norm(dim=1)}
         return {PREFIX + "weight": weight, PREFIX + "bias": second}
 
@@ -46,7 +47,7 @@ class Pretrained(MetricBased):
 
     def losses_and_averages(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Tensor, Params]:
         """Cross-entropy over all training classes; a task is no more than a mini-batch of images."""
-        embedded, statistics = self.training_embedder.together(params, episodes.support_x)
+        embedded, statistics = self.training_embedder.by_batch(params, episodes.support_x)
         head = {name.removeprefix(PREFIX): p for name, p in params.items() if name.startswith(PREFIX)}
         return task_losses(classified(head, embedded), episodes.classes.gather(1, episodes.support_y)), statistics
 
@@ -57,7 +58,7 @@ class Pretrained(MetricBased):
 
     def remember(self, params: Params, support: Tensor, classes: Tensor, drawn: Tensor) -> Params:
         """Classifiers trained on the support sets' embeddings."""
-        start = first_heads(support, classes, self.config.method.pretrained_head)
+        start = first_heads(support, classes, self.config.own(PretrainedSettings).pretrained_head)
         return trained(start, support, classes.argmax(2), drawn, self.config.inner.inner_lr)
 
     def label(self, params: Params, remembered: Params, query: Tensor) -> Tensor:

@@ -18,8 +18,6 @@ from torchreptile.data.episodes import Episodes
 class Scratch(GradientBased):
     """Leaves the weights as they were drawn."""
 
-    meta_learns = False
-
     def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
         """None."""
         nothing = {name: torch.zeros_like(p) for name, p in state.params.items()}

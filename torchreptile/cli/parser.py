@@ -1,4 +1,4 @@
-"""From the words of the command line to a command."""
+"""Parsing of the command line into a command."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from torchreptile.cli.flags.train import Train
 from torchreptile.cli.original_flags import ORIGINAL_DEFAULTS, translate, was_pasted
 from torchreptile.cli.usage_errors import one_line_refusals
 from torchreptile.core.config import Config
+from torchreptile.core.config.algorithm_table import algorithm_row, owner_of
 from torchreptile.core.config.presets import PRESETS, TABLE, for_algorithm, preset
 from torchreptile.core.errors import ConfigError
 
@@ -44,6 +45,8 @@ def parse(arguments: Sequence[str]) -> Command:
     # A preset's settings, for an algorithm, are the defaults of the other flags: known before the flags are read.
     guess = next((word for word in words if word in PRESETS), "")
     algorithm = _value_of("--algorithm", words) or "reptile"
+    if words[:1] == ["train"]:
+        _refuse_settings_of_others(words, algorithm)
     command = _parse(words, guess, algorithm, pasted)
     if isinstance(command, Train) and command.preset != guess:
         command = _parse(words, command.preset, algorithm, pasted)
@@ -51,14 +54,29 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def _value_of(flag: str, words: Sequence[str]) -> str:
-    """The last value given to ``flag``; empty if there is none."""
+    """Return the last value given to ``flag``; empty if there is none."""
     return (_values_of(flag, words) or [""])[-1]
 
 
 def _values_of(flag: str, words: Sequence[str]) -> list[str]:
-    """All values given to ``flag``, as ``--flag=value`` or as ``--flag value``."""
+    """Return all values given to ``flag``, as ``--flag=value`` or as ``--flag value``."""
     values = [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
     return values + [value for word, value in pairwise(words) if word == flag]
+
+
+def _refuse_settings_of_others(words: Sequence[str], algorithm: str) -> None:
+    """Name the algorithm that a setting belongs to, where it is not the one asked for.
+
+    Raises:
+        ConfigError: it belongs to another.
+    """
+    for place, word in enumerate(words):
+        flag, _, value = word.partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        owner = owner_of(name) if word.startswith("--") else ""
+        if owner and not hasattr(algorithm_row(algorithm).settings(algorithm=algorithm), name):
+            value = value or next(iter(words[place + 1 :]), "")
+            raise ConfigError(f"{name} is {value}, but algorithm is {algorithm}; it is for {owner}")
 
 
 def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> Command:

@@ -1,8 +1,9 @@
-"""The network for functions: fully connected layers, and T of them as batched matrix products.
+"""The network for function fitting: fully connected layers, and T copies of them as batched matrix products.
 
-Reptile's has two hidden layers of 64 units (Nichol et al. 2018, the sine wave case study; their code has tanh, as here
-by default, and says that the paper's has ReLU), MAML's two of 40 with ReLU (Finn et al. 2017, section 5.1). Weights are
-drawn as PyTorch draws linear layers, which is what Reptile's code relies on.
+Reptile's has two hidden layers of 64 units: 4,353 parameters for one input and output (Nichol et al. 2018, section 4;
+their code uses tanh, the default here, and states that the paper used ReLU). MAML's has two of 40 with ReLU: 1,761
+parameters (Finn et al. 2017, section 5.1). Weights are drawn by PyTorch's default for linear layers, as in Reptile's
+code.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from torchreptile.core.config import Activation
+from torchreptile.core.config.network import Activation
 from torchreptile.models.conv4.network import Params
 from torchreptile.models.losses import are_values, task_losses
 
@@ -22,10 +23,29 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu"
 
 @final
 class MLP(nn.Module):
-    """``layers`` hidden layers of ``units`` units, and a linear head. No query can tell of another."""
+    """A multilayer perceptron: ``layers`` hidden layers of ``units`` units, and a linear head.
+
+    Its output for a point does not depend on the other points of a batch.
+
+    Example:
+        >>> import torch
+        >>> network = MLP((1,), outputs=1, units=64, layers=2, activation="tanh")
+        >>> sum(p.numel() for p in network.parameters())
+        4353
+        >>> tuple(network(torch.zeros(10, 1)).shape)
+        (10, 1)
+    """
 
     def __init__(self, shape: tuple[int], outputs: int, units: int, layers: int, activation: Activation) -> None:
-        """For points of ``shape`` (inputs,) and as many values of each as ``outputs`` says."""
+        """Build the network with weights drawn from torch's global generator.
+
+        Args:
+            shape: (inputs,), numbers of a point.
+            outputs: values to predict of a point.
+            units: of each hidden layer.
+            layers: number of hidden layers.
+            activation: tanh or relu.
+        """
         super().__init__()
         sizes = [*shape, *[units] * layers]
         self.hidden = nn.ModuleList(nn.Linear(sizes[i], sizes[i + 1]) for i in range(layers))
@@ -34,33 +54,33 @@ class MLP(nn.Module):
         self.names = [name.removesuffix(".weight") for name, p in self.named_parameters() if p.ndim == 2]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs) -> (B, outputs)."""
+        """Return the values (B, outputs) of points (B, inputs)."""
         for layer in self.hidden:
             x = ACTIVATIONS[self.activation](layer(x))
         out: Tensor = self.head(x)
         return out
 
     def forward_stacked(self, params: Params, x: Tensor) -> Tensor:
-        """T networks: parameters with a leading axis of T, (T, B, inputs) -> (T, B, outputs)."""
+        """Return the outputs of T networks: points (T, B, inputs), parameters (T, ...) each -> (T, B, outputs)."""
         return self._activations(params, x)[-1]
 
     def loss_and_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
-        """Each task's mean squared error (T,), and its gradient by backpropagation written out.
+        """Return each task's mean squared error (T,) and its gradient, by explicit backpropagation.
 
-        It is made of operations that autograd knows, so it can itself be differentiated, for second order.
+        The result is differentiable by autograd, for second-order algorithms.
 
         Args:
-            params: (T, ...) each.
-            x: (T, B, inputs).
-            y: (T, B, targets).
+            params: by name, (T, ...) each.
+            x: (T, B, inputs) points.
+            y: (T, B, targets) values.
         """
         assert are_values(y)
-        seen = self._activations(params, x)
-        outputs = seen[-1].to(params["head.bias"].dtype)
+        activations = self._activations(params, x)
+        outputs = activations[-1].to(params["head.bias"].dtype)
         back = (outputs - y) * (2 / (y.shape[1] * y.shape[2]))
         gradient: Params = {}
         for number in range(len(self.names) - 1, -1, -1):
-            name, below = self.names[number], seen[number]
+            name, below = self.names[number], activations[number]
             gradient[f"{name}.weight"], gradient[f"{name}.bias"] = back.mT @ below, back.sum(1)
             if number:
                 slope = 1 - below.square() if self.activation == "tanh" else (below > 0).to(below.dtype)
@@ -68,9 +88,9 @@ class MLP(nn.Module):
         return task_losses(outputs, y), {name: gradient[name] for name in params}
 
     def _activations(self, params: Params, x: Tensor) -> list[Tensor]:
-        """The points, what every hidden layer makes of them, and the outputs."""
-        seen = [x]
+        """Return the points, the activations of every hidden layer, and the outputs."""
+        activations = [x]
         for name in self.names:
-            out = torch.baddbmm(params[f"{name}.bias"].unsqueeze(1), seen[-1], params[f"{name}.weight"].mT)
-            seen.append(out if name == "head" else ACTIVATIONS[self.activation](out))
-        return seen
+            out = torch.baddbmm(params[f"{name}.bias"].unsqueeze(1), activations[-1], params[f"{name}.weight"].mT)
+            activations.append(out if name == "head" else ACTIVATIONS[self.activation](out))
+        return activations

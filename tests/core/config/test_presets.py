@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from torchreptile.algorithms import ALGORITHMS
+from torchreptile.core.config.algorithm_table import algorithm_names, algorithm_row
 from torchreptile.core.config.presets import PRESETS, for_algorithm, preset
 from torchreptile.core.errors import ConfigError
-from torchreptile.training.evaluation.published import QUOTED, published, published_measure
+from torchreptile.training.evaluation.published import published, published_measure
 
 # name: inner lr, inner batch, inner steps, train shots, outer steps, eval batch, shots, way (appendix A, tables 3-4)
 SETTINGS = {
@@ -126,7 +126,7 @@ def test_settings_of_meta_sgd() -> None:
     assert (c.outer.meta_batch, c.outer.outer_optimizer) == (32, "adam")
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", algorithm_names())
 def test_own_images_as_large_as_mini_imagenets_get_its_settings(algorithm: str) -> None:
     """But for the width of training tasks, for which nobody knows whether own images have enough classes."""
     mini, own = preset("mini-imagenet-1shot-5way"), preset("omniglot-1shot-5way").replace(data="own")
@@ -146,7 +146,7 @@ def test_manns_published_accuracies_are_those_of_presentations() -> None:
         assert found is not None
         assert found.accuracy == accuracy
         assert published_measure("mann", "omniglot", 5, shots, "inductive") is None
-        its = published_measure("mann", "omniglot", 5, shots, QUOTED["mann", shots])
+        its = published_measure("mann", "omniglot", 5, shots, algorithm_row("mann").quoted[shots])
         assert its is not None
         assert its.accuracy == accuracy
 

@@ -14,7 +14,7 @@ import torch
 from tests.easy import REPOSITORY, TINY, double_params, easy_store, small_config
 from tests.runs import assert_same_run
 from tests.work_together import TASKS, gradient_and_labels
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.distributed.launcher import free_port, launch, orphaned
 from torchreptile.core.distributed.process_group import ALONE, Processes
 from torchreptile.core.errors import ConfigError

@@ -224,7 +224,7 @@ def test_pictures_of_other_sizes_are_squashed_whole_and_grey_ones_made_rgb(
     said = capsys.readouterr().out
     assert "train: 3 classes, 9 pictures" in said
     assert "1 of mode L made RGB; 1 brought to 8x8 (nearest)" in said
-    assert "ready since before" in said  # the train split
+    assert "already prepared" in said  # the train split
     assert "0 pairs of identical pictures" in said
 
 

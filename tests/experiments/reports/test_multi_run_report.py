@@ -15,7 +15,7 @@ from tests.easy import small_config
 from torchreptile.cli import parse
 from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.data.splits import Splits
-from torchreptile.experiments.reports import report, report_beside
+from torchreptile.experiments.reports import report, report_runs
 from torchreptile.training.evaluation.evaluate import evaluate
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.train import train
@@ -36,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> list[Path]
 
 
 def test_page_markdown_and_csv(runs: list[Path], tmp_path: Path) -> None:
-    written = report_beside(runs, tmp_path / "out")
+    written = report_runs(runs, tmp_path / "out")
     assert [path.name for path in written] == ["curves.png", "report.html", "report.md", "report.csv"]
     picture, page, markdown, table = written
     with Image.open(picture) as image:
@@ -92,7 +92,7 @@ def test_a_published_number_stands_beside(runs: list[Path], tmp_path: Path) -> N
         content["config"]["task"]["way"], content["config"]["task"]["shots"] = 5, 1
         try:
             file.write_text(json.dumps(content))
-            written = report_beside(runs, tmp_path / "out")
+            written = report_runs(runs, tmp_path / "out")
         finally:
             file.write_text(before)
         assert "97.68% ± 0.04" in written[1].read_text(encoding="utf-8")
@@ -102,11 +102,11 @@ def test_a_published_number_stands_beside(runs: list[Path], tmp_path: Path) -> N
 
 def test_what_cannot_stand_side_by_side_is_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a run is named twice"):
-        report_beside([runs[0], runs[1] / ".." / "one|run"], tmp_path / "out")
+        report_runs([runs[0], runs[1] / ".." / "one|run"], tmp_path / "out")
     with pytest.raises(RunError, match="nowhere"):
-        report_beside([runs[0], tmp_path / "nowhere"], tmp_path / "out")
+        report_runs([runs[0], tmp_path / "nowhere"], tmp_path / "out")
     waves = small_config(outer_steps=1, dataset="sine", way=1, execution="auto")
     train(waves, tmp_path / "sine")
     with pytest.raises(ConfigError, match="some of these runs label images and some fit functions"):
-        report_beside([runs[0], tmp_path / "sine"], tmp_path / "out")
+        report_runs([runs[0], tmp_path / "sine"], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -116,7 +116,7 @@ def test_run_in_training(run: Path) -> None:
     """No measurement yet, then one whose line is still being written."""
     for content in ("", '{"step": 1, "lo'):
         (run / "metrics.jsonl").write_text(content)
-        assert "has not come yet" in report(run)[1].read_text(encoding="utf-8")
+        assert "there is no measurement yet" in report(run)[1].read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("tested", "said"), [(True, "test classes"), (False, "training classes")])
@@ -230,7 +230,7 @@ def test_a_wrong_prediction_is_looked_for(run: Path, splits: Splits, monkeypatch
     assert splits.val is not None
     shown = sample_episodes(load_weights(run), splits.val)
     assert len(asked) == 3
-    assert [episode.sought for episode in shown] == [False, False, False, True]
+    assert [episode.searched_for for episode in shown] == [False, False, False, True]
     assert shown[3].predicted.tolist() == [[2, 1, 2]]
     assert shown[3].episode.query_x.equal(asked[2].query_x[1:2])
 

@@ -9,7 +9,7 @@ from torchreptile.core.errors import ConfigError
 from torchreptile.experiments.reproduce import EXPERIMENTS, experiment
 from torchreptile.experiments.reproduce.experiment import Measurement
 from torchreptile.experiments.reproduce.minibatch_overlap import SWEEPS, USUAL
-from torchreptile.training.evaluation.published import PUBLISHED
+from torchreptile.experiments.reproduce.table_rows import PUBLISHED
 
 
 def test_every_published_cell_belongs_to_one_experiment() -> None:

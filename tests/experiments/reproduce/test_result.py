@@ -67,7 +67,7 @@ def test_findings_of_combinations_go_by_the_differences() -> None:
     other = AS_PUBLISHED | {"sum-of-2": 0.85, "last-of-1": 0.95, "sum-of-4": 0.7, "mean-of-2": 0.84}
     found = found_of(made_up("gradient-combinations", other))
     assert verdicts(found) == [False, None, False, False, False, False]
-    assert "g2 has +0.0 ± 0.6 points more" in found[1].numbers
+    assert "g2 is ahead by +0.0 ± 0.6 points" in found[1].numbers
     near = AS_PUBLISHED | {"last-of-1": 0.66, "sum-of-3": 0.832, "last-of-4": 0.925}
     found = found_of(made_up("gradient-combinations", near))
     assert verdicts(found) == [False, True, True, None, None, True]
@@ -146,7 +146,7 @@ def test_an_interval_is_over_episodes_or_seeds_whichever_is_wider() -> None:
     assert spread.margin == pytest.approx(12.71 * 0.1 / 2)  # Student's t for one degree of freedom
     apart = difference(Spread.over(cells[:1]), spread)
     assert (apart.value, apart.margin) == (pytest.approx(0.05), pytest.approx(math.hypot(0.004, spread.margin)))
-    assert (apart.more, apart.none_that_matters) == (None, None)
+    assert (apart.more, apart.at_most_little_less) == (None, None)
     assert difference(Spread.over(cells[:1]), Spread.over(cells[1:])).more is True
 
 
@@ -198,7 +198,7 @@ def test_what_is_not_whole_says_so_and_finds_nothing() -> None:
     part = replace(whole, trainings=whole.trainings[:-1])
     assert whole.missing(which) == []
     assert part.missing(which) == ["sum-of-4-seed1"]
-    assert "**not all of it: 1 training missing (sum-of-4-seed1)**" in to_markdown(part, which)
+    assert "**incomplete: 1 training missing (sum-of-4-seed1)**" in to_markdown(part, which)
     assert len(Reproduced(which.name, 1.0, [], []).missing(which)) == 10
     on_val = [replace(one, cells=[replace(cell, split="val") for cell in one.cells]) for one in whole.trainings]
     some = replace(
@@ -216,7 +216,7 @@ def test_a_cell_measured_otherwise_than_published_is_no_cell_of_the_row() -> Non
     assert replace(made_up(which.name, {}), share=1.0, trainings=[training]).departure(which) == ""
     other = replace(training, cells=[replace(cell, eval_batch=5)])
     said = replace(made_up(which.name, {}), share=1.0, trainings=[other]).departure(which)
-    assert said.startswith("reptile-seed0: measured by {'shots': 5, 'eval_steps': 50, 'eval_batch': 5, ")
+    assert said.startswith("reptile-seed0: evaluated with {'shots': 5, 'eval_steps': 50, 'eval_batch': 5, ")
 
 
 @pytest.mark.parametrize("name", ["gradient-combinations", "minibatch-overlap", "omniglot-5way"])

@@ -82,7 +82,7 @@ def test_what_is_there_is_not_done_again_which_is_said(
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")}
     again = run_experiment(small_row(), out, seeds=1, device="cpu")
     assert again is not None
-    assert f"measured before; without {out / RESULT}" in capsys.readouterr().err
+    assert f"measured before; delete {out / RESULT}" in capsys.readouterr().err
     assert [one.seed for one in again.trainings] == [0, 1]  # a second seed is no less there for not being asked for
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")} == before
 
@@ -171,7 +171,7 @@ def test_other_settings_and_other_experiments_in_the_same_folder_are_refused(car
     for damaged in ("{}", "[1]", '{"format": "torchreptile-result-1", "trainings": 3}'):
         (out / "damaged").mkdir(exist_ok=True)
         (out / "damaged" / RESULT).write_text(damaged)
-        with pytest.raises(RunError, match=r"damaged/result\.json: not a readable result"):
+        with pytest.raises(RunError, match=r"damaged/result\.json: not readable"):
             run_experiment(small_row(), out / "damaged", quiet=True, device="cpu")
 
 
@@ -236,7 +236,7 @@ def test_a_note_and_the_commands_stay(tmp_path: Path) -> None:
 
 
 def test_drawn_functions_have_no_splits(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="split is val, but sine has no classes to divide; leave it out"):
+    with pytest.raises(ConfigError, match="split is val, but sine has no classes to split; leave it out"):
         run_experiment(experiment("sine"), tmp_path, split="val", quiet=True)
 
 
@@ -269,7 +269,7 @@ def test_a_signal_saves_all_trainings_and_leaves_no_process(tmp_path: Path) -> N
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "the same command goes on" in said
+    assert "run the same command again to resume" in said
     for run in runs:
         assert load_checkpoint(run.last).step >= run.metrics()[-1]["step"]
     left = {int(pid) for pid in found.stdout.split()}

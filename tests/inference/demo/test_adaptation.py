@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torchreptile import FewShotClassifier
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config.presets import for_algorithm, preset
 from torchreptile.core.errors import ConfigError
 from torchreptile.inference.demo.adaptation import Teacher, stops

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.reference import MiniImageNetNet, OmniglotNet
-from torchreptile.models.conv4 import matmul as stacked_conv4
+from torchreptile.models.conv4 import matmul
 from torchreptile.models.conv4.fused import FusedConv4
 from torchreptile.models.conv4.matmul import Block
 from torchreptile.models.conv4.matmul_gpu import FusableBlock
@@ -114,7 +114,7 @@ def test_all_ways_of_running_agree_with_the_reference_network(name: str) -> None
     tasks, module = 3, for_images(SHAPES[name], way=5)
     params, images = random_params(module, tasks), random_images(tasks, 4, SHAPES[name])
     grouped = module.forward_grouped(params, images)
-    matmul = stacked_conv4.forward(module, params, images)
+    batched = matmul.forward(module, params, images)
     for task in range(tasks):
         own = {key: p[task] for key, p in params.items()}
         reference = (OmniglotNet if name == "omniglot" else MiniImageNetNet)(5).double()
@@ -122,7 +122,7 @@ def test_all_ways_of_running_agree_with_the_reference_network(name: str) -> None
         with torch.no_grad():
             expected = reference(images[task])
         single = torch.func.functional_call(module, own, (images[task],))
-        for result in (single, grouped[task], matmul[task]):
+        for result in (single, grouped[task], batched[task]):
             torch.testing.assert_close(result, expected, rtol=0, atol=1e-10)
 
 
@@ -138,9 +138,9 @@ def test_the_backward_pass_written_out_is_autograds(network: Literal["stride", "
         return 3 * F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     expected = torch.func.grad(total)(params)
-    forms = [partial(stacked_conv4.loss_and_gradient, module, block=block) for block in (Block, FusableBlock)]
+    forms = [partial(matmul.loss_and_gradient, module, block=block) for block in (Block, FusableBlock)]
     if network == "pool":
-        forms.append(FusedConv4(compiled=False).loss_and_gradient)
+        forms.append(FusedConv4(compile_blocks=False).loss_and_gradient)
     for form in forms:
         losses, gradient = form(params, images, labels)
         assert float(losses.sum()) == pytest.approx(float(total(params)), abs=1e-10)
@@ -168,8 +168,8 @@ def test_pooled_networks_keep_autograds_rules_at_their_edges() -> None:
 
     expected = torch.func.grad(total)(params)
     forms = (
-        FusedConv4(compiled=False).loss_and_gradient,
-        partial(stacked_conv4.loss_and_gradient, module, block=FusableBlock),
+        FusedConv4(compile_blocks=False).loss_and_gradient,
+        partial(matmul.loss_and_gradient, module, block=FusableBlock),
     )
     for form in forms:
         losses, gradient = form(params, images, labels)
@@ -186,7 +186,7 @@ def test_what_a_gpu_compiles_is_one_graph_and_meets_the_optimiser_as_it_lies(nam
     fresh = {key: p[0].float() for key, p in random_params(module, 1).items()}
     params = stack(fresh, 3, TAPS_FIRST)
     images, labels = random_images(3, 4, SHAPES[name]).float(), torch.arange(12).view(3, 4) % 5
-    eager = partial(stacked_conv4.loss_and_gradient, module, block=FusableBlock)
+    eager = partial(matmul.loss_and_gradient, module, block=FusableBlock)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
         losses, gradient = torch.compile(eager, fullgraph=True, dynamic=False, backend="aot_eager")(
             params, images, labels
@@ -201,9 +201,7 @@ def test_a_product_over_rows_that_cannot_be_cut_is_done_whole() -> None:
     module = Conv4(1, 8, 3, hidden=4, downsample="stride")
     params, images = random_params(module, 1), random_images(1, 521, (1, 8, 8))  # a prime number of images
     labels = torch.arange(521).view(1, 521) % 3
-    gradients = [
-        stacked_conv4.loss_and_gradient(module, params, images, labels, block)[1] for block in (Block, FusableBlock)
-    ]
+    gradients = [matmul.loss_and_gradient(module, params, images, labels, block)[1] for block in (Block, FusableBlock)]
     for name, g in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], g, rtol=0, atol=1e-10)
 
@@ -212,9 +210,9 @@ def test_under_autocast_maps_are_kept_in_its_precision() -> None:
     module = for_images((3, 64, 64), way=3)
     params = {name: p.float() for name, p in random_params(module, 1).items()}
     images, labels = random_images(1, 6, (3, 64, 64)).float(), torch.arange(6).view(1, 6) % 3
-    exact, _ = FusedConv4(compiled=False).loss_and_gradient(params, images, labels)
+    exact, _ = FusedConv4(compile_blocks=False).loss_and_gradient(params, images, labels)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded, gradient = FusedConv4(compiled=False).loss_and_gradient(params, images, labels)
+        rounded, gradient = FusedConv4(compile_blocks=False).loss_and_gradient(params, images, labels)
     assert {g.dtype for g in gradient.values()} == {torch.float32}
     assert 0 < abs(float(rounded - exact)) < 0.05
 
@@ -223,7 +221,7 @@ def test_under_autocast_maps_are_kept_in_its_precision() -> None:
 def test_no_task_touches_another(way: str) -> None:
     """Other images for task 1 leave the logits of tasks 0 and 2 as they were."""
     module = for_images((1, 28, 28), way=5)
-    forward = {"grouped": module.forward_grouped, "matmul": partial(stacked_conv4.forward, module)}[way]
+    forward = {"grouped": module.forward_grouped, "matmul": partial(matmul.forward, module)}[way]
     params, images = random_params(module, 3), random_images(3, 4, (1, 28, 28))
     before = forward(params, images)
     images[1] = 1 - images[1]

@@ -76,7 +76,7 @@ def test_auto_for_built_in_networks(works: bool, precision: str, monkeypatch: py
     assert on_gpu.loss_and_gradient is not None
     assert not on_gpu.compiled  # not the optimiser, which is one kernel already
     asked = choose_execution("loop", small, SMALL, CPU, COMPILE_FROM)
-    assert (asked.name, asked.reason) == ("loop", "as asked")
+    assert (asked.name, asked.reason) == ("loop", "as requested")
 
 
 @pytest.mark.parametrize("shape", [SMALL, LARGE])

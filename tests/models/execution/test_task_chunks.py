@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.easy import TINY, easy_store, shaken, skip_without_native, small_config
-from torchreptile.algorithms import ALGORITHMS, build_algorithm
+from torchreptile.algorithms.build import algorithm_class, build_algorithm
+from torchreptile.core.config.algorithm_table import algorithm_names
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.models.execution import task_chunks as chunks
 from torchreptile.models.execution.task_chunks import TaskChunks, saved_bytes, total_memory
@@ -50,8 +51,8 @@ def test_what_does_not_fit_is_done_again_in_halves(error: Exception) -> None:
     with pytest.warns(UserWarning, match="do not fit into memory") as said:
         assert pieces.map(slice(0, 8), work) == [2, 2, 2, 2]
     assert [str(warning.message).partition(" (")[0] for warning in said] == [
-        "8 tasks at a time do not fit into memory; going on with 4",
-        "4 tasks at a time do not fit into memory; going on with 2",
+        "8 tasks at a time do not fit into memory; continuing with 4",
+        "4 tasks at a time do not fit into memory; continuing with 2",
     ]
     assert done == list(range(8))
     assert pieces.limit == 2
@@ -65,7 +66,7 @@ def test_work_that_streams_through_memory_is_done_in_pieces_that_caches_hold() -
         pieces = TaskChunks(0, CPU)
         pieces.fit(bytes_per_task, streams)
         assert pieces.limit == limit
-    assert [name for name, kind in ALGORITHMS.items() if kind.streams] == [
+    assert [name for name in algorithm_names() if algorithm_class(name).streams] == [
         "matching",
         "protonet",
         "pretrained",
@@ -110,7 +111,9 @@ def test_saved_bytes_counts_what_the_backward_pass_needs() -> None:
 @pytest.mark.parametrize(
     ("algorithm_name", "execution"),
     [
-        *product([name for name in ALGORITHMS if name not in OF_ONE_KIND], ["loop", "grouped", "matmul", "vmap"]),
+        *product(
+            [name for name in algorithm_names() if name not in OF_ONE_KIND], ["loop", "grouped", "matmul", "vmap"]
+        ),
         *product(["reptile", "foml"], ["native"]),  # which has no other network than theirs
         *product(OF_ONE_KIND, ["grouped"]),
     ],

@@ -13,8 +13,8 @@ import torch
 
 from tests.easy import TINY, double_params, easy_store, skip_without_native, small_config
 from tests.sidebyside import cut, reference_for, run_both
-from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.data.samplers import EpisodeSampler

@@ -11,12 +11,13 @@ from rich.console import Console
 
 from tests.easy import small_config
 from torchreptile.cli.commands.evaluate import print_evaluation
+from torchreptile.core.config.algorithm_table import algorithm_row
 from torchreptile.core.errors import ConfigError
 from torchreptile.data.splits import Splits
 from torchreptile.experiments.reports import report
 from torchreptile.experiments.reports.learning_curves import draw_curves
 from torchreptile.training.evaluation.evaluate import evaluate
-from torchreptile.training.evaluation.published import PUBLISHED_FURTHER, Published
+from torchreptile.training.evaluation.published import Published
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.evaluation.results import measured_from
 from torchreptile.training.run_folder import RunFolder
@@ -41,10 +42,10 @@ def test_metrics_have_further_measures_and_no_mode_that_does_not_apply(run: Path
 
 
 def test_an_evaluation_keeps_prints_and_shows_them(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = ("mann", "omniglot", 3, "presentation 2")
-    monkeypatch.setitem(PUBLISHED_FURTHER, cell, Published(77.1, None, "a paper"))
+    published = algorithm_row("mann").extra_published
+    monkeypatch.setitem(published, ("omniglot", 3, "presentation 2"), Published(77.1, None, "a paper"))
     evaluation = evaluate(run, episodes=6, device="cpu")
-    assert list(evaluation.result.further) == PRESENTATIONS
+    assert list(evaluation.result.extra_metrics) == PRESENTATIONS
     kept = json.loads((run / evaluation.file_name).read_text())
     assert kept["result"]["transductive"] is None
     assert kept["published_percent"]["presentation 2"] == 77.1
@@ -57,7 +58,7 @@ def test_an_evaluation_keeps_prints_and_shows_them(run: Path, monkeypatch: pytes
     assert "inner steps" not in printed.getvalue()
     page = next(file for file in report(run) if file.suffix == ".html").read_text()
     assert "does not apply" in page
-    assert str(evaluation.result.further["presentation 10"]) in page
+    assert str(evaluation.result.extra_metrics["presentation 10"]) in page
 
 
 def test_the_curves_have_them_and_nothing_else_changes_without(run: Path) -> None:
@@ -79,5 +80,5 @@ def test_inner_steps_are_refused_where_there_are_none(run: Path) -> None:
 def test_results_of_earlier_versions_have_none() -> None:
     accuracy = {"mean": 0.5, "ci95": 0.1, "episodes": 4}
     result = measured_from({"transductive": accuracy, "inductive": accuracy})
-    assert result.further == {}
+    assert result.extra_metrics == {}
     assert result.selected(True).mean == 0.5

@@ -1,4 +1,4 @@
-"""``reptile compare``."""
+"""Flags of ``reptile compare``."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from torchreptile.core.config import AlgorithmName, ExecutionName
+from torchreptile.core.config import ExecutionName
 from torchreptile.core.config.validation import at_least
 
 
 @dataclass(frozen=True)
 class Compare:
-    """Train several algorithms on one task under the same budget, measure all alike, and put them into one table and
-    one picture. Stopped, the same command goes on. Where there are validation classes, the checkpoint that was best
-    on them is measured. Under a budget the outer step size of all falls to 0, as a training that ends early needs.
+    """Train several algorithms on one task under the same budget, evaluate them alike, and show them in one table and
+    one figure. If interrupted, run the same command again to resume. With validation classes, the checkpoint that did
+    best on them is evaluated. Under a budget, every algorithm's outer step size is annealed to 0.
     """
 
     preset: Annotated[Positional[str], arg(metavar="PRESET")]
-    """The task; see ``reptile presets``. Every algorithm has the settings published with it for that task."""
-    algorithms: tuple[AlgorithmName, ...]
-    """Which algorithms."""
+    """The task; see ``reptile presets``. Every algorithm uses the settings published with it for that task."""
+    algorithms: tuple[str, ...]
+    """The algorithms to compare."""
     max_minutes: float = 20.0
-    """Minutes of training for each; 0 takes as many outer steps as published."""
+    """Minutes of training per run; 0 trains for the published number of outer steps."""
     seeds: int = 1
     """Trainings of each algorithm, with the seeds 0, 1, ..."""
     out: Path | None = None
-    """Folder for the run folders, comparison.json, comparison.png; by default runs/compare-PRESET, which is gone on
-    with where it is there."""
+    """Folder for the run folders, comparison.json and comparison.png; by default runs/compare-PRESET, which is resumed
+    if it exists."""
     split: Literal["train", "val", "test"] = "test"
-    """Which classes to measure on."""
+    """Classes to evaluate on."""
     episodes: int = 1000
-    """Episodes of each measurement."""
+    """Episodes per evaluation."""
     split_scheme: str = "default"
-    """How classes are divided: see reptile train --help. omniglot's vinyals has validation classes, reptile has not."""
+    """How classes are split: see reptile train --help. For omniglot, vinyals has validation classes, reptile does not."""
     outer_steps: int = 0
-    """Outer steps of each training; 0 means as published, or as many as the time allows."""
+    """Outer steps per training; 0 trains for the published number, or as many as the time allows."""
     data_root: str = ""
-    """mini-imagenet: the folder that holds it."""
+    """mini-imagenet: the folder that holds the data set."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     execution: ExecutionName = "auto"
@@ -48,7 +48,7 @@ class Compare:
     """Print JSON instead of a table."""
 
     def run(self) -> int:
-        """Train what is missing, and print."""
+        """Train and evaluate what is missing, print and draw the comparison; return the exit code."""
         from torchreptile.cli.commands.compare import compare
 
         at_least(0, outer_steps=self.outer_steps)

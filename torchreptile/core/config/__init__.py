@@ -6,10 +6,13 @@ settings (Reptile paper, appendix A).
 
 from torchreptile.core.config.optimization import InnerConfig as InnerConfig
 from torchreptile.core.config.optimization import OuterConfig as OuterConfig
-from torchreptile.core.config.algorithm import FIT_FUNCTIONS as FIT_FUNCTIONS
-from torchreptile.core.config.algorithm import Activation as Activation
-from torchreptile.core.config.algorithm import AlgorithmName as AlgorithmName
-from torchreptile.core.config.algorithm import MethodConfig as MethodConfig
+from torchreptile.core.config.algorithm import AlgorithmRow as AlgorithmRow
+from torchreptile.core.config.algorithm import AlgorithmSettings as AlgorithmSettings
+from torchreptile.core.config.algorithm import Form as Form
+from torchreptile.core.config.algorithm import Published as Published
+from torchreptile.core.config.algorithm_table import algorithm_names as algorithm_names
+from torchreptile.core.config.algorithm_table import algorithm_row as algorithm_row
+from torchreptile.core.config.network import NetworkConfig as NetworkConfig
 from torchreptile.core.config.runtime import EvalConfig as EvalConfig
 from torchreptile.core.config.runtime import ExecutionName as ExecutionName
 from torchreptile.core.config.runtime import Precision as Precision
@@ -20,4 +23,3 @@ from torchreptile.core.config.task import Resize as Resize
 from torchreptile.core.config.task import TaskConfig as TaskConfig
 from torchreptile.core.config.config import MEASUREMENTS as MEASUREMENTS
 from torchreptile.core.config.config import Config as Config
-from torchreptile.core.config.config import setting_names as setting_names

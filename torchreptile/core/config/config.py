@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-from torchreptile.core.config.algorithm import FIT_FUNCTIONS, MethodConfig
+from torchreptile.core.config.algorithm import AlgorithmRow, AlgorithmSettings
+from torchreptile.core.config.algorithm_table import algorithm_names, algorithm_row, owner_of
+from torchreptile.core.config.network import NetworkConfig
 from torchreptile.core.config.optimization import InnerConfig, OuterConfig
 from torchreptile.core.config.runtime import EvalConfig, RunConfig
 from torchreptile.core.config.task import TaskConfig
@@ -17,109 +19,132 @@ from torchreptile.core.errors import ConfigError
 MEASUREMENTS = 20  # of a run, where nobody says
 WHERE = ("device", "execution", "data_root")  # settings that say where and how, and nothing of what is learned
 
+S = TypeVar("S", bound=AlgorithmSettings)
+
 
 @dataclass(frozen=True)
 class Config:
     """All settings of one run."""
 
     task: TaskConfig = field(default_factory=TaskConfig)
-    method: MethodConfig = field(default_factory=MethodConfig)
+    method: AlgorithmSettings = field(default_factory=AlgorithmSettings)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     inner: InnerConfig = field(default_factory=InnerConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        self._check_functions()
-        self._check_queries()
-        name = self.method.algorithm
         require(
-            self.inner.inner_loss == "mean" or self.method.takes_plain_steps,
-            f"inner_loss is sum, but {name} goes down the mean; leave it out",
+            type(self.method) is self.row.settings,
+            f"the settings of {self.row.name} are a {self.row.settings.__name__}, not a {type(self.method).__name__}",
         )
-        if self.method.adapts_by_sgd_alone:
-            require(
-                self.inner.inner_optimizer == "sgd",
-                f"inner_optimizer is {self.inner.inner_optimizer}; {self.method.algorithm} needs plain sgd",
-            )
-        if self.method.algorithm == "mann":
-            require(
-                not self.evaluation.transductive,
-                "transductive is set, but mann labels each query alone and has no such accuracy; leave it out",
-            )
+        self._check_functions()
+        self._check_steps()
+        self._check_queries()
         self._check_embedding()
-        images, what = self.task.way * self.task.images_per_class, "points" if self.task.regression else "images"
-        batch, tail = self.inner.inner_batch, self.method.foml_tail
-        if tail:
-            require(
-                tail < self.task.images_per_class,
-                f"foml_tail is {tail}; it must be smaller than train_shots ({self.task.images_per_class})",
-            )
-            require(self.inner.inner_steps > 1, "foml_tail needs inner_steps of at least 2")
-            images -= self.task.way * tail
+        self.method.check_with(self)
+        images = self.task.way * (self.task.images_per_class - self.method.reserved_images)
         if self.inner.replacement:
+            batch, what = self.inner.inner_batch, "points" if self.task.regression else "images"
             require(
                 batch <= images,
                 f"inner_batch is {batch}; with replacement it must be at most the {images} {what} of a task",
             )
 
+    @property
+    def row(self) -> AlgorithmRow:
+        """The row of the algorithm that is trained."""
+        return algorithm_row(self.method.algorithm)
+
+    def own(self, kind: type[S]) -> S:
+        """The algorithm's own settings, as the dataclass ``kind``.
+
+        Raises:
+            TypeError: the algorithm has others.
+        """
+        if not isinstance(self.method, kind):
+            raise TypeError(f"the settings of {self.method.algorithm} are no {kind.__name__}")
+        return self.method
+
     def _check_functions(self) -> None:
-        """What makes sense for functions alone, and what does not."""
-        method, title = self.method, self.task.title
-        drawings = not self.task.regression and method.algorithm != "mann"
-        why = "mann inverts its images itself" if method.algorithm == "mann" else f"the tasks of {title} are functions"
+        """Refuse what makes sense for images alone, or for functions alone."""
+        row, title = self.row, self.task.title
+        drawings = not self.task.regression and not row.own_inversion
+        why = f"{row.name} inverts its images itself" if row.own_inversion else f"the tasks of {title} are functions"
         require(drawings or not self.task.inverted, f"inverted is set, but {why}; leave it out")
+        require(
+            row.transductive or not self.evaluation.transductive,
+            f"transductive is set, but {row.name} labels each query alone and has no such accuracy; leave it out",
+        )
         if self.task.regression:
+            fitting = (name for name in algorithm_names() if algorithm_row(name).fits_functions)
             require(
-                method.algorithm in FIT_FUNCTIONS,
-                f"algorithm is {method.algorithm}, which labels images; functions are fitted by "
-                f"{', '.join(FIT_FUNCTIONS)}",
+                row.fits_functions,
+                f"algorithm is {row.name}, which labels images; functions are fitted by {', '.join(fitting)}",
             )
             require(
                 not self.evaluation.transductive,
                 f"transductive is set, but the tasks of {title} are functions, measured by their error; leave it out",
             )
             return
-        usual = MethodConfig()
-        for name in ("mlp_units", "mlp_layers", "mlp_activation"):
-            value = getattr(method, name)
+        usual = NetworkConfig()
+        for name, value in dataclasses.asdict(self.network).items():
             require(value == getattr(usual, name), f"{name} is {value}, but {title} has images; it is for functions")
 
+    def _check_steps(self) -> None:
+        row, inner = self.row, self.inner
+        require(
+            inner.inner_loss == "mean" or row.plain_steps,
+            f"inner_loss is sum, but {row.name} goes down the mean; leave it out",
+        )
+        require(
+            inner.inner_optimizer == "sgd" or not row.sgd_only,
+            f"inner_optimizer is {inner.inner_optimizer}; {row.name} needs plain sgd",
+        )
+
     def _check_queries(self) -> None:
-        queries, name = self.task.train_queries, self.method.algorithm
-        if self.method.learns_from_queries:
-            require(queries > 0, f"train_queries is {queries}; {name} learns from queries and needs at least 1")
+        queries, row = self.task.train_queries, self.row
+        if row.learns_from_queries:
+            require(queries > 0, f"train_queries is {queries}; {row.name} learns from queries and needs at least 1")
         else:
-            require(not queries, f"train_queries is {queries}, but {name} learns from no queries; leave it 0")
+            require(not queries, f"train_queries is {queries}, but {row.name} learns from no queries; leave it 0")
 
     def _check_embedding(self) -> None:
-        name, way, steps = self.method.algorithm, self.task.train_way, self.evaluation.finetune_steps
-        trains_apart = self.method.compares_embeddings or name == "pretrained"
-        require(not way or trains_apart, f"train_way is {way}, but {name} is trained with the way it is tested with")
+        row, way, steps = self.row, self.task.train_way, self.evaluation.finetune_steps
+        require(
+            not way or row.own_training_way,
+            f"train_way is {way}, but {row.name} is trained with the way it is tested with",
+        )
         if steps:
             require(
-                self.method.compares_embeddings,
-                f"finetune_steps is {steps}, but {name} fine-tunes no embedding; leave it out",
+                row.compares_embeddings,
+                f"finetune_steps is {steps}, but {row.name} fine-tunes no embedding; leave it out",
             )
             optimizer = self.inner.inner_optimizer
             require(optimizer == "sgd", f"inner_optimizer is {optimizer}; finetune_steps are taken by sgd")
 
     @property
     def variant(self) -> str:
-        """The algorithm, and in which of its published forms."""
-        forms = {
-            "FCE": self.method.fce_reads > 0,
-            "cosine": self.method.pretrained_head == "cosine",
-            "fine-tuned": self.evaluation.finetune_steps > 0,
-        }
-        return " ".join([self.method.algorithm, *(form for form, it_is in forms.items() if it_is)])
+        """The algorithm, and in which of its published forms: ``matching fine-tuned``."""
+        values, usual = self.by_name(), DEFAULTS | dataclasses.asdict(self.row.settings())
+        return " ".join(
+            [
+                self.method.algorithm,
+                *(
+                    form
+                    for form, made_by in self.row.forms.items()
+                    if all(values[name] != usual[name] for name in made_by.settings)
+                ),
+            ]
+        )
 
     @property
     def adaptation(self) -> str:
-        """What is done in an evaluation episode before its queries are labelled, for people."""
-        if self.method.adapts_by_steps:
+        """What is done in an evaluation episode before its queries are labelled, as a phrase."""
+        if self.row.adapts_by_steps:
             return f"{self.evaluation.eval_steps} inner steps"
-        if self.method.algorithm == "mann":
+        if not self.row.compares_embeddings:
             return "the support set read once"
         steps = self.evaluation.finetune_steps
         return f"embedding fine-tuned by {steps} steps" if steps else "no fine-tuning"
@@ -132,7 +157,7 @@ class Config:
     @property
     def training_batch(self) -> int:
         """Images, or points, in an inner mini-batch of training, the 0 of the setting resolved."""
-        images = self.task.images_per_class - self.method.foml_tail
+        images = self.task.images_per_class - self.method.reserved_images
         return self.inner.inner_batch or self.task.way * images
 
     @property
@@ -147,14 +172,26 @@ class Config:
         return self.evaluation_batch if self.inner.inner_optimizer == "adam" else self.evaluation.eval_batch
 
     def replace(self, **changes: Any) -> Config:
-        """A copy with these settings changed, named as on the command line: ``config.replace(way=20)``.
+        """Return a copy with these settings changed, named as on the command line.
+
+        Another ``algorithm`` comes with its own settings, at their defaults unless they are among the changes.
 
         Raises:
             ConfigError: an unknown name, or a value that cannot work.
+
+        Example:
+            >>> Config().replace(way=20, algorithm="mann", mann_slots=64).method.mann_slots
+            64
         """
         groups = {group.name: getattr(self, group.name) for group in dataclasses.fields(self)}
-        if unknown := [name for name in changes if name not in setting_names()]:
-            raise ConfigError(f"unknown setting {unknown[0]}; the settings are {', '.join(setting_names())}")
+        if (name := changes.get("algorithm", self.method.algorithm)) != self.method.algorithm:
+            groups["method"] = _settings_of(str(name))
+        known = {field.name for part in groups.values() for field in dataclasses.fields(part)}
+        if unknown := [name for name in changes if name not in known]:
+            name, algorithm = unknown[0], groups["method"].algorithm
+            if owner := owner_of(name):
+                raise ConfigError(f"{name} is {changes[name]}, but algorithm is {algorithm}; it is for {owner}")
+            raise ConfigError(f"unknown setting {name}; the settings are {', '.join(sorted(known))}")
         # All of a group at once: what goes together must not depend on the order it is named in.
         for group, part in groups.items():
             its = {field.name for field in dataclasses.fields(part)} & set(changes)
@@ -206,14 +243,18 @@ class Config:
             known = get_type_hints(cls)
             if not isinstance(groups, dict) or set(groups) != set(known):
                 raise ConfigError(f"settings must have exactly the groups {', '.join(known)}")
+            method = groups["method"]
+            if not isinstance(method, dict) or not isinstance(method.get("algorithm"), str):
+                raise ConfigError("settings name no algorithm")
+            known["method"] = algorithm_row(method["algorithm"]).settings
             return cls(**{name: _group_from_json(kind, groups[name]) for name, kind in known.items()})
         except (json.JSONDecodeError, RecursionError) as error:
             raise ConfigError(f"settings are not JSON: {error}") from error
 
 
-def setting_names() -> list[str]:
-    """The names of all settings, in the order of their groups."""
-    return [field.name for group in get_type_hints(Config).values() for field in dataclasses.fields(group)]
+def _settings_of(algorithm: str) -> AlgorithmSettings:
+    """The algorithm's own settings at their defaults."""
+    return algorithm_row(algorithm).settings(algorithm=algorithm)
 
 
 def _group_from_json(kind: Any, values: Any) -> Any:
@@ -222,3 +263,7 @@ def _group_from_json(kind: Any, values: Any) -> Any:
     unknown = sorted(set(values) - set(get_type_hints(kind)))
     require(not unknown, f"unknown settings in {kind.__name__}: {', '.join(unknown)}")
     return kind(**values)
+
+
+# By name, of every setting that does not belong to one algorithm.
+DEFAULTS: dict[str, Any] = Config().by_name()

@@ -163,6 +163,11 @@ class TaskConfig:
         return self.image_size or (28 if self.grey else 84)
 
     @property
+    def large_images(self) -> bool:
+        """Whether the images are of a size for which mini-ImageNet's published settings suit, not Omniglot's."""
+        return self.dataset == "mini-imagenet" or (bool(self.data) and self.own_image_size >= 64)
+
+    @property
     def shares(self) -> tuple[float, float, float]:
         """Of the classes, for train, val and test; the default of ``split_ratio`` resolved.
 

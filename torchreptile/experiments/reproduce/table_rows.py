@@ -1,58 +1,46 @@
-"""The rows of the papers' tables: for every published cell the training that it comes from, and its measurement.
+"""The rows of the papers' tables as experiments: for every published cell, the training and the evaluation behind it.
 
-Shots alone change Reptile's evaluation and not its training, so one training gives both columns of a row; the
-algorithms that are trained with the shots they are tested with have a training for each.
+Reptile's training does not depend on the evaluation's shots, so one training gives all columns of a row; algorithms
+that are trained with the shots they are tested with need one training per column.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torchreptile.core.config import Config
+from torchreptile.core.config.algorithm_table import algorithm_names, algorithm_row
 from torchreptile.core.config.presets import preset
 from torchreptile.experiments.reproduce.experiment import Arm, Experiment, Measurement
-from torchreptile.training.evaluation.published import PUBLISHED
+from torchreptile.training.evaluation.published import published_cells
 
 FINE_TUNED = " fine-tuned"
-# What makes a published form of an algorithm. Vinyals et al. 2016 give neither the number of reads nor of steps; those
-# are ours (docs/algorithms/matching.md).
-FORMS: dict[str, dict[str, Any]] = {
-    "matching FCE": {"fce_reads": 3},
-    f"matching{FINE_TUNED}": {"finetune_steps": 5},
-    "pretrained cosine": {"pretrained_head": "cosine"},
+PUBLISHED = published_cells()
+FORMS: dict[str, Mapping[str, Any]] = {
+    f"{name} {form}": made_by.settings
+    for name in algorithm_names()
+    for form, made_by in algorithm_row(name).forms.items()
 }
-TITLES = {
-    "reptile": "Reptile",
-    "maml": "MAML",
-    "fomaml": "First-order MAML",
-    "anil": "ANIL",
-    "meta-sgd": "Meta-SGD",
-    "matching": "Matching Networks",
-    "matching FCE": "Matching Networks with full context embeddings",
-    f"matching{FINE_TUNED}": "Matching Networks, fine-tuned",
-    "protonet": "Prototypical Networks",
-    "pretrained": "Baseline",
-    "pretrained cosine": "Baseline++",
-    "mann": "MANN",
-    "meta-lstm": "Meta-LSTM",
+TITLES = {name: algorithm_row(name).title for name in algorithm_names()} | {
+    f"{name} {form}": made_by.title for name in algorithm_names() for form, made_by in algorithm_row(name).forms.items()
 }
 DATASETS = {"omniglot": "Omniglot", "mini-imagenet": "mini-ImageNet"}
 
 
 def _rows() -> list[Experiment]:
-    """An experiment for every row and way of :data:`PUBLISHED`, in its order."""
+    """Return an experiment for every variant, data set and way in :data:`PUBLISHED`, in its order."""
     rows: dict[tuple[str, str, int], dict[tuple[int, str], None]] = {}
     for variant, dataset, way, shots, _ in PUBLISHED:
-        trained = variant.removesuffix(FINE_TUNED)  # which changes the evaluation alone
+        trained = variant.removesuffix(FINE_TUNED)  # fine-tuning changes only the evaluation
         rows.setdefault((trained, dataset, way), {})[shots, variant] = None
     return [_row(*row, sorted(cells)) for row, cells in rows.items()]
 
 
 def _row(variant: str, dataset: str, way: int, cells: Sequence[tuple[int, str]]) -> Experiment:
-    """``cells``: shots and variant of each that is to be measured."""
+    """Return the experiment for one row, whose cells are (shots, variant) pairs."""
     algorithm = variant.partition(" ")[0]
     arms: list[Arm] = []
     for shots, form in cells:
@@ -68,7 +56,7 @@ def _row(variant: str, dataset: str, way: int, cells: Sequence[tuple[int, str]])
         cell.source for (form, *task, _, _), cell in PUBLISHED.items() if form in variants and task == [dataset, way]
     )
     plain = f"{dataset}-{way}way"
-    also = ", as they are and fine-tuned" if len(variants) > 1 else ""
+    also = ", without and with fine-tuning" if len(variants) > 1 else ""
     return Experiment(
         name=plain if variant == "reptile" else f"{variant.lower().replace(' ', '-')}-{plain}",
         what=f"{TITLES[variant]}{also} on {DATASETS[dataset]}, {way}-way, "
@@ -81,7 +69,7 @@ def _row(variant: str, dataset: str, way: int, cells: Sequence[tuple[int, str]])
 
 
 def _trained_alike(one: Config, other: Config) -> bool:
-    """Whether they differ in nothing but how they are evaluated."""
+    """Return whether two settings differ only in the evaluation."""
     if one.task.images_per_class != other.task.images_per_class:
         return False
     return one.replace(shots=other.task.shots, **dataclasses.asdict(other.evaluation)) == other

@@ -1,0 +1,112 @@
+"""From settings to an algorithm that can compute."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+
+import torch
+
+from torchreptile.algorithms.base import Algorithm, ExecutionContext
+from torchreptile.core.config import AlgorithmRow, Config, NetworkConfig
+from torchreptile.core.config.algorithm_table import algorithm_row, register_algorithm
+from torchreptile.core.distributed.process_group import ALONE, Processes
+from torchreptile.core.errors import ConfigError
+from torchreptile.models.blueprint import Blueprint, Network, Shape
+from torchreptile.models.custom import check_network
+from torchreptile.models.execution.task_chunks import TaskChunks
+from torchreptile.models.mlp import MLP
+
+# Executions that an algorithm has for itself alone, and which setting gives them.
+ASKED_AS = {"shared": "loop", "sequence": "loop"}
+
+
+def build_algorithm(
+    config: Config,
+    image_shape: Shape,
+    device: torch.device,
+    task_steps: float = 0,
+    processes: Processes = ALONE,
+    network: Network | None = None,
+    classes: int = 0,
+    targets: int = 0,
+    execution: str = "",
+) -> Algorithm:
+    """The algorithm that ``config`` names, for images or points of that shape.
+
+    Args:
+        config: all settings.
+        image_shape: (C, H, W), or (inputs,) of points.
+        device: where it will run.
+        task_steps: about how many inner steps there are to do, which decides whether compiling pays.
+        processes: with whom to share the tasks.
+        network: makes the module; by default the one published with the algorithm.
+        classes: of the images it will be trained on; 0 if it will not.
+        targets: numbers to predict of every point; 0 where there are labels.
+        execution: the one to take where ``config`` leaves it open.
+
+    Raises:
+        ConfigError: the network does not fit, or cannot be executed as the settings ask.
+    """
+    kind = algorithm_class(config.method.algorithm)
+    if targets:
+        outputs, published = targets, network_for_functions(config.network)
+    else:
+        outputs, published = kind.outputs(config), kind.network(config)
+    if network is not None:
+        check_network(network, image_shape, outputs)
+    blueprint = Blueprint.of(network or published, image_shape, outputs, device, classes)
+    asked = config
+    if execution and config.run.execution == "auto":
+        asked = config.replace(execution=ASKED_AS.get(execution, execution))
+    chosen = kind.choose_execution(asked, blueprint, device, task_steps)
+    context = ExecutionContext(chosen, TaskChunks(config.run.task_chunk, device), processes)
+    return kind(blueprint, config, context)
+
+
+def network_for_functions(config: NetworkConfig) -> Network:
+    """Return what makes the network that fits functions; it is the same one for all algorithms."""
+    return partial(MLP, units=config.mlp_units, layers=config.mlp_layers, activation=config.mlp_activation)
+
+
+def algorithm_class(name: str) -> type[Algorithm]:
+    """Return the class of the algorithm called ``name``.
+
+    Raises:
+        ConfigError: there is no such algorithm, or it cannot be imported.
+
+    Example:
+        >>> algorithm_class("protonet").__name__
+        'PrototypicalNetworks'
+    """
+    if name in _registered:
+        return _registered[name]
+    module, _, attribute = algorithm_row(name).implementation.partition(":")
+    try:
+        kind = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"algorithm {name}: {module}:{attribute} cannot be imported ({error})") from error
+    if not (isinstance(kind, type) and issubclass(kind, Algorithm)):
+        raise ConfigError(f"algorithm {name}: {module}:{attribute} is no subclass of torchreptile's Algorithm")
+    return kind
+
+
+def use_algorithm(kind: type[Algorithm]) -> str:
+    """Make an algorithm class of your own known to this process and return its name.
+
+    Args:
+        kind: a subclass of :class:`Algorithm` with an :class:`AlgorithmRow` as its attribute ``row``.
+
+    Raises:
+        ConfigError: it has no row, or its name belongs to another algorithm.
+    """
+    row = getattr(kind, "row", None)
+    if not isinstance(row, AlgorithmRow):
+        raise ConfigError(f"{kind.__name__} has no row; give it row = AlgorithmRow(name=..., title=...)")
+    if _registered.get(row.name) is not kind:
+        register_algorithm(row)
+        _registered[row.name] = kind
+    return row.name
+
+
+_registered: dict[str, type[Algorithm]] = {}

@@ -1,0 +1,28 @@
+"""ANIL's row: Raghu, Raghu, Bengio, Vinyals 2020, arXiv 1909.09157, who keep MAML's settings.
+
+The margins are standard deviations over three trainings.
+"""
+
+from __future__ import annotations
+
+from torchreptile.algorithms.rows.maml import function_settings, image_settings
+from torchreptile.core.config.algorithm import AlgorithmRow, Published
+
+SOURCE = "Raghu et al. 2020, table 2"
+
+ROW = AlgorithmRow(
+    name="anil",
+    title="ANIL",
+    implementation="torchreptile.algorithms.anil:ANIL",
+    learns_from_queries=True,
+    sgd_only=True,
+    fits_functions=True,
+    change_image_settings=image_settings,
+    change_function_settings=function_settings,
+    published={
+        ("", "omniglot", 20, 1, True): Published(96.2, 0.5, SOURCE),
+        ("", "omniglot", 20, 5, True): Published(98.0, 0.3, SOURCE),
+        ("", "mini-imagenet", 5, 1, True): Published(46.7, 0.4, SOURCE),
+        ("", "mini-imagenet", 5, 5, True): Published(61.5, 0.5, SOURCE),
+    },
+)

@@ -1,0 +1,28 @@
+"""First-order MAML's row: Finn, Abbeel, Levine 2017, section 5.2; measured on Omniglot by Nichol et al. 2018."""
+
+from __future__ import annotations
+
+from torchreptile.algorithms.rows.maml import function_settings, image_settings
+from torchreptile.core.config.algorithm import AlgorithmRow, Published
+
+OMNIGLOT_SOURCE = "Nichol et al. 2018, table 2"
+MINI_SOURCE = "Finn et al. 2017, table 1"
+
+ROW = AlgorithmRow(
+    name="fomaml",
+    title="First-order MAML",
+    implementation="torchreptile.algorithms.fomaml:FirstOrderMAML",
+    learns_from_queries=True,
+    sgd_only=True,
+    fits_functions=True,
+    change_image_settings=image_settings,
+    change_function_settings=function_settings,
+    published={
+        ("", "omniglot", 5, 1, True): Published(98.3, 0.5, OMNIGLOT_SOURCE),
+        ("", "omniglot", 5, 5, True): Published(99.2, 0.2, OMNIGLOT_SOURCE),
+        ("", "omniglot", 20, 1, True): Published(89.4, 0.5, OMNIGLOT_SOURCE),
+        ("", "omniglot", 20, 5, True): Published(97.9, 0.1, OMNIGLOT_SOURCE),
+        ("", "mini-imagenet", 5, 1, True): Published(48.07, 1.75, MINI_SOURCE),
+        ("", "mini-imagenet", 5, 5, True): Published(63.15, 0.91, MINI_SOURCE),
+    },
+)
