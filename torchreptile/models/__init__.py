@@ -1,1 +1,1 @@
-"""Networks, and how many copies of one are computed together."""
+"""Networks, and ways to compute many copies of one at once."""

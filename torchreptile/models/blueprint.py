@@ -1,4 +1,4 @@
-"""A network's form, and how its weights are drawn."""
+"""Building a network, and drawing its weights from a seed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,30 @@ from torchreptile.models.conv4.network import Conv4
 from torchreptile.models.mann import MANNNetwork
 
 Shape = tuple[int, ...]
-"""Of one input: (C, H, W) for images, (inputs,) for points of functions."""
+"""Shape of one input: (C, H, W) for an image, (inputs,) for a point of a function."""
 
 Network = Callable[[Any, int], nn.Module]
-"""(shape of an image (C, H, W), outputs) -> a module that takes images (B, C, H, W) to (B, outputs): a logit per class,
-or the numbers of an embedding. For functions: (inputs,), and (B, inputs) to (B, targets)."""
+"""(shape of one input, outputs) -> a module that maps images (B, C, H, W), or points (B, inputs), to (B, outputs): a
+logit per class, an embedding, or the values of a function."""
 
 
 def build_network(network: Network, image_shape: Shape, way: int, seed: int = 0) -> nn.Module:
-    """The module, with weights drawn by its own rules: same seed, same weights.
+    """Build a network with weights drawn from ``seed`` by its own rules: same seed, same weights.
 
-    Its BatchNorm layers go by the batch at hand and keep no running averages, in training and in evaluation,
-    as the built-in networks do: averages would leak from task to task.
+    Its BatchNorm layers use the statistics of each batch, in training and in evaluation, and have no running averages,
+    which would leak from task to task.
+
+    Args:
+        network: makes the module.
+        image_shape: (C, H, W) of images, or (inputs,) of points.
+        way: outputs of the module.
+        seed: seeds torch's generator while the module is made; the caller's random state is unchanged.
+
+    Example:
+        >>> from torchreptile.models.conv4.network import for_images
+        >>> module = build_network(for_images, (1, 28, 28), way=5, seed=0)
+        >>> sum(p.numel() for p in module.parameters())
+        113221
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -37,21 +49,34 @@ def build_network(network: Network, image_shape: Shape, way: int, seed: int = 0)
 
 
 def initial_params(network: Network, image_shape: Shape, way: int, seed: int) -> dict[str, Tensor]:
-    """Freshly drawn weights by name: same seed, same weights."""
+    """Return freshly drawn weights by name: same seed, same weights.
+
+    Args:
+        network: makes the module.
+        image_shape: (C, H, W) of images, or (inputs,) of points.
+        way: outputs of the module.
+        seed: of the weights.
+    """
     module = build_network(network, image_shape, way, seed)
     return {name: p.detach().clone() for name, p in module.named_parameters()}
 
 
 @dataclass(frozen=True, eq=False)
 class Blueprint:
-    """A network's form, and how fresh weights for it are drawn.
+    """A network's architecture, and how fresh weights for it are drawn.
 
     Attributes:
         network: makes the module.
-        image_shape: (C, H, W), or (inputs,) of points.
-        outputs: numbers the module makes of an image or a point.
-        module: gives the form alone; its own weights are never used.
-        classes: of the images to train on; 0 where nothing is trained.
+        image_shape: (C, H, W) of images, or (inputs,) of points.
+        outputs: numbers the module returns for an image or a point.
+        module: the architecture; its own weights are never used.
+        classes: number of meta-training classes; 0 if nothing is trained.
+
+    Example:
+        >>> from torchreptile.models.conv4.network import for_images
+        >>> blueprint = Blueprint.of(for_images, (1, 28, 28), outputs=5)
+        >>> tuple(blueprint.params(seed=0)["head.weight"].shape)
+        (5, 256)
     """
 
     network: Network
@@ -69,11 +94,19 @@ class Blueprint:
         device: torch.device | str = "cpu",
         classes: int = 0,
     ) -> Blueprint:
-        """With its module on ``device``."""
+        """Build the module on ``device``.
+
+        Args:
+            network: makes the module.
+            image_shape: (C, H, W) of images, or (inputs,) of points.
+            outputs: numbers the module returns for an image or a point.
+            device: of the module, and of the weights drawn for it.
+            classes: number of meta-training classes; 0 if nothing is trained.
+        """
         return cls(network, image_shape, outputs, build_network(network, image_shape, outputs).to(device), classes)
 
     def params(self, seed: int) -> dict[str, Tensor]:
-        """Freshly drawn weights by name, on the module's device: same seed, same weights."""
+        """Return freshly drawn weights by name, on the module's device: same seed, same weights."""
         fresh = initial_params(self.network, self.image_shape, self.outputs, seed)
         devices = {name: p.device for name, p in self.module.named_parameters()}
         return {name: p.to(devices[name]) for name, p in fresh.items()}

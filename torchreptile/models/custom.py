@@ -118,9 +118,7 @@ def check_network(network: Network, image_shape: Shape, outputs: int) -> None:
         with torch.random.fork_rng(devices=[]), torch.no_grad():  # Dropout draws random numbers
             out: object = build_network(network, image_shape, outputs)(images)
     except Exception as error:
-        raise ConfigError(
-            f"network {name} fails on {inputs} {tuple(images.shape)} ({_described(error)})"
-        ) from error
+        raise ConfigError(f"network {name} fails on {inputs} {tuple(images.shape)} ({_described(error)})") from error
     shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     if shape != (TINY_BATCH, outputs):
         raise ConfigError(

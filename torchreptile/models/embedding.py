@@ -1,9 +1,9 @@
 """The embedding of the metric learners, for T episodes that share its weights but not their BatchNorm statistics.
 
-Four blocks of [3x3 convolution of 64 filters, BatchNorm, ReLU, 2x2 max-pool]: 28 x 28 images become 64 numbers and
-84 x 84 images 1,600 (Vinyals et al. 2016, section 4.1; Snell et al. 2017, section 3.1). To the convolutions T episodes
-are one batch of images. BatchNorm has two modes: the statistics of each episode's own batch, as in training, and
-running averages of those, by which an image is embedded without a look at any other.
+Four blocks of [3x3 convolution of 64 filters, BatchNorm, ReLU, 2x2 max-pool]: images of 28 x 28 pixels become 64
+numbers, and of 84 x 84 pixels 1,600 (Vinyals et al. 2016, section 4.1; Snell et al. 2017, section 3.1). The
+convolutions see T episodes as one batch of images. BatchNorm has two modes: the statistics of each episode's batch, as
+in training, and running averages of those, with which each image is embedded independently of all others.
 """
 
 from __future__ import annotations
@@ -25,12 +25,25 @@ BATCH_NORM_EPS = 1e-5  # PyTorch's default, as in the published code of Prototyp
 
 
 class Embedding(nn.Module):
-    """Four convolutional blocks; pooling rounds down, and a map of one pixel is pooled no further.
+    """The four-block convolutional embedding of Matching Networks and Prototypical Networks.
 
-    The convolutions have no bias: the BatchNorm behind each would take it out again.
+    Pooling rounds down, and a map of one pixel is not pooled. The convolutions have no bias, because the BatchNorm
+    after each would subtract it again. With 64 filters there are 111,680 parameters for one channel and 112,832 for
+    three.
+
+    Example:
+        >>> import torch
+        >>> tuple(Embedding(channels=3)(torch.zeros(2, 3, 84, 84)).shape)
+        (2, 1600)
     """
 
     def __init__(self, channels: int, hidden: int = HIDDEN) -> None:
+        """Build the embedding with weights drawn from torch's global generator.
+
+        Args:
+            channels: of the images.
+            hidden: filters of every block.
+        """
         super().__init__()
         self.convs = nn.ModuleList(
             nn.Conv2d(channels if block == 0 else hidden, hidden, 3, padding=1, bias=False) for block in range(BLOCKS)
@@ -40,35 +53,53 @@ class Embedding(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, E), BatchNorm by this batch."""
+        """Return embeddings (B, E) of images (B, C, H, W), normalised by this batch."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.relu(_pool(norm(conv(x))))
         return x.flatten(1)
 
 
 def for_embedding(shape: tuple[int, int, int], outputs: int) -> Embedding:
-    """The published embedding for images of ``shape``, whose size decides its width: ``outputs`` has no say."""
+    """Return the published embedding for images of ``shape`` (C, H, W).
+
+    The size of the images decides the size of the embedding; ``outputs`` is ignored.
+    """
     return Embedding(shape[0])
 
 
 class Embedder:
     """Embeds the images of T episodes with one set of weights.
 
-    A network of one's own knows no running averages: its BatchNorm goes by the batch at hand.
+    Only the built-in :class:`Embedding` has running averages; BatchNorm of a custom network uses each batch.
+
+    Example:
+        >>> import torch
+        >>> module = Embedding(channels=1)
+        >>> embedder, params = Embedder(module), dict(module.named_parameters())
+        >>> images = torch.rand(2, 15, 1, 28, 28)  # 2 episodes of 15 images
+        >>> embedded, statistics = embedder.by_batch(params, images)
+        >>> tuple(embedded.shape), sorted(statistics)[0]
+        ((2, 15, 64), 'norms.0.mean')
     """
 
     def __init__(self, module: nn.Module, precision: str = "fp32", compiled: bool = False) -> None:
-        """``compiled``: fuse what lies between convolutions; the numbers change by rounding alone."""
+        """Prepare to embed with ``module``.
+
+        Args:
+            module: the network; its own weights are never used.
+            precision: fp32, tf32 or bf16.
+            compiled: fuse the operations between convolutions; results differ in rounding only.
+        """
         self.module, self._precision = module, precision
         self._block = FusedBlock(BATCH_NORM_EPS) if compiled and isinstance(module, Embedding) else None
 
     @property
     def keeps_averages(self) -> bool:
-        """Whether images can be embedded by running averages."""
+        """Whether images can be embedded with running averages."""
         return isinstance(self.module, Embedding)
 
     def fresh_averages(self, params: Params) -> Params:
-        """Running averages before the first batch: mean 0 and variance 1."""
+        """Return the running averages before the first batch by name: mean 0 and variance 1; {} without averages."""
         if not self.keeps_averages:
             return {}
         norms = [(name.removesuffix(".weight"), p) for name, p in params.items() if name.startswith("norms.")]
@@ -76,15 +107,15 @@ class Embedder:
         means = {f"{name}.mean": torch.zeros_like(p) for name, p in norms}
         return means | {f"{name}.var": torch.ones_like(p) for name, p in norms}
 
-    def together(self, params: Params, x: Tensor) -> tuple[Tensor, Params]:
-        """Embed every episode as one batch, with BatchNorm statistics of its own.
+    def by_batch(self, params: Params, x: Tensor) -> tuple[Tensor, Params]:
+        """Embed every episode as one batch, with its own BatchNorm statistics.
 
         Args:
-            params: the network's, by name; further ones are passed over.
+            params: the network's parameters by name; other names are ignored.
             x: (T, B, C, H, W) images.
 
         Returns:
-            (T, B, E), and the statistics summed over the episodes, shaped like :meth:`fresh_averages`.
+            Embeddings (T, B, E), and the statistics summed over the episodes, shaped like :meth:`fresh_averages`.
         """
         params = self._own(params)
         with self._cast(x):
@@ -96,19 +127,29 @@ class Embedder:
         return features.to(next(iter(params.values())).dtype), statistics
 
     def by_averages(self, params: Params, averages: Params, x: Tensor) -> Tensor:
-        """Embed every image by itself: (T, B, C, H, W) -> (T, B, E)."""
+        """Embed every image independently of the others.
+
+        Args:
+            params: the network's parameters by name; other names are ignored.
+            averages: running means and variances by name.
+            x: (T, B, C, H, W) images.
+
+        Returns:
+            Embeddings (T, B, E).
+        """
         params = self._own(params)
         maps = _last(x.flatten(0, 1))
         with self._cast(x):
             for block in range(BLOCKS):
                 slope = params[f"norms.{block}.weight"] * (averages[f"norms.{block}.var"] + BATCH_NORM_EPS).rsqrt()
                 shift = params[f"norms.{block}.bias"] - averages[f"norms.{block}.mean"] * slope
-                # Affine by then, BatchNorm is taken into the convolution.
+                # With fixed statistics BatchNorm is affine, and is folded into the convolution.
                 kernel = params[f"convs.{block}.weight"] * slope[:, None, None, None]
                 maps = F.relu(_pool(F.conv2d(maps, kernel, shift, padding=1)))
         return maps.reshape(*x.shape[:2], -1).to(slope.dtype)
 
     def _blocks(self, params: Params, x: Tensor) -> tuple[Tensor, Params]:
+        """Return the built-in embeddings (T, B, E), and the statistics summed over the episodes."""
         tasks, maps, statistics = len(x), _last(x.flatten(0, 1)), {}
         for block in range(BLOCKS):
             gamma, beta = params[f"norms.{block}.weight"], params[f"norms.{block}.bias"]
@@ -132,9 +173,9 @@ Block = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 def _plain_block(y: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """BatchNorm by the batch, max-pool, ReLU; pooling first leaves ReLU a quarter of the work and the same numbers."""
+    """Apply BatchNorm, max-pool and ReLU; pooling before ReLU gives the same numbers with a quarter of the work."""
     mean, variance = torch.zeros_like(gamma), torch.zeros_like(gamma)
-    # With momentum 1 the running buffers are left holding this batch's own statistics.
+    # With momentum 1 the running buffers end up holding this batch's statistics.
     y = F.batch_norm(y, mean, variance, gamma, beta, training=True, momentum=1.0, eps=BATCH_NORM_EPS)
     return F.relu(_pool(y)), mean, variance
 
@@ -144,11 +185,12 @@ def _pool(x: Tensor) -> Tensor:
 
 
 def _last(x: Tensor) -> Tensor:
+    """Return maps with their channels last in memory; points unchanged."""
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def width(module: nn.Module, image_shape: tuple[int, ...]) -> int:
-    """The numbers E that the network makes of an image."""
+    """Return E, the size of the embedding that ``module`` makes of an image of ``image_shape`` (C, H, W)."""
     p = next(module.parameters())
     with torch.no_grad():
         return math.prod(module(torch.zeros(2, *image_shape, dtype=p.dtype, device=p.device)).shape[1:])

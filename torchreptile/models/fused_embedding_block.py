@@ -1,7 +1,7 @@
-"""BatchNorm, max-pooling and ReLU behind a convolution as one differentiable step: two passes over memory each way.
+"""BatchNorm, max-pooling and ReLU after a convolution as one autograd function: two passes over memory each way.
 
-On 28 x 28 maps of 64 channels these three take longer than the convolution in front of them. The passes are those of
-fused_conv4, made a step of autograd here, so that what comes after the embedding needs no derivative written out.
+On 28 x 28 maps of 64 channels these three take longer than the convolution before them. The passes are those of
+:mod:`torchreptile.models.conv4.fused`, wrapped in an autograd function so that any loss can follow the embedding.
 """
 
 from __future__ import annotations
@@ -12,21 +12,33 @@ import torch
 from torch import Tensor
 
 from torchreptile.core.torch_compile import compiled
-from torchreptile.models.conv4 import fused as fused_conv4
-from torchreptile.models.conv4.fused import Activate, Backtrack
+from torchreptile.models.conv4.fused import Activate, Backtrack, activate, backtrack
 
 
 class FusedBlock:
-    """A compiled block; each shape of maps is compiled once."""
+    """BatchNorm, max-pooling and ReLU through torch.compile; each shape of maps is compiled once."""
 
     def __init__(self, eps: float) -> None:
-        """``eps``: of BatchNorm."""
+        """Prepare the block; nothing is compiled before the first call.
+
+        Args:
+            eps: BatchNorm's, added to the variance.
+        """
         self._eps = eps
-        self._activate: Activate = compiled(fused_conv4.activate)
-        self._backtrack: Backtrack = compiled(fused_conv4.backtrack)
+        self._activate: Activate = compiled(activate)
+        self._backtrack: Backtrack = compiled(backtrack)
 
     def __call__(self, y: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, C, H, W) -> pooled, rounding down, (B, C, h, w); the mean (C,) and unbiased variance (C,) of ``y``."""
+        """Return the block's output and the statistics of its input.
+
+        Args:
+            y: (B, C, H, W) a convolution's output.
+            gamma: (C,) BatchNorm's scale.
+            beta: (C,) BatchNorm's shift.
+
+        Returns:
+            Pooled maps (B, C, H // 2, W // 2), and the mean (C,) and unbiased variance (C,) of ``y``.
+        """
         pooled, mean, scale = _Block.apply(  # type: ignore[no-untyped-call]
             y, gamma, beta, self._activate, self._backtrack, self._eps
         )
@@ -35,6 +47,8 @@ class FusedBlock:
 
 
 class _Block(torch.autograd.Function):
+    """The compiled passes as an autograd function."""
+
     @staticmethod
     def forward(
         ctx: Any, y: Tensor, gamma: Tensor, beta: Tensor, activate: Activate, backtrack: Backtrack, eps: float

@@ -1,7 +1,7 @@
-"""What a learner is asked for: the label of an image, or the value of a function at a point.
+"""Losses, predictions and scores of classification and regression, chosen by the dtype of the targets.
 
-Nothing else tells classification from regression to the algorithms: labels are whole numbers (int64) and values are
-floats, and by that alone the loss, the answer and the score of an answer are chosen here.
+Labels are integers (int64) and values are floats; nothing else tells the algorithms whether a task is classification
+or regression.
 """
 
 from __future__ import annotations
@@ -11,16 +11,21 @@ from torch import Tensor
 
 
 def are_values(y: Tensor) -> bool:
-    """Whether these targets are values (..., B, targets), not labels (..., B)."""
+    """Whether the targets are values (..., B, targets) rather than labels (..., B)."""
     return y.is_floating_point()
 
 
 def task_losses(outputs: Tensor, y: Tensor) -> Tensor:
-    """The mean loss of each task, (T,).
+    """Return the mean loss of each task, (T,): cross-entropy for labels, squared error for values.
 
     Args:
-        outputs: (T, B, way) logits, or (T, B, targets) values.
-        y: (T, B) labels: cross-entropy; or (T, B, targets) values: squared error, averaged over targets too.
+        outputs: (T, B, way) logits, or (T, B, targets) values; the squared error is averaged over targets too.
+        y: (T, B) labels, or (T, B, targets) values.
+
+    Example:
+        >>> import torch
+        >>> task_losses(torch.zeros(2, 3, 5), torch.zeros(2, 3, dtype=torch.int64))  # log 5
+        tensor([1.6094, 1.6094])
     """
     if are_values(y):
         return (outputs - y).square().mean((1, 2))
@@ -28,17 +33,37 @@ def task_losses(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def mean_loss(outputs: Tensor, y: Tensor) -> Tensor:
-    """The same of a single task: (B, way) with (B,) labels, or (B, targets) with as many values -> ()."""
+    """Return the mean loss () of a single task: cross-entropy for labels, squared error for values.
+
+    Args:
+        outputs: (B, way) logits, or (B, targets) values.
+        y: (B,) labels, or (B, targets) values.
+    """
     return F.mse_loss(outputs, y) if are_values(y) else F.cross_entropy(outputs, y)
 
 
 def answers(outputs: Tensor, y: Tensor) -> Tensor:
-    """What a network's outputs say, shaped like ``y``: the label with the largest logit, or the values themselves."""
+    """Return the predictions, shaped like ``y``: the labels with the largest logits, or the values themselves.
+
+    Args:
+        outputs: (..., way) logits, or (..., targets) values.
+        y: the targets, only their dtype matters.
+    """
     return outputs if are_values(y) else outputs.argmax(-1)
 
 
-def scores(answered: Tensor, y: Tensor) -> Tensor:
-    """How good the answers of each task are, (T,) float64: the share that is right, or the mean squared error."""
+def scores(predicted: Tensor, y: Tensor) -> Tensor:
+    """Return the score of each task, (T,) float64: accuracy from 0 to 1 for labels, mean squared error for values.
+
+    Args:
+        predicted: shaped like ``y``.
+        y: (T, B) labels, or (T, B, targets) values.
+
+    Example:
+        >>> import torch
+        >>> scores(torch.tensor([[0, 1, 1, 0]]), torch.tensor([[0, 1, 0, 0]]))
+        tensor([0.7500], dtype=torch.float64)
+    """
     if are_values(y):
-        return (answered.double() - y.double()).square().mean((1, 2))
-    return (answered == y).double().mean(1)
+        return (predicted.double() - y.double()).square().mean((1, 2))
+    return (predicted == y).double().mean(1)

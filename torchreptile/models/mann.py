@@ -1,8 +1,8 @@
-"""The memory-augmented network of Santoro et al. 2016: an LSTM beside a memory that it writes to and reads from.
+"""The memory-augmented network of Santoro et al. 2016: an LSTM controller with an external memory.
 
-At every step the controller sees an image and the label of the image before it. It makes keys, writes them to rows
-of the memory that were just read or are used least, and reads rows by how like the keys they are (section 3). All
-state belongs to one episode; T episodes run side by side.
+At every step the controller receives an image and the label of the image before it. It produces keys, writes them to
+rows of the memory that were just read or are used least, and reads the rows most similar to the keys (section 3). All
+state belongs to one episode; T episodes run in parallel.
 
 Shapes: T episodes, H units, N rows of W numbers, R heads.
 """
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 
 from torchreptile.models.conv4.network import Params
 
-SEEN_SIZE = 20  # pixels: the paper's images are 20 x 20
-EMPTY = 1e-6  # in every row of a fresh memory: one of zeros has no direction
-SMALL = 1e-24  # under the root of a squared length
+INPUT_SIZE = 20  # pixels: the paper's images are 20 x 20
+EMPTY = 1e-6  # fills a fresh memory: a row of zeros has no direction
+SMALL = 1e-24  # added to a squared length before its root is taken
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryState:
-    """What an episode has left behind up to now.
+    """Controller and memory of T episodes between two images.
 
     Attributes:
-        cell: (T, H) the controller's.
-        output: (T, H + R * W) the controller's output and, after it, what was read.
-        memory: (T, N, W).
-        read: (T, R, N) how each head's reading was spread over the rows.
-        usage: (T, N) how much each row was read and written lately.
+        cell: (T, H) the controller's cell.
+        output: (T, H + R * W) the controller's output followed by what was read.
+        memory: (T, N, W) the rows.
+        read: (T, R, N) each head's last read weights over the rows.
+        usage: (T, N) how much each row was read and written recently.
     """
 
     cell: Tensor
@@ -41,12 +41,12 @@ class MemoryState:
     usage: Tensor
 
     def repeated(self, times: int) -> MemoryState:
-        """Every episode so many times in a row: (T, ...) -> (T * times, ...)."""
+        """Return the state with each episode repeated ``times`` times in a row: (T, ...) -> (T * times, ...)."""
         return MemoryState(*(getattr(self, field.name).repeat_interleave(times, 0) for field in fields(self)))
 
 
 def lookup(keys: Tensor, memory: Tensor) -> Tensor:
-    """How reading is spread over the rows: softmax of the cosines (equations 3 and 4).
+    """Return the read weights: the softmax over rows of the cosine of key and row (equations 3 and 4).
 
     Args:
         keys: (T, R, W).
@@ -61,34 +61,44 @@ def lookup(keys: Tensor, memory: Tensor) -> Tensor:
 
 
 def least_used(usage: Tensor, heads: int) -> Tensor:
-    """(T, heads) the rows with the smallest usage, the smallest first (equation 6); of equal ones the first."""
+    """Return the rows with the smallest usage, smallest first, ties by index: (T, N) -> (T, heads) (equation 6)."""
     return usage.argsort(dim=1, stable=True)[:, :heads]
 
 
 def write(memory: Tensor, keys: Tensor, gates: Tensor, read: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Wipe the least used row, then add the keys to rows (equations 7 and 8).
+    """Erase the least used row, then add the keys to the rows (equations 7 and 8).
 
     Args:
         memory: (T, N, W).
         keys: (T, R, W).
-        gates: (T, R, 1) from 0 (write to the least used rows) to 1 (write where this head last read).
-        read: (T, R, N) where the heads last read.
-        rows: (T, R) the least used rows.
+        gates: (T, R, 1) from 0 (write to the least used rows) to 1 (write where the head last read).
+        read: (T, R, N) the heads' last read weights.
+        rows: (T, R) indices of the least used rows.
 
     Returns:
-        The memory, and how each head's writing is spread over the rows, (T, R, N).
+        The new memory (T, N, W) and the write weights (T, R, N).
     """
-    chosen = torch.zeros_like(read[:, 0]).scatter(1, rows, 1.0)
-    writing = gates * read + (1 - gates) * chosen.unsqueeze(1)
-    kept = torch.ones_like(chosen).scatter(1, rows[:, :1], 0.0)
-    return torch.baddbmm(memory * kept.unsqueeze(2), writing.transpose(1, 2), keys), writing
+    least = torch.zeros_like(read[:, 0]).scatter(1, rows, 1.0)
+    weights = gates * read + (1 - gates) * least.unsqueeze(1)
+    retained = torch.ones_like(least).scatter(1, rows[:, :1], 0.0)
+    return torch.baddbmm(memory * retained.unsqueeze(2), weights.transpose(1, 2), keys), weights
 
 
 class MANNNetwork(nn.Module):
-    """The weights, and one step of T episodes.
+    """The memory-augmented network (MANN) of Santoro et al. 2016, section 3, which reads T episodes in parallel.
 
-    ``image``, ``label`` and ``back`` make the controller's four gates of the image, the label before it, and its own
-    last output; ``keys`` and ``gates`` address the memory; ``head`` makes logits.
+    ``image``, ``label`` and ``back`` map the image, the previous label and the controller's last output to its four
+    gates; ``keys`` and ``gates`` address the memory; ``head`` maps controller output and read rows to logits.
+
+    Example:
+        >>> import torch
+        >>> network = MANNNetwork((1, 28, 28), way=5, units=20, slots=16, width=8)
+        >>> network.initialise(torch.Generator().manual_seed(0))
+        >>> params = dict(network.named_parameters())
+        >>> images, labels = torch.rand(2, 6, 1, 28, 28), torch.zeros(2, 6, 5)  # 2 episodes of 6 images
+        >>> logits, state = network.present(params, images, labels, network.fresh(images, 2))
+        >>> tuple(logits.shape), tuple(state.memory.shape)
+        ((2, 6, 5), (2, 16, 8))
     """
 
     def __init__(
@@ -101,20 +111,21 @@ class MANNNetwork(nn.Module):
         heads: int = 4,
         decay: float = 0.99,
     ) -> None:
-        """All weights zero; call :meth:`initialise` to draw them.
+        """Build the network; call :meth:`initialise` to draw its weights.
 
         Args:
-            image_shape: (C, H, W).
-            way: labels.
-            units: of the controller.
-            slots, width: rows of the memory, and numbers in a row.
-            heads: keys at a time.
-            decay: what remains of a row's usage from step to step.
+            image_shape: (C, H, W); images larger than 20 x 20 are scaled down to it.
+            way: classes of an episode.
+            units: H, units of the controller.
+            slots: N, rows of the memory.
+            width: W, numbers in a row.
+            heads: R, keys written and read per step.
+            decay: the share of a row's usage that remains from step to step, 0 to 1.
         """
         super().__init__()
         channels, height, breadth = image_shape
         self.way, self.units, self.slots, self.width, self.heads = way, units, slots, width, heads
-        self.decay, self.size = decay, (min(height, SEEN_SIZE), min(breadth, SEEN_SIZE))
+        self.decay, self.size = decay, (min(height, INPUT_SIZE), min(breadth, INPUT_SIZE))
         outputs = units + heads * width
         self.image = nn.Linear(channels * self.size[0] * self.size[1], 4 * units)
         self.label = nn.Linear(way, 4 * units, bias=False)
@@ -124,10 +135,10 @@ class MANNNetwork(nn.Module):
         self.head = nn.Linear(outputs, way)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw Glorot-uniform weights and zero biases, but for two that speed up the beginning.
+        """Draw Glorot-uniform weights and zero biases, with two exceptions that speed up early training.
 
-        The forget gate's bias is 1: remember at first. What is told of a label is one number among hundreds, which
-        Glorot's rule would drown among the pixels: its weights are standard normal.
+        The forget gate's bias is 1, so that the cell is retained at first. A label is one number among hundreds of
+        inputs, which Glorot's rule would drown among the pixels: its weights are standard normal.
         """
         for layer in (self.image, self.back, self.keys, self.gates, self.head):
             nn.init.xavier_uniform_(layer.weight, generator=generator)
@@ -138,13 +149,20 @@ class MANNNetwork(nn.Module):
             self.image.bias[self.units : 2 * self.units] = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> logits (B, way): each image as the first of an episode of its own."""
+        """Return logits (B, way) of images (B, C, H, W), each as the first image of its own episode."""
         params: Params = dict(self.named_parameters())
         logits, _ = self.present(params, x.unsqueeze(1), x.new_zeros(len(x), 1, self.way), self.fresh(x, len(x)))
         return logits.squeeze(1)
 
     def fresh(self, like: Tensor, episodes: int) -> MemoryState:
-        """The state before the first image: nothing remembered, the first row the only one that counts as used."""
+        """Return the state of ``episodes`` episodes before their first image.
+
+        The memory is empty, and only its first row counts as used.
+
+        Args:
+            like: a tensor with the dtype and device to use.
+            episodes: T.
+        """
         read, usage = like.new_zeros(episodes, self.heads, self.slots), like.new_zeros(episodes, self.slots)
         read[:, :, 0], usage[:, 0] = 1, 1
         return MemoryState(
@@ -156,47 +174,48 @@ class MANNNetwork(nn.Module):
         )
 
     def present(self, params: Params, x: Tensor, before: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
-        """Show T episodes their next images, one after another.
+        """Present the next S images of T episodes, one after another.
 
         Args:
-            params: this module's, by name.
+            params: this module's parameters by name.
             x: (T, S, C, H, W) images.
-            before: (T, S, way) what is told with each image: the label of the one before, one-hot; zeros for none.
-            state: left as it was.
+            before: (T, S, way) the label presented with each image: that of the image before it, one-hot; zeros for
+                none.
+            state: the state before; not modified.
 
         Returns:
             Logits (T, S, way), and the state afterwards.
         """
         # What does not depend on the state is computed for all steps at once.
-        seen = F.linear(self._pixels(x), params["image.weight"], params["image.bias"])
-        seen = seen + F.linear(before, params["label.weight"])
+        inputs = F.linear(self._pixels(x), params["image.weight"], params["image.bias"])
+        inputs = inputs + F.linear(before, params["label.weight"])
         back = params["back.weight"].t().contiguous()
         address = torch.cat([params["keys.weight"], params["gates.weight"]]).t().contiguous()
         bias = torch.cat([params["keys.bias"], params["gates.bias"]])
         outputs = []
-        for step in seen.unbind(1):
+        for step in inputs.unbind(1):
             state = self._step(step, back, address, bias, state)
             outputs.append(state.output)
         return F.linear(torch.stack(outputs, 1), params["head.weight"], params["head.bias"]), state
 
-    def _step(self, seen: Tensor, back: Tensor, address: Tensor, bias: Tensor, state: MemoryState) -> MemoryState:
-        """One image: controller, write, read."""
-        admit, forget, new, show = torch.addmm(seen, state.output, back).chunk(4, 1)
+    def _step(self, inputs: Tensor, back: Tensor, address: Tensor, bias: Tensor, state: MemoryState) -> MemoryState:
+        """Return the state after one more image: controller, write, read."""
+        admit, forget, new, show = torch.addmm(inputs, state.output, back).chunk(4, 1)
         cell = forget.sigmoid() * state.cell + admit.sigmoid() * new.tanh()
         hidden = show.sigmoid() * cell.tanh()
         addressed = torch.addmm(bias, hidden, address)
         keys = addressed[:, : self.heads * self.width].tanh().view(-1, self.heads, self.width)
         gates = addressed[:, self.heads * self.width :].sigmoid().unsqueeze(2)
         rows = least_used(state.usage, self.heads)
-        memory, writing = write(state.memory, keys, gates, state.read, rows)
+        memory, written = write(state.memory, keys, gates, state.read, rows)
         read = lookup(keys, memory)
-        # Usage only ranks the rows, so no gradient goes through it.
-        usage = self.decay * state.usage + (read.detach().sum(1) + writing.detach().sum(1))
+        # Usage only ranks the rows, so no gradient flows through it.
+        usage = self.decay * state.usage + (read.detach().sum(1) + written.detach().sum(1))
         output = torch.cat([hidden, torch.bmm(read, memory).flatten(1)], 1)
         return MemoryState(cell, output, memory, read, usage)
 
     def _pixels(self, x: Tensor) -> Tensor:
-        """(T, S, C, H, W) -> (T, S, pixels): brought to the size seen, paper 0 and ink 1."""
+        """Return images (T, S, C, H, W) as (T, S, pixels), scaled to the input size, with paper 0 and ink 1."""
         x = 1 - x
         if x.shape[-2:] != self.size:
             small = F.interpolate(x.flatten(0, 1), self.size, mode="bilinear", antialias=True, align_corners=False)

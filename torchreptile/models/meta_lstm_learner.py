@@ -1,6 +1,6 @@
-"""The learner of Ravi and Larochelle 2017: four pooled convolutions whose BatchNorm keeps averages per episode.
+"""The learner of Ravi and Larochelle 2017: four pooled convolutions whose BatchNorm keeps running averages per episode.
 
-Weights are stacked: T learners at once, one per task, with statistics of their own.
+Weights are stacked: T learners at once, one per task, each with its own statistics.
 """
 
 from __future__ import annotations
@@ -11,19 +11,35 @@ from torch import Tensor, nn
 
 from torchreptile.models.conv4.network import BATCH_NORM_EPS, BLOCKS, KERNEL, Params, heads
 
-NEWEST = 0.95  # the share that the newest batch has in the averages; the older ones keep the rest
+MOMENTUM = 0.95  # the weight of the newest batch in the running averages
 
 Averages = list[tuple[Tensor, Tensor]]
-"""Of every block, mean and variance of its maps, (T * filters,) each."""
+"""Running mean and variance of the maps of each block, (T * filters,) each."""
 
 
 class MetaLSTMLearner(nn.Module):
     """Four blocks of [3x3 convolution, BatchNorm, ReLU, 2x2 max-pool rounding down] and a linear layer.
 
-    84 pixels end in 5 x 5 maps, 28 in one. Maps of a single pixel are not pooled.
+    Images of 84 x 84 pixels end in maps of 5 x 5, and 28 x 28 in a single pixel, which is not pooled again. With 32
+    filters, mini-ImageNet at 5-way takes 32,901 parameters.
+
+    Example:
+        >>> import torch
+        >>> learner = MetaLSTMLearner((3, 84, 84), way=5)
+        >>> sum(p.numel() for p in learner.parameters())
+        32901
+        >>> tuple(learner(torch.zeros(2, 3, 84, 84)).shape)
+        (2, 5)
     """
 
     def __init__(self, image_shape: tuple[int, int, int], way: int, filters: int = 32) -> None:
+        """Build the learner with weights drawn from torch's global generator.
+
+        Args:
+            image_shape: (C, H, W) with H = W.
+            way: classes of a task.
+            filters: of each block.
+        """
         super().__init__()
         channels, size, _ = image_shape
         self.filters = filters
@@ -38,24 +54,29 @@ class MetaLSTMLearner(nn.Module):
         self.head = nn.Linear(filters * size * size, way)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> logits (B, way), normalised by this batch."""
+        """Return logits (B, way) of images (B, C, H, W), normalised by this batch."""
         params = {name: p.unsqueeze(0) for name, p in self.named_parameters()}
         return self.forward_stacked(params, x.unsqueeze(0)).squeeze(0)
 
     def fresh_averages(self, like: Tensor, tasks: int) -> Averages:
-        """What T learners know of their maps before the first batch: mean 0, variance 1."""
+        """Return the running averages of T learners before the first batch: mean 0, variance 1.
+
+        Args:
+            like: a tensor with the dtype and device to use.
+            tasks: T.
+        """
         return [(like.new_zeros(tasks * self.filters), like.new_ones(tasks * self.filters)) for _ in range(BLOCKS)]
 
     def forward_stacked(
         self, params: Params, x: Tensor, averages: Averages | None = None, by_averages: bool = False
     ) -> Tensor:
-        """T learners as one, each convolution with T groups: (T, B, C, H, W) -> logits (T, B, way).
+        """Return logits (T, B, way) of T learners, computed as one network whose convolutions have T groups.
 
         Args:
-            params: by name, each with a leading axis of T.
-            x: T batches of images.
-            averages: take in the statistics of this batch.
-            by_averages: normalise by ``averages`` instead, and leave them as they are.
+            params: by name, (T, ...) each.
+            x: (T, B, C, H, W) images.
+            averages: running averages, updated in place with the statistics of this batch.
+            by_averages: normalise by ``averages`` instead of the batch, without updating them.
         """
         tasks, batch = x.shape[:2]
         x = x.transpose(0, 1).flatten(1, 2)  # (B, T * C, H, W)
@@ -64,7 +85,7 @@ class MetaLSTMLearner(nn.Module):
             gamma, beta = params[f"norms.{block}.weight"].flatten(), params[f"norms.{block}.bias"].flatten()
             mean, variance = averages[block] if averages is not None else (None, None)
             x = F.conv2d(x, weight, bias, padding=1, groups=tasks)
-            x = F.batch_norm(x, mean, variance, gamma, beta, not by_averages, NEWEST, BATCH_NORM_EPS).relu()
+            x = F.batch_norm(x, mean, variance, gamma, beta, not by_averages, MOMENTUM, BATCH_NORM_EPS).relu()
             x = F.max_pool2d(x, 2) if min(x.shape[-2:]) > 1 else x
         features = x.reshape(batch, tasks, -1).transpose(0, 1)
         return heads(params, features)
@@ -72,11 +93,18 @@ class MetaLSTMLearner(nn.Module):
     def one_by_one(
         self, params: Params, x: Tensor, averages: Averages | None = None, by_averages: bool = False
     ) -> Tensor:
-        """The same, learner after learner: faster on a CPU where maps are large."""
+        """Return logits (T, B, way) of T learners, one after another: faster on a CPU when maps are large.
+
+        Args:
+            params: by name, (T, ...) each.
+            x: (T, B, C, H, W) images.
+            averages: running averages, updated in place with the statistics of this batch.
+            by_averages: normalise by ``averages`` instead of the batch, without updating them.
+        """
         logits = []
         for task in range(len(x)):
-            part = slice(task * self.filters, (task + 1) * self.filters)
-            own = [(mean[part], variance[part]) for mean, variance in averages] if averages is not None else None
-            one = {name: p[task : task + 1] for name, p in params.items()}
-            logits.append(self.forward_stacked(one, x[task : task + 1], own, by_averages))
+            filters = slice(task * self.filters, (task + 1) * self.filters)
+            its_averages = averages and [(mean[filters], variance[filters]) for mean, variance in averages]
+            its_params = {name: p[task : task + 1] for name, p in params.items()}
+            logits.append(self.forward_stacked(its_params, x[task : task + 1], its_averages, by_averages))
         return torch.cat(logits)

@@ -1,1 +1,1 @@
-"""The paper's convolutional networks, and their fast executions."""
+"""Conv4, the convolutional network of the Reptile and MAML papers, and its fast executions."""

@@ -1,11 +1,11 @@
-"""Pooled Conv4 networks one at a time: the library's convolutions, and few passes over memory between them.
+"""Pooled Conv4 networks one at a time: torch's convolutions, and few passes over memory between them.
 
-On large maps the convolutions run near the machine's limit, and then BatchNorm, ReLU and pooling, each a pass
-over megabytes, take more time than the arithmetic. Here the compiler fuses what lies between two convolutions,
-the backward pass is written out, and pooling remembers which of four pixels won, so that the statistics of the
+On large maps the convolutions run near the machine's limit, and BatchNorm, ReLU and pooling, each a pass over
+megabytes, take more time than the arithmetic. Here the compiler fuses the operations between two convolutions, the
+backward pass is explicit, and pooling records which of four pixels was the largest, so that the statistics of the
 backward pass need a quarter of the pixels.
 
-Maps are kept channels-last: (B, H, W, C).
+Maps are channels-last: (B, H, W, C).
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchreptile.core import torch_compile as compiling
+from torchreptile.core.torch_compile import compiled
 from torchreptile.models.conv4.network import BATCH_NORM_EPS, BLOCKS, Params
 
-NOWHERE = 4.0  # the place of a maximum that ReLU turned to 0: none of 0, 1, 2, 3
+NOWHERE = 4.0  # the place of a maximum that ReLU set to 0: none of 0, 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)
 class _Activation:
-    """What a block makes of its convolution's output, and keeps for the backward pass.
+    """A block's output, and what its backward pass needs.
 
     Attributes:
         pooled: (B, h, w, C) the block's output.
-        place: (B, h, w, C) which of its 2x2 pixels each maximum came from, or NOWHERE.
+        place: (B, h, w, C) which of the 2x2 pixels each maximum came from, 0 to 3, or NOWHERE.
         winner: (B, h, w, C) the convolution's output there.
         mean: (C,) of the convolution's output.
-        scale: (C,) one over its standard deviation.
+        scale: (C,) one over the standard deviation of the convolution's output.
     """
 
     pooled: Tensor
@@ -48,22 +48,26 @@ Backtrack = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], t
 
 
 class FusedConv4:
-    """Losses and gradients of pooled Conv4 networks, one after another."""
+    """Losses and gradients of pooled Conv4 networks, computed one after another."""
 
-    def __init__(self, compiled: bool) -> None:
-        """``compiled``: through torch.compile, which is the point of it; without, the same numbers slowly."""
-        self._activate: Activate = activate
-        self._backtrack: Backtrack = backtrack
-        if compiled:
-            self._activate, self._backtrack = compiling.compiled(activate), compiling.compiled(backtrack)
-
-    def loss_and_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
-        """Each task's mean cross-entropy (T,), and its gradient; under autocast, maps are kept in its precision.
-
-        A convolution's bias gets a gradient of exactly 0: the BatchNorm behind it takes it out again.
+    def __init__(self, compile_blocks: bool) -> None:
+        """Prepare the passes between convolutions.
 
         Args:
-            params: a Conv4's by name, each with a leading axis of T.
+            compile_blocks: through torch.compile; without it the results are equal up to rounding, and slow.
+        """
+        self._activate: Activate = activate
+        self._backtrack: Backtrack = backtrack
+        if compile_blocks:
+            self._activate, self._backtrack = compiled(activate), compiled(backtrack)
+
+    def loss_and_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
+        """Return each task's mean cross-entropy (T,), and its gradient; under autocast, maps have its precision.
+
+        A convolution's bias gets a gradient of exactly 0, because the BatchNorm after it subtracts it again.
+
+        Args:
+            params: a Conv4's parameters by name, (T, ...) each.
             x: (T, B, C, H, W) images.
             y: (T, B) labels.
         """
@@ -78,7 +82,7 @@ class FusedConv4:
         return torch.stack(losses), {name: stacked([g[name] for g in gradients]) for name in params}
 
     def _one(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
-        """Of one network: (B, C, H, W), (B,) -> its loss () and gradient."""
+        """Return the loss () and gradient of one network, for images (B, C, H, W) and labels (B,)."""
         inputs, outputs, blocks = [x.permute(0, 2, 3, 1)], [], []
         for number in range(BLOCKS):
             kernel = params[f"convs.{number}.weight"].to(x.dtype)
@@ -103,18 +107,22 @@ class FusedConv4:
 def activate(
     y: Tensor, gamma: Tensor, beta: Tensor, eps: float = BATCH_NORM_EPS, ceil: bool = True
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """BatchNorm, ReLU and 2x2 max-pooling of a convolution's output (B, H, W, C).
+    """Apply BatchNorm, ReLU and 2x2 max-pooling to a convolution's output.
 
     Args:
-        y, gamma, beta: the output, and BatchNorm's parameters (C,).
-        eps: BatchNorm's.
-        ceil: whether pooling rounds odd sizes up, or down.
+        y: (B, H, W, C) the convolution's output.
+        gamma: (C,) BatchNorm's scale.
+        beta: (C,) BatchNorm's shift.
+        eps: BatchNorm's, added to the variance.
+        ceil: whether pooling rounds odd sizes up rather than down.
 
     Returns:
-        The members of :class:`_Activation`, in their order.
+        The pooled maps (B, h, w, C); which of its four pixels each maximum came from (B, h, w, C), 0 to 3, or 4 where
+        ReLU made it 0; the convolution's output there (B, h, w, C); and the mean and inverse standard deviation (C,)
+        of the convolution's output.
     """
     wide, rows = y.to(gamma.dtype), y.numel() // y.shape[-1]
-    # One pass for both moments. Counted from some pixel's value, the difference below loses no digits to a large mean.
+    # Both moments in one pass. Relative to some pixel's value, a large mean costs the difference below no digits.
     origin = wide[0, 0, 0]
     offset = _total(wide - origin) / rows
     variance = (_total((wide - origin).square()) / rows - offset.square()).clamp_min(0)
@@ -129,7 +137,7 @@ def activate(
     for number in (1, 2, 3):
         missing = (0, 0, 0, best.shape[2] - quarters[number].shape[2], 0, best.shape[1] - quarters[number].shape[1])
         value = F.pad(quarters[number] * slope + shift, missing, value=-math.inf)
-        better = value > best  # of equals the first, as PyTorch has it
+        better = value > best  # the first of equals, as in PyTorch
         best = torch.where(better, value, best)
         place = torch.where(better, float(number), place)
         winner = torch.where(better, F.pad(quarters[number], missing), winner)
@@ -140,22 +148,25 @@ def activate(
 def backtrack(
     d: Tensor, place: Tensor, winner: Tensor, mean: Tensor, scale: Tensor, y: Tensor, gamma: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The backward pass of :func:`activate`.
+    """Compute the backward pass of :func:`activate`.
 
     Args:
         d: (B, h, w, C) gradient of the pooled maps.
-        place, winner, mean, scale: as :class:`_Activation` has them.
+        place: (B, h, w, C) which of its four pixels each maximum came from.
+        winner: (B, h, w, C) the convolution's output there.
+        mean: (C,) of the convolution's output.
+        scale: (C,) one over the standard deviation of the convolution's output.
         y: (B, H, W, C) the convolution's output.
-        gamma: (C,).
+        gamma: (C,) BatchNorm's scale.
 
     Returns:
-        The gradients of ``y`` (B, H, W, C), of gamma and of beta (C,).
+        The gradients of ``y`` (B, H, W, C), gamma (C,) and beta (C,).
     """
     batch, height, width, channels = y.shape
     rows, (_, high, wide, _) = batch * height * width, d.shape
     d = torch.where(place < NOWHERE, d.to(gamma.dtype), 0.0)
     d_beta, d_gamma = _total(d), _total(d * ((winner.to(gamma.dtype) - mean) * scale))
-    # scale * gamma * (d - d_beta / rows - (y - mean) * scale * d_gamma / rows), gathered into one line in y
+    # scale * gamma * (d - d_beta / rows - (y - mean) * scale * d_gamma / rows), written as a linear function of y
     slope = scale * gamma
     tilt = -slope * scale * d_gamma / rows
     level = -slope * d_beta / rows - mean * tilt
@@ -168,15 +179,15 @@ def backtrack(
 
 
 def _total(maps: Tensor) -> Tensor:
-    """The sum of every channel (C,), row by row: what is read stays in the nearest cache, and errors small."""
+    """Return the sum of every channel (C,), row by row, which suits the caches and keeps rounding errors small."""
     return maps.sum(2).sum((0, 1))
 
 
 def _head(params: Mapping[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Params, Tensor]:
-    """The loss () of maps (B, h, w, C), the head's gradient, and that of the maps."""
+    """Return the loss () of maps (B, h, w, C), the head's gradient, and the maps' gradient."""
     weight = params["head.weight"]
     batch, high, wide, channels = x.shape
-    features = x.permute(0, 3, 1, 2).reshape(batch, -1).to(weight.dtype)  # channels first, as the weights count them
+    features = x.permute(0, 3, 1, 2).reshape(batch, -1).to(weight.dtype)  # channels first, as in the weights
     log_p = torch.addmm(params["head.bias"], features, weight.t()).log_softmax(1)
     loss = F.nll_loss(log_p, y)
     d = (log_p.exp() - F.one_hot(y, log_p.shape[1])) / batch
@@ -185,12 +196,12 @@ def _head(params: Mapping[str, Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, P
 
 
 def _convolve(x: Tensor, kernel: Tensor) -> Tensor:
-    """3x3, stride 1, 'SAME': (B, H, W, C) -> (B, H, W, filters). The bias would be taken out by BatchNorm."""
+    """Convolve 3x3 with stride 1, 'SAME' and no bias: (B, H, W, C) -> (B, H, W, filters)."""
     return F.conv2d(x.permute(0, 3, 1, 2), kernel, padding=1).permute(0, 2, 3, 1)
 
 
 def _convolve_back(d: Tensor, x: Tensor, kernel: Tensor, to_maps: bool) -> tuple[Tensor, Tensor]:
-    """The gradients of the maps ``x``, if wanted, and of the kernel."""
+    """Return the gradients of the maps ``x``, or a placeholder unless ``to_maps``, and of the kernel."""
     d_maps, d_kernel, _ = torch.ops.aten.convolution_backward(
         d.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), kernel,
         None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [to_maps, True, False],
@@ -199,5 +210,5 @@ def _convolve_back(d: Tensor, x: Tensor, kernel: Tensor, to_maps: bool) -> tuple
 
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:
-    """Like torch.stack, but one alone is not copied."""
+    """Stack tensors like torch.stack, without copying a single one."""
     return torch.stack(list(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)

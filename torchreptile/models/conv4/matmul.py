@@ -1,14 +1,14 @@
-"""T Conv4 networks side by side as gathered patches and batched matrix products, backward pass written out.
+"""T Conv4 networks as gathered patches and batched matrix products, with an explicit backward pass.
 
-Convolutions with few channels and small maps keep neither a CPU nor a GPU busy one at a time. As matrix
-products over all tasks they do, and what lies between the products is plain arithmetic for a compiler to
-fuse. The backward pass is written out because the derivative of a strided gather, as autograd has it, is a
-scatter full of divisions; here it is four shifted additions.
+Convolutions with few channels and small maps keep neither a CPU nor a GPU busy one at a time. As matrix products over
+all tasks they do, and the operations between the products are plain arithmetic that a compiler can fuse. The backward
+pass is explicit because autograd's derivative of a strided gather is a scatter with many divisions; here it is four
+shifted additions.
 
-Everything here can be differentiated, the written-out gradient too: that is what second order costs nothing more for
-than one pass of autograd through it.
+Everything here, the explicit gradient included, is differentiable by autograd, so that second order costs one more
+backward pass.
 
-Maps are kept channels-last: (T, B, H, W, C).
+Maps are channels-last: (T, B, H, W, C).
 """
 
 from __future__ import annotations
@@ -24,9 +24,16 @@ from torchreptile.models.conv4.network import BATCH_NORM_EPS, BLOCKS, KERNEL, Co
 
 
 class Block:
-    """Convolution, BatchNorm, ReLU and perhaps pooling; keeps what the backward pass needs."""
+    """Convolution, BatchNorm, ReLU and perhaps pooling of T networks; stores what the backward pass needs."""
 
     def __init__(self, stride: int, number: int, params: Params) -> None:
+        """Take the parameters of block ``number``.
+
+        Args:
+            stride: of the convolution; 1 means that the block ends in 2x2 max-pooling.
+            number: 0 to 3.
+            params: by name, (T, ...) each, or (1, ...) to use one set of weights for all tasks.
+        """
         self.stride, self.names = stride, (f"convs.{number}.weight", f"norms.{number}.weight", f"norms.{number}.bias")
         self.bias, self.kernel_axes = f"convs.{number}.bias", params[self.names[0]].shape
         kernels, self.gamma, beta = (params[name] for name in self.names)
@@ -34,11 +41,11 @@ class Block:
         self.gamma, self.beta = self.gamma.unsqueeze(1), beta.unsqueeze(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (T, B, H, W, C) -> (T, B, side, side, filters)."""
+        """Return the block's output (T, B, side, side, filters) of maps (T, B, H, W, C)."""
         tasks, batch, self.size, _, self.channels = x.shape
         conv_side = math.ceil(self.size / self.stride)
         self.patches = self.gathered(x, conv_side)
-        # The convolution's bias would be taken out again by BatchNorm.
+        # The convolution's bias is left out: BatchNorm would subtract it again.
         if len(self.weight) == tasks:
             y = torch.bmm(self.patches, self.weight).to(x.dtype)  # (T, B * side^2, filters)
         else:  # one set of weights for all tasks: one large product
@@ -52,7 +59,13 @@ class Block:
         return maps
 
     def backward(self, d: Tensor, gradient: Params, to_maps: bool) -> Tensor:
-        """From the gradient of the output (T, B, side, side, filters) to that of the input, if wanted."""
+        """Return the gradient of the block's input, and add those of its parameters to ``gradient``.
+
+        Args:
+            d: (T, B, side, side, filters) gradient of the output.
+            gradient: filled in place, by name.
+            to_maps: whether the gradient of the input is needed; if not, the returned tensor has no meaning.
+        """
         if self.stride == 1:
             d = self.unpooled(d)
         rows = self.centred.shape[1]
@@ -71,22 +84,22 @@ class Block:
         return self.summed(d_patches)
 
     def gathered(self, x: Tensor, side: int) -> Tensor:
-        """The patches of maps (T, B, H, W, C), ``side`` in a row: (T, B * side * side, 9 * C)."""
+        """Return the patches of maps (T, B, H, W, C), ``side`` per row: (T, B * side * side, 9 * C)."""
         return _unfold(x, side, self.stride)
 
     def summed(self, d_patches: Tensor) -> Tensor:
-        """The gradient of the maps from that of the patches."""
+        """Return the gradient of the maps (T, B, H, W, C) from that of the patches."""
         tasks, batch, side, _, _ = self.active.shape
         taps = (KERNEL, KERNEL, self.channels)
         return _fold(d_patches.view(tasks, batch, side, side, *taps), self.size, self.stride)
 
     def statistics(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """``y`` (T, rows, filters) without its mean over rows, and its variance."""
+        """Return ``y`` (T, rows, filters) minus its mean over rows, and its variance (T, 1, filters)."""
         centred = y - y.mean(1, keepdim=True)
         return centred, centred.square().mean(1, keepdim=True)
 
     def pooled(self) -> Tensor:
-        """The largest of every 2 x 2 active pixels, what sticks out counted too."""
+        """Return the maxima of every 2 x 2 cell, incomplete cells at the border included."""
         tasks, batch = self.active.shape[:2]
         planes = self.active.flatten(0, 1).permute(0, 3, 1, 2)
         pooled, self.taken = F.max_pool2d(planes, 2, ceil_mode=True, return_indices=True)
@@ -94,7 +107,7 @@ class Block:
         return pooled.permute(0, 2, 3, 1).reshape(tasks, batch, side, side, -1)
 
     def unpooled(self, d: Tensor) -> Tensor:
-        """The gradient before pooling: each goes to the pixel that was the largest of its four."""
+        """Return the gradient before pooling: each goes to the pixel that was the largest of its cell."""
         planes = self.active.flatten(0, 1).permute(0, 3, 1, 2)
         spread: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
             d.flatten(0, 1).permute(0, 3, 1, 2), planes, [2, 2], [2, 2], [0, 0], [1, 1], True, self.taken
@@ -102,29 +115,35 @@ class Block:
         return spread.permute(0, 2, 3, 1).reshape(self.active.shape)
 
     def of_weight(self, d: Tensor) -> Tensor:
-        """The weight's gradient (T, 9 * C, filters) from that of the convolution's output (T, rows, filters)."""
+        """Return the weight's gradient (T, 9 * C, filters) from that of the convolution's output (T, rows, filters)."""
         return torch.bmm(self.patches.transpose(1, 2), d)
 
     def of_bias(self, d_beta: Tensor) -> Tensor:
-        """The gradient of the convolution's bias, which is none."""
+        """Return the gradient of the convolution's bias, which is 0."""
         return torch.zeros_like(d_beta)
 
 
 def forward(net: Conv4, params: Params, x: Tensor) -> Tensor:
-    """(T, B, C, H, W) -> logits (T, B, way); ``params`` by name, each with a leading axis of T."""
+    """Return the logits (T, B, way) of T networks.
+
+    Args:
+        net: the architecture; its own weights are never used.
+        params: by name, (T, ...) each.
+        x: (T, B, C, H, W) images.
+    """
     return _forward(net, params, x, Block)[0]
 
 
 def loss_and_gradient(
     net: Conv4, params: Params, x: Tensor, y: Tensor, block: type[Block] = Block
 ) -> tuple[Tensor, Params]:
-    """Each task's mean cross-entropy (T,), and its gradient.
+    """Return each task's mean cross-entropy (T,), and its gradient.
 
-    A convolution's bias gets a gradient of exactly 0: the BatchNorm behind it takes it out again.
+    A convolution's bias gets a gradient of exactly 0, because the BatchNorm after it subtracts it again.
 
     Args:
-        net: the form of the networks.
-        params: by name, each with a leading axis of T.
+        net: the architecture; its own weights are never used.
+        params: by name, (T, ...) each.
         x: (T, B, C, H, W) images.
         y: (T, B) labels.
         block: how a block is computed.
@@ -142,17 +161,24 @@ def loss_and_gradient(
 
 
 def shared_features(net: Conv4, params: Params, x: Tensor) -> Tensor:
-    """What the heads see, of one body for all tasks: (T, B, C, H, W) -> (T, B, features); ``params`` not stacked."""
+    """Return the head's inputs (T, B, features), with one body for all tasks.
+
+    Args:
+        net: the architecture; its own weights are never used.
+        params: by name, common to all tasks (no leading axis).
+        x: (T, B, C, H, W) images.
+    """
     return _features(net, {name: p.unsqueeze(0) for name, p in params.items()}, x, Block)[0]
 
 
 def _forward(net: Conv4, params: Params, x: Tensor, block: type[Block]) -> tuple[Tensor, Tensor, list[Block]]:
+    """Return logits (T, B, way), the head's inputs (T, B, features), and the blocks, ready for the backward pass."""
     features, blocks = _features(net, params, x, block)
     return heads(params, features).to(features.dtype), features, blocks
 
 
 def _features(net: Conv4, params: Params, x: Tensor, block: type[Block]) -> tuple[Tensor, list[Block]]:
-    """Channels first, as the head's weights count them; the blocks know the way back."""
+    """Return the head's inputs (T, B, features), channels first as in the head's weights, and the blocks."""
     x = x.permute(0, 1, 3, 4, 2)
     blocks: list[Block] = []
     for number in range(BLOCKS):
@@ -162,40 +188,40 @@ def _features(net: Conv4, params: Params, x: Tensor, block: type[Block]) -> tupl
 
 
 def _maps_of(features: Tensor, side: int, averaged: bool) -> Tensor:
-    """The gradient of the last maps (T, B, side, side, C) from that of the features (T, B, features)."""
+    """Return the gradient of the last maps (T, B, side, side, C) from that of the features (T, B, features)."""
     if averaged:
         return (features / side**2)[:, :, None, None, :].expand(-1, -1, side, side, -1)
     return features.reshape(*features.shape[:2], -1, side, side).permute(0, 1, 3, 4, 2)
 
 
 def padded_size(side: int, stride: int) -> int:
-    """Side of the padded maps: what the patches reach, rounded up to whole strides."""
+    """Return the side of the padded maps: the reach of ``side`` patches, rounded up to a multiple of the stride."""
     return stride * (side - 1) + KERNEL + (stride - 1)
 
 
 def _unfold(x: Tensor, side: int, stride: int) -> Tensor:
-    """Every 3x3 patch of 'SAME'-padded maps: (T, B, H, W, C) -> (T, B * side * side, 9 * C)."""
+    """Return every 3x3 patch of 'SAME'-padded maps: (T, B, H, W, C) -> (T, B * side * side, 9 * C)."""
     tasks, batch, size, _, channels = x.shape
     padded, (before, _) = padded_size(side, stride), same_padding(size, stride)
     after = padded - size - before
     x = F.pad(x, (0, 0, before, after, before, after)).contiguous()
-    # Where maps are differentiated, by an operation whose derivative is known to be the fold.
+    # Maps that require a gradient go through the operation whose derivative is registered as the fold.
     patches = _unfold_padded(x, stride, side) if x.requires_grad else _patches(x, stride, side)
     return patches.reshape(tasks, batch * side * side, KERNEL * KERNEL * channels)
 
 
 def _patches(x: Tensor, stride: int, side: int) -> Tensor:
-    """A view of padded maps (T, B, size, size, C) as overlapping patches (T, B, side, side, 3, 3 * C)."""
+    """Return a view of padded maps (T, B, size, size, C) as overlapping patches (T, B, side, side, 3, 3 * C)."""
     tasks, batch, padded, _, channels = x.shape
     row = padded * channels
-    # The three pixels of a patch's row lie side by side in memory.
+    # The three pixels in a row of a patch are contiguous in memory.
     shape = (tasks, batch, side, side, KERNEL, KERNEL * channels)
     return x.as_strided(shape, (batch * padded * row, padded * row, stride * row, stride * channels, row, 1))
 
 
 @torch.library.custom_op("torchreptile::unfold", mutates_args=())
 def _unfold_padded(x: Tensor, stride: int, side: int) -> Tensor:
-    """Padded maps (T, B, size, size, C) -> patches (T, B, side, side, 3, 3, C): the transpose of the fold below."""
+    """Gather patches (T, B, side, side, 3, 3, C) of padded maps (T, B, size, size, C): the transpose of folding."""
     patches = _patches(x.contiguous(), stride, side).clone(memory_format=torch.contiguous_format)
     return patches.view(*patches.shape[:-1], KERNEL, -1)
 
@@ -207,10 +233,10 @@ def _(x: Tensor, stride: int, side: int) -> Tensor:
 
 @torch.library.custom_op("torchreptile::fold", mutates_args=())
 def _fold_padded(patches: Tensor, stride: int) -> Tensor:
-    """The transpose of gathering patches: (T, B, side, side, 3, 3, C) -> padded maps (T, B, size, size, C).
+    """Sum patches (T, B, side, side, 3, 3, C) into padded maps (T, B, size, size, C): the transpose of gathering.
 
-    An operation of its own, so that the compiler leaves it alone: it would turn every addition into a pass
-    over the whole map.
+    It is a custom operation to hide it from the compiler, which would turn every addition into a pass over the entire
+    map.
     """
     tasks, batch, side, _, _, _, channels = patches.shape
     size = padded_size(side, stride)
@@ -236,20 +262,20 @@ def _(patches: Tensor, stride: int) -> Tensor:
     return patches.new_empty(tasks, batch, size, size, channels)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    """What a transpose must know: the stride, and how many patches there are in a row."""
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Save what the transpose needs: the stride, and the number of patches per row."""
     ctx.stride, ctx.side = inputs[1], inputs[0].shape[2]
 
 
-# Each is the other's transpose, so they can be differentiated as often as one likes.
-_fold_padded.register_autograd(lambda ctx, d: (_unfold_padded(d, ctx.stride, ctx.side), None), setup_context=_keep)
+# Each is the other's transpose, so both can be differentiated any number of times.
+_fold_padded.register_autograd(lambda ctx, d: (_unfold_padded(d, ctx.stride, ctx.side), None), setup_context=_save)
 _unfold_padded.register_autograd(
-    lambda ctx, d: (_fold_padded(d.contiguous(), ctx.stride), None, None), setup_context=_keep
+    lambda ctx, d: (_fold_padded(d.contiguous(), ctx.stride), None, None), setup_context=_save
 )
 
 
 def _fold(patches: Tensor, size: int, stride: int) -> Tensor:
-    """The same without the padding: maps (T, B, size, size, C)."""
+    """Sum patches (T, B, side, side, 3, 3, C) into maps (T, B, size, size, C), without the padding."""
     before, _ = same_padding(size, stride)
     inside = slice(before, before + size)
     maps: Tensor = _fold_padded(patches, stride)

@@ -1,8 +1,8 @@
-"""T Conv4 networks by compiled code of our own: losses, gradients and whole inner steps on a CPU.
+"""T Conv4 networks in the package's own C++ code: losses, gradients and inner steps on a CPU.
 
-A library's convolutions are made for one large network. Here a task is small enough for a core's own cache, each
-thread takes whole tasks, the images of a batch stand side by side in memory so that a register tile holds one
-position of all of them, and optimiser steps use gradients that have not left the cache. native_code/ does it.
+A library's convolutions are made for one large network. Here a task is small enough for a core's cache and each thread
+takes entire tasks. The images of a batch are interleaved in memory, so that a register tile holds one position of all
+of them, and optimiser steps use gradients that are still in the cache. The code is in native_code/.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ DTYPES = (torch.float32, torch.float64)
 
 KINDS = ("convs.{}.weight", "convs.{}.bias", "norms.{}.weight", "norms.{}.bias")
 NAMES = [*(kind.format(block) for kind in KINDS for block in range(BLOCKS)), "head.weight", "head.bias"]
-"""The parameters in the order in which the compiled code knows them."""
+"""The names of the parameters, in the order of the compiled code."""
 
-# Kernels (T, O, I, h, w) as the compiled code wants them in memory, (T, h, w, I, O), and back.
+# From kernels (T, O, I, h, w) to their order in the compiled code's memory, (T, h, w, I, O), and back.
 TO_TAPS, FROM_TAPS = (0, 3, 4, 2, 1), (0, 4, 3, 1, 2)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How an inner step moves the weights: w - lr * g, or Adam's with beta1 = 0.
+    """The update rule of an inner step: w - lr * g for SGD, or Adam's with beta1 = 0.
 
     Attributes:
         optimizer: adam or sgd.
-        lr: the inner learning rate.
-        beta2: how much of the running mean square stays at each step.
-        eps: added to its root.
-        correction: what its root is divided by: the root of 1 - beta2^steps.
+        lr: inner learning rate.
+        beta2: decay of Adam's second moment.
+        eps: added to the root of the second moment.
+        correction: Adam's bias correction, the root of 1 - beta2^steps, which divides the root of the second moment.
     """
 
     optimizer: Literal["adam", "sgd"]
@@ -52,7 +52,7 @@ class Rule:
 
 
 class _Job(ctypes.Structure):
-    """The argument of the compiled functions; ``struct Job`` there."""
+    """The argument of the compiled functions, ``struct Job`` in C++."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("mode", "tasks", "batch", "channels", "size")),
@@ -64,13 +64,16 @@ class _Job(ctypes.Structure):
 
 
 class NativeConv4:
-    """Computes T copies of one Conv4, in float32 or float64, with as many threads as torch may use."""
+    """Computes T copies of a Conv4 in C++, in float32 or float64, with as many threads as torch may use."""
 
     def __init__(self, net: Conv4) -> None:
-        """Compile what is not compiled yet.
+        """Load the C++ library, compiling it on first use.
+
+        Args:
+            net: the architecture; its own weights are never used.
 
         Raises:
-            NativeUnavailableError: that is not possible here.
+            NativeUnavailableError: the library cannot be compiled or loaded on this machine.
         """
         library = native_library()
         self._net, self._threads = net, 0
@@ -79,12 +82,12 @@ class NativeConv4:
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Within it torch computes in one thread, and this in as many as torch had.
+        """Give this execution torch's threads while the context lasts, and leave torch with one.
 
-        Torch's threads go on spinning for milliseconds after each operation that they shared, and would do so on
-        the processors that the threads of the next inner step need.
+        Torch's threads spin for milliseconds after each shared operation, and would occupy the processors that the
+        threads of the next inner step need.
         """
-        if self._threads:  # claimed already
+        if self._threads:  # already claimed
             yield
             return
         self._threads = torch.get_num_threads()
@@ -96,29 +99,46 @@ class NativeConv4:
             self._threads = 0
 
     def forward(self, params: Params, x: Tensor) -> Tensor:
-        """(T, B, C, H, W) -> logits (T, B, way); where a derivative may be asked for, by torch's own convolutions."""
+        """Return logits (T, B, way); with gradients enabled, by torch's grouped convolutions.
+
+        Args:
+            params: by name, (T, ...) each.
+            x: (T, B, C, H, W) images.
+        """
         if torch.is_grad_enabled():
             return self._net.forward_grouped(params, x)
         _, logits, _ = self._run("logits", params, x)
         return logits
 
     def loss_and_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
-        """Each task's mean cross-entropy (T,), and its gradient; that of a convolution's bias is 0.
+        """Return each task's mean cross-entropy (T,), and its gradient; that of a convolution's bias is 0.
 
         Args:
-            params: by name, each with a leading axis of T.
+            params: by name, (T, ...) each.
             x: (T, B, C, H, W) images.
             y: (T, B) labels.
 
         Raises:
-            ValueError: shapes or types that do not belong together.
-            IndexError: a label that is not a class.
+            ValueError: shapes, dtypes or devices do not fit.
+            IndexError: a label is not one of the classes.
         """
         losses, _, gradient = self._run("gradient", params, x, y)
         return losses, gradient
 
     def step(self, params: Params, v: Params, x: Tensor, y: Tensor, rule: Rule) -> Tensor:
-        """Take one inner step, changing ``params`` and Adam's second moment ``v`` in place; losses (T,) before it."""
+        """Take one inner step, and return each task's loss (T,) before it.
+
+        Args:
+            params: by name, (T, ...) each; changed in place.
+            v: Adam's second moment, shaped like ``params`` and changed in place; ignored for SGD.
+            x: (T, B, C, H, W) images.
+            y: (T, B) labels.
+            rule: how to move the weights.
+
+        Raises:
+            ValueError: shapes, dtypes or devices do not fit.
+            IndexError: a label is not one of the classes.
+        """
         losses, _, _ = self._run(rule.optimizer, params, x, y, v, rule)
         return losses
 
@@ -126,7 +146,7 @@ class NativeConv4:
         self, mode: Mode, params: Params, x: Tensor, y: Tensor | None = None, v: Params | None = None,
         rule: Rule | None = None,
     ) -> tuple[Tensor, Tensor, Params]:  # fmt: skip
-        """Losses (T,), logits (T, B, way) and gradient, of which ``mode`` fills its own."""
+        """Call the library, and return losses (T,), logits (T, B, way) and gradient, of which ``mode`` fills some."""
         dtype, (tasks, batch) = params[NAMES[0]].dtype, x.shape[:2]
         moments = v if mode == "adam" else None
         self._check(params, x, y, moments)
@@ -157,7 +177,7 @@ class NativeConv4:
         return losses, logits, {name: _from_taps(g) for name, g in gradient.items()}
 
     def _check(self, params: Params, x: Tensor, y: Tensor | None, moments: Params | None) -> None:
-        """Nothing but this stands between wrong tensors and other people's memory."""
+        """Refuse tensors that do not fit, because the C++ code would read or write past their memory."""
         tasks, batch = x.shape[:2]
         dtype = params[NAMES[0]].dtype
         if dtype not in DTYPES:
@@ -171,11 +191,12 @@ class NativeConv4:
         side = -(-size // 2**BLOCKS)
         fits = self._shapes["head.weight"][1] == self._shapes["convs.0.bias"][0] * side**2
         if x.ndim != 5 or x.shape[2:] != (channels, size, size) or not fits or batch < 1:
-            raise ValueError(f"images are {tuple(x.shape)}, which is not what this network takes")
+            raise ValueError(f"images are {tuple(x.shape)}, which does not fit this network")
         if y is not None and y.shape != (tasks, batch):
             raise ValueError(f"labels are {tuple(y.shape)}; they must be {(tasks, batch)}")
 
     def _check_tensors(self, of: str, tensors: Params, tasks: int, dtype: torch.dtype) -> None:
+        """Refuse parameters, or moments of parameters, with a wrong dtype, shape or device."""
         for name, shape in self._shapes.items():
             p, wanted = tensors.get(name), (tasks, *shape)
             if p is None or p.dtype != dtype or p.shape != wanted or p.device.type != "cpu":
@@ -184,38 +205,44 @@ class NativeConv4:
 
 
 class _Tensors:
-    """Parameters as the compiled code wants them in memory: themselves where they are laid out so, else copies."""
+    """Parameters in the compiled code's memory order: themselves where they have it already, else copies."""
 
     def __init__(self, params: Params) -> None:
+        """Lay out ``params``, copying where needed."""
         self._views = {name: _to_taps(params[name]) for name in NAMES}
         self.laid = {name: p.contiguous() for name, p in self._views.items()}
 
     def pointers(self) -> ctypes.Array[ctypes.c_void_p]:
+        """Return their addresses, in the order of NAMES."""
         return _pointers(self.laid)
 
     def write_back(self) -> None:
-        """Bring what was changed in copies to where they came from."""
+        """Copy what was changed in the copies back to the originals."""
         for name, p in self._views.items():
             if self.laid[name] is not p:
                 p.copy_(self.laid[name])
 
 
 def _pointers(tensors: Params) -> ctypes.Array[ctypes.c_void_p]:
+    """Return the addresses of the tensors, in the order of NAMES."""
     return (ctypes.c_void_p * len(NAMES))(*(tensors[name].data_ptr() for name in NAMES))
 
 
 def _to_taps(p: Tensor) -> Tensor:
+    """Return kernels with their axes in the compiled code's order; other tensors unchanged."""
     return p.permute(TO_TAPS) if p.ndim == 5 else p
 
 
 def _from_taps(p: Tensor) -> Tensor:
+    """Return kernels with their axes in PyTorch's order; other tensors unchanged."""
     return p.permute(FROM_TAPS) if p.ndim == 5 else p
 
 
 def _raise_for(outcome: int) -> None:
+    """Raise the error that the compiled code's return value stands for."""
     if outcome == 1:
         raise IndexError("a label is not one of the network's classes")
     if outcome == 2:
         raise torch.OutOfMemoryError("can't allocate memory for native execution")
     if outcome == 3:
-        raise ConfigError("the system gives native execution no threads; ask for fewer (OMP_NUM_THREADS=1)")
+        raise ConfigError("native execution could not start its threads; use fewer (OMP_NUM_THREADS=1)")

@@ -1,7 +1,7 @@
-"""The C++ code of native.py as a library: compiled for this machine on first use, kept in the cache, loaded.
+"""The C++ library of the native execution: compiled for this machine on first use, cached, and loaded.
 
-Loading a library runs it, so it lies in a folder that belongs to the user and that nobody else may enter, and it
-carries the checksum of its content: one that was cut short is made again instead of taking the process down.
+Loading a library runs its code, so it is stored in a folder that belongs to the user and that nobody else may enter.
+The file ends in a checksum of its content: a truncated library is compiled again instead of crashing the process.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ FLAGS = [
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
 ]
-BUILD_SECONDS = 180  # it takes about 7 of an idle core
+BUILD_SECONDS = 180  # compiling takes about 7 seconds on an idle core
 ASK_SECONDS = 20
 DIGEST = 32  # bytes of a SHA-256
 
 
 class NativeUnavailableError(Exception):
-    """There is no compiled library here, and none can be made; the message says why, in a line."""
+    """The C++ library is missing and cannot be compiled on this machine; the message gives the reason in one line."""
 
 
 def native_library() -> ctypes.CDLL:
-    """The library, compiled if need be.
+    """Return the C++ library, compiled first if it is not in the cache.
 
     Raises:
-        NativeUnavailableError: it cannot be had here.
+        NativeUnavailableError: it cannot be compiled or loaded on this machine.
     """
-    found = _once()
+    found = _library_or_reason()
     if isinstance(found, str):
         raise NativeUnavailableError(found)
     return found
 
 
 @cache
-def _once() -> ctypes.CDLL | str:
-    """The library, or why there is none: tried once per process, because failing may take minutes."""
+def _library_or_reason() -> ctypes.CDLL | str:
+    """Return the library, or why there is none; tried once per process, because failing may take minutes."""
     if os.name != "posix":
         return "it needs Linux or macOS"
     try:
@@ -63,24 +63,25 @@ def _once() -> ctypes.CDLL | str:
 
 
 def _own_folder() -> Path:
-    """By user, for a cache may be shared, and nobody should run what others put there."""
+    """Return this user's folder in the cache, which may be shared: nobody should run what others put there."""
     return _private_folder(cache_dir() / f"native-{os.geteuid()}")
 
 
 def _private_folder(folder: Path) -> Path:
+    """Make ``folder`` if it is missing, and refuse it if anyone else may enter it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise NativeUnavailableError(f"{folder} is not a folder of yours that is closed to others; delete it")
+        raise NativeUnavailableError(f"{folder} must be a folder that you own and nobody else can enter; delete it")
     return folder
 
 
 def _library_file(folder: Path) -> Path:
-    """The first of the machine's compilers that works makes it, unless it has made it before."""
+    """Return the library's file, compiled by the first compiler that works unless it is in the cache."""
     obstacles: list[str] = []
     for compiler, library in _libraries(folder, obstacles):
         try:
-            if not _is_whole(library):
+            if not _is_intact(library):
                 _compile(compiler, library)
             return library
         except NativeUnavailableError as error:
@@ -89,12 +90,10 @@ def _library_file(folder: Path) -> Path:
 
 
 def _libraries(folder: Path, obstacles: list[str]) -> Iterator[tuple[list[str], Path]]:
-    """Each of the machine's compilers that answers, and where what it makes lies; the others' reasons are added to
-    ``obstacles``.
-    """
+    """Yield each compiler that answers with the path of its library, and add the others' reasons to ``obstacles``."""
     for compiler in _compilers():
         try:
-            key = hashlib.sha256(_code() + _what_it_compiles_for(compiler)).hexdigest()[:32]
+            key = hashlib.sha256(_code() + _compiler_macros(compiler)).hexdigest()[:32]
         except NativeUnavailableError as error:
             obstacles.append(str(error))
         else:
@@ -102,10 +101,12 @@ def _libraries(folder: Path, obstacles: list[str]) -> Iterator[tuple[list[str], 
 
 
 def _code() -> bytes:
+    """Return the names and contents of all source files."""
     return b"".join(path.name.encode() + path.read_bytes() for path in sorted(CODE.iterdir()) if path.is_file())
 
 
 def _compilers() -> list[list[str]]:
+    """Return the commands of the compilers to try: $CXX alone if it is set, else those found on the path."""
     try:
         named = shlex.split(os.environ.get("CXX", ""))
     except ValueError as error:
@@ -113,13 +114,14 @@ def _compilers() -> list[list[str]]:
     return [named] if named else [[name] for name in ("g++", "clang++") if shutil.which(name)]
 
 
-def _what_it_compiles_for(compiler: list[str]) -> bytes:
-    """The command and the macros it defines: its version, and what it found out about this processor."""
+def _compiler_macros(compiler: list[str]) -> bytes:
+    """Return the command and the macros it defines, which include its version and this processor's features."""
     command = [*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull]
     return shlex.join(command).encode() + _output_of(command, ASK_SECONDS)
 
 
 def _compile(compiler: list[str], library: Path) -> None:
+    """Compile the library, append its checksum, and move it into place."""
     with replacing(library) as temporary:
         _output_of([*compiler, *FLAGS, str(CODE / MAIN), "-o", str(temporary)], BUILD_SECONDS)
         content = temporary.read_bytes()
@@ -127,8 +129,8 @@ def _compile(compiler: list[str], library: Path) -> None:
         temporary.chmod(0o700)
 
 
-def _is_whole(library: Path) -> bool:
-    """Whether it is there, written by this user alone, and as it was written."""
+def _is_intact(library: Path) -> bool:
+    """Whether the file exists, only this user may write it, and its checksum is right."""
     if not library.is_file():
         return False
     status = library.lstat()
@@ -139,7 +141,7 @@ def _is_whole(library: Path) -> bool:
 
 
 def _output_of(command: list[str], seconds: float) -> bytes:
-    """What ``command`` writes, within a time: with it ends whatever it started itself."""
+    """Return the output of ``command``; after ``seconds`` kill it and every process it started."""
     try:
         process = subprocess.Popen(
             command,
@@ -154,7 +156,7 @@ def _output_of(command: list[str], seconds: float) -> bytes:
     try:
         output, _ = process.communicate(timeout=seconds)
     except BaseException as error:
-        with suppress(ProcessLookupError):  # what it started may outlive it
+        with suppress(ProcessLookupError):  # its children may outlive it
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
@@ -162,6 +164,6 @@ def _output_of(command: list[str], seconds: float) -> bytes:
         raise
     if process.returncode != 0:
         lines = output.decode(errors="replace").splitlines()
-        said = next((line.strip() for line in lines if "error" in line), lines[-1].strip() if lines else "silently")
-        raise NativeUnavailableError(f"{command[0]} failed: {said[:200]}")
+        reason = next((line.strip() for line in lines if "error" in line), lines[-1].strip() if lines else "no output")
+        raise NativeUnavailableError(f"{command[0]} failed: {reason[:200]}")
     return output

@@ -1,8 +1,8 @@
-"""The Reptile paper's two convolutional networks, and the same networks for T tasks at once.
+"""Conv4, the convolutional network of the Reptile and MAML papers, for one task or for T tasks at once.
 
-Omniglot: four strided convolutions, 113,221 parameters at 5-way. mini-ImageNet: four convolutions with
-max-pooling, 34,661 parameters at 5-way. (Appendix A of Nichol et al. 2018; Glorot-uniform kernels, zero
-biases and 'SAME' padding come from the TensorFlow code the numbers were made with.)
+Omniglot: four strided convolutions, 113,221 parameters at 5-way (112,261 in MAML's variant). mini-ImageNet: four
+convolutions with max-pooling, 34,661 parameters at 5-way. Nichol et al. 2018, appendix A; Glorot-uniform kernels, zero
+biases and 'SAME' padding follow the TensorFlow code that produced the published numbers.
 """
 
 from __future__ import annotations
@@ -22,20 +22,34 @@ Params = dict[str, Tensor]
 
 
 def same_padding(size: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's 'SAME' padding before and after an axis of ``size`` pixels, for a kernel of 3.
+    """Return TensorFlow's 'SAME' padding before and after an axis of ``size`` pixels, for a kernel of 3.
 
-    At stride 2 it is (0, 1) for even sizes and (1, 1) for odd ones: a plain ``padding=1`` would shift the
-    network by a pixel on every even-sized map.
+    At stride 2 it is (0, 1) for even sizes and (1, 1) for odd ones; a plain ``padding=1`` would shift the network by a
+    pixel on every even-sized map.
+
+    Example:
+        >>> same_padding(28, stride=2), same_padding(7, stride=2)
+        ((0, 1), (1, 1))
     """
     total = max((math.ceil(size / stride) - 1) * stride + KERNEL - size, 0)
     return total // 2, total - total // 2
 
 
 class Conv4(nn.Module):
-    """Four blocks of [3x3 convolution, BatchNorm, ReLU] and a linear layer.
+    """Four blocks of [3x3 convolution, BatchNorm, ReLU, perhaps 2x2 max-pool] and a linear head.
 
-    BatchNorm always uses the statistics of the batch at hand and keeps no running averages, so what is
-    predicted for an image depends on the other images in its batch: evaluation says how they are chosen.
+    BatchNorm always uses the statistics of the batch and keeps no running averages, so the prediction for an image
+    depends on the other images of its batch. Evaluation is therefore reported both transductive (all queries in one
+    batch) and inductive (each query alone with the support set).
+
+    Example:
+        >>> import torch
+        >>> network = Conv4(channels=1, size=28, way=5, hidden=64, downsample="stride")
+        >>> network.initialise(torch.Generator().manual_seed(0))
+        >>> sum(p.numel() for p in network.parameters())
+        113221
+        >>> tuple(network(torch.zeros(10, 1, 28, 28)).shape)
+        (10, 5)
     """
 
     def __init__(
@@ -47,15 +61,15 @@ class Conv4(nn.Module):
         downsample: Literal["stride", "pool"],
         averaged: bool = False,
     ) -> None:
-        """Build the network with all weights zero; call :meth:`initialise` to draw them.
+        """Build the network; call :meth:`initialise` to draw its weights.
 
         Args:
             channels: of the images.
-            size: height and width of the (square) images.
-            way: classes to tell apart.
+            size: height and width of the square images, in pixels.
+            way: number of classes.
             hidden: filters of every block.
             downsample: halve the maps by ``stride`` 2, or by 2x2 max-``pool`` rounding up.
-            averaged: the head sees the mean of every map of the last block, not each pixel of it.
+            averaged: the head takes the mean of each map of the last block instead of its pixels.
         """
         super().__init__()
         self.stride, self.averaged = 2 if downsample == "stride" else 1, averaged
@@ -70,7 +84,7 @@ class Conv4(nn.Module):
         self.head = nn.Linear(hidden if averaged else hidden * size * size, way)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw Glorot-uniform kernels; set biases to 0, BatchNorm scales to 1."""
+        """Draw Glorot-uniform kernels; set biases to 0 and BatchNorm scales to 1."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight, generator=generator)
@@ -79,7 +93,7 @@ class Conv4(nn.Module):
                 module.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> logits (B, way)."""
+        """Return logits (B, way) of images (B, C, H, W)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(F.pad(x, 2 * same_padding(x.shape[-1], self.stride)))
             x = self._pool(F.relu(norm(x)))
@@ -87,11 +101,11 @@ class Conv4(nn.Module):
         return out
 
     def forward_grouped(self, params: Params, x: Tensor) -> Tensor:
-        """T networks as one, each convolution with T groups: (T, B, C, H, W) -> logits (T, B, way).
+        """Return logits (T, B, way) of T networks, computed as one network whose convolutions have T groups.
 
         Args:
-            params: this module's parameters by name, each with a leading axis of T tasks.
-            x: T batches of images.
+            params: this module's parameters by name, (T, ...) each.
+            x: (T, B, C, H, W) images.
         """
         tasks, batch = x.shape[:2]
         x = x.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)  # (B, T * C, H, W)
@@ -104,18 +118,18 @@ class Conv4(nn.Module):
                 padded = F.pad(x, (before, after, before, after))
                 x = F.conv2d(padded, weight, bias, self.stride, groups=tasks)
             gamma, beta = params[f"norms.{block}.weight"].flatten(), params[f"norms.{block}.bias"].flatten()
-            # Statistics per channel over (B, H, W): with T * C channels, each task has its own.
+            # Statistics are per channel over (B, H, W), and with T * C channels each task has its own.
             x = F.batch_norm(x, None, None, gamma, beta, training=True, eps=BATCH_NORM_EPS)
             x = self._pool(F.relu(x))
         maps = x.view(batch, tasks, -1, *x.shape[2:])
         return heads(params, self._features(maps.transpose(0, 1)))
 
     def shared_features(self, params: Params, x: Tensor) -> Tensor:
-        """What the heads see of one body: (T, B, C, H, W) -> (T, B, features), every task a batch of its own.
+        """Return the head's inputs (T, B, features), with one body for all tasks and each task its own batch.
 
         Args:
-            params: this module's parameters by name, for all tasks the same.
-            x: T batches of images.
+            params: this module's parameters by name, common to all tasks (no leading axis).
+            x: (T, B, C, H, W) images.
         """
         features = []
         for maps in x.unbind(0):
@@ -130,20 +144,34 @@ class Conv4(nn.Module):
         return torch.stack(features)
 
     def _features(self, maps: Tensor) -> Tensor:
-        """(..., hidden, h, w) -> what the head sees, (..., features)."""
+        """Return the head's inputs (..., features) from the last maps (..., hidden, h, w)."""
         return maps.mean((-2, -1)) if self.averaged else maps.flatten(-3)
 
     def _pool(self, x: Tensor) -> Tensor:
+        """Return the maps pooled, or unchanged where the convolutions are strided."""
         return x if self.stride == 2 else F.max_pool2d(x, 2, ceil_mode=True)
 
 
 def heads(params: Params, features: Tensor) -> Tensor:
-    """T linear layers: (T, B, features) -> (T, B, way)."""
+    """Return the logits (T, B, way) of T linear heads.
+
+    Args:
+        params: with ``head.weight`` (T, way, features) and ``head.bias`` (T, way).
+        features: (T, B, features) inputs.
+    """
     return torch.baddbmm(params["head.bias"].unsqueeze(1), features, params["head.weight"].transpose(1, 2))
 
 
 def for_images(shape: tuple[int, int, int], way: int) -> Conv4:
-    """The paper's network for images of ``shape`` (C, H, W): strided for small ones, pooled from 64 pixels on."""
+    """Return the Reptile paper's network for images of ``shape`` (C, H, W).
+
+    Images below 64 pixels get strided convolutions with 64 filters, as for Omniglot; larger ones get max-pooling with
+    32 filters, as for mini-ImageNet.
+
+    Example:
+        >>> sum(p.numel() for p in for_images((3, 84, 84), way=5).parameters())
+        34661
+    """
     channels, size, _ = shape
     if size < 64:
         return Conv4(channels, size, way, hidden=64, downsample="stride")
@@ -151,7 +179,15 @@ def for_images(shape: tuple[int, int, int], way: int) -> Conv4:
 
 
 def maml_for_images(shape: tuple[int, int, int], way: int) -> Conv4:
-    """The same for MAML: of small images its head sees 64 averages, as in the code of Finn et al. 2017."""
+    """Return the MAML paper's network for images of ``shape`` (C, H, W).
+
+    It differs from :func:`for_images` below 64 pixels, where the head takes the mean of each of the 64 last maps, as in
+    the code of Finn et al. 2017.
+
+    Example:
+        >>> sum(p.numel() for p in maml_for_images((1, 28, 28), way=5).parameters())
+        112261
+    """
     channels, size, _ = shape
     if size < 64:
         return Conv4(channels, size, way, hidden=64, downsample="stride", averaged=True)

@@ -1,1 +1,1 @@
-"""How many copies of a network are computed together."""
+"""Ways to compute T copies of one network, and how one of them is chosen."""

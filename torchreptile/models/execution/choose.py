@@ -1,7 +1,7 @@
-"""How T copies of one network are computed: one after another, or side by side in one of several ways.
+"""The choice of an execution: which way of computing T copies of a network is fastest here.
 
-Every way gives the same numbers up to rounding. Which is fastest depends on the device, the size of the
-maps and the network; :func:`choose_execution` goes by what was measured (docs/speed.md).
+All executions give the same numbers up to rounding. Which is fastest depends on the device, the size of the maps and
+the network; :func:`choose_execution` follows the measurements in docs/speed.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 from torchreptile.core.errors import ConfigError
 from torchreptile.core.torch_compile import compiled, quietly
 from torchreptile.models.blueprint import Shape
-from torchreptile.models.conv4 import matmul as stacked_conv4
+from torchreptile.models.conv4 import matmul
 from torchreptile.models.conv4.fused import FusedConv4
 from torchreptile.models.conv4.matmul_gpu import FusableBlock
 from torchreptile.models.conv4.native import NativeConv4
@@ -27,12 +27,13 @@ from torchreptile.models.execution.execution import TAPS_FIRST, Execution, Stack
 from torchreptile.models.execution.generic import generic_execution, vmap_obstacle
 from torchreptile.models.mlp import MLP
 
-# Task-steps from which compiling repays: it takes from 10 seconds to a minute once per machine, and saves 1 to 3 ms
-# per task-step of small maps on two cores, 10 ms of large ones.
+# Task-steps from which compiling pays off on a CPU: it takes from 10 seconds to a minute once per machine, and saves
+# 1 to 3 ms per task-step of small maps on two cores, 10 ms of large maps.
 COMPILE_FROM = 100_000
 COMPILE_LARGE_FROM = 10_000
-# The same on a GPU, where it takes 15 seconds for each of two or three sizes of mini-batch and saves 0.09 ms per
-# task-step of small maps: repaid from half a million on. A published evaluation has as many, but 100 tasks at a time.
+# Task-steps from which compiling pays off on a GPU: it takes 15 seconds for each of two or three sizes of mini-batch
+# and saves 0.09 ms per task-step of small maps, so it breaks even at half a million. A published evaluation has as
+# many, but 100 tasks at a time.
 COMPILE_ON_GPU_FROM = 1_000_000
 
 
@@ -45,30 +46,36 @@ def choose_execution(
     precision: str = "fp32",
     twice: bool = False,
 ) -> Execution:
-    """The execution that ``name`` asks for; ``auto`` goes by device, map size, network and amount of work.
+    """Return the execution called ``name``; ``auto`` chooses by device, map size, network and amount of work.
 
     Args:
         name: auto, loop, grouped, matmul, vmap, compiled or native.
-        module: the network.
-        image_shape: (C, H, W), or (inputs,) of points.
+        module: the network; its own weights are never used.
+        image_shape: (C, H, W) of images, or (inputs,) of points.
         device: where it will run.
-        task_steps: how many inner steps of one task there are to do; 0 for a single task, at once.
+        task_steps: about how many inner steps of one task there are to do in all; 0 for a single task.
         precision: fp32, tf32 or bf16.
-        twice: gradients of inner steps are differentiated again.
+        twice: whether gradients of inner steps are differentiated again (second order).
 
     Raises:
-        ConfigError: the module has no such form, or it cannot be had here.
+        ConfigError: the network has no such execution, or it is not possible on this machine.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 5))
+        >>> choose_execution("auto", network, (1, 28, 28), torch.device("cpu")).name
+        'vmap'
     """
     if isinstance(module, Conv4):
         if name == "auto":
             name, reason = _auto_for_conv4(module, device, task_steps, precision, twice)
         else:
-            reason = "as asked"
+            reason = "as requested"
         if name == "native":
             return _native(module, reason, device, precision)
         return _conv4_execution(module, name, reason, device)
     if isinstance(module, MLP) and name in ("auto", "matmul"):
-        reason = "as asked" if name == "matmul" else "layers so small are batched matrix products for all tasks at once"
+        reason = "as requested" if name == "matmul" else "small layers run as batched matrix products over all tasks"
         both = module.loss_and_gradient
         return Execution("matmul", reason, module.forward_stacked, loss_and_gradient=both, twice=both)
     if name == "auto":
@@ -81,25 +88,27 @@ def choose_execution(
         raise ConfigError(f"execution {name} needs a built-in network; {kind} runs with loop, vmap or compiled")
     if name != "loop" and (obstacle := vmap_obstacle(module, image_shape, device)):
         raise ConfigError(f"execution {name}: {type(module).__name__} cannot be batched over tasks ({obstacle})")
-    return generic_execution(module, name, "as asked")
+    return generic_execution(module, name, "as requested")
 
 
 def shared_execution(name: str, module: nn.Module, device: torch.device, task_steps: float = 0) -> Execution:
-    """For algorithms whose tasks share one set of weights: what is called ``name`` for copies makes no difference,
-    but that ``compiled`` fuses the embedding's blocks on a CPU.
+    """Return an execution for algorithms whose tasks share one set of weights.
+
+    Ways to compute copies do not apply here; ``compiled`` alone has an effect: it fuses the embedding's blocks on a
+    CPU.
 
     Args:
-        name: what was asked for.
+        name: the requested execution.
         module: the network.
         device: where it will run.
-        task_steps: how much there is to do.
+        task_steps: about how many inner steps of one task there are to do in all.
     """
-    reason = "tasks share the weights, so that their images are one batch"
+    reason = "tasks share the weights, so their images form one batch"
     possible = isinstance(module, Embedding) and device.type == "cpu"
     wanted = name == "compiled" or (name == "auto" and task_steps >= COMPILE_LARGE_FROM)
-    compiled = possible and wanted and _compiler_works()
+    compiles = possible and wanted and _compiler_works()
     return replace(
-        generic_execution(module, "loop", reason), name="compiled" if compiled else "shared", one_by_one=False
+        generic_execution(module, "loop", reason), name="compiled" if compiles else "shared", one_by_one=False
     )
 
 
@@ -107,17 +116,17 @@ def _auto_for_conv4(
     module: Conv4, device: torch.device, task_steps: float, precision: str, twice: bool
 ) -> tuple[str, str]:
     if twice and (device.type != "cpu" or module.stride == 2):
-        return "matmul", "its gradient is written out, and so differentiated but once for second order"
+        return "matmul", "its gradient is explicit, so second order differentiates only once"
     if device.type != "cpu":
         if task_steps >= COMPILE_ON_GPU_FROM and _compiler_works(device):
-            return "compiled", "the fewest kernels on a GPU, and enough work to repay compiling"
+            return "compiled", "the fewest kernels on a GPU, and enough work to make compiling pay off"
         return "matmul", "batched matrix products need few kernels on a GPU"
     without = ""
     if precision != "bf16" and not (twice or module.averaged):
-        # However little there is to do: whether the library was compiled before must not decide how sums are rounded.
+        # However little work there is: rounding must not depend on whether the library was already compiled.
         try:
             native_library()
-            return "native", "C++ for the built-in networks"
+            return "native", "C++ code for the built-in networks"
         except NativeUnavailableError as error:
             without = f" (not native: {error})"
     name, reason = _auto_without_native(module, task_steps) if task_steps else ("loop", "a single task")
@@ -130,23 +139,23 @@ def _auto_without_native(module: Conv4, task_steps: float) -> tuple[str, str]:
     else:
         maps, enough, otherwise = "large", COMPILE_LARGE_FROM, "loop"
     if task_steps < enough:
-        return otherwise, f"{maps} maps, and too little work to repay compiling"
+        return otherwise, f"{maps} maps, and too little work to make compiling pay off"
     if not _compiler_works():
         return otherwise, f"{maps} maps, and no working C++ compiler"
-    return "compiled", f"{maps} maps, and enough work to repay compiling"
+    return "compiled", f"{maps} maps, and enough work to make compiling pay off"
 
 
 def _native(module: Conv4, reason: str, device: torch.device, precision: str) -> Execution:
     if device.type != "cpu":
-        raise ConfigError(f"execution native runs on a CPU, and the device is {device}; matmul is the one for a GPU")
+        raise ConfigError(f"execution native runs on a CPU, and the device is {device}; use matmul or auto on a GPU")
     if module.averaged:
-        raise ConfigError("execution native has no head that sees averages, as MAML's network has; take auto")
+        raise ConfigError("execution native does not support MAML's averaged head; use auto")
     if precision == "bf16":
-        raise ConfigError("execution native computes in fp32, and precision is bf16; take fp32 or execution compiled")
+        raise ConfigError("execution native computes in fp32, and precision is bf16; use fp32 or execution compiled")
     try:
         net = NativeConv4(module)
     except NativeUnavailableError as error:
-        raise ConfigError(f"execution native is not possible here: {error}; auto takes another") from error
+        raise ConfigError(f"execution native is not possible here: {error}; auto chooses another") from error
     return Execution(
         "native",
         reason,
@@ -160,10 +169,10 @@ def _native(module: Conv4, reason: str, device: torch.device, precision: str) ->
 
 
 def _shared_features(module: Conv4, device: torch.device) -> StackedForward:
-    """Large maps on a CPU by the library's convolutions, all others as matrix products."""
+    """Return how the head's inputs are computed: by torch's convolutions on a CPU for large maps, else as products."""
     if module.stride == 1 and device.type == "cpu":
         return module.shared_features
-    return partial(stacked_conv4.shared_features, module)
+    return partial(matmul.shared_features, module)
 
 
 def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device) -> Execution:
@@ -175,14 +184,14 @@ def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device
             generic_execution(module, "loop", reason),
             shared_features=features,
             name=name,
-            loss_and_gradient=FusedConv4(compiled=True).loss_and_gradient,
+            loss_and_gradient=FusedConv4(compile_blocks=True).loss_and_gradient,
         )
     if name in ("matmul", "compiled"):
-        gradient = partial(stacked_conv4.loss_and_gradient, module)
+        gradient = partial(matmul.loss_and_gradient, module)
         by_products = Execution(
             name,
             reason,
-            forward=partial(stacked_conv4.forward, module),
+            forward=partial(matmul.forward, module),
             loss_and_gradient=gradient,
             twice=gradient,
             shared_features=features,
@@ -196,7 +205,7 @@ def _conv4_execution(module: Conv4, name: str, reason: str, device: torch.device
             by_products,
             loss_and_gradient=quietly(compiled(fusable)),
             twice=quietly(compiled(gradient)),
-            compiled=False,  # the optimiser is one kernel for all parameters already: the compiler makes one for each
+            compiled=False,  # the optimiser already is one kernel for all parameters; compiled it would be one for each
         )
     return replace(generic_execution(module, name, reason), shared_features=features)
 
@@ -205,7 +214,7 @@ def _auto_for_own(module: nn.Module, image_shape: Shape, device: torch.device, t
     if obstacle := vmap_obstacle(module, image_shape, device):
         return "loop", f"{type(module).__name__} cannot be batched over tasks: {obstacle}"
     if task_steps >= COMPILE_FROM and device.type == "cpu" and _compiler_works():
-        return "compiled", "enough work to repay compiling"
+        return "compiled", "enough work to make compiling pay off"
     if device.type == "cpu" and any(isinstance(part, nn.Conv2d) for part in module.modules()):
         return "loop", "batched convolutions are slow on a CPU unless compiled"
     return "vmap", "the network can be batched over tasks"
@@ -213,9 +222,9 @@ def _auto_for_own(module: nn.Module, image_shape: Shape, device: torch.device, t
 
 @cache
 def _compiler_works(device: torch.device | None = None) -> bool:
-    """Whether torch.compile works for a device, by default a CPU: asked by compiling next to nothing."""
+    """Whether torch.compile works on ``device``, by default a CPU, found by compiling a trivial function."""
     try:
         torch.compile(torch.neg)(torch.ones(1, device=device))
-    except (RuntimeError, OSError, SubprocessError):  # no compiler, no Python headers, no Triton, no room for its files
+    except (RuntimeError, OSError, SubprocessError):  # no compiler, Python headers, Triton or disk space
         return False
     return True

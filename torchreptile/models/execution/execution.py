@@ -1,4 +1,4 @@
-"""An execution: a way to compute T copies of one network."""
+"""Executions: ways to compute T copies of one network."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from torchreptile.models.conv4.native import Rule
 from torchreptile.models.conv4.network import Params
 
 StackedForward = Callable[[Params, Tensor], Tensor]
-"""(parameters with a leading axis of T, (T, B, C, H, W) or (T, B, inputs)) -> outputs (T, B, way or targets)."""
+"""(parameters (T, ...) each, images (T, B, C, H, W) or points (T, B, inputs)) -> outputs (T, B, way or targets)."""
 
 LossAndGradient = Callable[[Params, Tensor, Tensor], tuple[Tensor, Params]]
-"""(parameters, images (T, B, C, H, W), labels (T, B)) -> each task's mean loss (T,), and its gradient; or points and
-values, as :mod:`torchreptile.models.losses` has them."""
+"""(parameters (T, ...) each, images (T, B, C, H, W), labels (T, B)) -> each task's mean loss (T,), and its gradient;
+or points (T, B, inputs) and values (T, B, targets)."""
 
 Step = Callable[[Params, Params, Tensor, Tensor, Rule], Tensor]
-"""(parameters, second moment, images, labels, how to move) -> each task's loss (T,), after changing the first two."""
+"""(parameters, second moment, images, labels, rule) -> each task's loss (T,) before the step, which changes the first
+two in place."""
 
-# The order in which the axes of a kernel (O, I, h, w) lie in memory.
-CHANNELS_LAST = (0, 2, 3, 1)  # what convolutions like best
-TAPS_FIRST = (2, 3, 1, 0)  # patches meet such kernels in a matrix product without a copy
+# The order of the axes of a kernel (O, I, h, w) in memory.
+CHANNELS_LAST = (0, 2, 3, 1)  # fastest for convolutions
+TAPS_FIRST = (2, 3, 1, 0)  # needs no copy for a matrix product with patches
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,19 +33,20 @@ class Execution:
     """A way to compute T copies of a network.
 
     Attributes:
-        name: loop, grouped, matmul, vmap, compiled or native.
-        reason: why it was chosen, for people.
-        forward: what runs T copies.
-        loss_and_gradient: their losses and gradients; None leaves it to autograd.
-        twice: the same, itself to be differentiated in the parameters; None leaves it to autograd.
-        shared_features: what the heads see of images (T, B, C, H, W), for one body, its parameters not stacked; None if
-            the network does not tell its head from its body.
-        step: whole inner steps, if it can do them faster than from a gradient.
-        compiled: whether ``forward`` and what is done with it is for torch.compile to take as a whole.
-        kernel_order: how stacked kernels should lie in memory for it.
-        draws: the network draws random numbers (Dropout).
-        claim: what whole steps and episodes are to be computed within: it takes the processors from torch's threads.
-        one_by_one: tasks gain nothing from being together; taking them singly keeps memory small and caches warm.
+        name: loop, grouped, matmul, vmap, compiled or native; or shared or sequence, if tasks share their weights.
+        reason: why it was chosen, shown to the user.
+        forward: computes the outputs of T copies.
+        loss_and_gradient: computes their losses and gradients; None leaves it to autograd.
+        twice: computes losses and gradients that are differentiable in the parameters, for second order; None leaves it
+            to autograd.
+        shared_features: computes the head's inputs (T, B, features) from images (T, B, C, H, W) with one body for all
+            tasks, whose parameters are not stacked; None if the network has no separate head.
+        step: takes whole inner steps, where that is faster than from a gradient.
+        compiled: whether ``forward`` is to be compiled together with the operations around it.
+        kernel_order: the order of the axes of stacked kernels in memory.
+        draws: whether the network draws random numbers (Dropout).
+        one_by_one: whether tasks gain nothing from being batched; one at a time saves memory and keeps caches warm.
+        claim: the context in which steps and episodes run; it reserves the processors that torch's threads would use.
     """
 
     name: str
@@ -62,21 +64,36 @@ class Execution:
 
 
 def stack(params: Params, tasks: int, kernel_order: tuple[int, ...] = CHANNELS_LAST) -> Params:
-    """T independent copies of every tensor: (...) -> (T, ...), kernels in memory as ``kernel_order`` says."""
+    """Return T independent copies of every tensor: (...) -> (T, ...).
+
+    Args:
+        params: by name.
+        tasks: T.
+        kernel_order: the order of the axes of 4-dimensional kernels in memory.
+
+    Example:
+        >>> import torch
+        >>> tuple(stack({"weight": torch.zeros(3, 4)}, tasks=2)["weight"].shape)
+        (2, 3, 4)
+    """
     return {name: _copies(p, tasks, kernel_order) for name, p in params.items()}
 
 
 def _copies(p: Tensor, tasks: int, kernel_order: tuple[int, ...]) -> Tensor:
+    """Return T copies of one tensor, kernels with their axes in memory in ``kernel_order``."""
     if p.ndim != 4:
         return p.expand(tasks, *p.shape).clone(memory_format=torch.contiguous_format)
-    reordered = p.permute(kernel_order).contiguous()  # once, and then in order T times
+    reordered = p.permute(kernel_order).contiguous()  # reordered once, then copied T times
     copies = reordered.expand(tasks, *reordered.shape).clone(memory_format=torch.contiguous_format)
     back = sorted(range(4), key=kernel_order.__getitem__)
     return copies.permute(0, *(axis + 1 for axis in back))
 
 
 def sum_over_tasks(p: Tensor) -> Tensor:
-    """(T, ...) -> (...): along memory, because torch takes 30 times as long where axes lie in another order."""
+    """Return the sum over tasks: (T, ...) -> (...).
+
+    It sums in memory order, because torch takes 30 times as long when the axes are permuted.
+    """
     axes = sorted(range(1, p.ndim), key=p.stride, reverse=True)
     back = sorted(range(len(axes)), key=axes.__getitem__)
     return p.permute(0, *axes).sum(0).permute(back)

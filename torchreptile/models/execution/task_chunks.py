@@ -1,4 +1,4 @@
-"""How many tasks are computed at a time: as many as fit into memory, and fewer where they turn out not to fit."""
+"""How many tasks are computed at a time: as many as fit into memory, and fewer if memory runs out after all."""
 
 from __future__ import annotations
 
@@ -13,30 +13,45 @@ import torch
 
 R = TypeVar("R")
 
-CPU_TASKS = 20  # more at once only push each other out of the caches
-CPU_BYTES = 64 * 2**20  # what tasks may take together whose maps go through the caches pass after pass
-SHARE = 0.25  # of the machine's memory that activations may take: others live there too
+CPU_TASKS = 20  # more tasks at once only evict each other from the caches
+CPU_BYTES = 64 * 2**20  # for the tasks of a chunk whose work is pass after pass over memory
+SHARE = 0.25  # of the machine's memory that activations may take: other processes need some too
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class TaskChunks:
-    """Cuts a meta-batch into pieces of at most ``limit`` tasks, and halves the limit where memory runs out."""
+    """Cuts a meta-batch into chunks of at most ``limit`` tasks, and halves the limit when memory runs out.
+
+    Attributes:
+        limit: tasks at a time; 0 until it is known.
+
+    Example:
+        >>> import torch
+        >>> chunks = TaskChunks(limit=2, device=torch.device("cpu"))
+        >>> chunks.map(slice(0, 6), lambda tasks: tasks.stop - tasks.start)
+        [2, 2, 2]
+    """
 
     def __init__(self, limit: int, device: torch.device) -> None:
-        """``limit``: tasks at a time; 0 leaves it to :meth:`fit`."""
-        self.limit, self._asked, self._device = limit, limit, device
-
-    def fit(self, bytes_per_task: int, streams: bool = False) -> None:
-        """Without a limit asked for, take one from the memory there is.
+        """Limit the chunks of tasks computed on ``device``.
 
         Args:
-            bytes_per_task: about how much one task takes.
-            streams: its work is passes over all of that, so that on a CPU more tasks at once are slower, not faster.
-
-        It follows from the size of the memory, not from what is free at the moment: the same machine cuts
-        the same way every time, so that numbers repeat to the last bit.
+            limit: tasks at a time; 0 leaves it to :meth:`fit`.
+            device: where the tasks are computed.
         """
-        if self._asked:
+        self.limit, self._requested, self._device = limit, limit, device
+
+    def fit(self, bytes_per_task: int, streams: bool = False) -> None:
+        """Set the limit from the size of the memory, unless one was requested.
+
+        The limit depends on the total memory, not on what is free at the moment, so that the same machine always cuts
+        the same chunks and numbers repeat to the last bit.
+
+        Args:
+            bytes_per_task: about how much memory one task takes.
+            streams: the work is passes over all of that memory, so that on a CPU larger chunks are slower, not faster.
+        """
+        if self._requested:
             return
         by_memory = max(1, int(SHARE * total_memory(self._device)) // max(bytes_per_task, 1))
         if self._device.type != "cpu":
@@ -46,13 +61,19 @@ class TaskChunks:
         self.limit = min(by_memory, by_cache, CPU_TASKS)
 
     def map(self, tasks: slice, work: Callable[[slice], R]) -> list[R]:
-        """``work`` on every piece of ``tasks``, equal ones where that is possible.
+        """Call ``work`` on every chunk of ``tasks``, of equal size where possible, and return its results in order.
 
-        A piece that does not fit into memory is done again in smaller ones, so ``work`` must change nothing
-        before it returns.
+        A chunk that does not fit into memory is computed again in smaller ones, with a warning.
+
+        Args:
+            tasks: the tasks to cut.
+            work: computes the tasks of a slice; it must change nothing before it returns.
+
+        Raises:
+            torch.OutOfMemoryError: a single task does not fit (on some devices a RuntimeError).
         """
         done: list[R] = []
-        start, size = tasks.start, self._piece(tasks.stop - tasks.start)
+        start, size = tasks.start, self._chunk(tasks.stop - tasks.start)
         while start < tasks.stop:
             size = min(size, tasks.stop - start)
             try:
@@ -61,22 +82,23 @@ class TaskChunks:
                 if size == 1 or not _is_out_of_memory(error):
                     raise
                 self.limit = math.ceil(size / 2)
-                too_many, size = size, self._piece(tasks.stop - start)
+                too_many, size = size, self._chunk(tasks.stop - start)
             else:
                 start += size
                 continue
-            # Out of the handler, which would keep the failed piece's tensors alive.
+            # Outside the handler, which would keep the failed chunk's tensors alive.
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
             warnings.warn(
-                f"{too_many} tasks at a time do not fit into memory; going on with {self.limit} (--task-chunk)",
+                f"{too_many} tasks at a time do not fit into memory; continuing with {self.limit} (--task-chunk)",
                 stacklevel=2,
             )
         return done
 
-    def _piece(self, tasks: int) -> int:
-        """Tasks per piece: what divides them evenly if that is not much less than the limit, for every size
-        of piece is compiled or recorded anew; else nearly even.
+    def _chunk(self, tasks: int) -> int:
+        """Return the tasks per chunk: a divisor of ``tasks`` unless that is much less than the limit, else nearly even.
+
+        Equal chunks matter because each size is compiled, or recorded as a CUDA graph, separately.
         """
         if not self.limit or tasks <= self.limit:
             return tasks
@@ -85,7 +107,7 @@ class TaskChunks:
 
 
 def total_memory(device: torch.device) -> int:
-    """Bytes of memory of the device; of this container, where it is allowed less than the machine has."""
+    """Return the bytes of memory of the device, or the container's limit if that is less than the machine has."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 * 2**30
@@ -96,18 +118,19 @@ def total_memory(device: torch.device) -> int:
 
 
 def saved_bytes(forward: Callable[[], torch.Tensor]) -> int:
-    """Bytes that autograd keeps from one forward pass for the backward pass."""
-    kept: dict[int, int] = {}
+    """Return the bytes that autograd saves in one call of ``forward`` for the backward pass."""
+    saved: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         forward()
-    return sum(kept.values())
+    return sum(saved.values())
 
 
 def _is_out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` reports exhausted memory; a CPU raises a plain RuntimeError for it."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
