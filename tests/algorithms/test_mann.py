@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from tests.easy import TINY, easy_store, shaken, small_config
-from torchreptile.algorithms.mann import MANN
 from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.build import build_algorithm
-from torchreptile.algorithms.mann import in_order, presentations
+from torchreptile.algorithms.mann import MANN, in_order, presentations
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError
 from torchreptile.data.augmentation import jittered
@@ -222,7 +221,7 @@ def test_accuracy_by_presentation_is_measured() -> None:
     generator = seeded(5)
     drawn = EpisodeSampler(store, 3, 1, 1).sample(100, generator)[:40]
     algorithm.predict(state, drawn, generator)
-    further = algorithm.further(store)
+    further = algorithm.extra_metrics(store)
     assert further is not None
     episodes = further.sampler.sample(100, generator)[:40]
     logits, labels = algorithm.read_through(state.params, episodes, algorithm.draw(40, 12, generator))

@@ -1,4 +1,4 @@
-"""What every algorithm must offer: a meta-gradient to train by, and adapted learners to be measured by."""
+"""The contract of every algorithm: a meta-gradient for training, and adapted learners for evaluation."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from torchreptile.models.losses import answers
 
 @dataclass(frozen=True, eq=False)
 class MetaState:
-    """What meta-training learns, and what its optimisers remember.
+    """What is meta-learned, and the state of the optimisers.
 
     Attributes:
-        params: phi, by name: the network's parameters, and whatever else an algorithm meta-learns.
-        inner: the inner optimiser's state that carries on from task to task.
+        params: phi, by name: the network's parameters, and any others that the algorithm meta-learns.
+        inner: the inner optimiser's state carried from task to task.
         outer: the outer optimiser's state.
-        averages: what is gathered beside learning, such as running averages of BatchNorm's statistics, by name.
+        averages: statistics gathered during training, such as BatchNorm's running averages, by name.
     """
 
     params: Params
@@ -42,12 +42,12 @@ class MetaState:
     averages: Params = field(default_factory=dict)
 
     def tensors(self) -> list[Tensor]:
-        """All of them, in a fixed order."""
+        """Return all tensors of the state, in a fixed order."""
         inner = [*self.inner.v.values(), self.inner.steps]
         return [*self.params.values(), *inner, *self.outer.tensors(), *self.averages.values()]
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> MetaState:
-        """The same with every tensor changed, such as moved or copied."""
+        """Return the state with ``change`` applied to every tensor, such as to move or copy it."""
         params = {name: change(p) for name, p in self.params.items()}
         v = {name: change(v) for name, v in self.inner.v.items()}
         inner = replace(self.inner, v=v, steps=change(self.inner.steps))
@@ -57,13 +57,13 @@ class MetaState:
 
 @dataclass(frozen=True, eq=False)
 class MetaGradient:
-    """What one meta-batch of tasks says about phi.
+    """The meta-gradient of one meta-batch of tasks.
 
     Attributes:
-        gradient: shaped like the parameters; the outer update moves them against it.
+        gradient: by name, shaped like the parameters; the outer update moves them against it.
         inner: the inner optimiser's state after these tasks.
-        loss: () mean training loss inside the tasks, for people.
-        averages: the state's after these tasks.
+        loss: () mean training loss of the tasks, for the log.
+        averages: the statistics of the state after these tasks, by name.
     """
 
     gradient: Params
@@ -74,13 +74,13 @@ class MetaGradient:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What is said of every query, shaped like ``query_y``: labels (T, way * queries) or values (T, queries, targets).
+    """Predictions for every query, shaped like ``query_y``: labels (T, way * queries) or values (T, queries, targets).
 
     Attributes:
-        transductive: all queries of an episode in one batch, sharing BatchNorm statistics; None where that is
-            nothing else than each alone, and for functions, which are measured without such help.
-        inductive: each query alone with the support set; no query can influence another.
-        before: of functions, the values before any adaptation.
+        transductive: all queries of an episode in one batch, sharing BatchNorm statistics; None for functions and for
+            algorithms where it would equal ``inductive``.
+        inductive: each query alone with the support set, so that no query influences another.
+        before: for functions, the values before adaptation; else None.
     """
 
     transductive: Tensor | None
@@ -90,11 +90,11 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class ExtraMetrics:
-    """What an algorithm measures beside the accuracy of queries.
+    """Metrics that an algorithm reports in addition to the accuracy on queries.
 
     Attributes:
-        names: of the measures, for people and files, such as "presentation 2"; accuracies from 0 to 1.
-        sampler: of the episodes they are taken on.
+        names: as shown and stored, such as "presentation 2"; the metrics are accuracies from 0 to 1.
+        sampler: draws the episodes they are measured on.
     """
 
     names: tuple[str, ...]
@@ -103,12 +103,12 @@ class ExtraMetrics:
 
 @dataclass(frozen=True, eq=False)
 class ExecutionContext:
-    """What an algorithm computes with; none of it changes what is learned but for rounding.
+    """How an algorithm computes; results depend on it in rounding only.
 
     Attributes:
         execution: how T copies of the network are computed.
-        chunks: how many tasks at a time.
-        processes: with whom the tasks are shared.
+        chunks: how many tasks are computed at a time.
+        processes: the processes that share the tasks.
     """
 
     execution: Execution
@@ -117,33 +117,49 @@ class ExecutionContext:
 
 
 class Adapted(ABC):
-    """T learners, each adapted to the support set of its own task."""
+    """T learners, each adapted to the support set of its own task.
+
+    Both modes map images (T, Q, C, H, W) to logits (T, Q, way), or points (T, Q, inputs) to values (T, Q, targets).
+    """
 
     def transductive(self, query_x: Tensor) -> Tensor:
-        """Transductive: (T, Q, C, H, W) -> logits (T, Q, way), all queries of a task in one batch; (T, Q, inputs) of
-        points -> values (T, Q, targets).
+        """Predict all queries of a task in one batch, in which they may influence each other.
 
-        The same as :meth:`inductive` for learners that look at one image at a time.
+        By default this is the inductive prediction, for learners that process one image at a time.
+
+        Args:
+            query_x: (T, Q, C, H, W) images, or (T, Q, inputs) points.
+
+        Returns:
+            Logits (T, Q, way), or values (T, Q, targets).
         """
         return self.inductive(query_x)
 
     @abstractmethod
     def inductive(self, query_x: Tensor) -> Tensor:
-        """Inductive: the same shapes; what is said of one query does not depend on the others."""
+        """Predict each query alone, so that no query influences another.
+
+        Args:
+            query_x: (T, Q, C, H, W) images, or (T, Q, inputs) points.
+
+        Returns:
+            Logits (T, Q, way), or values (T, Q, targets).
+        """
 
 
 class Algorithm(ABC):
-    """A few-shot learner.
+    """A few-shot learning algorithm.
 
     Attributes:
         config: all settings.
-        blueprint: the network it learns with.
-        execution: how it computes.
-        chunks, processes: how many tasks at a time, and with whom they are shared.
-        second_order: whether it differentiates the gradients of inner steps again.
-        streams: whether its work is passes over memory, which the caches of a CPU hold for few tasks at a time.
-        transduces: whether queries in one batch can be labelled otherwise than each alone.
-        measures_before: whether predictions are made before adaptation too, as they are for functions.
+        blueprint: the network.
+        execution: how T copies of the network are computed.
+        chunks: how many tasks are computed at a time.
+        processes: the processes that share the tasks.
+        second_order: whether the gradients of inner steps are differentiated again.
+        streams: whether the work is passes over memory, so that a CPU's caches suit few tasks at a time.
+        transduces: whether a query's prediction can depend on the other queries of its batch.
+        measures_before: whether predictions are made before adaptation too, as for functions.
     """
 
     second_order: ClassVar[bool] = False
@@ -157,28 +173,28 @@ class Algorithm(ABC):
 
     @staticmethod
     def network(config: Config) -> Network:
-        """The network that was published with it; one of your own may take its place."""
+        """Return the network published with the algorithm, used unless a custom one is given."""
         return for_images
 
     @staticmethod
     def outputs(config: Config) -> int:
-        """How many numbers its network makes of an image: one per class, unless it wants an embedding."""
+        """Return the outputs of its network per image: one per class by default, or the size of an embedding."""
         return config.task.way
 
     @classmethod
     def choose_execution(
         cls, config: Config, blueprint: Blueprint, device: torch.device, task_steps: float
     ) -> Execution:
-        """How T tasks are computed; by default, how T copies of the network are.
+        """Choose how T tasks are computed; by default, how T copies of the network are.
 
         Args:
-            config: ``execution`` is what was asked for.
+            config: all settings, of which ``execution`` is the requested one.
             blueprint: the network.
             device: where it will run.
-            task_steps: about how many inner steps there are to do, which decides whether compiling pays.
+            task_steps: about how many inner steps there are to do, which decides whether compiling pays off.
 
         Raises:
-            ConfigError: the network cannot be executed as the settings ask.
+            ConfigError: the network does not support the requested execution.
         """
         run, module = config.run, blueprint.module
         return choose_execution(
@@ -187,79 +203,118 @@ class Algorithm(ABC):
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of what it meta-learns."""
+        """Names and shapes of the meta-learned parameters."""
         return shapes(self.begin(0).params)
 
     def fits(self, params: Params) -> bool:
-        """Whether these can have been meta-learned by it: they have its shapes."""
+        """Whether ``params`` have the names and shapes that this algorithm meta-learns."""
         return shapes(params) == self.shapes
 
     def begin(self, seed: int) -> MetaState:
-        """The state before training: same seed, same state."""
+        """Return the state before training: same seed, same state."""
         return self.initial_state(self.blueprint.params(seed), seed)
 
     def initial_state(self, network_params: Params, seed: int = 0) -> MetaState:
-        """The state before training, from the network's weights; ``seed`` draws what else is meta-learned."""
+        """Return the state before training.
+
+        Args:
+            network_params: the network's weights by name.
+            seed: draws the other meta-learned parameters.
+        """
         params = network_params | self.extra_params(network_params, seed)
         outer = OuterState.fresh(params, self.config.outer.outer_optimizer)
         return MetaState(params, self.initial_inner(network_params), outer, self.initial_averages(network_params))
 
     def extra_params(self, network_params: Params, seed: int) -> Params:
-        """What is meta-learned beside the network's weights, on their device: by default nothing."""
+        """Return the parameters meta-learned in addition to the network's weights, on their device: by default none."""
         return {}
 
     def initial_inner(self, network_params: Params) -> InnerState:
-        """The inner optimiser's state before training: by default it carries none."""
+        """Return the inner optimiser's state before training: by default plain SGD's, which is empty."""
         return InnerState.fresh(network_params, "sgd", self.config.training_batch)
 
     def initial_averages(self, network_params: Params) -> Params:
-        """What is gathered beside learning, before training: by default nothing."""
+        """Return the statistics to gather, as they are before training: by default none."""
         return {}
 
     def sampler(self, store: Store) -> Sampler:
-        """The sampler of training tasks: ``train_shots`` support and ``train_queries`` query images per class."""
+        """Return a sampler of training tasks with ``train_shots`` support and ``train_queries`` query images per class.
+
+        Args:
+            store: the meta-training classes, or functions.
+        """
         task = self.config.task
         return sampler_of(store, task.way, task.images_per_class, queries=task.train_queries)
 
     @abstractmethod
     def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
-        """Learn from a meta-batch of training tasks; ``state`` is left as it was."""
+        """Return the meta-gradient of a meta-batch of training tasks.
+
+        Args:
+            state: the state before; not modified.
+            episodes: T training tasks.
+            generator: draws mini-batches and other random numbers.
+        """
 
     @abstractmethod
     def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
-        """Adapt to T support sets; ``state`` is left as it was.
+        """Adapt to T support sets.
 
         Args:
-            state: what was meta-learned.
-            support_x: (T, S, C, H, W) images; classes may have different numbers of them. Or (T, S, inputs) points.
+            state: what was meta-learned; not modified.
+            support_x: (T, S, C, H, W) images, or (T, S, inputs) points; classes may differ in their number of images.
             support_y: (T, S) labels, or (T, S, targets) values.
-            drawn: what :meth:`draw` gave for these tasks.
+            drawn: (T, ...) random numbers from :meth:`draw` for these tasks.
         """
 
     def settled(self, state: MetaState, adapted: Adapted) -> tuple[MetaState, Config]:
-        """State and settings under which adapting to its support set again gives the first of ``adapted`` as it is.
+        """Return state and settings that reproduce the first of the adapted learners from its support set.
 
-        By default those it was adapted under: where adapting is more than to move weights, it is done again.
+        By default these are the ones it was adapted with, so that the adaptation is repeated. Algorithms whose
+        adaptation only moves weights return the moved weights and settings without inner steps.
+
+        Args:
+            state: the state before adaptation; not modified.
+            adapted: learners from :meth:`adapt`.
         """
         return state, self.config
 
     def unadapted(self, state: MetaState, support_x: Tensor) -> Adapted:
-        """T learners as training left them, before they adapt to anything; of algorithms that fit functions."""
-        raise NotImplementedError(f"{type(self).__name__} fits no functions")
+        """Return T learners that have not adapted, for algorithms that fit functions.
+
+        Args:
+            state: what was meta-learned; not modified.
+            support_x: (T, S, inputs) points.
+
+        Raises:
+            NotImplementedError: the algorithm does not fit functions.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not fit functions")
 
     def draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
-        """The random numbers that adapting to ``tasks`` support sets of ``images`` images takes, (T, ...).
+        """Draw the random numbers for adapting to T support sets, (T, ...): by default none.
 
-        Drawn for all tasks at once, so that nothing depends on how many are computed at a time or where.
+        They are drawn for all tasks at once, so that results do not depend on chunks and processes.
+
+        Args:
+            tasks: T.
+            images: in each support set.
+            generator: draws the numbers.
         """
         return torch.empty(tasks, 0, device=generator.device)
 
     def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
-        """About how much memory one task takes; 0 for next to nothing."""
+        """Return about how many bytes of memory one of these tasks takes; 0 if negligible."""
         return 0
 
     def predict(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Predictions:
-        """Adapt to each support set and answer its queries both ways; ``state`` is left as it was."""
+        """Adapt to each support set and predict its queries, transductive and inductive.
+
+        Args:
+            state: what was meta-learned; not modified.
+            episodes: T tasks with support and query sets.
+            generator: draws the random numbers of adaptation.
+        """
         tasks, images = episodes.support_y.shape[:2]
         drawn = self.draw(tasks, images, generator)
         self.fit_chunks(state, episodes)
@@ -275,40 +330,48 @@ class Algorithm(ABC):
 
         rows = 1 + self.transduces + self.measures_before
         with self.own_draws(generator):
-            said = self.shared_out(answered, episodes.query_y.new_zeros(rows, *episodes.query_y.shape))
+            predicted = self.shared_out(answered, episodes.query_y.new_zeros(rows, *episodes.query_y.shape))
         return Predictions(
-            said[-2] if self.transduces else None, said[-1], before=said[0] if self.measures_before else None
+            predicted[-2] if self.transduces else None,
+            predicted[-1],
+            before=predicted[0] if self.measures_before else None,
         )
 
-    def further(self, store: Store) -> ExtraMetrics | None:
-        """What to measure beside the accuracy of queries on classes of that store: by default nothing."""
+    def extra_metrics(self, store: Store) -> ExtraMetrics | None:
+        """Return the metrics to report on the classes of ``store`` in addition to accuracy: by default none."""
         return None
 
     def measure_extra(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Tensor:
-        """(names, T) the measures that :meth:`further` named, of each episode; ``state`` is left as it was."""
+        """Measure what :meth:`extra_metrics` names on each episode: (names, T).
+
+        Args:
+            state: what was meta-learned; not modified.
+            episodes: T tasks from the sampler of :meth:`extra_metrics`.
+            generator: draws the random numbers of adaptation.
+        """
         return torch.empty(0, len(episodes), device=generator.device)
 
     def shared_out(self, work: Callable[[slice], Tensor], blank: Tensor) -> Tensor:
-        """``work`` done for all tasks, piece by piece and by all processes together.
+        """Compute ``work`` for all tasks, in chunks and divided among the processes: (rows, T, ...).
 
         Args:
-            work: gives (rows, these tasks, ...).
-            blank: (rows, T, ...) zeros, which are overwritten.
+            work: maps a slice of tasks to (rows, tasks of the slice, ...).
+            blank: (rows, T, ...) zeros, overwritten with the result.
         """
         share = self.processes.share(blank.shape[1])
-        if pieces := self.chunks.map(share, work):
-            blank[:, share] = torch.cat(pieces, dim=1)
+        if parts := self.chunks.map(share, work):
+            blank[:, share] = torch.cat(parts, dim=1)
         self.processes.sum_([blank])
         return blank
 
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
-        """Find out once how many tasks of this kind fit into memory."""
+        """Determine once how many tasks like ``episodes`` fit into memory at a time."""
         if not self.chunks.limit:
             self.chunks.fit(self.task_bytes(state, episodes), self.streams)
 
     @contextmanager
     def own_draws(self, generator: torch.Generator) -> Iterator[None]:
-        """What the network itself draws (Dropout) follows from ``generator`` too."""
+        """Make the network's own random numbers (Dropout) depend on ``generator`` while the context lasts."""
         if not self.execution.draws:
             yield
             return

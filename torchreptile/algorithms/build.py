@@ -1,4 +1,4 @@
-"""From settings to an algorithm that can compute."""
+"""Building an algorithm from its settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchreptile.models.custom import check_network
 from torchreptile.models.execution.task_chunks import TaskChunks
 from torchreptile.models.mlp import MLP
 
-# Executions that an algorithm has for itself alone, and which setting gives them.
+# The setting that leads to an execution which cannot be requested by name.
 ASKED_AS = {"shared": "loop", "sequence": "loop"}
 
 
@@ -32,21 +32,29 @@ def build_algorithm(
     targets: int = 0,
     execution: str = "",
 ) -> Algorithm:
-    """The algorithm that ``config`` names, for images or points of that shape.
+    """Build the algorithm that ``config`` names, for images or points of a shape.
 
     Args:
         config: all settings.
-        image_shape: (C, H, W), or (inputs,) of points.
+        image_shape: (C, H, W) of images, or (inputs,) of points.
         device: where it will run.
-        task_steps: about how many inner steps there are to do, which decides whether compiling pays.
-        processes: with whom to share the tasks.
+        task_steps: about how many inner steps there are to do, which decides whether compiling pays off.
+        processes: the processes that share the tasks.
         network: makes the module; by default the one published with the algorithm.
-        classes: of the images it will be trained on; 0 if it will not.
-        targets: numbers to predict of every point; 0 where there are labels.
-        execution: the one to take where ``config`` leaves it open.
+        classes: number of meta-training classes; 0 if it is not trained.
+        targets: values to predict of every point; 0 for labels.
+        execution: the execution to use if ``config`` leaves it at auto.
 
     Raises:
-        ConfigError: the network does not fit, or cannot be executed as the settings ask.
+        ConfigError: the network does not fit, or does not support the requested execution.
+
+    Example:
+        >>> import torch
+        >>> config = Config().replace(execution="grouped")  # Reptile on Omniglot, 5-way 1-shot
+        >>> algorithm = build_algorithm(config, (1, 28, 28), torch.device("cpu"))
+        >>> state = algorithm.begin(seed=0)
+        >>> sum(p.numel() for p in state.params.values())
+        113221
     """
     kind = algorithm_class(config.method.algorithm)
     if targets:
@@ -65,7 +73,7 @@ def build_algorithm(
 
 
 def network_for_functions(config: NetworkConfig) -> Network:
-    """Return what makes the network that fits functions; it is the same one for all algorithms."""
+    """Return the network for function fitting, the same for all algorithms."""
     return partial(MLP, units=config.mlp_units, layers=config.mlp_layers, activation=config.mlp_activation)
 
 

@@ -1,10 +1,4 @@
-"""First-order MAML as the MAML paper has it: the gradient of the queries' loss at the adapted weights, taken as it is.
-
-    phi <- phi - step size * mean over tasks of d L_query(phi_task) / d phi_task
-
-The inner steps' own gradients count as constants (Finn, Abbeel, Levine 2017, section 5.2). ``foml`` is what the Reptile
-paper compares with instead: the last inner step's change, under Reptile's inner optimiser and outer update.
-"""
+"""First-order MAML as in the MAML paper (Finn, Abbeel, Levine 2017): MAML without second derivatives."""
 
 from __future__ import annotations
 
@@ -23,17 +17,24 @@ from torchreptile.data.episodes import Episodes
 
 @final
 class FirstOrderMAML(MAMLBase):
-    """No way back through the inner steps, so no graph of them either."""
+    """First-order MAML: the gradient of the query loss at the adapted weights is applied to the initial weights.
+
+        phi <- phi - outer step size * mean over tasks of d L_query(phi_task) / d phi_task
+
+    The gradients of the inner steps count as constants, so no graph of the steps is needed. Finn, Abbeel, Levine 2017
+    (arXiv 1703.03400), section 5.2. :class:`~torchreptile.algorithms.foml.FOML` is the variant of the Reptile paper,
+    with Reptile's inner optimiser and outer update.
+    """
 
     second_order = False
 
     def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:
-        """At the adapted weights."""
+        """Return the gradient of the query losses at the adapted weights, summed over tasks."""
         batches = list(take_batches(episodes.support_x, episodes.support_y, drawn))
         adapted = descend(self.inner_loop, params, self.rates(params), batches, len(episodes))
         losses, at_end = self.query_gradient(adapted, episodes.query_x, episodes.query_y)
         return TaskSums({name: g.sum(0) for name, g in at_end.items()}, losses.sum())
 
     def step_bytes(self, state: MetaState, episodes: Episodes) -> int:
-        """No graph is kept."""
+        """Return the bytes that the graph of an inner step takes: 0, there is none."""
         return 0

@@ -1,9 +1,4 @@
-"""First-order MAML as the Reptile paper compares it: the update is the last inner step's change alone.
-
-With a shared tail (``foml_tail`` 0) the last mini-batch comes from the same stream as the others. With a
-separate tail, ``foml_tail`` images per class are kept apart and make the last mini-batch, as MAML's
-query set does. Nichol, Achiam, Schulman 2018, section 6.3.
-"""
+"""First-order MAML as in the Reptile paper (Nichol, Achiam, Schulman 2018): the update is the last inner step."""
 
 from __future__ import annotations
 
@@ -23,22 +18,29 @@ from torchreptile.data.samplers import Sampler, Store, sampler_of
 
 @final
 class FOML(ReptileBase):
-    """The change of the last inner step."""
+    """FOML, first-order MAML in Reptile's setting: the meta-gradient is the change of the last inner step alone.
+
+        phi <- phi + outer step size * mean over tasks of (phi_k - phi_(k-1))
+
+    phi_k are the weights after k = ``inner_steps`` inner steps from phi. With a shared tail (``foml_tail`` 0) the last
+    mini-batch is drawn from the same images as the others. With a separate tail, ``foml_tail`` images per class are
+    reserved for it, like MAML's query set. Nichol, Achiam, Schulman 2018 (arXiv 1803.02999), section 6.3.
+    """
 
     @property
     def drawn_steps(self) -> int:
-        """All of them, but for a separate tail."""
+        """Number of inner steps whose mini-batches are drawn from the support set: all but a separate tail."""
         return self.config.inner.inner_steps - (1 if self.config.own(FOMLSettings).foml_tail else 0)
 
     def sampler(self, store: Store) -> Sampler:
-        """Training tasks carry the separate tail as their query set."""
+        """Return a sampler of training tasks with the separate tail as their query set."""
         tail = self.config.own(FOMLSettings).foml_tail
         return sampler_of(store, self.config.task.way, self.config.task.images_per_class - tail, queries=tail)
 
     def train(
         self, phi: Params, params: Params, inner: InnerState, episodes: Episodes, drawn: Tensor
     ) -> tuple[Params, Tensor]:
-        """The change is measured from where the last step begins."""
+        """Run all inner steps in place, and return the weights before the last step as the anchor, and the losses."""
         batches = take_batches(episodes.support_x, episodes.support_y, drawn)
         losses = []
         if self.config.inner.inner_steps > 1:
@@ -47,7 +49,7 @@ class FOML(ReptileBase):
         if not self.config.own(FOMLSettings).foml_tail:
             losses.append(self.inner_loop.run(params, inner, batches))
             return before_last, torch.cat(losses)
-        its = inner.rescaled(episodes.query_y.shape[1])  # the tail is a mini-batch of another size
+        its = inner.rescaled(episodes.query_y.shape[1])  # the tail is a mini-batch of a different size
         losses.append(self.inner_loop.run(params, its, [(episodes.query_x, episodes.query_y)]))
         for name, v in its.rescaled(inner.images).v.items():
             inner.v[name].copy_(v)

@@ -1,4 +1,4 @@
-"""The frame of algorithms that adapt by training the network itself on the support set."""
+"""The base of algorithms that adapt by training the network on the support set."""
 
 from __future__ import annotations
 
@@ -21,102 +21,116 @@ from torchreptile.models.mlp import MLP
 
 
 class GradientBased(Algorithm):
-    """Adapts by ``eval_steps`` inner steps on mini-batches of the support set."""
+    """Adapts by ``eval_steps`` inner steps on mini-batches of the support set, from the meta-learned weights."""
 
     def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
         super().__init__(blueprint, config, context)
         self.inner_loop = InnerLoop(config.inner, context.execution, config.run.precision)
 
     def initial_inner(self, network_params: Params) -> InnerState:
-        """The inner optimiser, fresh."""
+        """Return the inner optimiser's state before the first step."""
         return InnerState.fresh(network_params, self.config.inner.inner_optimizer, self.config.training_batch)
 
     def draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
-        """(T, eval_steps, B) indices of mini-batches."""
+        """Draw the mini-batches of adaptation, as indices into the support sets: (T, eval_steps, B)."""
         settings, replacement = self.config.evaluation, self.config.inner.replacement
-        # A batch larger than the support set cannot be drawn without repetition: --replacement takes all of it.
+        # With --replacement an image occurs once per batch, so a batch has no more images than the support set.
         batch = min(settings.eval_batch, images) if replacement else settings.eval_batch
         return minibatches(tasks, images, batch, settings.eval_steps, replacement, generator)
 
     def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
-        """Train T copies of phi by one inner step per mini-batch."""
+        """Train T copies of phi with one inner step per mini-batch.
+
+        Args:
+            state: what was meta-learned; not modified.
+            support_x: (T, S, C, H, W) images, or (T, S, inputs) points.
+            support_y: (T, S) labels, or (T, S, targets) values.
+            drawn: (T, eval_steps, B) indices of mini-batches.
+        """
         params, inner = self.copies_for(state, drawn)
         self.inner_loop.run(params, inner, take_batches(support_x, support_y, drawn))
         return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
 
     def settled(self, state: MetaState, adapted: Adapted) -> tuple[MetaState, Config]:
-        """The adapted weights, and no step to take."""
+        """Return the weights of the first adapted learner, and settings without inner steps."""
         if not isinstance(adapted, AdaptedNetwork):
             return super().settled(state, adapted)
         params = {name: p[0].clone(memory_format=torch.contiguous_format) for name, p in adapted.params.items()}
         return replace(state, params=state.params | params), self.config.replace(eval_steps=0)
 
     def unadapted(self, state: MetaState, support_x: Tensor) -> Adapted:
-        """T copies of phi."""
+        """Return T copies of the network with weights phi."""
         params = stack(self.weights(state.params), len(support_x), self.execution.kernel_order)
         return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
 
     def start(self, state: MetaState) -> MetaState:
-        """What a task begins with: under ``reset`` the optimiser forgets what it gathered before."""
+        """Return the state a task starts from, with a fresh inner optimiser if ``inner_state`` is reset."""
         if self.config.inner.inner_state == "reset":
             return replace(state, inner=self.initial_inner(state.params))
         return state
 
     def copies_for(self, state: MetaState, drawn: Tensor) -> tuple[Params, InnerState]:
-        """What an episode begins with, once for each task, to be trained on mini-batches ``drawn`` (T, steps, B)."""
+        """Return T copies of weights and inner optimiser, ready for the mini-batches ``drawn`` (T, steps, B)."""
         start = self.start(state)
         params, inner = self.inner_loop.stacked(start.params, start.inner, len(drawn))
         return params, inner.rescaled(drawn.shape[2])
 
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
-        """Where tasks gain nothing from being together, one at a time."""
+        """Determine once how many tasks to compute at a time: one, if the execution gains nothing from more."""
         if not self.chunks.limit and self.execution.one_by_one:
             self.chunks.limit = 1
         super().fit_chunks(state, episodes)
 
     def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
-        """Of an inner step: activations both ways, and weights with their second moment, gradient, temporaries."""
+        """Return the bytes of an inner step of one task: activations, weights, moments, gradient and temporaries."""
         return self.plain_bytes(state, episodes, self.largest_batch())
 
     def largest_batch(self) -> int:
-        """Images in an inner mini-batch of training or evaluation, whichever has more."""
+        """Return the images of an inner mini-batch in training or evaluation, whichever are more."""
         return max(self.config.training_batch, self.config.evaluation_batch)
 
     def weights(self, params: Params) -> Params:
-        """Of what is meta-learned, the network's own part: by default all of it."""
+        """Return those of the meta-learned parameters that are the network's weights: by default all."""
         return params
 
     def plain_bytes(self, state: MetaState, episodes: Episodes, images: int) -> int:
-        """Of one step of one task on so many images, of which nothing is differentiated again."""
+        """Return the bytes that one first-order step of one task on ``images`` images takes."""
         params = self.weights(state.params)
         leaves, _ = self.inner_loop.stacked(params, InnerState.fresh(params, "sgd", images), 1)
         leaves = {name: p.requires_grad_() for name, p in leaves.items()}
         x = episodes.support_x[:1, :1].expand(1, images, *episodes.support_x.shape[2:])
-        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):  # it may draw; nobody must notice
+        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):  # Dropout draws random numbers
             activations = saved_bytes(lambda: self.inner_loop.forward(leaves, x))
         return 2 * activations + 5 * sum(p.nbytes for p in leaves.values())
 
 
 class AdaptedNetwork(Adapted):
-    """T trained copies of the network; BatchNorm goes by the batch that an image is labelled in."""
+    """T trained copies of the network, whose BatchNorm uses the statistics of the batch it predicts."""
 
     def __init__(self, inner_loop: InnerLoop, module: nn.Module, params: Params, support_x: Tensor) -> None:
-        """``params``: (T, ...) each; ``support_x``: (T, S, C, H, W), the company of a query that is labelled alone."""
+        """Predict with the trained weights.
+
+        Args:
+            inner_loop: computes T copies of the network.
+            module: the network.
+            params: its trained weights by name, (T, ...) each.
+            support_x: (T, S, C, H, W) images, which complete the batch of a query predicted alone.
+        """
         self.params = params
         self._inner_loop, self._module, self._support_x = inner_loop, module, support_x
 
     @torch.no_grad()
     def transductive(self, query_x: Tensor) -> Tensor:
-        """All queries in one batch."""
-        with _labelling(self._module):
+        """Predict all queries of a task in one batch: (T, Q, ...) -> (T, Q, way or targets)."""
+        with _predicting(self._module):
             return self._inner_loop.forward(self.params, query_x)
 
     @torch.no_grad()
     def inductive(self, query_x: Tensor) -> Tensor:
-        """Each query in a batch of its own, with the whole support set."""
-        if isinstance(self._module, MLP):  # which looks at every point by itself, whatever the batch
+        """Predict each query in a batch with its support set: (T, Q, ...) -> (T, Q, way or targets)."""
+        if isinstance(self._module, MLP):  # its output for a point does not depend on the batch
             return self.transductive(query_x)
-        with _labelling(self._module):
+        with _predicting(self._module):
             logits = []
             for query in query_x.unbind(1):
                 batch = torch.cat([self._support_x, query.unsqueeze(1)], dim=1)
@@ -125,8 +139,8 @@ class AdaptedNetwork(Adapted):
 
 
 @contextmanager
-def _labelling(module: nn.Module) -> Iterator[None]:
-    """No Dropout; BatchNorm goes by the batch all the same."""
+def _predicting(module: nn.Module) -> Iterator[None]:
+    """Turn Dropout off while the context lasts; BatchNorm still uses the statistics of the batch."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # a transformer's shortcut in eval mode, which vmap cannot batch
     module.eval()
@@ -138,15 +152,18 @@ def _labelling(module: nn.Module) -> Iterator[None]:
 
 
 def take_batches(x: Tensor, y: Tensor, drawn: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut mini-batches out of support sets.
+    """Yield the mini-batches of support sets, one pair of (T, B, ...) tensors per inner step.
 
     Args:
         x: (T, S, C, H, W) images, or (T, S, inputs) points.
         y: (T, S) labels, or (T, S, targets) values.
-        drawn: (T, steps, B) indices from :func:`minibatches`.
+        drawn: (T, steps, B) indices into the support sets.
 
-    Yields:
-        One (T, B, ...), (T, B, ...) pair per inner step.
+    Example:
+        >>> import torch
+        >>> x, y = torch.arange(3).view(1, 3, 1), torch.tensor([[0, 1, 2]])
+        >>> [labels.tolist() for _, labels in take_batches(x, y, torch.tensor([[[0, 1], [2, 0]]]))]
+        [[[0, 1]], [[2, 0]]]
     """
     tasks = torch.arange(len(x), device=x.device)[:, None]
     for step in drawn.unbind(1):

@@ -1,10 +1,4 @@
-"""MAML: learn the weights from which a few SGD steps on the support set label the queries best.
-
-    phi <- phi - step size * mean over tasks of d L_query(phi_task) / d phi
-
-where phi_task is phi after the inner steps, and the derivative goes through them. Finn, Abbeel, Levine 2017, algorithm
-2; all of it is what the frame does.
-"""
+"""MAML (Finn, Abbeel, Levine 2017): meta-learn weights from which a few SGD steps give a low loss on the queries."""
 
 from __future__ import annotations
 
@@ -15,4 +9,11 @@ from torchreptile.algorithms.maml_base import MAMLBase
 
 @final
 class MAML(MAMLBase):
-    """Second order, one inner learning rate."""
+    """MAML: differentiate the query loss after the inner steps with respect to the weights before them.
+
+        phi_task = phi after inner steps of SGD, each phi <- phi - inner lr * d L_support(phi) / d phi
+        phi <- phi - outer step size * mean over tasks of d L_query(phi_task) / d phi
+
+    The derivative goes through the inner steps (second order); the outer optimiser is usually Adam. Finn, Abbeel,
+    Levine 2017 (arXiv 1703.03400), algorithm 2. The base class does all of this.
+    """

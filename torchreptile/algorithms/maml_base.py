@@ -1,4 +1,4 @@
-"""The frame of MAML and its kin: adapt by plain SGD on the support set, learn from the adapted networks' queries."""
+"""The base of MAML and its variants: adapt by SGD on the support set, and meta-learn from the query loss."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from torchreptile.models.execution.task_chunks import CPU_TASKS, SHARE, saved_by
 
 
 class MAMLBase(GradientBased, TaskGradient):
-    """The meta-gradient is that of the queries' loss at the adapted weights, pulled back through the inner steps.
+    """Adapts by SGD, and differentiates the query loss at the adapted weights back through the inner steps.
+
+        phi_task = phi after inner steps of SGD on the support set
+        gradient = mean over tasks of d L_query(phi_task) / d phi
 
     Attributes:
-        segment: inner steps whose graph is in memory at a time; 0 before :meth:`fit_chunks` has settled it.
+        segment: inner steps whose graph is in memory at a time; 0 until :meth:`fit_chunks` has determined it.
     """
 
     second_order = True
@@ -37,20 +40,20 @@ class MAMLBase(GradientBased, TaskGradient):
 
     @staticmethod
     def network(config: Config) -> Network:
-        """The one in the MAML paper: on small images its head sees 64 averages."""
+        """Return the MAML paper's network, whose head takes 64 averages for small images."""
         return maml_for_images
 
     def rates(self, params: Params) -> Rates:
-        """The inner learning rates, by the names of the weights that adapt: by default one number for all."""
+        """Return the inner learning rates by the names of the weights that adapt: by default ``inner_lr`` for all."""
         return dict.fromkeys(self.weights(params), self.config.inner.inner_lr)
 
     def training_draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
-        """(T, inner_steps, B) indices of mini-batches."""
+        """Draw the mini-batches of the inner steps, as indices into the support sets: (T, inner_steps, B)."""
         inner = self.config.inner
         return minibatches(tasks, images, inner.inner_batch, inner.inner_steps, inner.replacement, generator)
 
     def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:
-        """Second order: through every inner step."""
+        """Return the gradient of the query losses, summed over tasks, through every inner step (second order)."""
         weights, rates = self.weights(params), self.rates(params)
         batches = list(take_batches(episodes.support_x, episodes.support_y, drawn))
         path = differentiable_descent(self.inner_loop, weights, rates, batches, self.segment or len(batches))
@@ -59,24 +62,31 @@ class MAMLBase(GradientBased, TaskGradient):
         return TaskSums(of_weights | self.named_rates(of_rates), losses.sum())
 
     def named_rates(self, of_rates: Params) -> Params:
-        """Gradients of learned rates by the names they are meta-learned under: by default there are none."""
+        """Return the gradients of meta-learned rates by the names of the rates: by default none."""
         return {}
 
     def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
-        """SGD steps from phi, with the rates as they are now."""
+        """Adapt by SGD from phi with the current rates.
+
+        Args:
+            state: what was meta-learned; not modified.
+            support_x: (T, S, C, H, W) images, or (T, S, inputs) points.
+            support_y: (T, S) labels, or (T, S, targets) values.
+            drawn: (T, steps, B) indices of mini-batches.
+        """
         batches = list(take_batches(support_x, support_y, drawn))
         rates = self.rates(state.params)
         params = descend(self.inner_loop, self.weights(state.params), rates, batches, len(support_x))
         return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
 
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
-        """As many tasks at a time as is good, if their graphs fit with all inner steps or with fewer of them."""
+        """Determine once how many tasks to compute at a time, and how many inner steps to have in memory."""
         if not self.segment:
             self.segment = self._segment(state, episodes)
         super().fit_chunks(state, episodes)
 
     def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
-        """Of one task in training: the graph of a segment, weights at the segments' borders, the queries' pass."""
+        """Return the bytes of one training task: graph of a segment, weights between segments, and the query pass."""
         steps = self.config.inner.inner_steps
         segment = min(self.segment or steps, steps)
         borders = -(-steps // segment)
@@ -87,7 +97,7 @@ class MAMLBase(GradientBased, TaskGradient):
         )
 
     def step_bytes(self, state: MetaState, episodes: Episodes) -> int:
-        """What the graph of one inner step keeps, for one task, and as much again on the way back through it."""
+        """Return the bytes of the graph of one inner step of one task, and as many again for its backward pass."""
         images = self.config.training_batch
         x = episodes.support_x[:1, :1].expand(1, images, *episodes.support_x.shape[2:])
         y = episodes.support_y[:1, :1].repeat_interleave(images, 1)
@@ -102,9 +112,9 @@ class MAMLBase(GradientBased, TaskGradient):
             return 2 * saved_bytes(step)
 
     def _segment(self, state: MetaState, episodes: Episodes) -> int:
-        """All steps if the tasks one wants at a time leave room for their graphs, else as many as there is room for."""
+        """Return the inner steps whose graph fits into memory for the preferred number of tasks at a time."""
         steps, run = self.config.inner.inner_steps, self.config.run
-        if self.execution.draws:  # it would draw anew when computed again
+        if self.execution.draws:  # a recomputed segment would draw different random numbers
             return steps
         if run.unrolled_steps or steps == 1:
             return min(run.unrolled_steps or steps, steps)
@@ -115,10 +125,11 @@ class MAMLBase(GradientBased, TaskGradient):
         return max(1, min(steps, int(room // max(self.step_bytes(state, episodes), 1))))
 
     def _fixed_bytes(self, state: MetaState, episodes: Episodes) -> int:
-        """Of a plain step on the larger of the batches: the queries, or an evaluation episode's."""
+        """Return the bytes of a first-order step on the largest batch: queries, or inner batch of an evaluation."""
         task = self.config.task
         queries = task.way * max(task.train_queries, self.config.evaluation.queries)
         return self.plain_bytes(state, episodes, max(queries, self.largest_batch()))
 
     def _weight_bytes(self, state: MetaState) -> int:
+        """Return the bytes of the network's weights."""
         return sum(p.nbytes for p in self.weights(state.params).values())

@@ -1,11 +1,4 @@
-"""Matching Networks: a query's label is the labels of the support set, weighted by attention.
-
-    P(y | x, S) = sum over i of a(x, x_i) y_i,    a = softmax over i of scale * cosine of f(x) and g(x_i)
-
-Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016, arXiv 1606.04080, section 2.1, equation 1, where the scale is
-1. f and g are one embedding. With ``fce_reads`` both are conditioned on the whole support set (models/full_context.py),
-which then has an order: the one it comes in.
-"""
+"""Matching Networks (Vinyals et al. 2016): attention over the support set labels the queries."""
 
 from __future__ import annotations
 
@@ -22,15 +15,22 @@ from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.algorithms.rows.matching_networks import MatchingSettings
 from torchreptile.models.full_context_embedding import FullContextEmbedding
 
-PREFIX = "fce."  # of the full context embeddings' parameters
+PREFIX = "fce."  # of the names of the full context embeddings' parameters
 
 
 @final
 class MatchingNetworks(MetricBased):
-    """Cosine attention over the support set."""
+    """Matching Networks: the label of a query is the mean of the support labels, weighted by attention.
+
+        P(y | x, S) = sum over i of a(x, x_i) y_i,    a = softmax over i of scale * cosine of f(x) and g(x_i)
+
+    f and g are the same embedding. Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016 (arXiv 1606.04080), section
+    2.1, equation 1, where the scale is 1. With ``fce_reads`` both embeddings are conditioned on the support set
+    (section 2.1.2), whose order then matters: it is the order in which the images are given.
+    """
 
     def label(self, params: Params, remembered: Params, query: Tensor) -> Tensor:
-        """The logarithm of the attention that each class gets, up to a constant, (T, Q, way)."""
+        """Return the logarithm of the attention on each class, up to a constant: (T, Q, E) -> (T, Q, way)."""
         support, classes = remembered["support"], remembered["classes"]
         if reads := self.config.own(MatchingSettings).fce_reads:
             own = {name.removeprefix(PREFIX): p for name, p in params.items() if name.startswith(PREFIX)}
@@ -38,7 +38,7 @@ class MatchingNetworks(MetricBased):
         return class_attention(self.config.own(MatchingSettings).attention_scale * cosines(query, support), classes)
 
     def extra_params(self, network_params: Params, seed: int) -> Params:
-        """Those of the full context embeddings, if wanted."""
+        """Return fresh parameters of the full context embeddings, if ``fce_reads`` is set."""
         if not self.config.own(MatchingSettings).fce_reads:
             return {}
         with torch.random.fork_rng(devices=[]):
@@ -49,25 +49,30 @@ class MatchingNetworks(MetricBased):
 
     @cached_property
     def _full_context(self) -> FullContextEmbedding:
-        """The form alone; its weights are never used."""
+        """The architecture of the full context embeddings; its own weights are never used."""
         return FullContextEmbedding(self.width)
 
 
 def cosines(query: Tensor, support: Tensor) -> Tensor:
-    """(T, Q, E), (T, S, E) -> the cosines of their angles, (T, Q, S)."""
+    """Return the cosine similarities of embeddings: (T, Q, E), (T, S, E) -> (T, Q, S)."""
     return F.normalize(query, dim=2) @ F.normalize(support, dim=2).transpose(1, 2)
 
 
 def class_attention(scores: Tensor, classes: Tensor) -> Tensor:
-    """Scores of support images -> logits of classes, whose softmax is the attention summed over each class.
+    """Return logits of classes whose softmax is the attention summed over the images of each class.
 
     Args:
-        scores: (T, Q, S), of which the attention is the softmax over S.
+        scores: (T, Q, S) scores of the support images, whose softmax is the attention.
         classes: (T, S, way) 1 where an image is of a class, else 0.
 
     Returns:
-        (T, Q, way): the logarithm of the summed exponentials; the softmax over classes divides by what the softmax
-        over images would have.
+        (T, Q, way) the logarithm of the sum of exponentials over the images of each class.
+
+    Example:
+        >>> import torch
+        >>> classes = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])  # two images of class 0, one of class 1
+        >>> class_attention(torch.zeros(1, 1, 3), classes).softmax(2)
+        tensor([[[0.6667, 0.3333]]])
     """
     others = (classes == 0).unsqueeze(1)  # (T, 1, S, way)
     return scores.unsqueeze(3).masked_fill(others, -torch.inf).logsumexp(2)

@@ -1,11 +1,4 @@
-"""Meta-LSTM: the optimiser is learned, and with it the weights it starts from.
-
-    theta_t = f_t * theta_(t-1) - i_t * gradient_t
-
-An LSTM over coordinates sets a forget rate f and a learning rate i for each weight at each update. Ravi and Larochelle,
-ICLR 2017. The loss of the queries after the last update is differentiated through the updates, but not through the
-gradients they were made of: second derivatives are dropped.
-"""
+"""Meta-LSTM (Ravi and Larochelle 2017): the optimiser is meta-learned, and so are the weights it starts from."""
 
 from __future__ import annotations
 
@@ -32,12 +25,20 @@ from torchreptile.models.lstm_optimizer import CoordinateState, fresh_weights, p
 from torchreptile.models.meta_lstm_learner import Averages, MetaLSTMLearner
 
 LARGE = 64  # pixels from which learners run one after another on a CPU
-OPTIMISER = "optimiser."  # in front of the names of the optimiser's parameters
+OPTIMISER = "optimiser."  # before the names of the optimiser's parameters
 
 
 @final
 class MetaLSTM(LossGradient):
-    """Adapts by ``inner_steps`` updates (in evaluation ``eval_steps``), each on the whole support set."""
+    """Meta-LSTM: an LSTM over coordinates sets a forget rate f and a learning rate i for each weight at each update.
+
+        theta_t = f_t * theta_(t-1) - i_t * gradient_t
+
+    The LSTM and the initial weights theta_0 are meta-learned from the query loss after ``inner_steps`` updates
+    (``eval_steps`` in evaluation), each on the full support set. The loss is differentiated through the updates but not
+    through their gradients: second derivatives are dropped. Ravi and Larochelle, ICLR 2017, equation 2 and section 3.1;
+    the LSTM itself is in :mod:`torchreptile.models.lstm_optimizer`.
+    """
 
     streams = True
 
@@ -53,22 +54,28 @@ class MetaLSTM(LossGradient):
 
     @staticmethod
     def network(config: Config) -> Network:
-        """The authors' learner."""
+        """Return the authors' learner: four pooled convolutional blocks."""
         return partial(MetaLSTMLearner, filters=config.own(MetaLSTMSettings).meta_lstm_filters)
 
     @classmethod
     def choose_execution(
         cls, config: Config, blueprint: Blueprint, device: torch.device, task_steps: float
     ) -> Execution:
-        """The authors' learner runs grouped, or on a CPU one after another where maps are large.
+        """Choose how T learners are computed: grouped, or one after another for large maps on a CPU.
+
+        Args:
+            config: all settings, of which ``execution`` is the requested one.
+            blueprint: the network.
+            device: where it will run.
+            task_steps: about how many inner steps there are to do; matters for custom networks only.
 
         Raises:
-            ConfigError: the network cannot be executed as the settings ask.
+            ConfigError: the network does not support the requested execution.
         """
         module, name = blueprint.module, config.run.execution
         if not isinstance(module, MetaLSTMLearner):
             return super().choose_execution(config, blueprint, device, task_steps)
-        reason = "as asked"
+        reason = "as requested"
         if name == "auto":
             large = device.type == "cpu" and blueprint.image_shape[1] >= LARGE
             name, reason = ("loop", "large maps") if large else ("grouped", "small maps, or a GPU")
@@ -79,28 +86,29 @@ class MetaLSTM(LossGradient):
         raise ConfigError(f"execution is {name}; the learner of meta-lstm runs with auto, grouped or loop")
 
     def extra_params(self, network_params: Params, seed: int) -> Params:
-        """The optimiser's parameters; the network's own are the weights that learning starts from."""
+        """Return the optimiser's parameters, meta-learned along with the initial weights."""
         like = next(iter(network_params.values()))
         fresh = fresh_weights(self.config.own(MetaLSTMSettings).meta_lstm_units, torch.Generator().manual_seed(seed))
         return {OPTIMISER + name: p.to(like.device, like.dtype) for name, p in fresh.items()}
 
     def losses(self, params: Params, episodes: Episodes, drawn: Tensor) -> Tensor:
-        """Each task's mean loss of its queries after the updates, normalised by the batch of queries."""
+        """Return the mean query loss of each task after the updates, (T,), normalised by the batch of queries."""
         steps = self.config.inner.inner_steps
         theta, _ = self.learn(params, episodes.support_x, episodes.support_y, steps)
         logits = self.inner_loop.forward(self._named(theta), episodes.query_x).to(theta.dtype)
         return task_losses(logits, episodes.query_y)
 
     def learn(self, params: Params, x: Tensor, y: Tensor, steps: int) -> tuple[Tensor, Averages | None]:
-        """The learners of T tasks after so many updates.
+        """Return the learners of T tasks after ``steps`` updates on their support sets.
 
         Args:
-            params: the start and the optimiser; the result is differentiable in them where gradients are recorded.
-            x, y: (T, S, C, H, W) images and (T, S) labels of the support sets.
-            steps: updates.
+            params: initial weights and optimiser by name; the result is differentiable in them.
+            x: (T, S, C, H, W) images.
+            y: (T, S) labels.
+            steps: number of updates.
 
         Returns:
-            The weights (T, N), and what BatchNorm saw on the way, or None for networks that keep no averages.
+            The weights (T, N), and BatchNorm's running averages, or None for networks without averages.
         """
         weights = {name.removeprefix(OPTIMISER): p for name, p in params.items() if name.startswith(OPTIMISER)}
         start = torch.cat([params[name].flatten() for name in self._sizes])
@@ -109,12 +117,19 @@ class MetaLSTM(LossGradient):
         averages = self._learner.fresh_averages(theta.detach(), len(x)) if self._learner is not None else None
         for _ in range(steps):
             loss, gradient = self._loss_and_gradient(theta.detach().view(len(x), -1), x, y, averages)
-            told = torch.cat([preprocessed(loss).repeat_interleave(len(start), 1), preprocessed(gradient)])
-            theta, state = update(weights, theta, gradient, told, state)
+            inputs = torch.cat([preprocessed(loss).repeat_interleave(len(start), 1), preprocessed(gradient)])
+            theta, state = update(weights, theta, gradient, inputs, state)
         return theta.view(len(x), -1), averages
 
     def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
-        """Take ``eval_steps`` updates."""
+        """Adapt by ``eval_steps`` updates on the support sets.
+
+        Args:
+            state: what was meta-learned; not modified.
+            support_x: (T, S, C, H, W) images, or (T, S, inputs) points.
+            support_y: (T, S) labels, or (T, S, targets) values.
+            drawn: not used.
+        """
         with torch.no_grad():
             theta, averages = self.learn(state.params, support_x, support_y, self.config.evaluation.eval_steps)
         params = self._named(theta)
@@ -123,24 +138,24 @@ class MetaLSTM(LossGradient):
         return AdaptedLearner(self._forward, params, averages)
 
     def unadapted(self, state: MetaState, support_x: Tensor) -> Adapted:
-        """T copies of the weights that learning starts from."""
+        """Return T copies of the network with the initial weights."""
         params = stack({name: state.params[name] for name in self._sizes}, len(support_x))
         return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
 
     def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
-        """What the updates of one task keep for the backward pass, and the learner's own both ways."""
+        """Return the bytes that the updates of one task save for the backward pass."""
         leaves = {name: p.detach().requires_grad_() for name, p in state.params.items()}
         x, y = episodes.support_x[:1], episodes.support_y[:1]
 
-        def kept(steps: int) -> int:
+        def saved(steps: int) -> int:
             with torch.enable_grad():
                 return saved_bytes(lambda: self.learn(leaves, x, y, steps)[0])
 
-        one, two = kept(1), kept(2)
+        one, two = saved(1), saved(2)
         return one + (two - one) * (self.config.inner.inner_steps - 1)
 
     def _named(self, theta: Tensor) -> Params:
-        """(T, N) -> the network's parameters by name, (T, ...) each."""
+        """Return the network's parameters by name, (T, ...) each, from the weights (T, N)."""
         parts = torch.split(theta, [size.numel() for size in self._sizes.values()], dim=1)
         return {
             name: part.view(len(theta), *size) for (name, size), part in zip(self._sizes.items(), parts, strict=True)
@@ -149,7 +164,7 @@ class MetaLSTM(LossGradient):
     def _loss_and_gradient(
         self, theta: Tensor, x: Tensor, y: Tensor, averages: Averages | None
     ) -> tuple[Tensor, Tensor]:
-        """Each learner's mean cross-entropy (T,), and its gradient, (T * N,)."""
+        """Return each learner's mean loss (T,), and its gradient, (T * N,)."""
         named = self._named(theta)
         if self._learner is None and self.execution.loss_and_gradient is not None:
             loss, its = self.inner_loop.loss_and_gradient(named, x, y)
@@ -165,18 +180,24 @@ class MetaLSTM(LossGradient):
 
 
 class AdaptedLearner(Adapted):
-    """T learners after their updates."""
+    """T of the authors' learners after their updates."""
 
     def __init__(self, forward: Callable[..., Tensor], params: Params, averages: Averages) -> None:
-        """``forward``: the learner's; ``averages``: of the batches it learned from."""
+        """Predict with the trained weights.
+
+        Args:
+            forward: the learner's forward pass.
+            params: its weights by name, (T, ...) each.
+            averages: running averages over the support sets.
+        """
         self._forward, self._params, self._averages = forward, params, averages
 
     @torch.no_grad()
     def transductive(self, query_x: Tensor) -> Tensor:
-        """Normalised by the batch of queries, as in meta-training."""
+        """Predict all queries in one batch, normalised by it: (T, Q, C, H, W) -> logits (T, Q, way)."""
         return self._forward(self._params, query_x)
 
     @torch.no_grad()
     def inductive(self, query_x: Tensor) -> Tensor:
-        """Normalised by the averages over the support set, as published: no query tells of another."""
+        """Predict each query alone, normalised by running averages over the support set: -> logits (T, Q, way)."""
         return self._forward(self._params, query_x, self._averages, by_averages=True)

@@ -1,12 +1,11 @@
-"""The frame of algorithms that embed images and label queries by the support set's embeddings.
+"""The base of algorithms that embed images and label queries by the embeddings of the support set.
 
-The weights are common to all tasks, so T episodes are one batch of images to the convolutions; BatchNorm's statistics
-are each episode's own. What those statistics are decides what ``together`` and ``alone`` mean:
+The weights are common to all tasks, so the convolutions see T episodes as one batch of images, while BatchNorm's
+statistics are those of each episode. The statistics decide what the two modes of prediction mean:
 
-- together (transductive): support set and queries of an episode in one batch, as in training.
-- alone: running averages gathered in training, by which each image is embedded without a look at any other, as the
-  published code evaluates. A network of one's own has no such averages: there each query is in one batch with the
-  support set.
+- transductive: support set and queries of an episode form one batch, as in training.
+- inductive: running averages gathered in training, with which each image is embedded independently of all others, as in
+  the published evaluations. A custom network has no such averages: there each query forms a batch with the support set.
 """
 
 from __future__ import annotations
@@ -33,11 +32,14 @@ from torchreptile.models.execution.execution import Execution
 from torchreptile.models.execution.task_chunks import saved_bytes
 from torchreptile.models.losses import task_losses
 
-MOMENTUM = 0.1  # of running averages, per outer step: PyTorch's default, as in the published code
+MOMENTUM = 0.1  # of the running averages, per outer step: PyTorch's default, as in the published code
 
 
 class MetricBased(LossGradient):
-    """Embeds, and leaves what is made of the embeddings to its kinds."""
+    """Embeds images; subclasses label the queries' embeddings by those of the support set.
+
+    logits = label(remember(f(support), classes), f(query)),    loss = mean cross-entropy of the queries
+    """
 
     streams = True
 
@@ -45,66 +47,87 @@ class MetricBased(LossGradient):
         super().__init__(blueprint, config, context)
         plain = Embedder(blueprint.module, config.run.precision)
         compiled = self.execution.name == "compiled"
-        # Evaluation sees many shapes of batches once or twice: none of them repays compiling.
+        # Evaluation sees many batch shapes once or twice each, so compiling does not pay off there.
         self.embedder = plain
         self.training_embedder = Embedder(blueprint.module, config.run.precision, compiled) if compiled else plain
         self.width = width(blueprint.module, blueprint.image_shape)
 
     @staticmethod
     def network(config: Config) -> Network:
-        """Four convolutional blocks."""
+        """Return the published embedding: four convolutional blocks."""
         return for_embedding
 
     @staticmethod
     def outputs(config: Config) -> int:
-        """What a network of one's own is asked for."""
+        """Return the size of embedding that a custom network is asked for."""
         return HIDDEN
 
     @classmethod
     def choose_execution(
         cls, config: Config, blueprint: Blueprint, device: torch.device, task_steps: float
     ) -> Execution:
-        """One batch, whatever was asked for."""
+        """Return an execution in which all tasks form one batch, whichever was requested."""
         return shared_execution(config.run.execution, blueprint.module, device, task_steps)
 
     def initial_averages(self, network_params: Params) -> Params:
-        """Mean 0 and variance 1."""
+        """Return BatchNorm's running averages before training: mean 0 and variance 1."""
         return self.embedder.fresh_averages(network_params)
 
     def averages_after(self, averages: Params, measured: Params) -> Params:
-        """A step of the running averages towards the mean of these tasks' statistics."""
+        """Return the running averages, moved towards the mean statistics ``measured`` of a meta-batch."""
         return {name: average.lerp(measured[name], MOMENTUM) for name, average in averages.items()}
 
     def sampler(self, store: Store) -> Sampler:
-        """Training tasks may have a way of their own."""
+        """Return a sampler of training tasks, whose way may differ from that of evaluation."""
         task = self.config.task
         return sampler_of(store, task.training_way, task.images_per_class, queries=task.train_queries)
 
     def remember(self, params: Params, support: Tensor, classes: Tensor, drawn: Tensor) -> Params:
-        """What queries are compared with, by names that :meth:`label` knows: by default all of the support set.
+        """Return what queries are compared with, by the names that :meth:`label` uses: by default the support set.
 
         Args:
-            params: what is meta-learned.
+            params: what is meta-learned, by name.
             support: (T, S, E) embeddings.
-            classes: (T, S, way) 1 where an image is of a class, else 0; classes may have different numbers of images.
-            drawn: what :meth:`draw` gave for these tasks.
+            classes: (T, S, way) 1 where an image is of a class, else 0; classes may differ in their number of images.
+            drawn: (T, ...) random numbers from :meth:`draw` for these tasks.
         """
         return {"support": support, "classes": classes}
 
     @abstractmethod
     def label(self, params: Params, remembered: Params, query: Tensor) -> Tensor:
-        """Label queries by their embeddings (T, Q, E), each without a look at the others: logits (T, Q, way)."""
+        """Return logits (T, Q, way) of queries, each independent of the others.
+
+        Args:
+            params: what is meta-learned, by name.
+            remembered: what :meth:`remember` returned for these tasks.
+            query: (T, Q, E) embeddings.
+        """
 
     def label_by(self, params: Params, support: Tensor, y: Tensor, way: int, query: Tensor, drawn: Tensor) -> Tensor:
-        """The same, from embeddings (T, S, E) and labels (T, S) of the support set."""
+        """Return logits (T, Q, way) of queries from the embeddings and labels of their support sets.
+
+        Args:
+            params: what is meta-learned, by name.
+            support: (T, S, E) embeddings.
+            y: (T, S) labels.
+            way: classes of a task.
+            query: (T, Q, E) embeddings.
+            drawn: (T, ...) random numbers from :meth:`draw` for these tasks.
+        """
         return self.label(params, self.remember(params, support, members(y, way, support), drawn), query)
 
     def losses(self, params: Params, episodes: Episodes, drawn: Tensor) -> Tensor:
-        """Of each task, (T,)."""
+        """Return the mean cross-entropy of each task's queries, (T,)."""
         return self.losses_and_averages(params, episodes, drawn)[0]
 
     def losses_and_averages(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Tensor, Params]:
-        """Mean cross-entropy of each task's queries, (T,), embedded together with its support set."""
+        """Return the mean cross-entropy of each task's queries (T,), embedded with its support set, and statistics.
+
+        Args:
+            params: what is meta-learned, by name; leaves of the graph.
+            episodes: T training tasks.
+            drawn: (T, ...) random numbers from :meth:`training_draw` for these tasks.
+        """
         batch = torch.cat([episodes.support_x, episodes.query_x], dim=1)
         embedded, statistics = self.training_embedder.by_batch(params, batch)
         images = episodes.support_y.shape[1]
@@ -114,7 +137,14 @@ class MetricBased(LossGradient):
         return task_losses(logits, episodes.query_y), statistics
 
     def adapt(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor) -> Adapted:
-        """Nothing but remembering the support set, unless the embedding is to be fine-tuned."""
+        """Store the support sets, after fine-tuning the embedding if ``finetune_steps`` is set.
+
+        Args:
+            state: what was meta-learned; not modified.
+            support_x: (T, S, C, H, W) images.
+            support_y: (T, S) labels.
+            drawn: (T, ...) random numbers from :meth:`draw` for these tasks.
+        """
         weights = [(slice(None), state.params)]
         if steps := self.config.evaluation.finetune_steps:
             tasks = [slice(task, task + 1) for task in range(len(support_x))]
@@ -124,10 +154,17 @@ class MetricBased(LossGradient):
         return EmbeddedTasks(self, weights, state.averages, support_x, support_y, drawn)
 
     def finetuned(self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor, steps: int) -> Params:
-        """The parameters of one task, its embedding trained on by ``steps`` steps of SGD.
+        """Return the parameters of one task after ``steps`` steps of SGD on its embedding.
 
-        The loss is that of the support images as queries of their own set: with one image per class too, it moves
-        classes apart.
+        The loss is that of the support images as queries of their own support set, which separates the classes even
+        with one image per class.
+
+        Args:
+            state: what was meta-learned; not modified.
+            support_x: (1, S, C, H, W) images.
+            support_y: (1, S) labels.
+            drawn: (1, ...) random numbers from :meth:`draw` for this task.
+            steps: steps of SGD.
         """
         names = [name for name, _ in self.blueprint.module.named_parameters()]
         own = {name: state.params[name].detach().requires_grad_() for name in names}
@@ -143,19 +180,19 @@ class MetricBased(LossGradient):
         return state.params | {name: p.detach() for name, p in own.items()}
 
     def settled(self, state: MetaState, adapted: Adapted) -> tuple[MetaState, Config]:
-        """The embedding as it is now, and no fine-tuning."""
+        """Return the fine-tuned embedding of the first adapted learner, and settings without fine-tuning."""
         assert isinstance(adapted, EmbeddedTasks)
         _, params = adapted.weights[0]
         return replace(state, params=params), self.config.replace(finetune_steps=0)
 
     def embedded(self, params: Params, averages: Params, x: Tensor) -> Tensor:
-        """(T, B, C, H, W) -> (T, B, E), every image by itself where the network can."""
+        """Return embeddings (T, B, E) of images (T, B, C, H, W), with running averages if the network has them."""
         if self.embedder.keeps_averages:
             return self.embedder.by_averages(params, averages, x)
         return self.embedder.by_batch(params, x)[0]
 
     def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
-        """Of a training step: activations both ways."""
+        """Return the bytes of a training step of one task: its activations, and as many for the backward pass."""
         leaves = {name: p.detach().requires_grad_() for name, p in state.params.items()}
         batch = torch.cat([episodes.support_x, episodes.query_x], dim=1)[:1]
 
@@ -163,12 +200,12 @@ class MetricBased(LossGradient):
             with torch.enable_grad():
                 return self.embedder.by_batch(leaves, batch)[0]
 
-        with torch.random.fork_rng([batch.device] if batch.device.type == "cuda" else []):  # nobody must notice
+        with torch.random.fork_rng([batch.device] if batch.device.type == "cuda" else []):  # Dropout draws numbers
             return 2 * saved_bytes(embed)
 
 
 class EmbeddedTasks(Adapted):
-    """T support sets, and the weights to embed them by: common ones, or each task's own."""
+    """T support sets, and the weights to embed them with: common to all tasks, or fine-tuned for each."""
 
     def __init__(
         self,
@@ -179,7 +216,16 @@ class EmbeddedTasks(Adapted):
         support_y: Tensor,
         drawn: Tensor,
     ) -> None:
-        """``weights``: parameters, each with the tasks that they are for."""
+        """Predict by comparing queries with the support sets.
+
+        Args:
+            algorithm: embeds and labels.
+            weights: parameters by name, each with the slice of tasks they belong to.
+            averages: BatchNorm's running averages by name.
+            support_x: (T, S, C, H, W) images.
+            support_y: (T, S) labels.
+            drawn: (T, ...) random numbers from the algorithm's ``draw``.
+        """
         self.weights = weights
         self._algorithm, self._averages = algorithm, averages
         self._support_x, self._support_y, self._drawn = support_x, support_y, drawn
@@ -187,12 +233,12 @@ class EmbeddedTasks(Adapted):
 
     @torch.no_grad()
     def transductive(self, query_x: Tensor) -> Tensor:
-        """All queries in one batch with the support set."""
+        """Predict all queries in one batch with the support set: (T, Q, C, H, W) -> logits (T, Q, way)."""
         return torch.cat([self._in_one_batch(tasks, params, query_x[tasks]) for tasks, params in self.weights])
 
     @torch.no_grad()
     def inductive(self, query_x: Tensor) -> Tensor:
-        """By running averages; without them, each query in a batch with the support set."""
+        """Predict each query alone, by running averages, or in a batch with the support set if there are none."""
         if self._algorithm.embedder.keeps_averages:
             embedder, averages = self._algorithm.embedder, self._averages
             return torch.cat(
@@ -204,6 +250,7 @@ class EmbeddedTasks(Adapted):
         return torch.cat([self.transductive(query_x[:, query : query + 1]) for query in range(query_x.shape[1])], dim=1)
 
     def _in_one_batch(self, tasks: slice, params: Params, query_x: Tensor) -> Tensor:
+        """Return the logits of queries embedded in one batch with the support sets of ``tasks``."""
         y, drawn = self._support_y[tasks], self._drawn[tasks]
         embedded, _ = self._algorithm.embedder.by_batch(params, torch.cat([self._support_x[tasks], query_x], dim=1))
         support, query = embedded[:, : y.shape[1]], embedded[:, y.shape[1] :]
@@ -211,15 +258,21 @@ class EmbeddedTasks(Adapted):
 
     @cached_property
     def _remembered(self) -> list[Params]:
-        """Of each piece of the tasks, what its queries are compared with, embedded by averages."""
-        kept = []
+        """For each slice of tasks, what its queries are compared with, embedded with running averages."""
+        remembered = []
         for tasks, params in self.weights:
             support = self._algorithm.embedder.by_averages(params, self._averages, self._support_x[tasks])
             classes = members(self._support_y[tasks], self._way, support)
-            kept.append(self._algorithm.remember(params, support, classes, self._drawn[tasks]))
-        return kept
+            remembered.append(self._algorithm.remember(params, support, classes, self._drawn[tasks]))
+        return remembered
 
 
 def members(y: Tensor, way: int, like: Tensor) -> Tensor:
-    """(T, S) labels -> (T, S, way), 1 where an image is of a class and 0 elsewhere, in the dtype of ``like``."""
+    """Return (T, S, way) with 1 where an image is of a class, else 0.
+
+    Args:
+        y: (T, S) labels.
+        way: classes of a task.
+        like: a tensor with the dtype to use.
+    """
     return F.one_hot(y, way).to(like.dtype)

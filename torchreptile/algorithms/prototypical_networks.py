@@ -1,11 +1,4 @@
-"""Prototypical Networks: a query belongs to the class whose mean embedding is nearest.
-
-    c_k = mean of f(x) over the support images of class k
-    p(y = k | x) = softmax over classes of -|f(x) - c_k|^2
-
-Snell, Swersky, Zemel 2017, arXiv 1703.05175, equations 1 and 2. Trained with more classes in a task than it is tested
-with (``train_way``; section 2.7).
-"""
+"""Prototypical Networks (Snell, Swersky, Zemel 2017): a query gets the label of the nearest class mean."""
 
 from __future__ import annotations
 
@@ -19,27 +12,52 @@ from torchreptile.algorithms.optim.inner_loop import Params
 
 @final
 class PrototypicalNetworks(MetricBased):
-    """Squared Euclidean distances to class means."""
+    """Prototypical Networks: classify queries by their distance to the prototypes, the mean embeddings of the classes.
+
+        c_k = mean of f(x) over the support images of class k
+        p(y = k | x) = softmax over classes of -|f(x) - c_k|^2
+
+    Snell, Swersky, Zemel 2017 (arXiv 1703.05175), equations 1 and 2. Training tasks have more classes than test tasks
+    (``train_way``; section 2.7).
+    """
 
     def remember(self, params: Params, support: Tensor, classes: Tensor, drawn: Tensor) -> Params:
-        """The class means."""
+        """Return the prototypes (T, way, E) by the name "prototypes"."""
         return {"prototypes": prototypes(support, classes)}
 
     def label(self, params: Params, remembered: Params, query: Tensor) -> Tensor:
-        """Minus the squared distances, (T, Q, way)."""
+        """Return minus the squared distances to the prototypes: (T, Q, E) -> (T, Q, way)."""
         return -squared_distances(query, remembered["prototypes"])
 
 
 def prototypes(support: Tensor, classes: Tensor) -> Tensor:
-    """(T, S, E) embeddings, (T, S, way) which class -> the classes' means (T, way, E)."""
+    """Return the mean embedding of each class, (T, way, E).
+
+    Args:
+        support: (T, S, E) embeddings.
+        classes: (T, S, way) 1 where an image is of a class, else 0.
+
+    Example:
+        >>> import torch
+        >>> support = torch.tensor([[[0.0], [2.0], [5.0]]])
+        >>> classes = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+        >>> prototypes(support, classes)
+        tensor([[[1.],
+                 [5.]]])
+    """
     return classes.transpose(1, 2) @ support / classes.sum(1).unsqueeze(2)
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """(T, Q, E), (T, N, E) -> (T, Q, N).
+    """Return the squared Euclidean distances: (T, Q, E), (T, N, E) -> (T, Q, N).
 
-    By |x|^2 - 2 xy + |y|^2, which needs no (T, Q, N, E) differences. Both are shifted by the mean of y first: far from
-    0 the three terms would be large and their sum small.
+    They are computed as |x|^2 - 2 xy + |y|^2, without differences of shape (T, Q, N, E). Both are shifted by the mean
+    of y first, because far from 0 the terms would be large and their sum small.
+
+    Example:
+        >>> import torch
+        >>> squared_distances(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[3.0, 4.0], [0.0, 1.0]]]))
+        tensor([[[25.,  1.]]])
     """
     origin = y.detach().mean(1, keepdim=True)
     x, y = x - origin, y - origin

@@ -1,9 +1,4 @@
-"""Reptile: train on each task, then move the initialisation towards where training went.
-
-    phi <- phi + step size * mean over tasks of (phi_task - phi)
-
-Nichol, Achiam, Schulman 2018, algorithm 2. The meta-gradient is therefore phi - mean(phi_task).
-"""
+"""Reptile (Nichol, Achiam, Schulman 2018): move the initial weights towards the weights trained on each task."""
 
 from __future__ import annotations
 
@@ -20,19 +15,25 @@ from torchreptile.data.samplers import Sampler, Store, sampler_of
 
 @final
 class Reptile(ReptileBase):
-    """The change of the whole inner loop."""
+    """Reptile: train on each task, then move the initial weights phi towards the trained weights phi_task.
+
+        phi <- phi + outer step size * mean over tasks of (phi_task - phi)
+
+    phi_task are the weights after ``inner_steps`` steps of the inner optimiser from phi, so the meta-gradient is
+    phi - mean(phi_task). Nichol, Achiam, Schulman 2018 (arXiv 1803.02999), algorithm 2 (batched version).
+    """
 
     @property
     def drawn_steps(self) -> int:
-        """All of them."""
+        """Number of inner steps whose mini-batches are drawn from the support set: all of them."""
         return self.config.inner.inner_steps
 
     def sampler(self, store: Store) -> Sampler:
-        """Training tasks are ``train_shots`` images per class, or points, with no query set."""
+        """Return a sampler of training tasks with ``train_shots`` images per class, or points, and no query set."""
         return sampler_of(store, self.config.task.way, self.config.task.images_per_class, queries=0)
 
     def train(
         self, phi: Params, params: Params, inner: InnerState, episodes: Episodes, drawn: Tensor
     ) -> tuple[Params, Tensor]:
-        """The change is measured from phi."""
+        """Run all inner steps in place, and return phi as the anchor and the losses (steps, T)."""
         return phi, self.inner_loop.run(params, inner, take_batches(episodes.support_x, episodes.support_y, drawn))

@@ -1,4 +1,4 @@
-"""The frame of the first-order algorithms: the meta-gradient is a change that inner steps made to the weights."""
+"""The base of Reptile and FOML: the meta-gradient is a change that inner steps made to the weights."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from torchreptile.models.execution.execution import sum_over_tasks
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """A place on the way of adapting.
+    """A snapshot during adaptation.
 
     Attributes:
-        steps: inner steps done.
-        losses: (steps since the last stage, T) their cross-entropies, each on its mini-batch and before the step.
-        learner: as adapted so far; of no use once the next stage is asked for, which goes on with its weights.
+        steps: inner steps taken so far.
+        losses: (steps since the last stage, T) loss of each step on its mini-batch, before the step.
+        learner: adapted so far; valid until the next stage, which trains its weights in place.
     """
 
     steps: int
@@ -35,12 +35,18 @@ class Stage:
 
 
 class ReptileBase(GradientBased):
-    """Inner loops side by side, their changes averaged; nothing is differentiated through them."""
+    """Runs the inner loops of T tasks in parallel and averages the changes they make.
+
+        gradient = mean over tasks of (anchor - phi_task)
+
+    where phi_task are the weights after the inner steps, and the anchor those that the change is measured from. Nothing
+    is differentiated through the inner steps.
+    """
 
     @property
     @abstractmethod
     def drawn_steps(self) -> int:
-        """Inner steps whose mini-batches come from the support set."""
+        """Number of inner steps whose mini-batches are drawn from the support set."""
 
     @abstractmethod
     def train(
@@ -49,23 +55,27 @@ class ReptileBase(GradientBased):
         """Run the inner loops of T tasks, changing ``params`` and ``inner`` in place.
 
         Args:
-            phi: where they start.
-            params, inner: T stacked copies of the start.
+            phi: the initial weights by name.
+            params: T stacked copies of the initial weights, (T, ...) each.
+            inner: T stacked copies of the inner optimiser's state.
             episodes: T tasks.
-            drawn: (T, drawn_steps, B) mini-batches of the support sets.
+            drawn: (T, drawn_steps, B) indices of mini-batches of the support sets.
 
         Returns:
-            The weights that the change is measured from, stacked or not, and the losses (steps, T).
+            The anchor, from which the change is measured, stacked or not; and the losses (steps, T).
         """
 
     def stages(
         self, state: MetaState, support_x: Tensor, support_y: Tensor, drawn: Tensor, stops: Sequence[int]
     ) -> Iterator[Stage]:
-        """Adapt as :meth:`adapt` does, and stop on the way to look.
+        """Adapt to T support sets, and yield a snapshot after each number of inner steps in ``stops``.
 
         Args:
-            state, support_x, support_y, drawn: as for :meth:`adapt`.
-            stops: after how many inner steps, ascending; 0 is before the first.
+            state: what was meta-learned; not modified.
+            support_x: (T, S, C, H, W) images, or (T, S, inputs) points.
+            support_y: (T, S) labels, or (T, S, targets) values.
+            drawn: (T, steps, B) indices of mini-batches.
+            stops: numbers of inner steps, ascending; 0 is before the first.
         """
         params, inner = self.copies_for(state, drawn)
         learner = AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
@@ -77,13 +87,18 @@ class ReptileBase(GradientBased):
             yield Stage(done, losses, learner)
 
     def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
-        """The mean over tasks of how far, and against which direction, inner steps moved the weights.
+        """Return the mean over tasks of anchor - phi_task.
+
+        Args:
+            state: the state before; not modified.
+            episodes: T training tasks.
+            generator: draws the mini-batches.
 
         Raises:
-            ConfigError: the optimiser's state goes from task to task, but the tasks are shared among processes.
+            ConfigError: several processes share the tasks, but the inner optimiser's state is carried between tasks.
         """
         settings, (tasks, images) = self.config.inner, episodes.support_y.shape[:2]
-        # Every process draws the mini-batches of all tasks, so that the stream of random numbers stays common.
+        # Every process draws the mini-batches of all tasks, so that their random numbers stay in step.
         drawn = minibatches(
             tasks, images, settings.inner_batch, self.drawn_steps, settings.replacement, generator
         )  # fmt: skip
@@ -101,9 +116,9 @@ class ReptileBase(GradientBased):
         return total if settings.inner_state == "share" else MetaGradient(total.gradient, state.inner, total.loss)
 
     def _one_after_another(self, state: MetaState, episodes: Episodes, drawn: Tensor) -> MetaGradient:
-        """The original order: each task starts from the second moment the previous one left behind."""
+        """Return the meta-gradient in the original order: each task starts with the second moment of the one before."""
         if self.processes.size > 1:
-            raise ConfigError("inner_state carry takes one task after another; several processes need share or reset")
+            raise ConfigError("inner_state carry runs one task after another; several processes need share or reset")
         inner, parts = state.inner, []
         for task in range(len(episodes)):
             part = slice(task, task + 1)
@@ -114,7 +129,7 @@ class ReptileBase(GradientBased):
         return MetaGradient(total.gradient, inner, total.loss)
 
     def _changes(self, start: MetaState, episodes: Episodes, drawn: Tensor) -> MetaGradient:
-        """Sums over these tasks: of the change, of the second moment, of the loss."""
+        """Return change, second moment and loss, each summed over these tasks."""
         params, inner = self.inner_loop.stacked(start.params, start.inner, len(episodes))
         anchor, losses = self.train(start.params, params, inner, episodes, drawn)
         gradient = {name: sum_over_tasks(params[name] - p).neg_() for name, p in anchor.items()}
@@ -123,7 +138,7 @@ class ReptileBase(GradientBased):
 
 
 def _sum(parts: Sequence[MetaGradient]) -> MetaGradient:
-    """The sum of gradients, second moments and losses; ``steps`` is common to all."""
+    """Return the sums of gradients, second moments and losses; ``steps`` is the same in all parts."""
     if len(parts) == 1:
         return parts[0]
     gradient = {name: torch.stack([part.gradient[name] for part in parts]).sum(0) for name in parts[0].gradient}

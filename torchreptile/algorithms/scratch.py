@@ -1,7 +1,4 @@
-"""From scratch: a freshly drawn network is trained on the support set alone. What meta-learning buys shows against it.
-
-The network, the optimiser and the steps of an evaluation episode are Reptile's; training does nothing.
-"""
+"""Training from scratch on every support set: the baseline that shows what meta-learning gains."""
 
 from __future__ import annotations
 
@@ -16,10 +13,15 @@ from torchreptile.data.episodes import Episodes
 
 @final
 class Scratch(GradientBased):
-    """Leaves the weights as they were drawn."""
+    """Training from scratch: freshly drawn weights are trained on the support set, without meta-learning.
+
+        phi <- phi
+
+    Network, inner optimiser and inner steps of an evaluation episode are Reptile's.
+    """
 
     def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
-        """None."""
+        """Return a meta-gradient of zeros."""
         nothing = {name: torch.zeros_like(p) for name, p in state.params.items()}
         loss = torch.zeros((), dtype=torch.float64, device=episodes.support_y.device)
         return MetaGradient(nothing, state.inner, loss)

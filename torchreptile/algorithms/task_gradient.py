@@ -1,4 +1,4 @@
-"""The frame of algorithms whose meta-gradient is a mean over tasks of what each piece of the meta-batch gives."""
+"""The base of algorithms whose meta-gradient is the mean over tasks of a gradient."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torchreptile.data.episodes import Episodes
 
 @dataclass(frozen=True, eq=False)
 class TaskSums:
-    """What a piece of the meta-batch gives, summed over its tasks.
+    """Gradient, loss and statistics of a chunk of tasks, each summed over the tasks.
 
     Attributes:
-        gradient: of their losses, shaped like the parameters.
-        loss: (), for people.
-        averages: what they say of the state's averages, by the same names.
+        gradient: of the tasks' losses, shaped like the parameters.
+        loss: () for the log.
+        averages: statistics by name, shaped like the state's averages.
     """
 
     gradient: Params
@@ -29,28 +29,43 @@ class TaskSums:
 
 
 class TaskGradient(Algorithm):
-    """Draws for all tasks, takes them piece by piece, shares them among processes, and averages."""
+    """Averages the gradients of training tasks, computed in chunks and divided among processes.
+
+    gradient = mean over tasks of the gradient of the task's loss
+    """
 
     @abstractmethod
     def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:
-        """The gradient of the sum of these tasks' losses, and what goes with it.
+        """Return the gradient of the sum of these tasks' losses, with the losses and statistics.
 
         Args:
-            params: what is meta-learned.
+            params: what is meta-learned, by name.
             episodes: T training tasks.
-            drawn: what :meth:`training_draw` gave for them.
+            drawn: (T, ...) random numbers from :meth:`training_draw` for these tasks.
         """
 
     def training_draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
-        """The random numbers that ``tasks`` training tasks take, (T, ...): by default none."""
+        """Draw the random numbers of T training tasks, (T, ...): by default none.
+
+        Args:
+            tasks: T.
+            images: in each support set.
+            generator: draws the numbers.
+        """
         return torch.empty(tasks, 0, device=generator.device)
 
     def averages_after(self, averages: Params, measured: Params) -> Params:
-        """The state's averages after a meta-batch, of whose tasks ``measured`` is the mean."""
+        """Return the state's averages after a meta-batch whose mean statistics are ``measured``."""
         return averages
 
     def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
-        """The mean over tasks of the gradient of their losses."""
+        """Return the mean over tasks of the gradient of their losses.
+
+        Args:
+            state: the state before; not modified.
+            episodes: T training tasks.
+            generator: draws the random numbers of the tasks.
+        """
         tasks, images = episodes.support_y.shape[:2]
         drawn = self.training_draw(tasks, images, generator)
         self.fit_chunks(state, episodes)
@@ -58,10 +73,10 @@ class TaskGradient(Algorithm):
         loss = torch.zeros((), dtype=torch.float64, device=episodes.support_y.device)
         measured = {name: torch.zeros_like(average) for name, average in state.averages.items()}
         with self.own_draws(generator):
-            pieces = self.chunks.map(
+            chunks = self.chunks.map(
                 self.processes.share(tasks), lambda part: self.gradient(state.params, episodes[part], drawn[part])
             )
-        for sums in pieces:
+        for sums in chunks:
             torch._foreach_add_(list(total.values()), [sums.gradient[name] for name in total])
             loss += sums.loss
             for name, its in measured.items():
@@ -73,24 +88,30 @@ class TaskGradient(Algorithm):
 
 
 class LossGradient(TaskGradient):
-    """Differentiates each task's loss by autograd."""
+    """Differentiates the tasks' losses by autograd."""
 
     @abstractmethod
     def losses(self, params: Params, episodes: Episodes, drawn: Tensor) -> Tensor:
-        """The loss of each task, (T,), differentiable in ``params``.
+        """Return the loss of each task, (T,), differentiable in ``params``.
 
         Args:
-            params: what is meta-learned; leaves of the graph.
+            params: what is meta-learned, by name; leaves of the graph.
             episodes: T training tasks.
-            drawn: what :meth:`training_draw` gave for them.
+            drawn: (T, ...) random numbers from :meth:`training_draw` for these tasks.
         """
 
     def losses_and_averages(self, params: Params, episodes: Episodes, drawn: Tensor) -> tuple[Tensor, Params]:
-        """The losses, and what these tasks say of the state's averages, summed over them: by default nothing."""
+        """Return the loss of each task (T,), and statistics for the state's averages, summed over tasks: {} by default.
+
+        Args:
+            params: what is meta-learned, by name; leaves of the graph.
+            episodes: T training tasks.
+            drawn: (T, ...) random numbers from :meth:`training_draw` for these tasks.
+        """
         return self.losses(params, episodes, drawn), {}
 
     def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:
-        """By autograd, through whatever the losses are made of."""
+        """Return the gradient of the sum of these tasks' losses by autograd, with the losses and statistics."""
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         with torch.enable_grad():
             losses, averages = self.losses_and_averages(leaves, episodes, drawn)

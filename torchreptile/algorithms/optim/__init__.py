@@ -1,1 +1,1 @@
-"""Inner loops and outer updates."""
+"""The inner loop, differentiable inner steps, and the outer optimiser."""

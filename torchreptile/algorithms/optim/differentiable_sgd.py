@@ -1,9 +1,9 @@
-"""Inner steps of plain SGD that can be differentiated: MAML's way from the adapted weights back to where they began.
+"""Differentiable inner steps of plain SGD, as in MAML: from the adapted weights back to the initial ones.
 
 The gradient of a loss at the adapted weights is pulled back through the steps, last step first. The graph of a step,
-with its second derivatives, is several times what a plain step needs; so the steps are cut into segments, of which
-one has its graph in memory at a time. Of the others only the weights they begin with are kept, and they are computed
-again on the way back: the same numbers, for more arithmetic.
+with its second derivatives, needs several times the memory of a plain step. The steps are therefore cut into segments,
+of which only one has its graph in memory at a time. For the others only the initial weights are stored, and their steps
+are recomputed in the backward pass: the results are equal, for more arithmetic.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from torchreptile.algorithms.optim.inner_loop import InnerLoop, Params
 from torchreptile.models.execution.execution import stack
 
 Rates = Mapping[str, float | Tensor]
-"""By name of a parameter, its learning rate: one number, or a tensor shaped like it. What is not named stays put."""
+"""Learning rates by parameter name: a number, or a tensor shaped like the parameter. Others are not moved."""
 
 Batches = Sequence[tuple[Tensor, Tensor]]
-"""Of images (T, B, C, H, W) and labels (T, B), one for every inner step."""
+"""Images (T, B, C, H, W) and labels (T, B), or points and values, for every inner step."""
 
 
 @dataclass(frozen=True, eq=False)
 class UnrolledLoop:
-    """T inner loops that have been run.
+    """T completed inner loops, and the way back through them.
 
     Attributes:
-        end: the adapted weights, (T, ...) each, out of any graph.
-        pull: takes the gradient of a loss at ``end`` back to where the loops began: the gradients, summed over tasks,
-            of the weights and of those rates that are tensors. To be called once.
+        end: the adapted weights by name, (T, ...) each, detached from any graph.
+        pull: maps the gradient of a loss at ``end``, (T, ...) each, to its gradients with respect to the initial
+            weights and to the rates that are tensors, summed over tasks. It can be called once.
     """
 
     end: Params
@@ -39,17 +39,14 @@ class UnrolledLoop:
 
 
 def descend(loop: InnerLoop, params: Params, rates: Rates, batches: Batches, tasks: int) -> Params:
-    """The weights after one SGD step per batch, with no way back.
+    """Return the weights after one SGD step per batch, (T, ...) each, without a graph.
 
     Args:
         loop: computes losses and gradients.
-        params: where all tasks begin, not stacked.
+        params: initial weights by name, common to all tasks (no leading axis).
         rates: learning rates.
-        batches: what the steps see; none leaves the weights as they are.
+        batches: one per step; without any, the weights stay unchanged.
         tasks: T.
-
-    Returns:
-        (T, ...) each.
     """
     weights = stack(params, tasks, loop.execution.kernel_order)
     for x, y in batches:
@@ -61,13 +58,21 @@ def descend(loop: InnerLoop, params: Params, rates: Rates, batches: Batches, tas
 def differentiable_descent(
     loop: InnerLoop, params: Params, rates: Rates, batches: Batches, segment: int
 ) -> UnrolledLoop:
-    """The same with a way back; ``segment`` steps have their graph in memory at a time."""
+    """Run one SGD step per batch, differentiable in the initial weights and the rates.
+
+    Args:
+        loop: computes losses and gradients.
+        params: initial weights by name, common to all tasks (no leading axis).
+        rates: learning rates.
+        batches: one per step, at least one.
+        segment: number of steps whose graph is in memory at a time.
+    """
     start = stack(params, len(batches[0][0]), loop.execution.kernel_order)
     cut = [batches[first : first + segment] for first in range(0, len(batches), segment)]
     begins = [start]
     for part in cut[:-1]:
         begins.append(_without_graph(loop, begins[-1], rates, part))
-    last = _Segment(loop, begins[-1], rates, cut[-1])  # where the way back begins: its graph is needed at once
+    last = _Segment(loop, begins[-1], rates, cut[-1])  # the first in the backward pass: its graph is needed at once
 
     def pull(gradient: Params) -> tuple[Params, Params]:
         totals = {name: torch.zeros_like(rate) for name, rate in rates.items() if isinstance(rate, Tensor)}
@@ -81,7 +86,7 @@ def differentiable_descent(
 
 
 class _Segment:
-    """A few steps with their graph."""
+    """A few inner steps with their graph."""
 
     def __init__(self, loop: InnerLoop, begin: Params, rates: Rates, batches: Batches) -> None:
         self._begin = {name: p.detach().requires_grad_() for name, p in begin.items()}
@@ -93,26 +98,26 @@ class _Segment:
                 self.end = _stepped(self.end, gradient, {**rates, **self._rates})
 
     def pull(self, gradient: Params) -> tuple[Params, Params]:
-        """From the end's gradient to the beginning's, (T, ...) each, and the rates'."""
+        """Return the gradients at the initial weights, (T, ...) each, and of the rates, from that at the end."""
         names, inputs = list(self._begin), [*self._begin.values(), *self._rates.values()]
         ends, at_end = [self.end[name] for name in names], [gradient[name] for name in names]
         found = torch.autograd.grad(ends, inputs, at_end, materialize_grads=True)
         of_rates = dict(zip(self._rates, found[len(names) :], strict=True))
-        self.end = self._begin  # lets go of the graph
+        self.end = self._begin  # frees the graph
         return dict(zip(names, found, strict=False)), of_rates
 
 
 def _backwards(
     last: _Segment, loop: InnerLoop, begins: list[Params], rates: Rates, cut: Sequence[Batches]
 ) -> Iterator[_Segment]:
-    """The segments from the last to the first, each computed again when it is its turn."""
+    """Yield the segments from the last to the first, each recomputed when its turn comes."""
     yield last
     for begin, part in zip(reversed(begins[:-1]), reversed(cut[:-1]), strict=True):
         yield _Segment(loop, begin, rates, part)
 
 
 def _without_graph(loop: InnerLoop, weights: Params, rates: Rates, batches: Batches) -> Params:
-    """By the very arithmetic that the way back repeats: what is computed again must come out the same."""
+    """Return the weights after a segment, by the same arithmetic as the backward pass, so that both agree exactly."""
     for batch in batches:
         end = _Segment(loop, weights, rates, [batch]).end
         weights = {name: p.detach() for name, p in end.items()}
@@ -120,5 +125,5 @@ def _without_graph(loop: InnerLoop, weights: Params, rates: Rates, batches: Batc
 
 
 def _stepped(weights: Params, gradient: Params, rates: Rates) -> Params:
-    """One step of SGD; what has no rate stays put."""
+    """Return the weights after one step of SGD; those without a rate are unchanged."""
     return {name: p - rates[name] * gradient[name] if name in rates else p for name, p in weights.items()}

@@ -1,7 +1,7 @@
-"""The inner loop: SGD or Adam on T stacked copies of the network, one per task, advanced side by side.
+"""The inner loop: SGD or Adam on T stacked copies of a network, one per task, trained in parallel.
 
-The optimiser works on plain tensors because a meta-learner needs what torch.optim does not offer: T
-parameter sets in one tensor, and a second moment that outlives the task it was gathered on.
+The optimiser works on plain tensors, because torch.optim offers neither T parameter sets in one tensor nor a second
+moment that outlives the task it was gathered on.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ EPS = 1e-8
 
 @dataclass(frozen=True, eq=False)
 class InnerState:
-    """What the inner optimiser carries from task to task.
+    """The inner optimiser's state, which may be carried from task to task.
 
     Attributes:
-        v: Adam's second moment, shaped like the parameters; empty for SGD.
-        steps: () float64, the steps behind ``v``, for bias correction.
-        images: in each of the mini-batches whose gradients ``v`` was gathered from.
+        v: Adam's second moment by name, shaped like the parameters; empty for SGD.
+        steps: () float64 number of steps taken, for bias correction.
+        images: images of the mini-batches whose gradients are in ``v``.
     """
 
     v: Params
@@ -41,15 +41,22 @@ class InnerState:
 
     @classmethod
     def fresh(cls, params: Params, optimizer: str, images: int) -> InnerState:
-        """The state before the first step, of mini-batches of so many ``images``."""
+        """Return the state before the first step.
+
+        Args:
+            params: the weights by name.
+            optimizer: sgd or adam.
+            images: of a mini-batch.
+        """
         v = {name: torch.zeros_like(p) for name, p in params.items()} if optimizer == "adam" else {}
         return cls(v, torch.zeros((), dtype=torch.float64, device=next(iter(params.values())).device), images)
 
     def rescaled(self, images: int) -> InnerState:
-        """This state for mini-batches of so many ``images``.
+        """Return the state for mini-batches of ``images`` images.
 
-        The original code goes down the sum of a mini-batch's losses. Where Adam's second moment is of mini-batches of
-        20 images, one of 10 makes half the step; down the mean, as here, it does so if that moment is 4 times as large.
+        The original code minimises the sum of a mini-batch's losses. There, if Adam's second moment comes from
+        mini-batches of 20 images, one of 10 takes half the step. With the mean, as here, it takes half the step if the
+        second moment is multiplied by 4.
         """
         if images == self.images:
             return self
@@ -58,15 +65,41 @@ class InnerState:
 
 
 def shapes(params: Params) -> dict[str, tuple[int, ...]]:
-    """Names and shapes: equal exactly when weights fit a network."""
+    """Return names and shapes, which are equal exactly if weights fit a network."""
     return {name: tuple(p.shape) for name, p in params.items()}
 
 
 class InnerLoop:
-    """Trains T copies of a network, each on its own task."""
+    """Trains T copies of a network in parallel, each on its own task.
+
+        sgd:   w <- w - inner lr * g
+        adam:  v <- beta2 * v + (1 - beta2) * g^2;  w <- w - inner lr * g / (sqrt(v / (1 - beta2^steps)) + eps)
+
+    Adam has beta1 = 0 and beta2 = 0.999, as in Nichol et al. 2018, appendix A.
+
+    Example:
+        >>> import torch
+        >>> from torchreptile.core.config import InnerConfig
+        >>> from torchreptile.models.execution.generic import generic_execution
+        >>> network = torch.nn.Linear(4, 3)
+        >>> settings = InnerConfig(inner_optimizer="sgd", inner_lr=0.1)
+        >>> loop = InnerLoop(settings, generic_execution(network, "loop", "as requested"))
+        >>> start = {name: p.detach() for name, p in network.named_parameters()}
+        >>> params, state = loop.stacked(start, InnerState.fresh(start, "sgd", images=5), tasks=2)
+        >>> batch = torch.rand(2, 5, 4), torch.zeros(2, 5, dtype=torch.int64)  # 2 tasks, 5 points each
+        >>> losses = loop.run(params, state, [batch, batch, batch])
+        >>> tuple(losses.shape), bool((losses[-1] < losses[0]).all())
+        ((3, 2), True)
+    """
 
     def __init__(self, settings: InnerConfig, execution: Execution, precision: str = "fp32") -> None:
-        """``precision``: fp32, tf32 or bf16; parameters and optimiser state are kept as they are given."""
+        """Prepare the inner loop.
+
+        Args:
+            settings: optimiser and learning rate.
+            execution: how T copies of the network are computed.
+            precision: fp32, tf32 or bf16; parameters and optimiser state have the dtype they are given in.
+        """
         self.settings, self.execution, self._precision = settings, execution, precision
         step = self._adam_written_out if execution.compiled else self._adam_fused
         self._step = step if settings.inner_optimizer == "adam" else self._sgd
@@ -78,7 +111,7 @@ class InnerLoop:
             self._step = self._step_of_execution
 
     def stacked(self, params: Params, state: InnerState, tasks: int) -> tuple[Params, InnerState]:
-        """T independent copies of parameters and optimiser state, as :meth:`run` wants them."""
+        """Return T independent copies of parameters and optimiser state, (T, ...) each, for :meth:`run`."""
         order = self.execution.kernel_order
         return stack(params, tasks, order), replace(state, v=stack(state.v, tasks, order), steps=state.steps.clone())
 
@@ -86,27 +119,38 @@ class InnerLoop:
         """Take one inner step per mini-batch, changing ``params`` and ``state`` in place.
 
         Args:
-            params: stacked parameters, (T, ...) each.
-            state: with v stacked likewise, (T, ...) each.
-            batches: of images (T, B, C, H, W) and labels (T, B), or points (T, B, inputs) and values (T, B, targets).
+            params: by name, (T, ...) each.
+            state: its second moment stacked like the parameters, (T, ...) each.
+            batches: images (T, B, C, H, W) and labels (T, B), or points (T, B, inputs) and values (T, B, targets).
 
         Returns:
-            (steps, T) each task's loss at each step.
+            (steps, T) each task's loss before each step.
         """
         losses: list[Tensor] = []
         for x, y in batches:
-            # Counted out here because the compiler (torch 2.13) loses in-place changes of a 0-dimensional CPU tensor.
+            # Counted outside the compiled step: torch 2.13 loses in-place changes of a 0-dimensional CPU tensor there.
             state.steps.add_(1)
             losses.append(self._step(params, state.v, state.steps, x, y))
         return torch.stack(losses) if losses else torch.empty(0, len(next(iter(params.values()))))
 
     def forward(self, params: Params, x: Tensor) -> Tensor:
-        """(T, B, C, H, W) or (T, B, inputs) -> outputs (T, B, way or targets), in the precision of this loop."""
+        """Return the outputs (T, B, way or targets) in the loop's precision.
+
+        Args:
+            params: by name, (T, ...) each.
+            x: (T, B, C, H, W) images, or (T, B, inputs) points.
+        """
         with self._cast(x):
             return self.execution.forward(params, x)
 
     def loss_and_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
-        """(T,) mean loss of each task, and its gradient: one task never touches another's."""
+        """Return each task's mean loss (T,), and its gradient by name, (T, ...) each; tasks are independent.
+
+        Args:
+            params: by name, (T, ...) each.
+            x: (T, B, C, H, W) images, or (T, B, inputs) points.
+            y: (T, B) labels, or (T, B, targets) values.
+        """
         if self.execution.loss_and_gradient is not None:
             with self._cast(x):
                 return self.execution.loss_and_gradient(params, x, y)
@@ -119,7 +163,13 @@ class InnerLoop:
         return losses, gradient
 
     def differentiable_gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
-        """The same, as functions of ``params`` that autograd can differentiate; they must require a gradient."""
+        """Return each task's mean loss (T,), and its gradient, both differentiable in ``params``.
+
+        Args:
+            params: by name, (T, ...) each; they must require a gradient.
+            x: (T, B, C, H, W) images, or (T, B, inputs) points.
+            y: (T, B) labels, or (T, B, targets) values.
+        """
         if self._twice is not None:
             with self._cast(x):
                 return self._twice(params, x, y)
@@ -129,7 +179,12 @@ class InnerLoop:
         return losses, dict(zip(params, gradient, strict=True))
 
     def shared_features(self, params: Params, x: Tensor) -> Tensor | None:
-        """What the heads see of (T, B, C, H, W), for one body: (T, B, features); None if that is not known."""
+        """Return the head's inputs (T, B, features), with one body for all tasks; None if there is no separate head.
+
+        Args:
+            params: by name, common to all tasks (no leading axis).
+            x: (T, B, C, H, W) images.
+        """
         if self.execution.shared_features is None:
             return None
         with self._cast(x):
@@ -137,18 +192,19 @@ class InnerLoop:
         return features.to(next(iter(params.values())).dtype)
 
     def _losses(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
-        """(T,) mean loss of each task."""
+        """Return the mean loss of each task, (T,)."""
         outputs = self.forward(params, x)
         outputs = outputs.to(params[next(iter(params))].dtype)
         return task_losses(outputs, y)
 
     def _cast(self, x: Tensor) -> AbstractContextManager[object]:
+        """Return the context of the loop's precision."""
         if self._precision != "bf16":
             return nullcontext()
         return torch.autocast(x.device.type, dtype=torch.bfloat16)
 
     def _adam_fused(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Adam with beta1 = 0: the step is the gradient over the root of its running mean square."""
+        """Take a step of Adam with beta1 = 0 in one fused kernel, and return the losses (T,)."""
         losses, gradient = self.loss_and_gradient(params, x, y)
         names = list(params)
         g = [_laid_out_like(params[name], gradient[name]) for name in names]
@@ -161,7 +217,7 @@ class InnerLoop:
         return losses
 
     def _adam_written_out(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """The same for the compiler, which fuses each line with the gradient it reads."""
+        """Take a step of Adam with beta1 = 0 in plain operations, which the compiler fuses with the gradient."""
         losses, gradient = self.loss_and_gradient(params, x, y)
         correction = (1 - BETA2**steps).sqrt()
         for name, g in gradient.items():
@@ -170,23 +226,24 @@ class InnerLoop:
         return losses
 
     def _step_of_execution(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Either of them, by an execution that does whole steps."""
+        """Take a step of SGD or Adam by an execution that has its own steps, and return the losses (T,)."""
         assert self.execution.step is not None
         correction = math.sqrt(1 - BETA2 ** float(steps))
         rule = Rule(self.settings.inner_optimizer, self._rate(x), BETA2, EPS, correction)
         return self.execution.step(params, v, x, y, rule)
 
     def _sgd(self, params: Params, v: Params, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Take a step of SGD, and return the losses (T,)."""
         losses, gradient = self.loss_and_gradient(params, x, y)
         names = list(params)
         torch._foreach_sub_([params[name] for name in names], [gradient[name] for name in names], alpha=self._rate(x))
         return losses
 
     def _rate(self, x: Tensor) -> float:
-        """What the gradient of the mean loss is multiplied by, for a mini-batch (T, B, ...)."""
+        """Return the learning rate for the gradient of the mean loss on a mini-batch (T, B, ...)."""
         return self.settings.inner_lr * (x.shape[1] if self.settings.inner_loss == "sum" else 1)
 
 
 def _laid_out_like(p: Tensor, g: Tensor) -> Tensor:
-    """``g`` with the strides of ``p``: the fused optimiser walks through memory and never looks at them."""
+    """Return ``g`` with the strides of ``p``, because the fused optimiser ignores strides."""
     return g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)

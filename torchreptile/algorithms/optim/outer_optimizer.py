@@ -1,7 +1,7 @@
-"""How a meta-gradient moves what is meta-learned: Reptile's plain step, or Adam as MAML and the metric learners use it.
+"""The outer step: how a meta-gradient moves the meta-learned parameters, by SGD (Reptile) or Adam (MAML and others).
 
-Written on plain tensors because the state is data that checkpoints carry, and the step size a number that is
-annealed from outside and, on a GPU, lives in a recorded graph.
+It works on plain tensors, because its state is stored in checkpoints, and its step size is annealed by the caller and
+lives in a recorded CUDA graph on a GPU.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ EPS = 1e-8
 
 @dataclass(frozen=True, eq=False)
 class OuterState:
-    """What the outer optimiser remembers.
+    """The outer optimiser's state.
 
     Attributes:
-        m, v: Adam's moments, shaped like the parameters; empty for SGD.
-        steps: () float64, the steps behind them, for bias correction.
+        m: Adam's first moment by name, shaped like the parameters; empty for SGD.
+        v: Adam's second moment by name, shaped like the parameters; empty for SGD.
+        steps: () float64 number of steps taken, for bias correction.
     """
 
     m: Params
@@ -35,18 +36,23 @@ class OuterState:
 
     @classmethod
     def fresh(cls, params: Params, optimizer: str) -> OuterState:
-        """The state before the first step."""
-        kept = params if optimizer == "adam" else {}
-        m, v = ({name: torch.zeros_like(p) for name, p in kept.items()} for _ in range(2))
+        """Return the state before the first step.
+
+        Args:
+            params: what is meta-learned, by name.
+            optimizer: sgd or adam.
+        """
+        with_moments = params if optimizer == "adam" else {}
+        m, v = ({name: torch.zeros_like(p) for name, p in with_moments.items()} for _ in range(2))
         device = next(iter(params.values())).device
         return cls(m, v, torch.zeros((), dtype=torch.float64, device=device))
 
     def tensors(self) -> list[Tensor]:
-        """All of them, in a fixed order."""
+        """Return all tensors of the state, in a fixed order."""
         return [*self.m.values(), *self.v.values(), self.steps]
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> OuterState:
-        """The same with every tensor changed."""
+        """Return the state with ``change`` applied to every tensor."""
         m, v = ({name: change(t) for name, t in moments.items()} for moments in (self.m, self.v))
         return OuterState(m, v, change(self.steps))
 
@@ -54,16 +60,25 @@ class OuterState:
 def outer_update(
     settings: OuterConfig, params: Params, state: OuterState, gradient: Params, step_size: float | Tensor
 ) -> tuple[Params, OuterState]:
-    """Move ``params`` against ``gradient``; what comes in is left as it was.
+    """Return the parameters and the optimiser's state after one outer step; the arguments are not modified.
 
-    sgd: phi <- phi - step size * gradient. adam: Kingma and Ba 2015, algorithm 1, with its default decays.
+    sgd: phi <- phi - step size * gradient. adam: Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1, with its default
+    decay rates.
 
     Args:
-        settings: which optimiser, and the bound on the gradient.
-        params: phi.
-        state: the optimiser's.
-        gradient: shaped like ``params``.
-        step_size: a number, or () on the device.
+        settings: the optimiser, and the bound on the gradient.
+        params: phi, by name.
+        state: the optimiser's state.
+        gradient: by name, shaped like ``params``.
+        step_size: a number, or a () tensor on the device.
+
+    Example:
+        >>> import torch
+        >>> from torchreptile.core.config import OuterConfig
+        >>> phi, gradient = {"w": torch.ones(2)}, {"w": torch.full((2,), 0.5)}
+        >>> settings = OuterConfig(outer_optimizer="sgd")
+        >>> outer_update(settings, phi, OuterState.fresh(phi, "sgd"), gradient, step_size=1.0)[0]
+        {'w': tensor([0.5000, 0.5000])}
     """
     names = list(params)
     g = _clipped(settings, [gradient[name] for name in names])
@@ -84,7 +99,7 @@ def outer_update(
 
 
 def _clipped(settings: OuterConfig, gradient: list[Tensor]) -> list[Tensor]:
-    """The gradient within its bound."""
+    """Return the gradient clipped by value or by norm, if a bound is set."""
     bound = settings.outer_clip
     if not bound:
         return gradient
