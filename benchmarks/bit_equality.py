@@ -1,7 +1,7 @@
-"""Which trainings come to the same bits: by execution, number of threads, process, and processor settings.
+"""Bit equality of trainings across executions, numbers of threads, processes, and processor settings.
 
-``python benchmarks/bit_equality.py`` trains a small 3-way run of glyphs in several ways under several settings of
-oneDNN and ATen, each in a process of its own, and prints for each execution which of them agree to the last bit.
+``python benchmarks/bit_equality.py`` trains a small 3-way run on glyphs in several ways under several settings of
+oneDNN and ATen, each in a separate process, and prints for each execution which of them agree to the last bit.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from torchreptile.core.config import Config
-from torchreptile.training.callbacks import Silent
+from torchreptile.training.callbacks import Callback
 from torchreptile.training.checkpoint import load_checkpoint
-from torchreptile.training.in_subprocess import train_in_subprocess, train_or_go_on
+from torchreptile.training.in_subprocess import train_in_subprocess, train_or_resume
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.train import resume
 
@@ -34,20 +34,20 @@ SETTINGS: list[dict[str, str]] = [
     {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
 ]
 EXECUTIONS = ("loop", "grouped", "matmul", "native")
-HERE, JOB, STOPPED, TWO = "in this process", "in a job", "stopped, gone on in a job", "two threads"
+HERE, JOB, STOPPED, TWO = "in this process", "in a job", "stopped, resumed in a job", "two threads"
 
 
-class StopAt(Silent):
-    """Stop a training after two of its outer steps."""
+class StopAt(Callback):
+    """A callback that stops a training after two outer steps."""
 
-    def stepped(self, step: int, done: float, seconds: float) -> None:
-        """Ask for it, as Ctrl-C does."""
+    def on_step(self, step: int, done: float, seconds: float) -> None:
+        """Send the signal that stops a training."""
         if step == 2:
             signal.raise_signal(signal.SIGTERM)
 
 
 def settings(execution: str) -> Config:
-    """Adam's first steps blow rounding up to the learning rate, so that any difference shows."""
+    """Return a small training; Adam's first steps amplify rounding to the size of the learning rate."""
     return Config().replace(
         dataset="glyphs", split_scheme="default", way=3, train_shots=5, inner_steps=3, inner_batch=6, meta_batch=3,
         outer_steps=5, monitor_episodes=2, device="cpu", execution=execution,
@@ -55,27 +55,27 @@ def settings(execution: str) -> Config:
 
 
 def digest(run: Path) -> str:
-    """Of everything that is meta-learned."""
+    """Hash all meta-learned tensors of a run."""
     tensors = load_checkpoint(run / "last.pt").state.tensors()
     return hashlib.sha256(b"".join(t.contiguous().numpy().tobytes() for t in tensors)).hexdigest()
 
 
 def digests(execution: str, folder: Path) -> dict[str, str]:
-    """The bits that every way of training comes to."""
+    """Train in every way; return the hashes by name."""
     config = settings(execution)
     torch.set_num_threads(1)
-    train_or_go_on(config, RunFolder(folder / HERE), Silent())
+    train_or_resume(config, RunFolder(folder / HERE))
     train_in_subprocess(config, RunFolder(folder / JOB), quiet=True)
-    train_or_go_on(config, RunFolder(folder / STOPPED), StopAt())
+    train_or_resume(config, RunFolder(folder / STOPPED), [StopAt()])
     train_in_subprocess(config, RunFolder(folder / STOPPED), quiet=True)
     torch.set_num_threads(2)
-    train_or_go_on(config, RunFolder(folder / TWO), StopAt())
+    train_or_resume(config, RunFolder(folder / TWO), [StopAt()])
     resume(folder / TWO)
     return {name: digest(folder / name) for name in (HERE, JOB, STOPPED, TWO)}
 
 
 def main() -> None:
-    """Print a table: the ways that agree with one training in this process under the same settings."""
+    """Print a table of the ways that differ from training in one process under the same settings."""
     print(f"| settings | {' | '.join(EXECUTIONS)} |\n|---{'|---' * len(EXECUTIONS)}|", flush=True)
     for setting in SETTINGS:
         done = subprocess.run(

@@ -33,7 +33,7 @@ def splits() -> Splits:
 @pytest.fixture
 def easy_data(monkeypatch: pytest.MonkeyPatch, splits: Splits) -> Splits:
     """Training and evaluation get the easy classes, whatever data set they ask for, a few episodes at a time."""
-    for module in ("training.trainer", "training.evaluation.evaluate"):
+    for module in ("training.setup", "training.evaluation.evaluate"):
         monkeypatch.setattr(f"torchreptile.{module}.load_splits", lambda task: splits)
     monkeypatch.setattr("torchreptile.training.evaluation.measure.EPISODES_PER_DRAW", 4)
     return splits

@@ -10,23 +10,23 @@ from typing import Any
 
 import torch
 
-from torchreptile.training.callbacks import Silent
+from torchreptile.training.callbacks import Callback
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.run_folder import RunFolder
 
 
-class OnStep(Silent):
+class OnStep(Callback):
     """Calls a function after every outer step."""
 
     def __init__(self, act: Callable[[int], object]) -> None:
         self.act = act
 
-    def stepped(self, step: int, done: float, seconds: float) -> None:
+    def on_step(self, step: int, done: float, seconds: float) -> None:
         self.act(step)
 
 
-def stop_at(step: int) -> OnStep:
-    return OnStep(lambda now: signal.raise_signal(signal.SIGTERM) if now == step else None)
+def stop_at(step: int) -> list[Callback]:
+    return [OnStep(lambda now: signal.raise_signal(signal.SIGTERM) if now == step else None)]
 
 
 def metrics_without_time(folder: Path) -> list[dict[str, Any]]:

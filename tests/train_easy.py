@@ -16,23 +16,24 @@ torch.set_num_threads(1)
 from tests.easy import easy_splits, killable_config  # noqa: E402
 from torchreptile.core.config import Config  # noqa: E402
 from torchreptile.models.execution.execution import Execution  # noqa: E402
+from torchreptile.training import setup  # noqa: E402
 from torchreptile.training import train as training  # noqa: E402
-from torchreptile.training import trainer  # noqa: E402
+from torchreptile.training.callbacks import Callback  # noqa: E402
 from torchreptile.training.evaluation import evaluate as evaluation  # noqa: E402
 
 
-class Announcer(trainer.Silent):
+class Announcer(Callback):
     """Says when training has begun, so that the killer need not guess."""
 
-    def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
+    def on_start(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
         print("started", flush=True)
 
 
 if __name__ == "__main__":
-    trainer.load_splits = lambda task: easy_splits()
+    setup.load_splits = lambda task: easy_splits()
     evaluation.EPISODES_PER_DRAW = 4
     command, folder, outer_steps = sys.argv[1:]
     if command == "train":
-        training.train(killable_config(int(outer_steps)), folder, Announcer())
+        training.train(killable_config(int(outer_steps)), folder, [Announcer()])
     else:
-        training.resume(folder, Announcer())
+        training.resume(folder, [Announcer()])

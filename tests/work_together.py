@@ -18,14 +18,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 torch.set_num_threads(1)
 
 from tests.easy import TINY, double_params, easy_splits, easy_store, killable_config, small_config  # noqa: E402
-from torchreptile.algorithms.build import build_algorithm  # noqa: E402
 from torchreptile.algorithms.base import MetaState  # noqa: E402
+from torchreptile.algorithms.build import build_algorithm  # noqa: E402
 from torchreptile.core.distributed.launcher import restarted_by_launcher  # noqa: E402
 from torchreptile.core.distributed.process_group import Processes, joined  # noqa: E402
 from torchreptile.core.errors import TorchReptileError  # noqa: E402
 from torchreptile.data.samplers import EpisodeSampler  # noqa: E402
+from torchreptile.training import setup, trainer  # noqa: E402
 from torchreptile.training import train as training  # noqa: E402
-from torchreptile.training import trainer  # noqa: E402
 from torchreptile.training.outer_step import OuterStep  # noqa: E402
 
 TASKS = 5
@@ -74,7 +74,7 @@ def main(command: str, target: str, *rest: str) -> int:
             if processes.rank == 0:
                 torch.save(result, target)
         return 0
-    trainer.load_splits = lambda task: easy_splits()
+    setup.load_splits = lambda task: easy_splits()
     trainer.OuterStep = MortalOuterStep
     try:
         if command == "train":

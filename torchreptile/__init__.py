@@ -16,6 +16,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torchreptile.inference.classifier import FewShotClassifier as FewShotClassifier
     from torchreptile.core.config import Config as Config
+    from torchreptile.training.callbacks import Callback as Callback
+    from torchreptile.training.loggers.mlflow import MLflowLogger as MLflowLogger
+    from torchreptile.training.loggers.tensorboard import TensorBoardLogger as TensorBoardLogger
+    from torchreptile.training.loggers.wandb import WandbLogger as WandbLogger
+    from torchreptile.training.progress_bars import ProgressBar as ProgressBar
+    from torchreptile.training.train import resumed_loop as resumed_loop
+    from torchreptile.training.train import training_loop as training_loop
     from torchreptile.data.image_store import ImageStore as ImageStore
     from torchreptile.data.episodes import Episodes as Episodes
     from torchreptile.data.samplers import EpisodeSampler as EpisodeSampler
@@ -29,17 +36,27 @@ if TYPE_CHECKING:
 from torchreptile.core.version import __version__ as __version__
 
 _HOMES = {
+    "Algorithm": "torchreptile.algorithms.base",
+    "AlgorithmRow": "torchreptile.core.config",
+    "AlgorithmSettings": "torchreptile.core.config",
+    "Callback": "torchreptile.training.callbacks",
     "Config": "torchreptile.core.config",
     "Episodes": "torchreptile.data.episodes",
     "EpisodeSampler": "torchreptile.data.samplers",
     "FewShotClassifier": "torchreptile.inference.classifier",
     "FewShotRegressor": "torchreptile.inference.regressor",
     "ImageStore": "torchreptile.data.image_store",
+    "MLflowLogger": "torchreptile.training.loggers.mlflow",
+    "ProgressBar": "torchreptile.training.progress_bars",
+    "TensorBoardLogger": "torchreptile.training.loggers.tensorboard",
+    "WandbLogger": "torchreptile.training.loggers.wandb",
     "evaluate": "torchreptile.training.evaluation.evaluate",
     "preset": "torchreptile.core.config.presets",
     "report": "torchreptile.experiments.reports",
     "resume": "torchreptile.training.train",
+    "resumed_loop": "torchreptile.training.train",
     "train": "torchreptile.training.train",
+    "training_loop": "torchreptile.training.train",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 

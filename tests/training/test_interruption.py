@@ -17,32 +17,32 @@ import torch
 
 from tests.easy import REPOSITORY, TINY, easy_store, killable_config, small_config
 from tests.runs import assert_same_run, metrics_without_time, stop_at
-from torchreptile.core.distributed.process_group import joined
 from torchreptile.core.distributed.signals import stop_on_signals
 from torchreptile.core.environment import sessions
 from torchreptile.core.errors import RunError
 from torchreptile.data.splits import Splits
 from torchreptile.models.conv4.native_library import NativeUnavailableError
-from torchreptile.training.callbacks import Silent
+from torchreptile.training.callbacks import Callback
 from torchreptile.training.checkpoint import load_checkpoint, save_checkpoint
 from torchreptile.training.run_folder import RunFolder
+from torchreptile.training.setup import TrainingSetup, build_setup, resumed_checkpoint
 from torchreptile.training.train import resume, train
 from torchreptile.training.trainer import Trainer
 from torchreptile.training.weights import load_weights
 
 
-class Told(Silent):
+class Told(Callback):
     """Keeps what it was warned of; may stop the training after a step."""
 
     def __init__(self, stop: int = 0) -> None:
         self.warnings: list[str] = []
         self.stop = stop
 
-    def stepped(self, step: int, done: float, seconds: float) -> None:
+    def on_step(self, step: int, done: float, seconds: float) -> None:
         if step == self.stop:
             signal.raise_signal(signal.SIGTERM)
 
-    def warned(self, message: str) -> None:
+    def on_warning(self, message: str) -> None:
         self.warnings.append(message)
 
 
@@ -99,7 +99,7 @@ def test_other_images_are_refused_on_resuming(
     train(small_config(), tmp_path / "run", stop_at(2))
     other = easy_store(30, 20, 5, TINY)
     monkeypatch.setattr(
-        "torchreptile.training.trainer.load_splits", lambda task: Splits(other, easy_data.val, easy_data.test)
+        "torchreptile.training.setup.load_splits", lambda task: Splits(other, easy_data.val, easy_data.test)
     )
     with pytest.raises(RunError, match="was trained on other images"):
         resume(tmp_path / "run")
@@ -138,15 +138,15 @@ def test_a_run_keeps_the_execution_that_auto_chose(
 ) -> None:
     """A compiler that comes or goes between two sessions must not change how sums are rounded."""
     config = small_config(execution="auto")
-    monkeypatch.setattr("torchreptile.models.execution.choose.native_library", no_native_code)
+    monkeypatch.setattr("torchreptile.models.conv4.executions.native_library", no_native_code)
     train(config, tmp_path / "whole")
     train(config, tmp_path / "parts", stop_at(3))
     monkeypatch.undo()
     told = Told()
     with monkeypatch.context() as patch:
-        patch.setattr("torchreptile.training.trainer.load_splits", lambda task: easy_data)
+        patch.setattr("torchreptile.training.setup.load_splits", lambda task: easy_data)
         patch.setattr("torchreptile.training.evaluation.measure.EPISODES_PER_DRAW", 4)
-        resume(tmp_path / "parts", told, computed_as=config)
+        resume(tmp_path / "parts", [told], computed_as=config)
     assert told.warnings == []
     assert RunFolder(tmp_path / "parts").environment()["execution"] == "grouped"
     assert RunFolder(tmp_path / "parts").config().run.execution == "auto"
@@ -156,7 +156,7 @@ def test_a_run_keeps_the_execution_that_auto_chose(
 def test_another_execution_is_told(tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     run, told = tmp_path / "run", Told(stop=3)
     train(small_config(), run, stop_at(2))
-    resume(run, told, computed_as=small_config(execution="loop"))
+    resume(run, [told], computed_as=small_config(execution="loop"))
     assert told.warnings == [
         f"{run} was computed by execution grouped until now; it goes on by loop, whose sums are rounded otherwise"
     ]
@@ -166,9 +166,9 @@ def test_another_execution_is_told(tmp_path: Path, easy_data: Splits, monkeypatc
     save_checkpoint(replace(load_checkpoint(last), execution="native"), last)
     settings = run / "config.json"
     settings.write_text(settings.read_text().replace('"execution": "loop"', '"execution": "auto"'))
-    monkeypatch.setattr("torchreptile.models.execution.choose.native_library", no_native_code)
+    monkeypatch.setattr("torchreptile.models.conv4.executions.native_library", no_native_code)
     monkeypatch.setattr("torchreptile.models.conv4.native.native_library", no_native_code)
-    resume(run, told)
+    resume(run, [told])
     assert "cannot be had here (execution native is not possible here: none today" in told.warnings[1]
 
 
@@ -180,21 +180,23 @@ def test_a_run_from_a_gpu_goes_on_with_draws_of_its_own(tmp_path: Path, easy_dat
         assert list(moved_at(tmp_path / name, (3,)))
     told = Told()
     for name in ("whole", "one", "other"):
-        assert resume(tmp_path / name, told).step == 6
+        assert resume(tmp_path / name, [told]).step == 6
     assert len(told.warnings) == 2
     assert "one was trained on another kind of device than cpu until outer step 3" in told.warnings[0]
     assert_same_run(tmp_path / "one", tmp_path / "other")
     drawn = [load_checkpoint(tmp_path / name / "last.pt").generator for name in ("whole", "one")]
     assert not torch.equal(*drawn)
-    trainer, last = trainer_of(tmp_path / "one"), tmp_path / "one" / "last.pt"
-    first, later = (trainer.going_on(load_checkpoint(last)).generator for _ in moved_at(tmp_path / "one", (3, 4)))
+    setup, folder = setup_of(tmp_path / "one"), RunFolder(tmp_path / "one")
+    first, later = (
+        resumed_checkpoint(setup, load_checkpoint(folder.last), folder, Callback()).generator
+        for _ in moved_at(folder.path, (3, 4))
+    )
     assert not torch.equal(first, later)  # or a run moved twice would draw the same tasks again
 
 
-def trainer_of(run: Path) -> Trainer:
+def setup_of(run: Path) -> TrainingSetup:
     folder = RunFolder(run)
-    with joined() as processes:
-        return Trainer(folder.config(), folder, None, False, processes, None)
+    return build_setup(folder.config(), folder, Callback())
 
 
 def moved_at(run: Path, steps: tuple[int, ...]) -> Iterator[int]:
@@ -223,7 +225,7 @@ def test_processes_on_different_kinds_of_device_are_refused(tmp_path: Path, easy
     folder = RunFolder(tmp_path / "run")
     sent = replace(load_checkpoint(folder.last), generator=torch.zeros(16, dtype=torch.uint8))
     with pytest.raises(RunError, match="processes compute on different kinds of device, one of them on cpu"):
-        trainer_of(tmp_path / "run").run(sent)
+        Trainer(setup_of(tmp_path / "run"), sent, folder).run()
 
 
 def test_the_first_signal_asks_and_the_second_stops() -> None:
@@ -259,7 +261,7 @@ KILLED_STEPS = 40
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchreptile.training.trainer.load_splits", lambda task: splits)
+        patch.setattr("torchreptile.training.setup.load_splits", lambda task: splits)
         patch.setattr("torchreptile.training.evaluation.measure.EPISODES_PER_DRAW", 4)
         train(killable_config(KILLED_STEPS), folder)
     return folder

@@ -17,9 +17,10 @@ from torchreptile.core.config import OuterConfig
 from torchreptile.core.errors import RunError
 from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.training import trainer
-from torchreptile.training.callbacks import Silent
+from torchreptile.training.callbacks import Callback
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.measure import measure
+from torchreptile.training.loggers import TensorBoardLogger
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.train import resume, train
 
@@ -52,9 +53,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr("torchreptile.training.trainer.time", SimpleNamespace(monotonic=lambda: clock.now))
     real = trainer.TrainingSession.outer_step
 
-    def slow(self: Any) -> None:
-        real(self)
+    def slow(self: Any) -> Any:
+        loss = real(self)
         clock.now += clock.step
+        return loss
 
     monkeypatch.setattr(trainer.TrainingSession, "outer_step", slow)
     return clock
@@ -115,10 +117,10 @@ def test_a_run_that_time_ends_is_measured_at_its_end(
     def tick(step: int) -> None:
         clock.now += 6.0
 
-    observer = Silent()
+    callback = Callback()
     if when == "while it is shown":
-        clock.step, observer = 0.0, OnStep(tick)
-    run = train(small_config(outer_steps=1_000_000, max_minutes=0.5, monitor_every=1000), tmp_path / "run", observer)
+        clock.step, callback = 0.0, OnStep(tick)
+    run = train(small_config(outer_steps=1_000_000, max_minutes=0.5, monitor_every=1000), tmp_path / "run", [callback])
     assert not run.interrupted
     assert [line["step"] for line in metrics_without_time(run.folder)] == [run.step]
     assert run.measured
@@ -149,7 +151,7 @@ def test_without_validation_classes_there_is_no_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: Splits
 ) -> None:
     monkeypatch.setattr(
-        "torchreptile.training.trainer.load_splits",
+        "torchreptile.training.setup.load_splits",
         lambda task: Splits(splits.train, MissingSplit("no val"), splits.test),
     )
     run = train(small_config(outer_steps=2), tmp_path / "run")
@@ -161,7 +163,7 @@ def test_training_never_touches_the_test_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, splits: Splits
 ) -> None:
     monkeypatch.setattr(
-        "torchreptile.training.trainer.load_splits",
+        "torchreptile.training.setup.load_splits",
         lambda task: Splits(splits.train, splits.val, MissingSplit("no test")),
     )
     assert train(small_config(outer_steps=2), tmp_path / "run").step == 2
@@ -188,8 +190,8 @@ def test_tensorboard_has_what_the_metrics_have(tmp_path: Path, easy_data: Splits
     """The same tags and steps as metrics.jsonl, also after a resume."""
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="an extra")
     config = small_config(outer_steps=4, monitor_every=1)
-    train(config, tmp_path / "run", stop_at(2), tensorboard=True)
-    resume(tmp_path / "run", tensorboard=True)
+    train(config, tmp_path / "run", [*stop_at(2), TensorBoardLogger()])
+    resume(tmp_path / "run", [TensorBoardLogger()])
     events = reader.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     lines = metrics_without_time(tmp_path / "run")
     scalars = events.Scalars("val_transductive")

@@ -31,7 +31,7 @@ from torchreptile.training.evaluation.evaluate import evaluate, split_store
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.evaluation.results import MODES
 from torchreptile.training.in_subprocess import train_in_subprocess
-from torchreptile.training.progress_bars import EpisodeBar
+from torchreptile.training.progress_bars import CountBar
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.weights import Kept, MetaWeights, load_weights
 
@@ -271,7 +271,7 @@ def _measured(folder: RunFolder, split: Split, episodes: int, peak: float, quiet
     config = folder.config()
     kept: Kept = "best" if folder.best.is_file() else "last"
     learned = load_weights(folder.path, choose_device(config.run.device), kept)
-    with EpisodeBar(Console(stderr=True, quiet=quiet)) as bar:
+    with CountBar(Console(stderr=True, quiet=quiet), "evaluating", "episodes") as bar:
         evaluation = evaluate(
             folder.path,
             split,

@@ -1,35 +1,36 @@
-"""A training in a process of its own, so that its memory can be told and nothing is left of it for the next."""
+"""A training in a separate process, so that its memory can be measured and nothing of it is left for the next."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from torchreptile.core.config import Config
 from torchreptile.core.distributed.jobs import Job, Send, do_jobs
 from torchreptile.core.environment import peak_mib
-from torchreptile.training.callbacks import Observer, Silent
-from torchreptile.training.progress_bars import LiveLine
+from torchreptile.training.callbacks import Callback
+from torchreptile.training.progress_bars import ProgressBar
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.train import resume, train
 from torchreptile.training.trainer import Run
 
 
-def train_or_go_on(config: Config, folder: RunFolder, observer: Observer) -> Run:
-    """Train, or go on with the run that is there, on the device and with the data that ``config`` names."""
-    there = folder.config_file.is_file()
-    return resume(folder.path, observer, computed_as=config) if there else train(config, folder.path, observer)
+def train_or_resume(config: Config, folder: RunFolder, callbacks: Iterable[Callback] = ()) -> Run:
+    """Train, or resume the run in ``folder``, on the device and with the data that ``config`` names."""
+    if folder.config_file.is_file():
+        return resume(folder.path, callbacks, computed_as=config)
+    return train(config, folder.path, callbacks)
 
 
 def train_in_subprocess(config: Config, folder: RunFolder, quiet: bool = False) -> float | None:
-    """Train, or go on with the run that is there, in a process of its own.
+    """Train, or resume the run in ``folder``, in a separate process.
 
     Args:
         config: all settings.
-        folder: where the run is kept.
+        folder: the run folder.
         quiet: show nothing on standard error.
 
     Returns:
@@ -46,11 +47,11 @@ def train_in_subprocess(config: Config, folder: RunFolder, quiet: bool = False) 
 
 
 def _train(config: str, folder: str, quiet: bool, send: Send) -> float | None:
-    """Its answer is the peak memory."""
-    observer = Silent() if quiet else LiveLine(Console(stderr=True))
+    """Train in this process; return its peak memory."""
+    callbacks = [] if quiet else [ProgressBar(hints=True)]
     where = RunFolder(Path(folder))
     before = where.steps_done()
-    run = train_or_go_on(Config.from_json(config), where, observer)
+    run = train_or_resume(Config.from_json(config), where, callbacks)
     if run.interrupted:
         return None
     if run.step == before:

@@ -1,91 +1,164 @@
-"""What a person sees while the computer works: one live line on a terminal, plain lines elsewhere."""
+"""Progress on standard error: one live line on a terminal or in Jupyter, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import shlex
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import final
+from typing import Any, Self, final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from torchreptile.core.config import Config
 from torchreptile.models.execution.execution import Execution
+from torchreptile.training.callbacks import OutputCallback
 from torchreptile.training.evaluation.results import Fit, Measured
 
 PLAIN_SECONDS = 60.0  # between plain lines, where no measurement makes one
+LIVE_SECONDS = 0.1  # between two states of a live line
+BAR_WIDTH = 20  # characters
 
 
 def duration(seconds: float) -> str:
-    """For people: ``1:02:03``, ``2:03``."""
+    """Format a duration as ``1:02:03`` or ``2:03``.
+
+    >>> duration(3723), duration(123.4)
+    ('1:02:03', '2:03')
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[numbers]}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+class _StandardError(Console):
+    """Standard error; a reader that has gone is the caller's to handle."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        """Raise; rich would end the program."""
+        raise BrokenPipeError
+
+
+class _LiveLine:
+    """A line with a bar that changes in place; plain lines now and then where nothing can change in place."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self._console, self._what = console, what
+        self._jupyter: Any = None  # the handle of the output in a notebook
+        self._shown = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=BAR_WIDTH),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(what, numbers="")
+
+    def start(self) -> None:
+        """Begin to show."""
+        self._shown = time.monotonic()
+        if not self._console.is_jupyter:  # where rich would want widgets
+            self._bar.start()
+
+    def stop(self) -> None:
+        """Clear the line."""
+        self._bar.stop()
+        if self._jupyter is not None:
+            self._jupyter.update({"text/plain": ""}, raw=True)
+            self._jupyter = None
+
+    def due(self) -> bool:
+        """Whether it is time for another state of the line; False most times for those that ask often."""
+        live = self._console.is_terminal or self._console.is_jupyter
+        return time.monotonic() - self._shown >= (LIVE_SECONDS if live else PLAIN_SECONDS)
+
+    def show(self, done: float, total: float, numbers: str, plain: str) -> None:
+        """Show that ``done`` of ``total`` is over: ``numbers`` next to the bar, or ``plain`` in a line of its own."""
+        if self._console.is_jupyter:
+            self._show_in_jupyter(done / total, numbers)
+        elif self._console.is_terminal:
+            self._bar.update(self._task, completed=done, total=total, numbers=numbers)
+        elif self.due():
+            self._console.print(plain, highlight=False, soft_wrap=True)
+        else:
+            return
+        self._shown = time.monotonic()
+
+    def _show_in_jupyter(self, share: float, numbers: str) -> None:
+        """Replace the text of one output of the cell, which works without widgets."""
+        filled = round(BAR_WIDTH * share)
+        text = {"text/plain": f"{self._what} {'━' * filled}{'╌' * (BAR_WIDTH - filled)} {numbers}"}
+        if self._jupyter is None:
+            self._jupyter = import_module("IPython.display").display(text, raw=True, display_id=True)
+        else:
+            self._jupyter.update(text, raw=True)
 
 
 @final
-class LiveLine:
-    """Follows a training: step, loss, accuracy with its interval, ms per outer step, time left."""
+class ProgressBar(OutputCallback):
+    """Callback that shows a training: step, loss, accuracy with its interval, ms per outer step, time left.
 
-    def __init__(self, console: Console, hints: bool = True) -> None:
-        """Lines go to ``console``; ``hints``: say what can be done next."""
-        self._console, self._bar, self._hints = console, _bar(console), hints
-        self._task: TaskID | None = None
+    On a terminal and in Jupyter one line changes in place, and every measurement prints a line that stays; in a file
+    there is a line a minute besides.
+
+    Example:
+        >>> import tempfile
+        >>> from rich.console import Console
+        >>> import torchreptile as tr
+        >>> config = tr.preset("glyphs-1shot-5way").replace(outer_steps=2, meta_batch=2, monitor_episodes=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = tr.train(config, folder, callbacks=[tr.ProgressBar(Console(quiet=True))])
+    """
+
+    def __init__(self, console: Console | None = None, hints: bool = False) -> None:
+        """Show nothing yet.
+
+        Args:
+            console: where lines go; by default standard error.
+            hints: name the commands that can follow when the training ends.
+        """
+        self._console, self._hints = console or _StandardError(), hints
+        self._line = _LiveLine(self._console, "training")
         self._accuracy = ""
         self._first: tuple[int, float, float] | None = None  # step, share done and seconds of the first step seen
-        self._total, self._shown = "", 0.0
+        self._total = ""
 
-    def warned(self, message: str) -> None:
+    def on_warning(self, message: str) -> None:
         """Print it in a line of its own."""
         self._console.print(f"warning: {message}", highlight=False, soft_wrap=True, markup=False)
 
-    def started(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
-        """Say where the run is kept and how it is computed, and open the live line."""
+    def on_start(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
+        """Print the run folder and the execution, and open the live line."""
         limit = config.outer.max_minutes
         self._total = f"in {limit:g} min" if limit else f"of {config.outer.outer_steps:,}"
-        self._shown = time.monotonic()
+        self._accuracy, self._first = "", None
         resumed = f", going on from outer step {step:,}" if step else ""
         self._console.print(f"run folder {folder}{resumed}", highlight=False, soft_wrap=True)
         self._console.print(f"execution {execution.name}: {execution.reason}", highlight=False, soft_wrap=True)
-        self._bar.start()
-        self._task = self._bar.add_task("training", total=1.0, numbers="")
+        self._line.start()
 
-    def stepped(self, step: int, done: float, seconds: float) -> None:
-        """Move the live line; off a terminal, print a line now and then."""
+    def on_step(self, step: int, done: float, seconds: float) -> None:
+        """Move the live line; elsewhere, print a line now and then."""
         if self._first is None:  # the first step compiles and warms up; the pace is that of the steps after it
             self._first = (step, done, seconds)
-            return
-        now = time.monotonic()
-        interval = 0.25 if self._console.is_terminal else PLAIN_SECONDS
-        if now - self._shown < interval:
-            return
-        self._shown = now
-        first_step, first_done, first_seconds = self._first
-        numbers = self._numbers(step, step - first_step, done, done - first_done, seconds - first_seconds)
-        if self._console.is_terminal and self._task is not None:
-            self._bar.update(self._task, completed=done, numbers=numbers)
-        else:
-            self._console.print(numbers, highlight=False, soft_wrap=True)
+        elif self._line.due():
+            first_step, first_done, first_seconds = self._first
+            numbers = self._numbers(step, step - first_step, done, done - first_done, seconds - first_seconds)
+            self._line.show(done, 1.0, numbers, numbers)
 
     def _numbers(self, step: int, steps: int, done: float, share: float, seconds: float) -> str:
         """``steps`` and ``share`` of the training took ``seconds``."""
         left = duration(seconds * (1 - done) / share) if share > 0 else "?"
         return f"step {step:,} {self._total}  {self._accuracy}{1000 * seconds / steps:.1f} ms/step  {left} left"
 
-    def measured(self, step: int, loss: float, measured: dict[str, Measured]) -> None:
+    def on_evaluation(self, step: int, loss: float, measured: dict[str, Measured]) -> None:
         """Print a line that stays."""
         name = "val" if "val" in measured else "train"
         result = measured[name]
@@ -97,90 +170,53 @@ class LiveLine:
             soft_wrap=True,
         )
 
-    def finished(self, folder: Path, step: int, interrupted: bool) -> None:
-        """Close the live line and say what can be done next."""
-        self._bar.stop()
+    def on_end(self, folder: Path, step: int, interrupted: bool) -> None:
+        """Close the live line and print what can be done next."""
+        self._line.stop()
+        name = shlex.quote(str(folder))
         if not self._hints:
-            said = "stopped at" if interrupted else "finished after"
-            self._console.print(f"{said} {step:,} outer steps", highlight=False, soft_wrap=True)
+            line = f"{'stopped at' if interrupted else 'finished after'} {step:,} outer steps"
         elif interrupted:
-            self._console.print(
-                f"stopped at outer step {step:,}, saved; go on with: reptile train --resume {shlex.quote(str(folder))}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            line = f"stopped at outer step {step:,}, saved; go on with: reptile train --resume {name}"
         else:
-            name = shlex.quote(str(folder))
-            self._console.print(
-                f"finished after {step:,} outer steps; next: reptile evaluate {name}, reptile report {name}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            line = f"finished after {step:,} outer steps; next: reptile evaluate {name}, reptile report {name}"
+        self._console.print(line, highlight=False, soft_wrap=True)
 
-    def failed(self) -> None:
+    def on_exception(self, error: BaseException) -> None:
         """Close the live line."""
-        self._bar.stop()
+        self._line.stop()
 
 
 @final
-class EpisodeBar:
-    """A progress bar over evaluation episodes; off a terminal, a line now and then."""
+class CountBar:
+    """A progress bar over things that are counted, such as episodes; used as a context manager."""
 
-    def __init__(self, console: Console) -> None:
-        """Shown on ``console`` while used as a context manager."""
-        self._console, self._bar = console, _bar(console)
-        self._task = self._bar.add_task("evaluating", numbers="")
-        self._start = self._shown = time.monotonic()
+    def __init__(self, console: Console, what: str, of: str) -> None:
+        """Prepare a bar.
 
-    def __enter__(self) -> EpisodeBar:
+        Args:
+            console: where it is shown.
+            what: what is done, such as "evaluating".
+            of: what is counted, such as "episodes".
+        """
+        self._line, self._what, self._of = _LiveLine(console, what), what, of
+        self._start = time.monotonic()
+
+    def __enter__(self) -> Self:
         """Start to show."""
-        self._bar.start()
+        self._line.start()
         return self
 
     def __exit__(self, *failure: object) -> None:
         """Clear the bar."""
-        self._bar.stop()
+        self._line.stop()
 
     def update(self, done: int, total: int) -> None:
-        """``done`` of ``total`` episodes are measured."""
-        now = time.monotonic()
-        left = duration((now - self._start) * (total - done) / done)
-        self._bar.update(self._task, total=total, completed=done, numbers=f"{done:,}/{total:,}  {left} left")
-        if not self._console.is_terminal and now - self._shown >= PLAIN_SECONDS:
-            self._shown = now
-            self._console.print(f"{done:,} of {total:,} episodes  {left} left", highlight=False, soft_wrap=True)
-
-
-@final
-class PictureBar:
-    """A progress bar over pictures; off a terminal, a line now and then."""
-
-    def __init__(self, console: Console, what: str) -> None:
-        """Shown on ``console``, with ``what`` beside it, while used as a context manager."""
-        self._console, self._bar, self._what = console, _bar(console), what
-        self._task = self._bar.add_task(what, numbers="")
-        self._start = self._shown = time.monotonic()
-
-    def __enter__(self) -> PictureBar:
-        """Start to show."""
-        self._bar.start()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        """Clear the bar."""
-        self._bar.stop()
-
-    def update(self, done: int, total: int) -> None:
-        """``done`` of ``total`` pictures are decoded."""
-        now = time.monotonic()
-        if now - self._shown < (0.1 if self._console.is_terminal else PLAIN_SECONDS):
-            return  # one of thousands a second
-        self._shown = now
-        left = duration((now - self._start) * (total - done) / done)
-        numbers = f"{done:,}/{total:,}  {left} left"
-        self._bar.update(self._task, total=total, completed=done, numbers=numbers)
-        if not self._console.is_terminal:
-            self._console.print(f"{self._what}: {done:,} of {total:,}  {left} left", highlight=False, soft_wrap=True)
+        """Show that ``done`` of ``total`` are over; cheap enough to be called thousands of times a second."""
+        if self._line.due():
+            left = duration((time.monotonic() - self._start) * (total - done) / done)
+            plain = f"{self._what}: {done:,} of {total:,} {self._of}  {left} left"
+            self._line.show(done, total, f"{done:,}/{total:,}  {left} left", plain)
 
 
 @final
@@ -195,23 +231,22 @@ class ManyBar:
             works: how much there is to do in each, in a unit of their own.
             shown: False where they show by themselves how it goes; warnings and ends are printed all the same.
         """
-        self._console, self._bar, self._live = console, _bar(console), shown and bool(works)
+        self._console, self._line, self._live = console, _LiveLine(console, ""), shown and bool(works)
         self._works, self._done = works, [0.0] * len(works)
         self._before: dict[int, float] = {}  # the share of each that another session had done
         self._over = 0
-        self._task = self._bar.add_task("", numbers="")
-        self._start = self._shown = time.monotonic()
+        self._start = time.monotonic()
         self._warned: set[str] = set()
 
     def __enter__(self) -> ManyBar:
         """Start to show."""
         if self._live:
-            self._bar.start()
+            self._line.start()
         return self
 
     def __exit__(self, *failure: object) -> None:
         """Clear the bar."""
-        self._bar.stop()
+        self._line.stop()
 
     def told(self, number: int, share: float) -> None:
         """That share of a training is over, from 0 to 1."""
@@ -240,7 +275,4 @@ class ManyBar:
         left = duration((now - self._start) * (total - work) / here) if here > 0 else "?"
         numbers = f"{self._over} of {len(self._works)} done  {100 * work / total:.1f}%  {left} left"
         if self._live:
-            self._bar.update(self._task, total=total, completed=work, numbers=numbers)
-            if not self._console.is_terminal and now - self._shown >= PLAIN_SECONDS:
-                self._shown = now
-                self._console.print(numbers, highlight=False, soft_wrap=True)
+            self._line.show(work, total, numbers, numbers)

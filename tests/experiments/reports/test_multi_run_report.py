@@ -26,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> list[Path]
     """Reptile, measured twice, and a Prototypical Network, not measured."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("training.trainer", "training.evaluation.evaluate"):
+        for module in ("training.setup", "training.evaluation.evaluate"):
             patch.setattr(f"torchreptile.{module}.load_splits", lambda task: splits)
         train(small_config(outer_steps=3, monitor_every=1, eval_steps=1), folder / "one|run")
         train(small_config(algorithm="protonet", outer_steps=2, monitor_every=1), folder / "other")

@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, splits: Splits) -> Path:
     """A short run with one evaluation on test classes."""
     folder = tmp_path_factory.mktemp("runs") / "short"
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("training.trainer", "training.evaluation.evaluate"):
+        for module in ("training.setup", "training.evaluation.evaluate"):
             patch.setattr(f"torchreptile.{module}.load_splits", lambda task: splits)
         train(small_config(outer_steps=3, monitor_every=1, eval_steps=1), folder)
         evaluate(folder, episodes=20)

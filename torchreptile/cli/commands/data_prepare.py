@@ -17,7 +17,7 @@ from torchreptile.data.image_store import ImageStore
 from torchreptile.data.mini_imagenet import dataset as mini_imagenet
 from torchreptile.data.mini_imagenet.dataset import BrokenError, Loader
 from torchreptile.data.splits import MissingSplit
-from torchreptile.training.progress_bars import PictureBar
+from torchreptile.training.progress_bars import CountBar
 
 SHOWN = 50  # problems on the screen; all of them are in a file
 
@@ -53,7 +53,7 @@ def _ready(loader: Loader) -> ImageStore:
     """Make one split ready with a progress bar, and print what it holds."""
     start, file = time.monotonic(), loader.file
     before = file.stat().st_mtime_ns if file.is_file() else None
-    with PictureBar(Console(stderr=True), f"decoding {loader.split}") as bar:
+    with CountBar(Console(stderr=True), f"decoding {loader.split}", "images") as bar:
         store = loader(bar.update)
     seconds, count = time.monotonic() - start, len(store.images)
     made = file.stat().st_mtime_ns != before

@@ -10,7 +10,7 @@ from torchreptile.core.config import TaskConfig
 from torchreptile.data.loading import load_splits
 from torchreptile.data.own_images import dataset as folder
 from torchreptile.data.splits import Splits
-from torchreptile.training.progress_bars import PictureBar
+from torchreptile.training.progress_bars import CountBar
 
 
 def ready(task: TaskConfig) -> Splits:
@@ -21,6 +21,6 @@ def ready(task: TaskConfig) -> Splits:
     if catalogue.skipped:
         names = ", ".join(catalogue.skipped[:5]) + (", ..." if len(catalogue.skipped) > 5 else "")
         print(f"hidden files passed over: {len(catalogue.skipped):,} ({names})")
-    with PictureBar(Console(stderr=True), "decoding") as bar:
+    with CountBar(Console(stderr=True), "decoding", "images") as bar:
         folder.load(catalogue, folder.Form.of(task), bar.update)
     return load_splits(task)

@@ -15,12 +15,12 @@ from torchreptile.models.custom import own_network
 from torchreptile.training.evaluation.evaluate import evaluate as measure
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.evaluation.results import ERRORS, MODES
-from torchreptile.training.progress_bars import EpisodeBar
+from torchreptile.training.progress_bars import CountBar
 
 
 def evaluate(source: Path, as_json: bool, model: str, **settings: Any) -> int:
     """Measure, and print a table or JSON."""
-    with EpisodeBar(Console(stderr=True, quiet=not is_first())) as bar:
+    with CountBar(Console(stderr=True, quiet=not is_first()), "evaluating", "episodes") as bar:
         evaluation = measure(source, on_progress=bar.update, network=own_network(model), **settings)
     if not is_first():
         return 0

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from rich.console import Console
-
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.cli.commands.console import STOPPED
 from torchreptile.cli.commands.decode_progress import ready
 from torchreptile.core.config import Config
@@ -17,24 +15,31 @@ from torchreptile.data.functions.tables import Tables
 from torchreptile.data.leakage import find_leaks
 from torchreptile.data.loading import load_functions, load_splits
 from torchreptile.data.splits import SPLITS
-from torchreptile.models.custom import own_network
-from torchreptile.training.progress_bars import LiveLine
+from torchreptile.models.custom import requested_network
+from torchreptile.training.callbacks import Callback
+from torchreptile.training.loggers import loggers
+from torchreptile.training.progress_bars import ProgressBar
 from torchreptile.training.train import Run
 from torchreptile.training.train import resume as resume_run
 from torchreptile.training.train import train as train_run
 
 
-def train(config: Config, out: Path, tensorboard: bool, model: str) -> int:
+def train(config: Config, out: Path, log: str, model: str) -> int:
     """Meta-train with a live line; own images are decoded before, with a progress bar."""
-    network = own_network(model)
+    network, callbacks = requested_network(model), _callbacks(log)
     if config.task.data and is_first():
         ready(config.task)
-    return _exit_code(train_run(config, out, LiveLine(Console(stderr=True)), tensorboard, network))
+    return _exit_code(train_run(config, out, callbacks, network))
 
 
-def resume(out: Path, tensorboard: bool, model: str) -> int:
-    """Go on with a run."""
-    return _exit_code(resume_run(out, LiveLine(Console(stderr=True)), tensorboard, own_network(model)))
+def resume(out: Path, log: str, model: str) -> int:
+    """Resume a run."""
+    return _exit_code(resume_run(out, _callbacks(log), requested_network(model)))
+
+
+def _callbacks(log: str) -> list[Callback]:
+    """The progress bar, and the loggers that ``--log`` names."""
+    return [ProgressBar(hints=True), *loggers(log)]
 
 
 def _exit_code(run: Run) -> int:
@@ -46,7 +51,7 @@ def describe(config: Config, out: Path, model: str) -> int:
     if config.task.regression:
         return _describe_functions(config, out, model)
     splits = load_splits(config.task)
-    if (network := own_network(model)) is not None:
+    if (network := requested_network(model)) is not None:
         algorithm = build_algorithm(
             config,
             splits.train.image_shape,
@@ -71,7 +76,7 @@ def _describe_functions(config: Config, out: Path, model: str) -> int:
         config,
         splits.train.image_shape,
         choose_device(config.run.device),
-        network=own_network(model),
+        network=requested_network(model),
         targets=splits.train.targets,
     )
     stores = {part: splits.get(part) for part in SPLITS if splits.has(part)}
@@ -87,7 +92,7 @@ def _describe_functions(config: Config, out: Path, model: str) -> int:
 def _describe_work(config: Config, out: Path) -> int:
     outer, inner, task = config.outer, config.inner, config.task
     tasks = f"{outer.outer_steps:,} outer steps x {outer.meta_batch} tasks"
-    if config.method.takes_inner_steps:
+    if config.row.trains_by_steps:
         print(
             f"work: {tasks} x {inner.inner_steps} inner steps = "
             f"{outer.outer_steps * outer.meta_batch * inner.inner_steps:,} task-steps of "

@@ -38,8 +38,9 @@ class Train:
     """Do not train: evaluate the run folder named by --out (the original code's flag)."""
     dry_run: bool = False
     """Show what would be done, and do nothing."""
-    tensorboard: bool = False
-    """Log for TensorBoard as well, into the run folder."""
+    log: str = ""
+    """Log elsewhere as well: tensorboard, wandb or mlflow, or several, separated by commas. Name them again with
+    --resume; see docs/callbacks.md."""
     workers: int = 1
     """Processes on this machine that share the tasks of every meta-batch; one per core is fastest on a CPU. On
     several machines or GPUs: torchrun -m torchreptile train ..."""
@@ -57,13 +58,13 @@ class Train:
         if self.resume is not None:
             if self.config != (preset(self.preset) if self.preset else Config()) or self.out is not None:
                 raise ConfigError(f"--resume {self.resume} goes on with the run's own settings; give no others")
-            return resume(self.resume, self.tensorboard, self.model)
+            return resume(self.resume, self.log, self.model)
         if self.pretrained:
             return self._evaluation().run()
         out = self.out or free(Path("runs") / self._name())
         if self.dry_run:
             return describe(self.config, out, self.model)
-        return train(self.config, out, self.tensorboard, self.model)
+        return train(self.config, out, self.log, self.model)
 
     def _name(self) -> str:
         """What the run is called if nobody says."""

@@ -15,13 +15,13 @@ from torchreptile.core.errors import RunError
 from torchreptile.data.splits import Split
 from torchreptile.experiments.reproduce.experiment import Arm, Measurement
 from torchreptile.experiments.reproduce.result import TrainedArm, Wave, cells
-from torchreptile.training.callbacks import Silent
+from torchreptile.training.callbacks import Callback
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.evaluate import evaluate, split_store
 from torchreptile.training.evaluation.function_fits import fit_functions
 from torchreptile.training.evaluation.record import Evaluation
-from torchreptile.training.in_subprocess import train_or_go_on
-from torchreptile.training.progress_bars import EpisodeBar, LiveLine
+from torchreptile.training.in_subprocess import train_or_resume
+from torchreptile.training.progress_bars import CountBar, ProgressBar
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.weights import load_weights
 
@@ -88,16 +88,16 @@ class TrainingJob:
         work = self.training + self.measuring
         over = folder.steps_done() >= config.outer.outer_steps
         console.print(f"{self.arm.label}, seed {config.run.seed}", highlight=False, soft_wrap=True, markup=False)
-        observer = LiveLine(console, hints=False) if shown else _ProgressReports(send, self.training / work)
-        if not over and train_or_go_on(config, folder, observer).interrupted:
+        callback = ProgressBar(console) if shown else _ProgressReports(send, self.training / work)
+        if not over and train_or_resume(config, folder, [callback]).interrupted:
             return None
         checkpoint, measured = load_checkpoint(folder.last), []
         for number, measurement in enumerate(self.arm.measurements):
             evaluation = self._earlier_evaluation(measurement, checkpoint.step)
             if evaluation is None:
-                with EpisodeBar(console) as bar:
+                with CountBar(console, "evaluating", "episodes") as bar:
 
-                    def progress(done: int, total: int, number: int = number, bar: EpisodeBar = bar) -> None:
+                    def progress(done: int, total: int, number: int = number, bar: CountBar = bar) -> None:
                         bar.update(done, total)
                         share = (number + done / total) / len(self.arm.measurements)
                         send((self.training + share * self.measuring) / work)
@@ -145,18 +145,18 @@ class TrainingJob:
         return [(error.mean, error.ci95) for error in fitted.by_step], waves
 
 
-class _ProgressReports(Silent):
+class _ProgressReports(Callback):
     """A callback that sends a training's progress and warnings to the parent process."""
 
     def __init__(self, send: Send, share: float) -> None:
         """Take the function that sends, and the training's share of the job's work."""
         self._send, self._share, self._last = send, share, 0.0
 
-    def warned(self, message: str) -> None:
+    def on_warning(self, message: str) -> None:
         """Send a warning."""
         self._send(message)
 
-    def stepped(self, step: int, done: float, seconds: float) -> None:
+    def on_step(self, step: int, done: float, seconds: float) -> None:
         """Send the share of the work that is done, at most every half second."""
         if (now := time.monotonic()) - self._last >= REPORT_EVERY:
             self._last = now

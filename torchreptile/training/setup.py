@@ -1,0 +1,245 @@
+"""What a training needs before its first step: data, algorithm, samplers, and the checkpoint to start from."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.optim.inner_loop import shapes
+from torchreptile.core.config import Config, TaskConfig
+from torchreptile.core.device import choose_device, keep_freed_memory
+from torchreptile.core.distributed.process_group import ALONE, Processes
+from torchreptile.core.environment import environment
+from torchreptile.core.errors import ConfigError, RunError
+from torchreptile.data.image_store import ImageStore
+from torchreptile.data.leakage import find_leaks, without_leaks
+from torchreptile.data.loading import load_functions, load_splits
+from torchreptile.data.samplers import Sampler, Store, sampler_of
+from torchreptile.models.blueprint import Network
+from torchreptile.training.callbacks import Callback
+from torchreptile.training.checkpoint import Checkpoint
+from torchreptile.training.run_folder import RunFolder
+
+# For choosing the execution of a run limited by time: about so long on two CPU cores, and on a GPU.
+SECONDS_PER_TASK_STEP = {"cpu": 0.003, "cuda": 0.00015}
+
+
+class Computed(NamedTuple):
+    """What a run was computed by before it was stopped.
+
+    Attributes:
+        device: the kind of device, such as cpu.
+        execution: the execution's name.
+    """
+
+    device: str
+    execution: str
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSetup:
+    """Everything that stays the same while a training runs.
+
+    Attributes:
+        config: all settings.
+        device: where it computes.
+        algorithm: gives the meta-gradient, adapts and predicts.
+        sampler: of training tasks.
+        monitored: samplers of the episodes that are measured on the way, by split.
+        data: fingerprint of the training images or functions.
+        processes: the processes that share the tasks.
+    """
+
+    config: Config
+    device: torch.device
+    algorithm: Algorithm
+    sampler: Sampler
+    monitored: dict[str, Sampler]
+    data: str
+    processes: Processes = ALONE
+
+    def environment(self) -> dict[str, Any]:
+        """Return what env.json says of the place where this computes: command, versions, hardware, execution."""
+        return environment(self.device) | {"execution": self.algorithm.execution.name}
+
+
+def load_training_data(task: TaskConfig, callback: Callback) -> tuple[Store, Store | None]:
+    """Load what to train on, and what chooses the best checkpoint, None where there are no validation classes.
+
+    Images of the training classes that are in other splits too are reported, and left out if the settings ask for it.
+
+    Raises:
+        ConfigError, DataError: unknown, missing or damaged data.
+    """
+    if task.regression:
+        functions = load_functions(task)
+        return functions.train, functions.val
+    splits = load_splits(task)
+    leaks = find_leaks(splits)
+    if message := leaks.message(excluded=task.exclude_duplicates):
+        callback.on_warning(message)
+    return without_leaks(splits.train, leaks) if task.exclude_duplicates else splits.train, splits.val
+
+
+def build_setup(
+    config: Config,
+    folder: RunFolder,
+    callback: Callback,
+    processes: Processes = ALONE,
+    network: Network | None = None,
+    before: Computed | None = None,
+) -> TrainingSetup:
+    """Load the data, build the algorithm and the samplers.
+
+    Args:
+        config: all settings.
+        folder: named in warnings.
+        callback: receives warnings.
+        processes: the processes that share the tasks.
+        network: makes the module to train; by default the one published with the algorithm.
+        before: what a resumed run was computed by, which it keeps where the settings leave that open.
+
+    Raises:
+        ConfigError, DataError: settings or data cannot be used.
+    """
+    if processes.size > config.outer.meta_batch:
+        raise ConfigError(
+            f"meta_batch is {config.outer.meta_batch}; that is too few tasks for {processes.size} processes"
+        )
+    device = choose_device(config.run.device)
+    keep_freed_memory()
+    train, val = load_training_data(config.task, callback)
+    store = train.to(device)
+    classes = len(store) if isinstance(store, ImageStore) else 0
+    build = partial(
+        build_algorithm, config, store.image_shape, device, _task_steps(config, device), processes, network, classes,
+        store.targets,
+    )  # fmt: skip
+    # What was chosen on another kind of device says nothing of this one.
+    keep = before is not None and before.device == device.type
+    algorithm = _computed_as(build, before, config, folder, callback) if before and keep else build()
+    task, queries = config.task, config.evaluation.queries
+    monitored: dict[str, Sampler] = {}
+    if val is not train:  # they are one where every task is drawn anew
+        monitored["train"] = sampler_of(store, task.way, task.shots, queries)
+    if val is not None:
+        monitored["val"] = sampler_of(val.to(device), task.way, task.shots, queries)
+    return TrainingSetup(config, device, algorithm, algorithm.sampler(store), monitored, train.fingerprint, processes)
+
+
+def _computed_as(
+    build: partial[Algorithm], before: Computed, config: Config, folder: RunFolder, callback: Callback
+) -> Algorithm:
+    """Build the algorithm with the execution that the run had before; warn where it gets another."""
+    reason = ""
+    try:
+        algorithm = build(execution=before.execution)
+    except ConfigError as error:
+        if config.run.execution != "auto":
+            raise
+        algorithm, reason = build(), f", which cannot be had here ({error})"
+    if algorithm.execution.name != before.execution:
+        callback.on_warning(
+            f"{folder.path} was computed by execution {before.execution} until now{reason}; "
+            f"it goes on by {algorithm.execution.name}, whose sums are rounded otherwise"
+        )
+    return algorithm
+
+
+def _task_steps(config: Config, device: torch.device) -> float:
+    """About how many inner steps of one task this training will do."""
+    outer = config.outer
+    by_time = 60 * outer.max_minutes / SECONDS_PER_TASK_STEP[device.type]
+    by_steps = outer.outer_steps * outer.meta_batch * config.inner.inner_steps
+    return min(by_steps, by_time) if outer.max_minutes else by_steps
+
+
+def first_checkpoint(setup: TrainingSetup) -> Checkpoint:
+    """Return the state before the first outer step: same seed, same state."""
+    seed = setup.config.run.seed
+    return Checkpoint(
+        setup.config,
+        setup.algorithm.begin(seed),
+        step=0,
+        seconds=0.0,
+        generator=torch.Generator(setup.device).manual_seed(seed).get_state(),
+        metrics_bytes=0,
+        losses=(0.0, 0),
+        best=-math.inf if setup.config.task.regression else -1.0,
+        data=setup.data,
+        device=setup.device.type,
+        execution=setup.algorithm.execution.name,
+        scale=setup.sampler.scale,
+    )
+
+
+def resumed_checkpoint(
+    setup: TrainingSetup, checkpoint: Checkpoint, folder: RunFolder, callback: Callback
+) -> Checkpoint:
+    """Return the state to resume from: what the run folder holds, on this device.
+
+    Raises:
+        RunError: it does not fit the run's settings, network or images.
+    """
+    config, algorithm = setup.config, setup.algorithm
+    if checkpoint.config.learning() != config.learning():
+        raise RunError(
+            f"{folder.config_file} is not what {folder.path} was trained with; settings of a run cannot change"
+        )
+    state, begun = checkpoint.state, algorithm.begin(config.run.seed)
+    if not algorithm.fits(state.params):
+        raise RunError(
+            f"{folder.last}: its weights are not those of this network; it was trained with another, or is damaged"
+        )
+    if checkpoint.data != setup.data:
+        what = "functions" if config.task.regression else "images"
+        raise RunError(f"{folder.path} was trained on other {what} than {config.task.title} holds now; it cannot go on")
+    if _optimizer_shapes(state) != _optimizer_shapes(begun):
+        raise RunError(f"{folder.last} is damaged: what its optimisers remember does not fit its weights")
+    if shapes(state.averages) != shapes(begun.averages):
+        raise RunError(f"{folder.last} is damaged: its averages do not fit its weights")
+    # Where and how to compute may be new.
+    return replace(
+        checkpoint,
+        config=config,
+        state=state.mapped(lambda tensor: tensor.to(setup.device)),
+        generator=_generator_state(setup, checkpoint, folder, callback),
+        device=setup.device.type,
+        execution=algorithm.execution.name,
+    )
+
+
+def _generator_state(
+    setup: TrainingSetup, checkpoint: Checkpoint, folder: RunFolder, callback: Callback
+) -> torch.Tensor:
+    """Return the state of the generator of tasks and mini-batches. A run from another kind of device, whose generators
+    are different ones, gets a fresh one that the same seed and step always give.
+
+    Raises:
+        RunError: what the checkpoint holds is no generator's state.
+    """
+    generator = torch.Generator(setup.device)
+    if checkpoint.device != setup.device.type:
+        callback.on_warning(
+            f"{folder.path} was trained on another kind of device than {setup.device} until outer step "
+            f"{checkpoint.step:,}: from here on it draws other tasks than it would have drawn there"
+        )
+        mixed = hashlib.sha256(f"{setup.config.run.seed} {checkpoint.step}".encode()).digest()
+        return generator.manual_seed(int.from_bytes(mixed[:4], "big")).get_state()
+    try:
+        generator.set_state(checkpoint.generator)
+    except (RuntimeError, TypeError) as error:  # not its size, not its kind of numbers, or none it could be in
+        raise RunError(f"{folder.last} is damaged: it holds no state of a generator") from error
+    return checkpoint.generator
+
+
+def _optimizer_shapes(state: MetaState) -> list[dict[str, tuple[int, ...]]]:
+    """Names and shapes of what the inner and the outer optimiser remember."""
+    return [shapes(moments) for moments in (state.inner.v, state.outer.m, state.outer.v)]
