@@ -1,13 +1,13 @@
-"""MANN, Meta-LSTM and the metric learners, as the package does a meta-batch, against the same task by task.
+"""Time of meta-gradients of MANN, Meta-LSTM and the metric learners against loops over tasks.
 
     python benchmarks/task_by_task.py [--algorithms matching protonet] [--rounds 5] [--tasks 16] [--out FILE.json]
 
-Random images of Omniglot's size, 5-way, the published sizes, one meta-gradient per turn. "The package" takes as many
-tasks at a time as it finds right, "side by side" all, "one by one" one: the arithmetic of a loop over tasks. "As
-usual" is how it is commonly written, one task at a time: Meta-LSTM with nn.LSTMCell over coordinates and a cell that
-concatenates its inputs, the metric learners with four blocks of nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d and a
-backward pass. They take turns in one process after a warm-up; medians, and the ratio to the package in each round.
-(MAML and its kin: benchmarks/maml.py.)
+Random images of Omniglot's size, 5-way, published network sizes, one meta-gradient per turn. "The package" computes
+its default number of tasks at a time, "side by side" all of them, "one by one" a single one, like a loop over tasks.
+"As usual" is a common implementation, one task at a time: Meta-LSTM with nn.LSTMCell over coordinates and a cell that
+concatenates its inputs, the metric learners with four blocks of nn.Conv2d, nn.BatchNorm2d, nn.ReLU and nn.MaxPool2d.
+All take turns in one process after a warm-up. Prints medians, and the median ratio to the package over rounds. For
+MAML and its variants see benchmarks/maml.py.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from torchreptile.core.device import choose_device, keep_freed_memory
 from torchreptile.core.environment import environment
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.experiments.benchmark.workloads import random_store
-from torchreptile.models.execution.choose import COMPILE_LARGE_FROM
+from torchreptile.models.execution.compiler import COMPILE_LARGE_FROM
 from torchreptile.models.lstm_optimizer import preprocessed
 from torchreptile.models.meta_lstm_learner import MetaLSTMLearner
 
@@ -52,16 +52,16 @@ class Settings:
 
 
 def meta_gradient(algorithm_name: str, tasks: int, at_a_time: int, device: torch.device) -> Callable[[], object]:
-    """A meta-gradient of so many tasks, computed so many at a time."""
+    """Return a function that computes a meta-gradient, with ``at_a_time`` tasks in parallel (0: the default)."""
     config = preset("omniglot-1shot-5way", algorithm_name).replace(meta_batch=tasks, task_chunk=at_a_time)
-    algorithm = build_algorithm(config, SHAPE, device, COMPILE_LARGE_FROM)  # as a training of some length chooses
+    algorithm = build_algorithm(config, SHAPE, device, COMPILE_LARGE_FROM)  # the execution of a long training
     state, generator = algorithm.begin(0), torch.Generator(device).manual_seed(0)
     sampler = algorithm.sampler(random_store(SHAPE, device))
     return lambda: algorithm.meta_gradient(state, sampler.sample(tasks, generator), generator)
 
 
 def usual_meta_lstm(tasks: int, device: torch.device) -> Callable[[], object]:
-    """A meta-gradient of so many tasks, task after task, by modules and autograd alone."""
+    """Return a function that computes Meta-LSTM's meta-gradient task after task, with plain modules and autograd."""
     config = preset("omniglot-1shot-5way", "meta-lstm")
     sampler = EpisodeSampler(random_store(SHAPE, device), 5, 1, config.task.train_queries)
     generator = torch.Generator(device).manual_seed(0)
@@ -69,7 +69,7 @@ def usual_meta_lstm(tasks: int, device: torch.device) -> Callable[[], object]:
     start = parameters_to_vector(learner.parameters()).detach().unsqueeze(1).requires_grad_()
     lstm = nn.LSTMCell(4, 20).to(device)
     forget, admit = nn.Linear(22, 1).to(device), nn.Linear(22, 1).to(device)
-    learned = [start, *lstm.parameters(), *forget.parameters(), *admit.parameters()]
+    meta_params = [start, *lstm.parameters(), *forget.parameters(), *admit.parameters()]
 
     def logits(theta: Tensor, x: Tensor) -> Tensor:
         named, at = {}, 0
@@ -85,11 +85,11 @@ def usual_meta_lstm(tasks: int, device: torch.device) -> Callable[[], object]:
             cut = theta.detach().requires_grad_()
             loss = F.cross_entropy(logits(cut, x), y)
             (slope,) = torch.autograd.grad(loss, cut)
-            told = [preprocessed(loss.detach().expand(len(start))), preprocessed(slope[:, 0])]
-            hidden, cell = lstm(torch.cat(told).t(), (hidden, cell))
+            inputs = [preprocessed(loss.detach().expand(len(start))), preprocessed(slope[:, 0])]
+            hidden, cell = lstm(torch.cat(inputs).t(), (hidden, cell))
             f, i = forget(torch.cat([hidden, theta, f], 1)), admit(torch.cat([hidden, theta, i], 1))
             theta = f.sigmoid() * theta - i.sigmoid() * slope
-        return torch.autograd.grad(F.cross_entropy(logits(theta, query_x), query_y), learned)
+        return torch.autograd.grad(F.cross_entropy(logits(theta, query_x), query_y), meta_params)
 
     def work() -> None:
         e = sampler.sample(tasks, generator)
@@ -100,7 +100,7 @@ def usual_meta_lstm(tasks: int, device: torch.device) -> Callable[[], object]:
 
 
 def usual_metric(name: str, tasks: int, device: torch.device) -> Callable[[], object]:
-    """A meta-gradient of a metric learner, task after task, by modules and autograd alone."""
+    """Return a function that computes a metric learner's meta-gradient task by task, with plain modules."""
     config = preset("omniglot-1shot-5way", name)
     task, scale = config.task, config.own(MatchingSettings).attention_scale
     way, shots, queries = task.training_way, task.images_per_class, task.train_queries
@@ -153,7 +153,7 @@ def main(settings: Settings) -> None:
                 work()
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-                if turn:  # the first one warms up
+                if turn:  # the first turn is a warm-up
                     taken[way].append(1000 * (time.perf_counter() - start) / settings.tasks)
         ours = taken["the package"]
         results[name] = {way: statistics.median(ms) for way, ms in taken.items()}

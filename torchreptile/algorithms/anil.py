@@ -15,7 +15,7 @@ from torchreptile.algorithms.optim.differentiable_sgd import Rates
 from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.algorithms.task_gradient import TaskSums
 from torchreptile.data.episodes import Episodes
-from torchreptile.models.conv4.network import heads
+from torchreptile.models.conv4.layers import heads
 from torchreptile.models.execution.execution import stack
 from torchreptile.models.losses import task_losses
 

@@ -12,7 +12,8 @@ from torchreptile.core.config import AlgorithmRow, Config, NetworkConfig
 from torchreptile.core.config.algorithm_table import algorithm_row, register_algorithm
 from torchreptile.core.distributed.process_group import ALONE, Processes
 from torchreptile.core.errors import ConfigError
-from torchreptile.models.blueprint import Blueprint, Network, Shape
+from torchreptile.models.blueprint import Blueprint, Network
+from torchreptile.models.built_in import Shape
 from torchreptile.models.custom import check_network
 from torchreptile.models.execution.task_chunks import TaskChunks
 from torchreptile.models.mlp import MLP

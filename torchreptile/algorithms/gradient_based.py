@@ -15,9 +15,9 @@ from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.minibatches import minibatches
 from torchreptile.models.blueprint import Blueprint
+from torchreptile.models.built_in import BuiltInNetwork
 from torchreptile.models.execution.execution import stack
 from torchreptile.models.execution.task_chunks import saved_bytes
-from torchreptile.models.mlp import MLP
 
 
 class GradientBased(Algorithm):
@@ -128,7 +128,7 @@ class AdaptedNetwork(Adapted):
     @torch.no_grad()
     def inductive(self, query_x: Tensor) -> Tensor:
         """Predict each query in a batch with its support set: (T, Q, ...) -> (T, Q, way or targets)."""
-        if isinstance(self._module, MLP):  # its output for a point does not depend on the batch
+        if isinstance(self._module, BuiltInNetwork) and self._module.independent_outputs:
             return self.transductive(query_x)
         with _predicting(self._module):
             logits = []

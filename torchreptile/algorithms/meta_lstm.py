@@ -15,16 +15,14 @@ from torchreptile.algorithms.optim.inner_loop import InnerLoop, Params
 from torchreptile.algorithms.rows.meta_lstm import MetaLSTMSettings
 from torchreptile.algorithms.task_gradient import LossGradient
 from torchreptile.core.config import Config
-from torchreptile.core.errors import ConfigError
 from torchreptile.data.episodes import Episodes
 from torchreptile.models.blueprint import Blueprint, Network
-from torchreptile.models.execution.execution import Execution, stack
+from torchreptile.models.execution.execution import stack
 from torchreptile.models.execution.task_chunks import saved_bytes
 from torchreptile.models.losses import task_losses
 from torchreptile.models.lstm_optimizer import CoordinateState, fresh_weights, preprocessed, update
 from torchreptile.models.meta_lstm_learner import Averages, MetaLSTMLearner
 
-LARGE = 64  # pixels from which learners run one after another on a CPU
 OPTIMISER = "optimiser."  # before the names of the optimiser's parameters
 
 
@@ -56,34 +54,6 @@ class MetaLSTM(LossGradient):
     def network(config: Config) -> Network:
         """Return the authors' learner: four pooled convolutional blocks."""
         return partial(MetaLSTMLearner, filters=config.own(MetaLSTMSettings).meta_lstm_filters)
-
-    @classmethod
-    def choose_execution(
-        cls, config: Config, blueprint: Blueprint, device: torch.device, task_steps: float
-    ) -> Execution:
-        """Choose how T learners are computed: grouped, or one after another for large maps on a CPU.
-
-        Args:
-            config: all settings, of which ``execution`` is the requested one.
-            blueprint: the network.
-            device: where it will run.
-            task_steps: about how many inner steps there are to do; matters for custom networks only.
-
-        Raises:
-            ConfigError: the network does not support the requested execution.
-        """
-        module, name = blueprint.module, config.run.execution
-        if not isinstance(module, MetaLSTMLearner):
-            return super().choose_execution(config, blueprint, device, task_steps)
-        reason = "as requested"
-        if name == "auto":
-            large = device.type == "cpu" and blueprint.image_shape[1] >= LARGE
-            name, reason = ("loop", "large maps") if large else ("grouped", "small maps, or a GPU")
-        if name == "loop":
-            return Execution(name, reason, module.one_by_one, one_by_one=True)
-        if name == "grouped":
-            return Execution(name, reason, module.forward_stacked)
-        raise ConfigError(f"execution is {name}; the learner of meta-lstm runs with auto, grouped or loop")
 
     def extra_params(self, network_params: Params, seed: int) -> Params:
         """Return the optimiser's parameters, meta-learned along with the initial weights."""

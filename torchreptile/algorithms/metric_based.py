@@ -46,10 +46,10 @@ class MetricBased(LossGradient):
     def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
         super().__init__(blueprint, config, context)
         plain = Embedder(blueprint.module, config.run.precision)
-        compiled = self.execution.name == "compiled"
         # Evaluation sees many batch shapes once or twice each, so compiling does not pay off there.
         self.embedder = plain
-        self.training_embedder = Embedder(blueprint.module, config.run.precision, compiled) if compiled else plain
+        fuses = self.execution.fuses_blocks
+        self.training_embedder = Embedder(blueprint.module, config.run.precision, compiled=True) if fuses else plain
         self.width = width(blueprint.module, blueprint.image_shape)
 
     @staticmethod

@@ -51,8 +51,8 @@ def prototypes(support: Tensor, classes: Tensor) -> Tensor:
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """Return the squared Euclidean distances: (T, Q, E), (T, N, E) -> (T, Q, N).
 
-    They are computed as |x|^2 - 2 xy + |y|^2, without differences of shape (T, Q, N, E). Both are shifted by the mean
-    of y first, because far from 0 the terms would be large and their sum small.
+    They are computed as ``|x|^2 - 2 xy + |y|^2``, without differences of shape (T, Q, N, E). Both are shifted by the
+    mean of y first, because far from 0 the terms would be large and their sum small.
 
     Example:
         >>> import torch

@@ -9,11 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchreptile.models.conv4.network import Conv4
-from torchreptile.models.mann import MANNNetwork
-
-Shape = tuple[int, ...]
-"""Shape of one input: (C, H, W) for an image, (inputs,) for a point of a function."""
+from torchreptile.models.built_in import BuiltInNetwork, Shape
 
 Network = Callable[[Any, int], nn.Module]
 """(shape of one input, outputs) -> a module that maps images (B, C, H, W), or points (B, inputs), to (B, outputs): a
@@ -41,7 +37,7 @@ def build_network(network: Network, image_shape: Shape, way: int, seed: int = 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = network(image_shape, way)
-    if isinstance(module, Conv4 | MANNNetwork):
+    if isinstance(module, BuiltInNetwork):
         module.initialise(torch.Generator().manual_seed(seed))
         return module
     without_averages: nn.Module = torch.func.replace_all_batch_norm_modules_(module)

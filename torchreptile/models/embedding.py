@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from torchreptile.models.conv4.network import Params
+from torchreptile.models.built_in import BuiltInNetwork, Params
 from torchreptile.models.fused_embedding_block import FusedBlock
 
 BLOCKS = 4
@@ -24,7 +24,7 @@ HIDDEN = 64
 BATCH_NORM_EPS = 1e-5  # PyTorch's default, as in the published code of Prototypical Networks
 
 
-class Embedding(nn.Module):
+class Embedding(BuiltInNetwork):
     """The four-block convolutional embedding of Matching Networks and Prototypical Networks.
 
     Pooling rounds down, and a map of one pixel is not pooled. The convolutions have no bias, because the BatchNorm
@@ -36,6 +36,8 @@ class Embedding(nn.Module):
         >>> tuple(Embedding(channels=3)(torch.zeros(2, 3, 84, 84)).shape)
         (2, 1600)
     """
+
+    fusible_blocks = True
 
     def __init__(self, channels: int, hidden: int = HIDDEN) -> None:
         """Build the embedding with weights drawn from torch's global generator.

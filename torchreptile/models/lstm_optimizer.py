@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchreptile.models.conv4.network import Params
+from torchreptile.models.built_in import Params
 
 INPUTS = 4  # loss and gradient, two numbers each
 P = 10.0  # magnitudes below exp(-P) are given linearly, larger ones by their logarithm

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchreptile.models.conv4.network import Params
+from torchreptile.models.built_in import BuiltInNetwork, Params
 
 INPUT_SIZE = 20  # pixels: the paper's images are 20 x 20
 EMPTY = 1e-6  # fills a fresh memory: a row of zeros has no direction
@@ -84,7 +84,7 @@ def write(memory: Tensor, keys: Tensor, gates: Tensor, read: Tensor, rows: Tenso
     return torch.baddbmm(memory * retained.unsqueeze(2), weights.transpose(1, 2), keys), weights
 
 
-class MANNNetwork(nn.Module):
+class MANNNetwork(BuiltInNetwork):
     """The memory-augmented network (MANN) of Santoro et al. 2016, section 3, which reads T episodes in parallel.
 
     ``image``, ``label`` and ``back`` map the image, the previous label and the controller's last output to its four

@@ -9,15 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchreptile.models.conv4.network import BATCH_NORM_EPS, BLOCKS, KERNEL, Params, heads
+from torchreptile.core.errors import ConfigError
+from torchreptile.models.built_in import BuiltInNetwork, ExecutionRequest, Params
+from torchreptile.models.conv4.layers import BATCH_NORM_EPS, BLOCKS, KERNEL, heads
+from torchreptile.models.execution.execution import Execution
 
 MOMENTUM = 0.95  # the weight of the newest batch in the running averages
+LARGE = 64  # pixels from which learners run one after another on a CPU
 
 Averages = list[tuple[Tensor, Tensor]]
 """Running mean and variance of the maps of each block, (T * filters,) each."""
 
 
-class MetaLSTMLearner(nn.Module):
+class MetaLSTMLearner(BuiltInNetwork):
     """Four blocks of [3x3 convolution, BatchNorm, ReLU, 2x2 max-pool rounding down] and a linear layer.
 
     Images of 84 x 84 pixels end in maps of 5 x 5, and 28 x 28 in a single pixel, which is not pooled again. With 32
@@ -52,6 +56,25 @@ class MetaLSTMLearner(nn.Module):
         for _ in range(BLOCKS):
             size = max(size // 2, 1)
         self.head = nn.Linear(filters * size * size, way)
+
+    def execution(self, request: ExecutionRequest) -> Execution:
+        """Return grouped convolutions, or for auto on a CPU with large maps one learner after another.
+
+        Args:
+            request: the requested execution, and what it is for.
+
+        Raises:
+            ConfigError: an execution other than auto, grouped or loop was requested.
+        """
+        name, reason = request.name, "as requested"
+        if name == "auto":
+            large = request.device.type == "cpu" and request.image_shape[1] >= LARGE
+            name, reason = ("loop", "large maps") if large else ("grouped", "small maps, or a GPU")
+        if name == "loop":
+            return Execution(name, reason, self.one_by_one, one_by_one=True)
+        if name == "grouped":
+            return Execution(name, reason, self.forward_stacked)
+        raise ConfigError(f"execution is {name}; the learner of meta-lstm runs with auto, grouped or loop")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, way) of images (B, C, H, W), normalised by this batch."""

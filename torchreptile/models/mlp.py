@@ -15,14 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from torchreptile.core.config.network import Activation
-from torchreptile.models.conv4.network import Params
+from torchreptile.core.errors import ConfigError
+from torchreptile.models.built_in import BuiltInNetwork, ExecutionRequest, Params
+from torchreptile.models.execution.execution import Execution
+from torchreptile.models.execution.generic import GENERIC
 from torchreptile.models.losses import are_values, task_losses
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
 
 
 @final
-class MLP(nn.Module):
+class MLP(BuiltInNetwork):
     """A multilayer perceptron: ``layers`` hidden layers of ``units`` units, and a linear head.
 
     Its output for a point does not depend on the other points of a batch.
@@ -35,6 +38,8 @@ class MLP(nn.Module):
         >>> tuple(network(torch.zeros(10, 1)).shape)
         (10, 1)
     """
+
+    independent_outputs = True
 
     def __init__(self, shape: tuple[int], outputs: int, units: int, layers: int, activation: Activation) -> None:
         """Build the network with weights drawn from torch's global generator.
@@ -52,6 +57,28 @@ class MLP(nn.Module):
         self.head = nn.Linear(sizes[-1], outputs)
         self.activation: Activation = activation
         self.names = [name.removesuffix(".weight") for name, p in self.named_parameters() if p.ndim == 2]
+
+    def execution(self, request: ExecutionRequest) -> Execution | None:
+        """Return batched matrix products for auto and matmul; loop, vmap and compiled run as for any module.
+
+        Args:
+            request: the requested execution, and what it is for.
+
+        Raises:
+            ConfigError: an execution for images was requested.
+        """
+        if request.name in GENERIC:
+            return None
+        if request.name not in ("auto", "matmul"):
+            raise ConfigError(
+                f"execution {request.name} is for images; functions run with matmul, loop, vmap or compiled"
+            )
+        by_name = request.name == "matmul"
+        reason = "as requested" if by_name else "small layers run as batched matrix products over all tasks"
+        gradient = self.loss_and_gradient
+        return Execution(
+            "matmul", reason, self.forward_stacked, loss_and_gradient=gradient, differentiable_gradient=gradient
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the values (B, outputs) of points (B, inputs)."""

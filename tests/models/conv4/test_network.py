@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from tests.reference import MiniImageNetNet, OmniglotNet
 from torchreptile.models.conv4 import matmul
 from torchreptile.models.conv4.fused import FusedConv4
+from torchreptile.models.conv4.layers import same_padding
 from torchreptile.models.conv4.matmul import Block
 from torchreptile.models.conv4.matmul_gpu import FusableBlock
-from torchreptile.models.conv4.network import Conv4, for_images, same_padding
+from torchreptile.models.conv4.network import Conv4, for_images
 from torchreptile.models.execution.execution import TAPS_FIRST, stack
 
 SHAPES = {"omniglot": (1, 28, 28), "mini-imagenet": (3, 84, 84)}

@@ -14,7 +14,8 @@ from torchreptile.core.errors import ConfigError
 from torchreptile.core.torch_compile import compiled, quietly
 from torchreptile.models.conv4.native_library import NativeUnavailableError
 from torchreptile.models.conv4.network import for_images, maml_for_images
-from torchreptile.models.execution.choose import COMPILE_FROM, COMPILE_LARGE_FROM, COMPILE_ON_GPU_FROM, choose_execution
+from torchreptile.models.execution.choose import choose_execution
+from torchreptile.models.execution.compiler import COMPILE_FROM, COMPILE_LARGE_FROM, COMPILE_ON_GPU_FROM
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SMALL, LARGE = (1, 28, 28), (3, 84, 84)
@@ -58,8 +59,8 @@ def test_auto_for_built_in_networks(works: bool, precision: str, monkeypatch: py
         raise NativeUnavailableError("none today")
 
     if precision == "fp32":
-        monkeypatch.setattr("torchreptile.models.execution.choose.native_library", none)
-    monkeypatch.setattr("torchreptile.models.execution.choose._compiler_works", lambda device=None: works)
+        monkeypatch.setattr("torchreptile.models.conv4.executions.native_library", none)
+    monkeypatch.setattr("torchreptile.models.conv4.executions.compiler_works", lambda device=None: works)
     small, large = for_images(SMALL, 3), for_images(LARGE, 3)
 
     def auto(net: nn.Module, shape: tuple[int, int, int], device: torch.device, work: float = 0) -> str:
@@ -85,8 +86,8 @@ def test_auto_takes_native_code_however_little_there_is_to_do(
     shape: tuple[int, int, int], work: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it was compiled before must not decide how sums are rounded."""
-    monkeypatch.setattr("torchreptile.models.execution.choose.native_library", lambda: None)
-    monkeypatch.setattr("torchreptile.models.execution.choose.NativeConv4", lambda net: StandIn())
+    monkeypatch.setattr("torchreptile.models.conv4.executions.native_library", lambda: None)
+    monkeypatch.setattr("torchreptile.models.conv4.executions.NativeConv4", lambda net: StandIn())
     net = for_images(shape, 3)
     assert choose_execution("auto", net, shape, CPU, work).name == "native"
     assert choose_execution("auto", net, shape, CUDA, work).name == "matmul"
@@ -112,7 +113,7 @@ def test_native_computes_in_fp32_on_a_cpu() -> None:
 
 @pytest.mark.parametrize("works", [True, False])
 def test_auto_for_networks_of_ones_own(works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchreptile.models.execution.choose._compiler_works", lambda device=None: works)
+    monkeypatch.setattr("torchreptile.models.execution.choose.compiler_works", lambda device=None: works)
     assert choose_execution("auto", Dense(), TINY, CPU).name == "vmap"
     assert choose_execution("auto", Convolutional(), TINY, CPU).name == "loop"
     long = choose_execution("auto", Convolutional(), TINY, CPU, COMPILE_FROM)

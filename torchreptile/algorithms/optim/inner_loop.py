@@ -16,8 +16,8 @@ from torch import Tensor
 
 from torchreptile.core.config import InnerConfig
 from torchreptile.core.torch_compile import compiled
+from torchreptile.models.built_in import Params as Params
 from torchreptile.models.conv4.native import Rule
-from torchreptile.models.conv4.network import Params as Params
 from torchreptile.models.execution.execution import Execution, stack
 from torchreptile.models.losses import task_losses
 
@@ -103,10 +103,10 @@ class InnerLoop:
         self.settings, self.execution, self._precision = settings, execution, precision
         step = self._adam_written_out if execution.compiled else self._adam_fused
         self._step = step if settings.inner_optimizer == "adam" else self._sgd
-        self._twice = execution.twice
+        self._differentiable = execution.differentiable_gradient
         if execution.compiled:
             self._step = compiled(self._step)
-            self._twice = execution.twice and compiled(execution.twice)
+            self._differentiable = self._differentiable and compiled(self._differentiable)
         if execution.step is not None:
             self._step = self._step_of_execution
 
@@ -170,9 +170,9 @@ class InnerLoop:
             x: (T, B, C, H, W) images, or (T, B, inputs) points.
             y: (T, B) labels, or (T, B, targets) values.
         """
-        if self._twice is not None:
+        if self._differentiable is not None:
             with self._cast(x):
-                return self._twice(params, x, y)
+                return self._differentiable(params, x, y)
         losses = self._losses(params, x, y)
         inputs = list(params.values())
         gradient = torch.autograd.grad(losses.sum(), inputs, create_graph=True, materialize_grads=True)

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchreptile.core.torch_compile import compiled
-from torchreptile.models.conv4.network import BATCH_NORM_EPS, BLOCKS, Params
+from torchreptile.models.built_in import Params
+from torchreptile.models.conv4.layers import BATCH_NORM_EPS, BLOCKS
 
 NOWHERE = 4.0  # the place of a maximum that ReLU set to 0: none of 0, 1, 2, 3
 

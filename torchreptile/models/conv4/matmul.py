@@ -14,13 +14,17 @@ Maps are channels-last: (T, B, H, W, C).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchreptile.models.conv4.network import BATCH_NORM_EPS, BLOCKS, KERNEL, Conv4, Params, heads, same_padding
+from torchreptile.models.built_in import Params
+from torchreptile.models.conv4.layers import BATCH_NORM_EPS, BLOCKS, KERNEL, heads, same_padding
+
+if TYPE_CHECKING:
+    from torchreptile.models.conv4.network import Conv4
 
 
 class Block:

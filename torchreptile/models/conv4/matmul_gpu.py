@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchreptile.models.built_in import Params
+from torchreptile.models.conv4.layers import KERNEL, same_padding
 from torchreptile.models.conv4.matmul import Block, padded_size
-from torchreptile.models.conv4.network import KERNEL, Params, same_padding
 
 ALIGNED = 4  # numbers that a GPU loads at once
 ROWS_AT_ONCE = 512  # most rows of one product: more products in parallel keep more processors busy

@@ -11,14 +11,18 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from torchreptile.core.errors import ConfigError
+from torchreptile.models.built_in import Params
+from torchreptile.models.conv4.layers import BLOCKS
 from torchreptile.models.conv4.native_library import native_library
-from torchreptile.models.conv4.network import BLOCKS, Conv4, Params
+
+if TYPE_CHECKING:
+    from torchreptile.models.conv4.network import Conv4
 
 Mode: TypeAlias = Literal["logits", "gradient", "sgd", "adam"]
 MODES: tuple[Mode, ...] = ("logits", "gradient", "sgd", "adam")

@@ -14,28 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BATCH_NORM_EPS = 1e-3  # TensorFlow's default, not PyTorch's 1e-5
-BLOCKS = 4
-KERNEL = 3
-
-Params = dict[str, Tensor]
-
-
-def same_padding(size: int, stride: int) -> tuple[int, int]:
-    """Return TensorFlow's 'SAME' padding before and after an axis of ``size`` pixels, for a kernel of 3.
-
-    At stride 2 it is (0, 1) for even sizes and (1, 1) for odd ones; a plain ``padding=1`` would shift the network by a
-    pixel on every even-sized map.
-
-    Example:
-        >>> same_padding(28, stride=2), same_padding(7, stride=2)
-        ((0, 1), (1, 1))
-    """
-    total = max((math.ceil(size / stride) - 1) * stride + KERNEL - size, 0)
-    return total // 2, total - total // 2
+from torchreptile.models.built_in import BuiltInNetwork, ExecutionRequest, Params
+from torchreptile.models.conv4.executions import conv4_execution
+from torchreptile.models.conv4.layers import BATCH_NORM_EPS, BLOCKS, KERNEL, heads, same_padding
+from torchreptile.models.execution.execution import Execution
 
 
-class Conv4(nn.Module):
+class Conv4(BuiltInNetwork):
     """Four blocks of [3x3 convolution, BatchNorm, ReLU, perhaps 2x2 max-pool] and a linear head.
 
     BatchNorm always uses the statistics of the batch and keeps no running averages, so the prediction for an image
@@ -91,6 +76,17 @@ class Conv4(nn.Module):
                 nn.init.zeros_(module.bias) if module.bias is not None else None
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
+
+    def execution(self, request: ExecutionRequest) -> Execution:
+        """Return the requested execution; Conv4 supports all of them.
+
+        Args:
+            request: the requested execution, and what it is for.
+
+        Raises:
+            ConfigError: the native execution was requested and is not possible.
+        """
+        return conv4_execution(self, request)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, way) of images (B, C, H, W)."""
@@ -150,16 +146,6 @@ class Conv4(nn.Module):
     def _pool(self, x: Tensor) -> Tensor:
         """Return the maps pooled, or unchanged where the convolutions are strided."""
         return x if self.stride == 2 else F.max_pool2d(x, 2, ceil_mode=True)
-
-
-def heads(params: Params, features: Tensor) -> Tensor:
-    """Return the logits (T, B, way) of T linear heads.
-
-    Args:
-        params: with ``head.weight`` (T, way, features) and ``head.bias`` (T, way).
-        features: (T, B, features) inputs.
-    """
-    return torch.baddbmm(params["head.bias"].unsqueeze(1), features, params["head.weight"].transpose(1, 2))
 
 
 def for_images(shape: tuple[int, int, int], way: int) -> Conv4:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchreptile.models.built_in import Params
 from torchreptile.models.conv4.native import Rule
-from torchreptile.models.conv4.network import Params
 
 StackedForward = Callable[[Params, Tensor], Tensor]
 """(parameters (T, ...) each, images (T, B, C, H, W) or points (T, B, inputs)) -> outputs (T, B, way or targets)."""
@@ -37,8 +37,8 @@ class Execution:
         reason: why it was chosen, shown to the user.
         forward: computes the outputs of T copies.
         loss_and_gradient: computes their losses and gradients; None leaves it to autograd.
-        twice: computes losses and gradients that are differentiable in the parameters, for second order; None leaves it
-            to autograd.
+        differentiable_gradient: computes losses and gradients that are differentiable in the parameters, for second
+            order; None leaves it to autograd.
         shared_features: computes the head's inputs (T, B, features) from images (T, B, C, H, W) with one body for all
             tasks, whose parameters are not stacked; None if the network has no separate head.
         step: takes whole inner steps, where that is faster than from a gradient.
@@ -46,6 +46,7 @@ class Execution:
         kernel_order: the order of the axes of stacked kernels in memory.
         draws: whether the network draws random numbers (Dropout).
         one_by_one: whether tasks gain nothing from being batched; one at a time saves memory and keeps caches warm.
+        fuses_blocks: whether the operations between an embedding's convolutions are to be fused by the compiler.
         claim: the context in which steps and episodes run; it reserves the processors that torch's threads would use.
     """
 
@@ -53,13 +54,14 @@ class Execution:
     reason: str
     forward: StackedForward
     loss_and_gradient: LossAndGradient | None = None
-    twice: LossAndGradient | None = None
+    differentiable_gradient: LossAndGradient | None = None
     shared_features: StackedForward | None = None
     step: Step | None = None
     compiled: bool = False
     kernel_order: tuple[int, ...] = CHANNELS_LAST
     draws: bool = False
     one_by_one: bool = False
+    fuses_blocks: bool = False
     claim: Callable[[], AbstractContextManager[object]] = nullcontext
 
 

@@ -11,11 +11,13 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torchreptile.core.errors import first_line
-from torchreptile.models.blueprint import Shape
+from torchreptile.models.built_in import Params, Shape
 from torchreptile.models.conv4.fused import stacked
-from torchreptile.models.conv4.network import Params
 from torchreptile.models.execution.execution import Execution, StackedForward
 from torchreptile.models.losses import mean_loss
+
+GENERIC = ("loop", "vmap", "compiled")
+"""The executions of any ``nn.Module``."""
 
 
 def generic_execution(module: nn.Module, name: str, reason: str) -> Execution:
@@ -47,8 +49,8 @@ def generic_execution(module: nn.Module, name: str, reason: str) -> Execution:
             return torch.stack([singly(copy, images) for copy, images in zip(copies, x, strict=True)])
 
         gradient = partial(_loss_and_gradient_singly, singly)
-        twice = partial(_differentiable_singly, singly)
-        return Execution(name, reason, one_by_one, gradient, twice, draws=draws, one_by_one=True)
+        differentiable = partial(_differentiable_singly, singly)
+        return Execution(name, reason, one_by_one, gradient, differentiable, draws=draws, one_by_one=True)
     return Execution(name, reason, _vmapped(module), compiled=name == "compiled", draws=draws)
 
 
