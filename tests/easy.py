@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from torchreptile.algorithms.build import algorithm_class
-from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.core.config import Config
 from torchreptile.core.config.algorithm_table import algorithm_names, algorithm_row
 from torchreptile.core.config.presets import for_algorithm
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.models.blueprint import initial_params
+from torchreptile.models.built_in import Params
 from torchreptile.models.conv4.native_library import native_library
 
 REPOSITORY = Path(__file__).parents[1]

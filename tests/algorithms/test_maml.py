@@ -17,10 +17,10 @@ from tests.reference import MiniImageNetNet, OmniglotNet
 from torchreptile.algorithms.base import MetaGradient
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.maml_base import MAMLBase
-from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
 from torchreptile.models.blueprint import Network, build_network
+from torchreptile.models.built_in import Params
 from torchreptile.models.conv4.network import for_images
 
 CPU, SMALL, LARGE = torch.device("cpu"), (1, 28, 28), (3, 64, 64)

@@ -12,9 +12,9 @@ from torchreptile.algorithms.base import Adapted, MetaState
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
 from torchreptile.algorithms.maml_base import MAMLBase
 from torchreptile.algorithms.optim.differentiable_sgd import Rates
-from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.algorithms.task_gradient import TaskSums
 from torchreptile.data.episodes import Episodes
+from torchreptile.models.built_in import Params
 from torchreptile.models.conv4.layers import heads
 from torchreptile.models.execution.execution import stack
 from torchreptile.models.losses import task_losses

@@ -11,13 +11,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.optim.inner_loop import InnerState, Params, shapes
+from torchreptile.algorithms.optim.inner_loop import InnerState, shapes
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.config import Config
 from torchreptile.core.distributed.process_group import Processes
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import Sampler, Store, sampler_of
 from torchreptile.models.blueprint import Blueprint, Network
+from torchreptile.models.built_in import Params
 from torchreptile.models.conv4.network import for_images
 from torchreptile.models.execution.choose import choose_execution
 from torchreptile.models.execution.execution import Execution

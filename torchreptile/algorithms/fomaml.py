@@ -10,9 +10,9 @@ from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.gradient_based import take_batches
 from torchreptile.algorithms.maml_base import MAMLBase
 from torchreptile.algorithms.optim.differentiable_sgd import descend
-from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.algorithms.task_gradient import TaskSums
 from torchreptile.data.episodes import Episodes
+from torchreptile.models.built_in import Params
 
 
 @final

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from torchreptile.algorithms.base import Adapted, Algorithm, ExecutionContext, MetaState
-from torchreptile.algorithms.optim.inner_loop import InnerLoop, InnerState, Params
+from torchreptile.algorithms.optim.inner_loop import InnerLoop, InnerState
 from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.minibatches import minibatches
 from torchreptile.models.blueprint import Blueprint
-from torchreptile.models.built_in import BuiltInNetwork
+from torchreptile.models.built_in import BuiltInNetwork, Params
 from torchreptile.models.execution.execution import stack
 from torchreptile.models.execution.task_chunks import saved_bytes
 

@@ -8,13 +8,13 @@ from torch import Tensor
 from torchreptile.algorithms.base import Adapted, ExecutionContext, MetaState
 from torchreptile.algorithms.gradient_based import AdaptedNetwork, GradientBased, take_batches
 from torchreptile.algorithms.optim.differentiable_sgd import Rates, descend, differentiable_descent
-from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.algorithms.task_gradient import TaskGradient, TaskSums
 from torchreptile.core.config import Config
 from torchreptile.core.torch_compile import compiled
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.minibatches import minibatches
 from torchreptile.models.blueprint import Blueprint, Network
+from torchreptile.models.built_in import Params
 from torchreptile.models.conv4.network import maml_for_images
 from torchreptile.models.execution.task_chunks import CPU_TASKS, SHARE, saved_bytes, total_memory
 

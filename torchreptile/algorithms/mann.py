@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchreptile.algorithms.base import Adapted, ExecutionContext, ExtraMetrics, MetaState
-from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.algorithms.rows.mann import MANNSettings
 from torchreptile.algorithms.task_gradient import LossGradient
 from torchreptile.core.config import Config
@@ -21,6 +20,7 @@ from torchreptile.data.episodes import Episodes
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.samplers import Sampler, Store, sampler_of
 from torchreptile.models.blueprint import Blueprint, Network
+from torchreptile.models.built_in import Params
 from torchreptile.models.execution.choose import choose_execution
 from torchreptile.models.execution.execution import Execution
 from torchreptile.models.execution.task_chunks import saved_bytes

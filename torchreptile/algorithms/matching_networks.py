@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from torchreptile.algorithms.metric_based import MetricBased
-from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.algorithms.rows.matching_networks import MatchingSettings
+from torchreptile.models.built_in import Params
 from torchreptile.models.full_context_embedding import FullContextEmbedding
 
 PREFIX = "fce."  # of the names of the full context embeddings' parameters

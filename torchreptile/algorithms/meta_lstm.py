@@ -11,12 +11,13 @@ from torch import Tensor
 
 from torchreptile.algorithms.base import Adapted, ExecutionContext, MetaState
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
-from torchreptile.algorithms.optim.inner_loop import InnerLoop, Params
+from torchreptile.algorithms.optim.inner_loop import InnerLoop
 from torchreptile.algorithms.rows.meta_lstm import MetaLSTMSettings
 from torchreptile.algorithms.task_gradient import LossGradient
 from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
 from torchreptile.models.blueprint import Blueprint, Network
+from torchreptile.models.built_in import Params
 from torchreptile.models.execution.execution import stack
 from torchreptile.models.execution.task_chunks import saved_bytes
 from torchreptile.models.losses import task_losses

@@ -8,7 +8,7 @@ import torch
 
 from torchreptile.algorithms.maml_base import MAMLBase
 from torchreptile.algorithms.optim.differentiable_sgd import Rates
-from torchreptile.algorithms.optim.inner_loop import Params
+from torchreptile.models.built_in import Params
 
 PREFIX = "inner_lr."  # before a weight's name: the name of its rate
 

@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchreptile.algorithms.base import Adapted, ExecutionContext, MetaState
-from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.algorithms.task_gradient import LossGradient
 from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import Sampler, Store, sampler_of
 from torchreptile.models.blueprint import Blueprint, Network
+from torchreptile.models.built_in import Params
 from torchreptile.models.embedding import HIDDEN, Embedder, for_embedding, width
 from torchreptile.models.execution.choose import shared_execution
 from torchreptile.models.execution.execution import Execution

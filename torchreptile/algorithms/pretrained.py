@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchreptile.algorithms.metric_based import MetricBased
-from torchreptile.algorithms.optim.inner_loop import Params, shapes
+from torchreptile.algorithms.optim.inner_loop import shapes
 from torchreptile.algorithms.rows.pretrained import PretrainedSettings
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.minibatches import minibatches
+from torchreptile.models.built_in import Params
 from torchreptile.models.losses import task_losses
 
 PREFIX = "classifier."  # of the names of the parameters of the classifier of meta-training classes

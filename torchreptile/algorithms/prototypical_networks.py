@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor
 
 from torchreptile.algorithms.metric_based import MetricBased
-from torchreptile.algorithms.optim.inner_loop import Params
+from torchreptile.models.built_in import Params
 
 
 @final

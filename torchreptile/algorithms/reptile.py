@@ -7,10 +7,11 @@ from typing import final
 from torch import Tensor
 
 from torchreptile.algorithms.gradient_based import take_batches
-from torchreptile.algorithms.optim.inner_loop import InnerState, Params
+from torchreptile.algorithms.optim.inner_loop import InnerState
 from torchreptile.algorithms.reptile_base import ReptileBase
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import Sampler, Store, sampler_of
+from torchreptile.models.built_in import Params
 
 
 @final

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from torchreptile.algorithms.base import Adapted, MetaGradient, MetaState
 from torchreptile.algorithms.gradient_based import AdaptedNetwork, GradientBased, take_batches
-from torchreptile.algorithms.optim.inner_loop import InnerState, Params
+from torchreptile.algorithms.optim.inner_loop import InnerState
 from torchreptile.core.errors import ConfigError
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.minibatches import minibatches
+from torchreptile.models.built_in import Params
 from torchreptile.models.execution.execution import sum_over_tasks
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from torchreptile.algorithms.base import Algorithm, MetaGradient, MetaState
-from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.data.episodes import Episodes
+from torchreptile.models.built_in import Params
 
 
 @dataclass(frozen=True, eq=False)

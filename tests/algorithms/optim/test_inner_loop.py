@@ -12,8 +12,9 @@ from torch import nn
 
 from tests.easy import double_params, easy_store, skip_without_native, small_config
 from tests.reference import MiniImageNetNet, OmniglotNet, ReferenceLearner
-from torchreptile.algorithms.optim.inner_loop import InnerLoop, InnerState, Params
+from torchreptile.algorithms.optim.inner_loop import InnerLoop, InnerState
 from torchreptile.core.config import Config, InnerConfig
+from torchreptile.models.built_in import Params
 from torchreptile.models.conv4.network import for_images
 from torchreptile.models.execution.choose import choose_execution
 from torchreptile.models.execution.execution import stack, sum_over_tasks

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from tests.easy import REPOSITORY, skip_without_native, small_config
-from torchreptile.algorithms.optim.inner_loop import BETA2, EPS, InnerLoop, InnerState, Params
+from torchreptile.algorithms.optim.inner_loop import BETA2, EPS, InnerLoop, InnerState
+from torchreptile.models.built_in import Params
 from torchreptile.models.conv4.native import NativeConv4, Rule
 from torchreptile.models.conv4.network import Conv4, for_images
 from torchreptile.models.execution.choose import choose_execution

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.optim.inner_loop import InnerLoop, Params
+from torchreptile.algorithms.optim.inner_loop import InnerLoop
+from torchreptile.models.built_in import Params
 from torchreptile.models.execution.execution import stack
 
 Rates = Mapping[str, float | Tensor]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torchreptile.core.config import InnerConfig
 from torchreptile.core.torch_compile import compiled
-from torchreptile.models.built_in import Params as Params
+from torchreptile.models.built_in import Params
 from torchreptile.models.conv4.native import Rule
 from torchreptile.models.execution.execution import Execution, stack
 from torchreptile.models.losses import task_losses

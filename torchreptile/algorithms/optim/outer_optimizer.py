@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.core.config import OuterConfig
+from torchreptile.models.built_in import Params
 
 BETA1 = 0.9
 BETA2 = 0.999
