@@ -1,10 +1,10 @@
-"""How long from lifting the pen to the prediction on the page, in ``reptile demo``, as a headless Chromium sees it.
+"""Time from lifting the pen to the prediction on the page of ``reptile demo``, in a headless Chromium.
 
     python benchmarks/demo.py --classes 3 --examples 3 --drawings 30
 
-Serves the demo from a process of its own, draws examples, then draws and clears new drawings. What is measured is the
-page's own mark: from the pen's last event to the first frame that may show the answer, so with rasterising, the inner
-steps, the answers before, while and after, the way to the server and back, and the page's own work.
+Serves the demo from a separate process, draws examples, then draws and clears new drawings. The page's own performance
+mark is measured, from the last pen event to the first frame that can show the prediction. It includes rasterising, the
+inner steps, the predictions before, during and after adaptation, the round trip to the server and the page's own work.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Settings:
     """What to measure."""
 
     classes: int = 3
-    """3 or more; from the fourth on with one example each."""
+    """Number of classes, at least 3; from the fourth on with one example each."""
     examples: int = 3
-    """Of each of the first three classes."""
+    """Examples of each of the first three classes."""
     drawings: int = 30
-    """New drawings, of which the first two do not count."""
+    """New drawings, of which the first two are a warm-up."""
     chromium: str = shutil.which("chromium") or shutil.which("google-chrome") or ""
     """The browser."""
 
@@ -53,7 +53,7 @@ def main(given: Settings) -> None:
             durations, right = measure(address, given.chromium, given.classes, given.examples, given.drawings)
         finally:
             served.terminate()
-    durations = durations[2:]  # the first ones find nothing warm
+    durations = durations[2:]  # the first two are a warm-up
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     print(
         f"{given.classes} classes, {given.examples} examples, 50 inner steps: pen-up to prediction "
@@ -64,7 +64,7 @@ def main(given: Settings) -> None:
 
 
 def measure(address: str, chromium: str, classes: int, examples: int, drawings: int) -> tuple[list[float], int]:
-    """Milliseconds of each new drawing's last stroke, and how many were classified right."""
+    """Return the milliseconds of each new drawing's last stroke, and how many were classified correctly."""
     rng, durations, right = random.Random(0), [], 0
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -80,7 +80,7 @@ def measure(address: str, chromium: str, classes: int, examples: int, drawings: 
         for number in range(drawings):
             if number:
                 page.click("#query-pad .clear")
-            page.get_by_text("It has learned your examples").wait_for()
+            page.get_by_text("The network has adapted to your examples").wait_for()
             *first, last = symbol(number % 3, rng)
             draw(page, paper, first)
             if first:

@@ -80,7 +80,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     FewShotClassifier(WEIGHTS, steps=2).fit(images(4), ["x", "ü"] * 2).save(saved)
     assert parse(["export", str(saved), "--to", str(program)]).run() == 0
     said = capsys.readouterr().out
-    assert "takes one image per call, (1, 1, 28, 28)" in said
+    assert "input: one image per call, (1, 1, 28, 28)" in said
     assert "(1, 2) of x, ü" in said
     files = {"classifier.json": ""}
     torch.export.load(program, extra_files=files)

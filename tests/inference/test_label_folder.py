@@ -135,8 +135,10 @@ def test_what_cannot_be_is_refused(support: Path, query: Path, tmp_path: Path) -
     classifier = FewShotClassifier(WEIGHTS, steps=1)
     fit_folder(classifier, support)
     classifier.save(saved)
-    refused(ConfigError, "already; leave out --support, --steps", str(saved), *learn, *asked, "--steps", "3")
-    refused(ConfigError, "already; leave out --checkpoint", str(saved), *asked, "--checkpoint", "best")
+    refused(
+        ConfigError, "learned its classes; leave out --support, --steps", str(saved), *learn, *asked, "--steps", "3"
+    )
+    refused(ConfigError, "learned its classes; leave out --checkpoint", str(saved), *asked, "--checkpoint", "best")
     refused(
         ConfigError, "--csv is .*; there is no folder", WEIGHTS, *learn, *asked, "--csv", str(tmp_path / "no" / "o.csv")
     )
@@ -153,4 +155,11 @@ def test_what_cannot_be_is_refused(support: Path, query: Path, tmp_path: Path) -
         for file in (divided / "train" / "a" / odd).iterdir():
             file.rename(divided / "train" / "a" / f"{odd}{file.name}")
         (divided / "train" / "a" / odd).rmdir()
-    refused(DataError, "is divided into test and train; name the one", WEIGHTS, *asked, "--support", str(divided))
+    refused(
+        DataError,
+        "is divided into test and train; name one of these folders",
+        WEIGHTS,
+        *asked,
+        "--support",
+        str(divided),
+    )

@@ -1,1 +1,1 @@
-"""Classifiers and regressors made of meta-learned weights."""
+"""Classifiers and regressors that adapt meta-learned weights to a user's data."""

@@ -1,7 +1,7 @@
-"""A fitted classifier as a file: meta-learned weights, the support set, and what it made of it. Tensors and JSON alone.
+"""Files of fitted classifiers: the weights before and after adaptation and the support set, as tensors and JSON.
 
-It is a weights file with more in it, so whatever takes weights takes it too. The weights as they were before adapting
-are kept as well: another support set starts from those.
+A classifier file is a weights file with more tensors, so everything that reads weights reads it too, and gets the
+weights before adaptation.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchreptile.algorithms.optim.inner_loop import Params
 from torchreptile.core.errors import ConfigError, DataError, RunError
+from torchreptile.models.built_in import Params
 from torchreptile.training.weights import MetaWeights, read_weights, save_weights, weights_card
 
-ADAPTED = "adapted."  # before the names of weights that adapting moved
+ADAPTED = "adapted."  # prefix of the names of adapted weights
 IMAGES, LABELS = "support.images", "support.labels"
-KINDS = "biufU"  # of labels that JSON can hold: truth values, numbers, strings
+KINDS = "biufU"  # dtype kinds of labels that JSON can hold: truth values, numbers, strings
 
 
 @dataclass(frozen=True, eq=False)
-class Remembered:
-    """What a fitted classifier knows.
+class SavedClassifier:
+    """The content of a classifier file.
 
     Attributes:
-        learned: what was meta-learned.
-        adapted: the weights that adapting moved, for as many classes as there are.
-        evaluation: settings under which adapting to the support set again leaves those as they are.
-        support: (N, C, H, W) uint8.
-        labels: (N,) int64, places in ``classes``.
-        classes: (K,) what they are called.
-        settings: the classifier's own: steps, batch, transductive, seed.
+        weights: the weights before adaptation.
+        adapted: the parameters that adaptation changed, by name, for K classes.
+        evaluation: settings under which adapting once more changes nothing.
+        support: (N, C, H, W) uint8 images of the support set.
+        labels: (N,) int64 indices into ``classes``.
+        classes: (K,) labels of the user.
+        settings: steps, batch, transductive and seed of the classifier.
     """
 
-    learned: MetaWeights
+    weights: MetaWeights
     adapted: Params
     evaluation: dict[str, int]
     support: Tensor
@@ -47,46 +47,46 @@ class Remembered:
     settings: dict[str, Any]
 
 
-def write(what: Remembered, path: Path) -> None:
-    """Write ``path`` (.safetensors) and its card beside it (.json).
+def write(classifier: SavedClassifier, path: Path) -> None:
+    """Write a classifier file (.safetensors) and its card (.json).
 
     Raises:
-        ConfigError: the name ends otherwise.
-        DataError: classes are called what JSON cannot hold.
-        RunError: there is another file in the card's place.
+        ConfigError: ``path`` has another suffix, or its folder is missing.
+        DataError: the labels have a type that JSON cannot hold.
+        RunError: the card would replace a .json file that is not a card.
     """
     if path.suffix != ".safetensors":
-        raise ConfigError(f"{path} ends in {path.suffix or 'nothing'}; a classifier's name ends in .safetensors")
+        raise ConfigError(f"{path} ends in {path.suffix or 'nothing'}; a classifier file ends in .safetensors")
     if not path.parent.is_dir():
-        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}")
-    if what.classes.dtype.kind not in KINDS:
-        kind = type(what.classes.tolist()[0]).__name__
+        raise ConfigError(f"{path} cannot be written: the folder {path.parent} is missing")
+    if classifier.classes.dtype.kind not in KINDS:
+        kind = type(classifier.classes.tolist()[0]).__name__
         raise DataError(f"labels are of type {kind}, which cannot be saved; use strings or numbers")
     card = {
         "classifier": {
-            "classes": what.classes.tolist(),
-            "settings": what.settings,
-            "evaluation": what.evaluation,
+            "classes": classifier.classes.tolist(),
+            "settings": classifier.settings,
+            "evaluation": classifier.evaluation,
         }
     }
-    tensors = {ADAPTED + name: p for name, p in what.adapted.items()}
-    save_weights(what.learned, path, card, tensors | {IMAGES: what.support, LABELS: what.labels})
+    tensors = {ADAPTED + name: p for name, p in classifier.adapted.items()}
+    save_weights(classifier.weights, path, card, tensors | {IMAGES: classifier.support, LABELS: classifier.labels})
 
 
-def read(path: Path) -> Remembered:
-    """What :func:`write` wrote.
+def read(path: Path) -> SavedClassifier:
+    """Read a classifier file that :func:`write` wrote.
 
     Raises:
-        RunError: it is missing, damaged, or not a classifier.
+        RunError: the file is missing, damaged, or not a classifier.
     """
     if path.suffix != ".safetensors":
-        raise RunError(f"{path} is no classifier; reptile adapt --save makes one, which ends in .safetensors")
+        raise RunError(f"{path} is not a classifier file; reptile adapt --save writes one, which ends in .safetensors")
     if not path.is_file():
         raise RunError(f"{path}: there is no such file")
     card = weights_card(path).get("classifier")
     if card is None:
-        raise RunError(f"{path}: weights that were not adapted to anything; fit them, or name a saved classifier")
-    learned, tensors = read_weights(path)
+        raise RunError(f"{path}: weights without a support set; fit them, or name a saved classifier")
+    weights, tensors = read_weights(path)
     try:
         support, labels = tensors[IMAGES], tensors[LABELS]
         classes = np.array(card["classes"])
@@ -99,16 +99,16 @@ def read(path: Path) -> Remembered:
         classes.dtype.kind in KINDS
         and classes.ndim == 1
         and support.dtype == torch.uint8
-        and support.shape[1:] == learned.config.task.image_shape
+        and support.shape[1:] == weights.config.task.image_shape
         and labels.dtype == torch.int64
         and labels.shape == support.shape[:1]
         and sorted(set(labels.tolist())) == list(range(len(classes)))
     )
     if not sound:
-        raise RunError(f"{path}: damaged: its classes, labels and images do not belong together")
-    return Remembered(learned, adapted, evaluation, support, labels, classes, settings)
+        raise RunError(f"{path}: damaged: its classes, labels and images do not match")
+    return SavedClassifier(weights, adapted, evaluation, support, labels, classes, settings)
 
 
 def is_classifier(path: Path) -> bool:
-    """Whether ``path`` holds a fitted classifier, rather than weights or a run."""
+    """Return whether ``path`` is a classifier file, not a weights file or a run folder."""
     return path.suffix == ".safetensors" and path.is_file() and "classifier" in weights_card(path)

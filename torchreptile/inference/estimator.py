@@ -1,4 +1,4 @@
-"""What scikit-learn's manners ask of every estimator: settings by name, to be read, changed and printed."""
+"""The part of scikit-learn's estimator interface that classifiers and regressors share: settings by name."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torchreptile.core.errors import ConfigError
 
 
 class Estimator:
-    """Keeps the arguments of its ``__init__`` as attributes of the same names."""
+    """An estimator whose ``__init__`` arguments are attributes of the same names."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The settings by name, as scikit-learn asks for them; none of them holds others, so ``deep`` says nothing."""
+        """Return the settings by name; ``deep`` has no effect, as no setting is an estimator."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self, **changes: Any) -> Self:
-        """Change settings by name; they count from the next ``fit``.
+        """Change settings by name; they take effect at the next ``fit``.
 
         Raises:
-            ConfigError: there is no such setting.
+            ConfigError: a setting does not exist.
         """
         known = self.get_params()
         for name, value in changes.items():
@@ -29,7 +29,7 @@ class Estimator:
         return self
 
     def __repr__(self) -> str:
-        """The settings that are not the defaults."""
+        """Return the class with ``weights`` and every setting that is not the default."""
         parameters = inspect.signature(type(self)).parameters
-        told = [f"{n}={v!r}" for n, v in self.get_params().items() if n == "weights" or v != parameters[n].default]
-        return f"{type(self).__name__}({', '.join(told)})"
+        shown = [f"{n}={v!r}" for n, v in self.get_params().items() if n == "weights" or v != parameters[n].default]
+        return f"{type(self).__name__}({', '.join(shown)})"

@@ -1,8 +1,8 @@
-"""A fitted classifier as a program that needs none of this package: torch.export (.pt2) or ONNX (.onnx).
+"""Export a fitted classifier as a program that runs without this package: torch.export (.pt2) or ONNX (.onnx).
 
-It takes images (N, C, H, W) of floats from 0 (black) to 1 (white) and gives probabilities (N, K), each image labelled
-alone. Learners that train a network label one image per call (N = 1), because each has the whole support set as
-BatchNorm's company; learners that compare embeddings take any number.
+The program takes images, (N, C, H, W) floats from 0 (black) to 1 (white), and returns probabilities (N, K); every image
+is labelled alone. Algorithms that adapt a network take one image per call (N = 1), because in BatchNorm each query
+shares a batch with the support set; algorithms that compare embeddings take any number.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from torchreptile.algorithms.base import Adapted
 
 SUFFIXES = (".pt2", ".onnx")
-TOLERANCE = 1e-5  # of probabilities, between the program and the classifier
+TOLERANCE = 1e-5  # largest difference in probability between the program and the classifier
 INPUT, OUTPUT = "images", "probabilities"
-NOTES = "classifier.json"  # the name that .pt2 files keep them under
+INFO_FILE = "classifier.json"  # name of the program's information in a .pt2 file
 
 
 @dataclass(frozen=True)
-class Notes:
-    """What goes with the program.
+class ProgramInfo:
+    """What the user of an exported program needs to know; it is stored in the file.
 
     Attributes:
-        classes: (K,) labels, as text.
-        image_shape: (C, H, W).
-        any_number: of images per call; otherwise one.
-        scaling: how pictures are brought to that size.
+        classes: K labels as text, in the order of the probabilities.
+        image_shape: (C, H, W) of the images.
+        any_number: whether a call takes any number of images; otherwise one.
+        scaling: the filter that resizes pictures to ``image_shape``.
     """
 
     classes: list[str]
@@ -52,7 +52,7 @@ class Notes:
     scaling: Scaling
 
     def as_text(self) -> dict[str, str]:
-        """By name, as the files keep them: JSON where it is not plain text."""
+        """Return the entries stored in the file, JSON where they are not plain text."""
         return {
             "classes": json.dumps(self.classes, ensure_ascii=False),
             "image_shape": json.dumps(self.image_shape),
@@ -62,16 +62,16 @@ class Notes:
 
 
 class _Program(nn.Module):
-    """Images in, probabilities out."""
+    """The program: images to probabilities."""
 
     def __init__(self, adapted: Adapted, inverted: bool) -> None:
         super().__init__()
         self._adapted, self._inverted = adapted, inverted
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, K)."""
-        shown = 1 - images if self._inverted else images
-        return self._adapted.inductive(shown[None])[0].softmax(1)
+        """Return the (N, K) probabilities of (N, C, H, W) images."""
+        images = 1 - images if self._inverted else images
+        return self._adapted.inductive(images[None])[0].softmax(1)
 
 
 def export(
@@ -82,88 +82,94 @@ def export(
     examples: Tensor,
     expected: NDArray[np.float32],
     path: Path,
-) -> Notes:
-    """Write a program and hold it against what the classifier says.
+) -> ProgramInfo:
+    """Write a program and compare it with the classifier.
 
     Args:
-        adapted: one learner, computing in plain torch operations.
-        inverted: whether it is shown inverted images; the program inverts them itself.
-        scaling: how pictures are brought to the network's size; the program's user does that.
+        adapted: a network adapted to one support set, in plain torch operations.
+        inverted: whether the network takes inverted images; the program then inverts its input.
+        scaling: the filter by which the user of the program resizes pictures.
         classes: K labels.
-        examples: (N, C, H, W) from 0 to 1, at least two images.
-        expected: (N, K) the classifier's probabilities for them.
-        path: .pt2 or .onnx; what is there is replaced.
+        examples: (N, C, H, W) images from 0 to 1 to compare on, at least two.
+        expected: (N, K) probabilities that the classifier gives them.
+        path: .pt2 or .onnx file, which is replaced if it exists.
+
+    Returns:
+        The information stored in the file.
 
     Raises:
-        ConfigError: another suffix, or the packages for ONNX are missing.
-        RunError: the network cannot be exported, or the program says something else.
+        ConfigError: another suffix, a missing folder, or the packages for ONNX are missing.
+        RunError: the network cannot be exported, or the program's probabilities differ.
     """
     if path.suffix not in SUFFIXES:
         raise ConfigError(
             f"{path} ends in {path.suffix or 'nothing'}; a program's name ends in {' or '.join(SUFFIXES)}"
         )
     if not path.parent.is_dir():
-        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}")
+        raise ConfigError(f"{path} cannot be written: the folder {path.parent} is missing")
     if path.suffix == ".onnx":
         _require_onnx()
     with _quietly(), torch.no_grad():
-        adapted.inductive(examples[None])  # what it makes of the support set at first use is no part of the program
+        adapted.inductive(examples[None])  # caches what depends on the support set alone, which the program then holds
         program, any_number = _traced(_Program(adapted, inverted), examples)
         shape = examples.shape
-        notes = Notes(classes, (shape[1], shape[2], shape[3]), any_number, scaling)
+        info = ProgramInfo(classes, (shape[1], shape[2], shape[3]), any_number, scaling)
         with replacing(path) as temporary:
             if path.suffix == ".onnx":
-                said = _write_onnx(program, notes, examples, temporary)
+                found = _write_onnx(program, info, examples, temporary)
             else:
-                said = _write_pt2(program, notes, examples, temporary)
-            gap = float(np.abs(said - expected).max())
+                found = _write_pt2(program, info, examples, temporary)
+            gap = float(np.abs(found - expected).max())
             if not gap <= TOLERANCE:
                 raise RunError(
                     f"{path}: the program differs from the classifier by {gap:.1e}, more than {TOLERANCE:.0e}"
                 )
-    return notes
+    return info
 
 
 def _traced(program: nn.Module, examples: Tensor) -> tuple[ExportedProgram, bool]:
-    """As many images as one likes if that can be, else one."""
+    """The exported program, and whether it takes any number of images; otherwise it takes one."""
     try:
         return torch.export.export(program, (examples,), dynamic_shapes=({0: Dim.DYNAMIC},)), True
-    except Exception:  # whatever stood in the way of any number need not stand in the way of one
+    except Exception:  # one image per call may still work
         pass
     try:
         return torch.export.export(program, (examples[:1],)), False
-    except Exception as error:  # a network of one's own may fail in any way, and that is the answer
+    except Exception as error:  # a custom network may fail in any way
         raise RunError(f"the network cannot be exported: {first_line(error)}") from error
 
 
-def _write_pt2(program: ExportedProgram, notes: Notes, examples: Tensor, path: Path) -> NDArray[np.float32]:
+def _write_pt2(program: ExportedProgram, info: ProgramInfo, examples: Tensor, path: Path) -> NDArray[np.float32]:
+    """Write a .pt2 file and return the probabilities that it gives the examples."""
     with path.open("wb") as file:
-        torch.export.save(program, file, extra_files={NOTES: json.dumps(notes.as_text(), ensure_ascii=False)})
-    again = torch.export.load(path).module()
-    return _in_calls(lambda images: again(torch.from_numpy(images)).numpy(), examples, notes)
+        torch.export.save(program, file, extra_files={INFO_FILE: json.dumps(info.as_text(), ensure_ascii=False)})
+    loaded = torch.export.load(path).module()
+    return _in_calls(lambda images: loaded(torch.from_numpy(images)).numpy(), examples, info)
 
 
-def _write_onnx(program: ExportedProgram, notes: Notes, examples: Tensor, path: Path) -> NDArray[np.float32]:
+def _write_onnx(program: ExportedProgram, info: ProgramInfo, examples: Tensor, path: Path) -> NDArray[np.float32]:
+    """Write a .onnx file and return the probabilities that it gives the examples."""
     import onnxruntime
 
     converted = torch.onnx.export(
         program, (), None, input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
     )
     assert converted is not None
-    converted.model.metadata_props.update(notes.as_text())
+    converted.model.metadata_props.update(info.as_text())
     converted.save(path)
     session = onnxruntime.InferenceSession(str(path))
-    return _in_calls(lambda images: session.run(None, {INPUT: images})[0], examples, notes)
+    return _in_calls(lambda images: session.run(None, {INPUT: images})[0], examples, info)
 
 
-def _in_calls(call: Any, examples: Tensor, notes: Notes) -> NDArray[np.float32]:
-    """All examples, as many at a time as the program takes."""
+def _in_calls(call: Any, examples: Tensor, info: ProgramInfo) -> NDArray[np.float32]:
+    """The program's probabilities for all examples, as many per call as it takes."""
     images = examples.numpy()
-    step = len(images) if notes.any_number else 1
+    step = len(images) if info.any_number else 1
     return np.concatenate([call(images[first : first + step]) for first in range(0, len(images), step)])
 
 
 def _require_onnx() -> None:
+    """Raise ConfigError unless the packages for ONNX are installed."""
     try:
         import onnxruntime
         import onnxscript
@@ -175,7 +181,7 @@ def _require_onnx() -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what the exporters say of themselves; what matters is in the exception."""
+    """Silence the exporters' warnings and logs; their exceptions still reach the caller."""
     logger = logging.getLogger("torch")
     level = logger.level
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Whatever people hold their images in, as the tensor that a network takes: paths, PIL images, arrays, tensors."""
+"""Images in any common form (paths, PIL images, arrays, tensors) as the tensor that a network takes."""
 
 from __future__ import annotations
 
@@ -20,40 +20,44 @@ GREY, COLOUR = 1, 3  # channels
 
 
 def as_images(given: Any, shape: tuple[int, int, int], resize: Scaling = "lanczos") -> Tensor:
-    """One image or many as (N, C, H, W) uint8; 0 is black, 255 is white.
+    """Convert one image or many to (N, C, H, W) uint8 of the network's size; 0 is black, 255 is white.
 
     Args:
-        given: a path, a PIL image, or a sequence of them, mixed as one likes; an array or tensor of uint8 from 0 to
-            255 or of floats from 0 to 1: (N, C, H, W), (N, H, W, C), (N, H, W) grey, one of these images alone, or
-            (N, C * H * W) of the right size, as scikit-learn holds images.
-        shape: (C, H, W) that the network takes, H = W; images of another size are cut to their central square and
-            scaled, grey ones become colours and the other way round.
-        resize: the filter for that; ``lines`` for weights that were trained on drawn lines.
+        given: a path, a PIL image, or a sequence of them, which may be mixed; or an array or tensor, uint8 from 0 to
+            255 or floats from 0 to 1, of shape (N, C, H, W), (N, H, W, C), (N, H, W) for grey images, the shape of one
+            such image, or (N, C * H * W) as in scikit-learn.
+        shape: (C, H, W) of the network, H = W. Images of another size are cropped to their central square and resized;
+            grey and colour images are converted into one another.
+        resize: the filter; ``lines`` for weights trained on line drawings.
 
     Raises:
-        DataError: there is nothing, a picture cannot be read, or an array is of no such form.
+        DataError: there are no images, a file cannot be read, or an array has another shape, type or range.
+
+    Example:
+        >>> as_images(np.zeros((5, 28, 28)), (1, 28, 28)).shape
+        torch.Size([5, 1, 28, 28])
     """
     if isinstance(given, Tensor):
         given = given.detach().cpu().numpy()
     if isinstance(given, np.ndarray) and given.dtype != object:
         return _from_array(given, shape, resize)
-    alone = isinstance(given, str | Path | Image.Image)
-    if not alone and not isinstance(given, Sequence | np.ndarray):
+    single = isinstance(given, str | Path | Image.Image)
+    if not single and not isinstance(given, Sequence | np.ndarray):
         raise DataError(f"images are a {type(given).__name__}; give paths, PIL images, an array or a tensor")
-    images = [given] if alone else list(given)
+    images = [given] if single else list(given)
     if not images:
         raise DataError("there are no images")
     return torch.cat([_one(image, number, shape, resize) for number, image in enumerate(images)])
 
 
-def as_shown(images: Tensor, config: Config, device: torch.device) -> Tensor:
-    """(N, C, H, W) uint8 -> (1, N, C, H, W) from 0 to 1, as episodes have them; inverted if the weights learned so."""
+def as_floats(images: Tensor, config: Config, device: torch.device) -> Tensor:
+    """Convert (N, C, H, W) uint8 to one task's (1, N, C, H, W) floats from 0 to 1, inverted if the training's were."""
     images = images.to(device)
     return (255 - images if config.task.inverted else images).to(torch.float32).div_(255)[None]
 
 
 def _one(image: Any, number: int, shape: tuple[int, int, int], resize: Scaling) -> Tensor:
-    """(1, C, H, W) of one member of a sequence."""
+    """(1, C, H, W) uint8 of one element of a sequence."""
     channels, side, _ = shape
     name = str(image) if isinstance(image, str | Path) else f"image {number}"
     try:
@@ -80,10 +84,12 @@ def _one(image: Any, number: int, shape: tuple[int, int, int], resize: Scaling) 
 
 
 def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """(1, C, H, W) of (C, H, W) pixels."""
     return torch.from_numpy(np.array(pixels))[None]
 
 
 def _from_array(array: NDArray[Any], shape: tuple[int, int, int], resize: Scaling) -> Tensor:
+    """(N, C, H, W) uint8 of the given shape."""
     images = _levels(_channels_last(array, shape))
     channels, side, _ = shape
     if images.shape[1:] == (side, side, channels):
@@ -93,7 +99,7 @@ def _from_array(array: NDArray[Any], shape: tuple[int, int, int], resize: Scalin
 
 
 def _channels_last(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:
-    """(N, H, W, 1 or 3), of the forms that :func:`as_images` takes."""
+    """(N, H, W, 1 or 3) of an array in any shape that :func:`as_images` takes."""
     channels, height, width = shape
     if array.size == 0:
         raise DataError(f"there are no images in an array of shape {array.shape}")
@@ -102,8 +108,8 @@ def _channels_last(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[
     if array.ndim == 2:
         array = array[None, :, :, None]
     elif array.ndim == 3:
-        coloured = array.shape[2] == COLOUR or (channels == COLOUR and array.shape[0] == COLOUR)
-        array = array[None] if coloured or array.shape[0] == GREY or array.shape[2] == GREY else array[..., None]
+        is_colour = array.shape[2] == COLOUR or (channels == COLOUR and array.shape[0] == COLOUR)
+        array = array[None] if is_colour or array.shape[0] == GREY or array.shape[2] == GREY else array[..., None]
     if array.ndim == 4 and array.shape[3] not in (GREY, COLOUR) and array.shape[1] in (GREY, COLOUR):
         array = array.transpose(0, 2, 3, 1)
     if array.ndim != 4 or array.shape[3] not in (GREY, COLOUR):
@@ -115,7 +121,7 @@ def _channels_last(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[
 
 
 def _levels(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """From 0 to 255."""
+    """The array as uint8 from 0 to 255."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:

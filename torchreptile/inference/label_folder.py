@@ -1,4 +1,4 @@
-"""Folders of pictures in, labelled predictions out: the work of ``reptile adapt``."""
+"""Fit a classifier to folders of pictures and label others, as ``reptile adapt`` does."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from torchreptile.inference.classifier import FewShotClassifier
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Pictures and what a classifier says of them.
+    """Pictures with the predictions of a classifier.
 
     Attributes:
-        classes: (K,) names.
+        classes: K names.
         files: N pictures.
-        images: (N, C, H, W) uint8, what the network sees of them.
-        truth: the class whose folder a picture lies in; None for all where folders do not have the classes' names.
-        probabilities: (N, K) how sure the classifier is of each class.
-        strangers: folders that have no class's name, where others have.
+        images: (N, C, H, W) uint8 images as the network gets them.
+        truth: N names of the folders that the pictures are in; None unless all of them are classes.
+        probabilities: (N, K) probabilities.
+        unknown_folders: folders whose names are not classes, if other folders' are.
     """
 
     classes: tuple[str, ...]
@@ -35,87 +35,96 @@ class Labelled:
     images: Tensor
     truth: tuple[str, ...] | None
     probabilities: NDArray[np.float32]
-    strangers: tuple[str, ...] = ()
+    unknown_folders: tuple[str, ...] = ()
 
     @property
     def predicted(self) -> list[str]:
-        """(N,) the likeliest class of each."""
-        return [self.classes[place] for place in self.probabilities.argmax(1)]
+        """The N most probable classes."""
+        return [self.classes[index] for index in self.probabilities.argmax(1)]
 
     @property
     def confidence(self) -> list[float]:
-        """(N,) how sure the classifier is of that, from 0 to 1."""
+        """The N probabilities of the predicted classes, from 0 to 1."""
         return [float(value) for value in self.probabilities.max(1)]
 
     @property
     def right(self) -> int | None:
-        """How many are right, where the truth is known."""
+        """The number of correct predictions; None where the truth is unknown."""
         if self.truth is None:
             return None
-        return sum(said == true for said, true in zip(self.predicted, self.truth, strict=True))
+        return sum(guess == true for guess, true in zip(self.predicted, self.truth, strict=True))
 
     def to_csv(self) -> str:
-        """A line per picture: its name, the answer, how sure it is, the truth if known, and each class's share."""
+        """Return a CSV line per picture: name, predicted class, confidence, true class if known, all probabilities."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         known = ["true"] if self.truth is not None else []
         writer.writerow(["file", "predicted", "confidence", *known, *(f"p({name})" for name in self.classes)])
-        for number, (picture, said, sure) in enumerate(zip(self.files, self.predicted, self.confidence, strict=True)):
+        for number, (picture, guess, confidence) in enumerate(
+            zip(self.files, self.predicted, self.confidence, strict=True)
+        ):
             true = [self.truth[number]] if self.truth is not None else []
             shares = [f"{share:.6f}" for share in self.probabilities[number]]
-            writer.writerow([picture.name, said, f"{sure:.6f}", *true, *shares])
+            writer.writerow([picture.name, guess, f"{confidence:.6f}", *true, *shares])
         return file.getvalue()
 
     def to_json(self) -> str:
-        """The same as indented JSON."""
+        """Return the classes and all predictions as indented JSON."""
         pictures = []
-        for number, (picture, said, sure) in enumerate(zip(self.files, self.predicted, self.confidence, strict=True)):
+        for number, (picture, guess, confidence) in enumerate(
+            zip(self.files, self.predicted, self.confidence, strict=True)
+        ):
             shares = {
                 name: round(float(p), 6) for name, p in zip(self.classes, self.probabilities[number], strict=True)
             }
-            one = {"file": picture.name, "predicted": said, "confidence": round(sure, 6), "probabilities": shares}
-            pictures.append(one | ({"true": self.truth[number]} if self.truth is not None else {}))
+            entry = {
+                "file": picture.name,
+                "predicted": guess,
+                "confidence": round(confidence, 6),
+                "probabilities": shares,
+            }
+            pictures.append(entry | ({"true": self.truth[number]} if self.truth is not None else {}))
         content = {"classes": self.classes, "right": self.right, "of": len(self.files), "pictures": pictures}
         return json.dumps(content, indent=2, ensure_ascii=False)
 
 
 def fit_folder(classifier: FewShotClassifier, support: Path) -> dict[str, int]:
-    """Fit to a folder of class folders.
+    """Fit a classifier to a folder with one subfolder of pictures per class.
 
     Returns:
-        How many pictures each class has.
+        The number of pictures by class.
 
     Raises:
-        DataError: the folder holds no classes, or something else; everything wrong is named.
+        DataError: the folder has no classes, or holds other files; the message names all problems.
     """
     if not support.is_dir():
-        raise DataError(f"{support}: {'is no folder' if support.exists() else 'there is no such folder'}")
+        raise DataError(f"{support}: {'not a folder' if support.exists() else 'no such folder'}")
     found = scan_folders(support)
     if found.splits is not None:
         splits = " and ".join(sorted(set(found.splits.values())))
-        raise DataError(f"{support} is divided into {splits}; name the one whose classes are meant")
+        raise DataError(f"{support} is divided into {splits}; name one of these folders")
     pairs = [(picture.path, name) for name, pictures in found.classes.items() for picture in pictures]
     classifier.fit([path for path, _ in pairs], [name for _, name in pairs])
     return {name: len(pictures) for name, pictures in found.classes.items()}
 
 
 def label_pictures(classifier: FewShotClassifier, query: Path) -> Labelled:
-    """Label a picture, or those in a folder and in its folders.
+    """Label one picture, or all pictures in a folder and its subfolders.
 
-    Where every folder has a class's name, and no picture lies outside of them, those names are the truth.
+    If every picture is in a subfolder named like a class, those names are the truth.
 
     Raises:
-        DataError: there are none, or something that is none; everything wrong is named.
+        DataError: there are no pictures, or other files; the message names all problems.
     """
     groups = scan_pictures(query)
     classes = tuple(str(name) for name in classifier.classes_)
     pairs = [(picture, name) for name, pictures in groups.items() for picture in pictures]
     files = tuple(picture for picture, _ in pairs)
-    images = classifier.prepared([picture.path for picture in files])
-    probabilities = classifier.predict_proba(images)
+    images = classifier.prepare([picture.path for picture in files])
+    probabilities = classifier.fitted_.probabilities(images)
     truth = tuple(name for _, name in pairs)
     if set(truth) <= set(classes):
         return Labelled(classes, files, images, truth, probabilities)
-    some = bool(set(truth) & set(classes))
-    others = sorted({name or "a picture outside of the folders" for name in set(truth) - set(classes)})
-    return Labelled(classes, files, images, None, probabilities, tuple(others) if some else ())
+    some_known = bool(set(truth) & set(classes))
+    others = sorted({name or "a picture outside the folders" for name in set(truth) - set(classes)})
+    return Labelled(classes, files, images, None, probabilities, tuple(others) if some_known else ())

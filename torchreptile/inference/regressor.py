@@ -1,8 +1,9 @@
-"""FewShotRegressor: a handful of points of a function in, the function out, in scikit-learn's manners."""
+"""FewShotRegressor: a function from a few of its points, with the interface of scikit-learn."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -11,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from torchreptile.algorithms import build_algorithm
-from torchreptile.algorithms.base import Adapted
+from torchreptile.algorithms.base import Adapted, Algorithm, MetaState
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
 from torchreptile.core.config.presets import preset
 from torchreptile.core.device import choose_device
@@ -22,21 +23,56 @@ from torchreptile.inference.estimator import Estimator
 from torchreptile.models.blueprint import Network
 from torchreptile.training.weights import MetaWeights, load_weights
 
-AT_A_TIME = 4096  # points, which bounds memory
+POINTS_AT_A_TIME = 4096  # bounds memory
+
+
+@dataclass(frozen=True, eq=False)
+class FittedRegressor:
+    """A network adapted to the points of one function.
+
+    Attributes:
+        adapted: the adapted network.
+        device: device of the network.
+        scale: standardisation of points and values; None if the network uses them as they are.
+        inputs: numbers per point.
+        flat: whether the values were (N,) rather than (N, targets).
+    """
+
+    adapted: Adapted
+    device: torch.device
+    scale: Scale | None
+    inputs: int
+    flat: bool
+
+    def values(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the predicted values of (N, inputs) points, (N,) or (N, targets)."""
+        x = torch.from_numpy(points)
+        x = x if self.scale is None else self.scale.standard_x(x)
+        with torch.no_grad():
+            parts = [self.adapted.inductive(_task(part, self.device))[0] for part in torch.split(x, POINTS_AT_A_TIME)]
+        predicted = torch.cat(parts).double().cpu()
+        predicted = predicted if self.scale is None else self.scale.own_y(predicted)
+        values: NDArray[np.float64] = predicted.numpy()
+        return values[:, 0] if self.flat else values
 
 
 @final
 class FewShotRegressor(Estimator):
-    """Learns a function that meta-training never saw from a few of its points.
+    """A regressor that adapts meta-learned weights to a new function, from a few of its points.
 
-    Example:
-        >>> regressor = FewShotRegressor("runs/sine").fit([[-1.0], [0.5], [2.0]], [0.3, 1.9, 2.4])
-        >>> regressor.predict([[1.0]])  # array([2.2])
-
-    Points and values are in the units of the table that was trained on.
+    Points and values are in the units of the table that the weights were trained on.
 
     Attributes:
-        n_features_in_: numbers in a point.
+        n_features_in_: numbers per point.
+        fitted_: the adapted network with everything that predictions depend on.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> import torchreptile as tr
+        >>> run = tr.train(tr.preset("sine").replace(outer_steps=20, monitor_episodes=2), out=mkdtemp() + "/sine")
+        >>> regressor = FewShotRegressor(run.folder).fit([[-1.0], [0.5], [2.0]], [0.3, 1.9, 2.4])
+        >>> regressor.predict([[1.0], [1.5]]).shape
+        (2,)
     """
 
     def __init__(
@@ -49,124 +85,135 @@ class FewShotRegressor(Estimator):
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        """Keeps the settings; nothing is read before :meth:`fit`.
+        """Store the settings; nothing is loaded before :meth:`fit`.
 
         Args:
-            weights: a run folder or weights file of functions, what ``load_weights`` gave, or a module of your own,
-                from whose weights the steps of the preset ``sine`` then start (a copy; yours is left as it is).
-            network: what the weights belong to, if not the network published with their algorithm.
-            steps: inner steps on the known points; by default as many as in the weights' own evaluation.
-            batch: points in an inner mini-batch, 0 for all; by default likewise. Steps of adam grow with it.
-            seed: of the mini-batches.
+            weights: run folder or weights file trained on functions, return value of ``load_weights``, or a custom
+                module, whose weights are the starting point (a copy is adapted, with the settings of the preset
+                ``sine``).
+            network: the network of the weights, if it is not the one published with the algorithm.
+            steps: inner steps on the known points; by default those of the weights' evaluation.
+            batch: points in an inner batch, 0 for all; by default that of the weights' evaluation. The steps of Adam
+                become larger with it.
+            seed: seed of the inner batches.
             device: cpu, cuda, cuda:N or auto.
         """
         self.weights, self.network = weights, network
         self.steps, self.batch, self.seed, self.device = steps, batch, seed, device
+        self._fitted: FittedRegressor | None = None
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803 (scikit-learn's name)
         """Adapt to known points.
 
         Args:
             X: (N, inputs) points.
-            y: (N,) values, or (N, targets).
+            y: (N,) or (N, targets) values.
 
         Raises:
             DataError: points or values cannot be used.
-            ConfigError, RunError: the weights or settings cannot.
+            ConfigError: the settings do not fit the weights.
+            RunError: the weights cannot be loaded.
         """
         points, values = _numbers(X, "X"), _numbers(y, "y")
         if len(points) != len(values):
             raise DataError(f"there are {len(points)} points and {len(values)} values")
-        self._flat = values.ndim == 1
+        flat = values.ndim == 1
         values = values.reshape(len(values), -1)
-        learned, network = self._source()
-        inputs, targets, scale = points.shape[1], values.shape[1], None if learned is None else learned.scale
+        weights, network = self._source()
+        inputs, targets, scale = points.shape[1], values.shape[1], None if weights is None else weights.scale
         wanted = (1, 1) if scale is None else (len(scale.inputs), len(scale.targets))
-        if learned is not None and (inputs, targets) != wanted:
+        if weights is not None and (inputs, targets) != wanted:
             raise DataError(
-                f"X has {inputs} columns and y {targets}; {learned.name} was trained with {wanted[0]} and {wanted[1]}"
+                f"X has {inputs} columns and y {targets}; {weights.name} was trained with {wanted[0]} and {wanted[1]}"
             )
         device = choose_device(self.device)
-        algorithm = build_algorithm(
-            self._settings(learned), (inputs,), device, network=network, targets=targets
-        )  # fmt: skip
-        if learned is None:
-            assert isinstance(self.weights, nn.Module)
-            state = algorithm.initial_state({name: p.detach() for name, p in self.weights.named_parameters()})
-        else:
-            learned.require_fit(algorithm)
-            state = learned.state
+        algorithm = build_algorithm(self._settings(weights), (inputs,), device, network=network, targets=targets)
+        state = self._state(weights, algorithm).mapped(lambda tensor: tensor.to(device))
         x, known = torch.from_numpy(points), torch.from_numpy(values)
         if scale is not None:
             x, known = scale.standard_x(x), scale.standard_y(known)
         generator = torch.Generator(device).manual_seed(self.seed)
         drawn = algorithm.draw(1, len(x), generator)
         with torch.no_grad(), algorithm.own_draws(generator):
-            self._adapted: Adapted = algorithm.adapt(
-                state.mapped(lambda tensor: tensor.to(device)), _task(x, device), _task(known, device), drawn
-            )
-        self._device, self._scale = device, scale
-        self.n_features_in_ = inputs
+            adapted = algorithm.adapt(state, _task(x, device), _task(known, device), drawn)
+        self._fitted = FittedRegressor(adapted, device, scale, inputs, flat)
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
-        """The values at these points, shaped as those that :meth:`fit` was given: (N,) or (N, targets).
+        """Return the values at these points, of the shape that :meth:`fit` was given: (N,) or (N, targets).
 
         Raises:
             NotFittedError: :meth:`fit` was not called.
             DataError: the points cannot be used.
         """
-        if "_adapted" not in self.__dict__:
-            raise NotFittedError(f"{self!r} has seen no points yet; call fit(X, y) first")
+        fitted = self.fitted_
         points = _numbers(X, "X")
-        if points.shape[1] != self.n_features_in_:
-            raise DataError(f"X has {points.shape[1]} columns; it was fitted with {self.n_features_in_}")
-        scale: Scale | None = self._scale
-        x = torch.from_numpy(points)
-        x = x if scale is None else scale.standard_x(x)
-        with torch.no_grad():
-            parts = [self._adapted.inductive(_task(part, self._device))[0] for part in torch.split(x, AT_A_TIME)]
-        said = torch.cat(parts).double().cpu()
-        said = said if scale is None else scale.own_y(said)
-        values: NDArray[np.float64] = said.numpy()
-        return values[:, 0] if self._flat else values
+        if points.shape[1] != fitted.inputs:
+            raise DataError(f"X has {points.shape[1]} columns; it was fitted with {fitted.inputs}")
+        return fitted.values(points)
 
     def score(self, X: Any, y: Any) -> float:  # noqa: N803
-        """R squared: 1 is perfect, 0 as good as always saying the mean of ``y``; the mean over targets.
+        """Return R squared, the mean over targets: 1 is perfect, 0 as good as predicting the mean of ``y``.
 
         Raises:
-            DataError: there are not as many values as points, or they are all the same.
+            NotFittedError: :meth:`fit` was not called.
+            DataError: ``y`` has another shape than the predictions, or is constant.
         """
         truth = _numbers(y, "y")
-        said = self.predict(X)
-        if said.shape != truth.shape:
-            raise DataError(f"y has the shape {truth.shape}, and what is predicted {said.shape}")
-        around = ((truth - truth.mean(0)) ** 2).sum(0)
-        if not np.all(around > 0):
-            raise DataError("y never changes, so R squared says nothing")
-        return float(np.mean(1 - ((truth - said) ** 2).sum(0) / around))
+        predicted = self.predict(X)
+        if predicted.shape != truth.shape:
+            raise DataError(f"y has the shape {truth.shape}, and the predictions {predicted.shape}")
+        variation = ((truth - truth.mean(0)) ** 2).sum(0)
+        if not np.all(variation > 0):
+            raise DataError("y is constant, so R squared is undefined")
+        return float(np.mean(1 - ((truth - predicted) ** 2).sum(0) / variation))
+
+    @property
+    def fitted_(self) -> FittedRegressor:
+        """The adapted network with everything that predictions depend on."""
+        if self._fitted is None:
+            raise NotFittedError(f"{self!r} is not fitted; call fit(X, y) first")
+        return self._fitted
+
+    @property
+    def n_features_in_(self) -> int:
+        """Numbers per point."""
+        return self.fitted_.inputs
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Return whether :meth:`fit` was called, for scikit-learn's ``check_is_fitted``."""
+        return self._fitted is not None
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn, where it is installed, must know to take it for a regressor."""
+        """Return the tags by which scikit-learn recognises a regressor."""
         from sklearn.utils import RegressorTags, Tags, TargetTags
 
         return Tags(estimator_type="regressor", target_tags=TargetTags(required=True), regressor_tags=RegressorTags())
 
     def _source(self) -> tuple[MetaWeights | None, Network | None]:
-        """The weights (none for a module of one's own), and their network."""
+        """The weights, None for a custom module, and what makes their network."""
         if isinstance(self.weights, nn.Module):
             module = self.weights
             return None, lambda shape, outputs: copy.deepcopy(module)
-        learned = self.weights if isinstance(self.weights, MetaWeights) else load_weights(self.weights)
-        if not learned.config.task.regression:
-            raise ConfigError(f"{learned.name} labels images; FewShotClassifier is the one for it")
-        return learned, self.network
+        weights = self.weights if isinstance(self.weights, MetaWeights) else load_weights(self.weights)
+        if not weights.config.task.regression:
+            raise ConfigError(f"{weights.name} classifies images; use FewShotClassifier")
+        return weights, self.network
 
-    def _settings(self, learned: MetaWeights | None) -> Config:
-        own = learned.config if learned is not None else preset("sine")
-        return own.replace(
-            eval_steps=own.evaluation.eval_steps if self.steps is None else self.steps,
-            eval_batch=own.adapting_batch if self.batch is None else self.batch,
+    def _state(self, weights: MetaWeights | None, algorithm: Algorithm) -> MetaState:
+        """The state that adaptation starts from."""
+        if weights is not None:
+            weights.require_fit(algorithm)
+            return weights.state
+        assert isinstance(self.weights, nn.Module)
+        return algorithm.initial_state({name: p.detach() for name, p in self.weights.named_parameters()})
+
+    def _settings(self, weights: MetaWeights | None) -> Config:
+        """The settings of the adaptation."""
+        trained = weights.config if weights is not None else preset("sine")
+        return trained.replace(
+            eval_steps=trained.evaluation.eval_steps if self.steps is None else self.steps,
+            eval_batch=trained.adapting_batch if self.batch is None else self.batch,
             execution="auto",
             precision="fp32",
             task_chunk=0,
@@ -174,20 +221,20 @@ class FewShotRegressor(Estimator):
 
 
 def _task(values: Tensor, device: torch.device) -> Tensor:
-    """(N, ...) float64 -> (1, N, ...) float32, as episodes have them."""
+    """(N, ...) float64 as one task of (1, N, ...) float32."""
     return values.to(device=device, dtype=torch.float32)[None]
 
 
 def _numbers(given: Any, name: str) -> NDArray[np.float64]:
-    """(N, columns) for X, (N,) or (N, columns) for y; finite.
+    """Return finite numbers: (N, columns) for X, (N,) or (N, columns) for y.
 
     Raises:
-        DataError: it is something else.
+        DataError: the array has another shape, is empty, or holds anything but finite numbers.
     """
     try:
         array = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given, dtype=np.float64)
     except (ValueError, TypeError) as error:
-        raise DataError(f"{name} is no array of numbers ({error})") from error
+        raise DataError(f"{name} is not an array of numbers ({error})") from error
     form = "(N, inputs), such as X.reshape(-1, 1)" if name == "X" else "(N,) or (N, targets)"
     if array.ndim not in ((2,) if name == "X" else (1, 2)) or not array.size:
         raise DataError(f"{name} has the shape {array.shape}; it must be {form}")

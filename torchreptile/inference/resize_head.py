@@ -1,4 +1,4 @@
-"""Weights for another number of classes than they were trained for."""
+"""Heads for another number of classes than the weights were trained for."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from torchreptile.core.errors import ConfigError
 from torchreptile.training.weights import MetaWeights
 
 
-def for_classes(own: Config, way: int, steps: int | None = None, batch: int | None = None) -> Config:
-    """Settings to adapt to one support set of ``way`` classes with weights that were trained under ``own``.
+def for_classes(trained: Config, way: int, steps: int | None = None, batch: int | None = None) -> Config:
+    """Return the settings to adapt weights to one support set of ``way`` classes.
 
-    Every class is in a mini-batch as often as in the weights' own evaluation. A head for more classes begins further
-    from where it must go: with as many more steps as it has more classes it does much better.
+    By default an inner batch holds as many images per class as in the weights' evaluation. More classes than in
+    training get proportionally more inner steps, because a larger head starts farther from its optimum.
 
     Args:
-        own: settings of the training.
-        way: how many classes.
-        steps, batch: inner steps and images in an inner mini-batch; by default as above.
+        trained: settings of the training.
+        way: number of classes.
+        steps: inner steps, or None for the default.
+        batch: images in an inner batch, or None for the default.
     """
-    evaluation, trained = own.evaluation, own.task.way
-    return own.replace(
+    evaluation, trained_way = trained.evaluation, trained.task.way
+    return trained.replace(
         way=way,
-        eval_steps=max(evaluation.eval_steps, -(-evaluation.eval_steps * way // trained)) if steps is None else steps,
-        eval_batch=-(-own.adapting_batch * way // trained) if batch is None else batch,
-        # How training tasks were made says nothing here, and must not stand in the way.
+        eval_steps=max(evaluation.eval_steps, -(-evaluation.eval_steps * way // trained_way))
+        if steps is None
+        else steps,
+        eval_batch=-(-trained.adapting_batch * way // trained_way) if batch is None else batch,
+        # Settings of training tasks have no effect here, but must not make the settings invalid.
         inner_batch=1,
         execution="auto",
         precision="fp32",
@@ -37,34 +40,35 @@ def for_classes(own: Config, way: int, steps: int | None = None, batch: int | No
     )
 
 
-def with_outputs(learned: MetaWeights, algorithm: Algorithm) -> MetaWeights:
-    """``learned``, its head brought to the number of outputs that ``algorithm`` has.
+def with_outputs(weights: MetaWeights, algorithm: Algorithm) -> MetaWeights:
+    """Return the weights with a head of as many outputs as ``algorithm`` has.
 
-    Training shuffles labels in every task, so a row of a head means no class, but the rows differ, and the inner steps
-    make use of it. For fewer classes the first rows are taken, and lose nothing. For more classes the further rows are
-    the mean of those there are, and so is their second moment: that is a makeshift, well below weights trained for as
-    many classes. Algorithms without a head, such as Prototypical Networks, need neither.
+    Training shuffles the labels of every task, so no row of a head stands for a class; still the rows differ, and the
+    inner steps use that. For fewer classes the first rows are taken, without loss. For more classes the added rows, and
+    their second moments, are the mean of the trained ones; accuracy is then well below that of weights trained for as
+    many classes. Algorithms without a head, such as Prototypical Networks, are unaffected.
 
     Raises:
-        ConfigError: more than a head's number of outputs differs.
+        ConfigError: the shapes differ in more than the outputs of the head.
     """
-    if algorithm.fits(learned.state.params):
-        return learned
+    if algorithm.fits(weights.state.params):
+        return weights
     shapes = algorithm.shapes
-    trained, wanted = learned.config.task.way, algorithm.config.task.way
+    trained, wanted = weights.config.task.way, algorithm.config.task.way
 
     def resized(name: str, tensor: Tensor) -> Tensor:
+        """The tensor with as many rows as the network has."""
         if name not in shapes or tuple(tensor.shape) == shapes[name]:
             return tensor
         if tuple(tensor.shape) != (trained, *shapes[name][1:]) or shapes[name][0] != wanted:
             raise ConfigError(
-                f"{learned.name}: {name} has the shape {tuple(tensor.shape)}, the network has {shapes[name]} there; "
+                f"{weights.name}: {name} has the shape {tuple(tensor.shape)}, the network has {shapes[name]} there; "
                 f"only a head may differ, by its {trained} outputs"
             )
-        further = tensor.mean(0, keepdim=True).expand(max(0, wanted - trained), *tensor.shape[1:])
-        return torch.cat([tensor[:wanted], further])
+        added = tensor.mean(0, keepdim=True).expand(max(0, wanted - trained), *tensor.shape[1:])
+        return torch.cat([tensor[:wanted], added])
 
-    state = learned.state
+    state = weights.state
     params = {name: resized(name, p) for name, p in state.params.items()}
     inner = replace(state.inner, v={name: resized(name, v) for name, v in state.inner.v.items()})
-    return replace(learned, state=replace(state, params=params, inner=inner))
+    return replace(weights, state=replace(state, params=params, inner=inner))

@@ -1,4 +1,8 @@
-"""The folder of a run: its files, its lock, what may be in it."""
+"""Run folders: their files and their lock.
+
+A run folder holds config.json, env.json, metrics.jsonl, last.pt, best.pt (if there are validation classes),
+``eval-*.json`` and the report.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,11 @@ from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.core.files import is_temporary, write_text
 from torchreptile.training.checkpoint import load_checkpoint
 
-LOCK = ".lock"  # the file in a run folder that says it is in use
+LOCK = ".lock"  # locked while a process trains in the folder
 
 
 def _lock(file: IO[str]) -> None:
-    """Take an exclusive lock without waiting, where the system offers one; OSError if it is taken."""
+    """Take an exclusive lock on POSIX systems without waiting; raise OSError if another process has it."""
     if os.name == "posix":
         import fcntl
 
@@ -27,10 +31,19 @@ def _lock(file: IO[str]) -> None:
 
 
 class RunFolder:
-    """The files of one run."""
+    """The files of one run.
+
+    Attributes:
+        path: the folder.
+        config_file: settings of the run.
+        env_file: command, versions and hardware of every session.
+        metrics_file: one JSON object per measurement.
+        last: the last checkpoint.
+        best: the checkpoint with the best validation score.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Name a folder; nothing is read or written yet."""
+        """Set the paths; nothing is read or written yet."""
         self.path = path
         self.config_file, self.env_file = path / "config.json", path / "env.json"
         self.metrics_file = path / "metrics.jsonl"
@@ -39,12 +52,12 @@ class RunFolder:
 
     @contextmanager
     def locked(self, make: bool = False) -> Iterator[None]:
-        """Keep every other process from training in this folder; the lock ends with the process, even if killed.
+        """Lock the folder against other trainings until the context or the process ends, even if it is killed.
 
-        Also removes what killed processes left half-written.
+        Temporary files of killed processes are removed.
 
         Args:
-            make: make the folder if it is not there.
+            make: create the folder if it is missing.
 
         Raises:
             RunError: another process trains here, or the folder cannot be used.
@@ -66,31 +79,33 @@ class RunFolder:
             yield
 
     def require_free(self) -> None:
-        """Refuse a folder that holds anything but what this class puts there before a run begins.
+        """Refuse a folder that holds more than the lock and temporary files.
 
         Raises:
-            RunError: something is there already.
+            RunError: the folder is not empty.
         """
         taken = self.path.exists() and (
             not self.path.is_dir()
             or any(file != self._lock_file and not is_temporary(file) for file in self.path.iterdir())
         )
         if taken:
-            raise RunError(f"{self.path} exists; name another folder with --out, or go on with --resume {self.path}")
+            raise RunError(
+                f"{self.path} exists; name another folder with --out, or resume it with --resume {self.path}"
+            )
 
     def steps_done(self) -> int:
-        """Outer steps of the last checkpoint, 0 where there is none.
+        """Return the outer steps of the last checkpoint, 0 if there is none.
 
         Raises:
-            RunError: it cannot be read.
+            RunError: the checkpoint cannot be read.
         """
         return load_checkpoint(self.last).step if self.last.is_file() else 0
 
     def require_same(self, config: Config) -> None:
-        """Refuse a run that learned, or learns, something else.
+        """Refuse a run whose training settings differ from ``config``.
 
         Raises:
-            RunError: naming a setting that differs.
+            RunError: a setting differs; the message names it.
         """
         if not self.config_file.is_file():
             return
@@ -98,10 +113,10 @@ class RunFolder:
             raise RunError(f"{self.path} was trained with other settings ({departure}); name another folder with --out")
 
     def create(self, config: Config, environment: dict[str, Any]) -> None:
-        """Write what the run is into the locked, empty folder.
+        """Write config.json, env.json and an empty metrics.jsonl into the locked, empty folder.
 
         Raises:
-            RunError: something is there already, or it cannot be written.
+            RunError: the folder is not empty, or cannot be written.
         """
         self.require_free()
         try:
@@ -111,36 +126,36 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written ({error.strerror}); name another folder") from error
 
-    def go_on(self, config: Config, environment: dict[str, Any]) -> None:
-        """Note with what, and where, a run that was begun goes on: env.json has every place it was computed at."""
+    def record_session(self, config: Config, environment: dict[str, Any]) -> None:
+        """Write the settings of a resumed run to config.json, and add its session to env.json."""
         if self.config() != config:
             write_text(self.config_file, config.to_json() + "\n")
         try:
-            before = self.environment()
+            content = self.environment()
         except RunError:  # killed just before it was written
-            before = environment
+            content = environment
         else:
-            if environment | {"command": None} == sessions(before)[-1] | {"command": None}:
+            if environment | {"command": None} == sessions(content)[-1] | {"command": None}:
                 return
-            before["resumed"] = [*sessions(before)[1:], environment]
-        write_text(self.env_file, json.dumps(before, indent=2) + "\n")
+            content["resumed"] = [*sessions(content)[1:], environment]
+        write_text(self.env_file, json.dumps(content, indent=2) + "\n")
 
     def environment(self) -> dict[str, Any]:
-        """What env.json holds: command, versions and hardware.
+        """Return the content of env.json: command, versions and hardware of the sessions.
 
         Raises:
-            RunError: it is missing or damaged.
+            RunError: the file is missing or damaged.
         """
         try:
             content = json.loads(self.env_file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.env_file}: missing or damaged ({error})") from error
         if not isinstance(content, dict):
-            raise RunError(f"{self.env_file}: damaged, it holds no JSON object")
+            raise RunError(f"{self.env_file}: damaged, not a JSON object")
         return content
 
     def config(self) -> Config:
-        """The settings of the run, from config.json; should that be gone, from the last checkpoint.
+        """Return the settings of the run from config.json, or from the last checkpoint if that file is missing.
 
         Raises:
             RunError: this is not a run folder, or config.json is damaged.
@@ -152,25 +167,25 @@ class RunFolder:
                 return load_checkpoint(self.last).config
             raise RunError(f"{self.path} is not a run folder: it has no readable config.json") from error
         except (ConfigError, UnicodeDecodeError) as error:
-            restore = "; delete it to go by last.pt's settings" if self.last.is_file() else ""
+            restore = "; delete it to use the settings of last.pt" if self.last.is_file() else ""
             raise RunError(f"{self.config_file}: {error}{restore}") from error
 
-    def begun(self) -> bool:
-        """Whether there is a last checkpoint to go on from; without one the run was killed before its first.
+    def has_checkpoint(self) -> bool:
+        """Return whether there is a last checkpoint; there is none in a run that was killed before the first.
 
         Raises:
-            RunError: it must have had one, as something was measured.
+            RunError: there are metrics, so the checkpoint was lost.
         """
         if self.last.is_file():
             return True
         if self.last.exists() or (self.metrics_file.is_file() and self.metrics_file.stat().st_size):
             raise RunError(
-                f"{self.path} has metrics, but no {self.last.name} to go on from; start again with another --out"
+                f"{self.path} has metrics, but no {self.last.name} to resume from; start again with another --out"
             )
         return False
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line cut short by a kill is left out."""
+        """Return the lines of metrics.jsonl; a last line that a killed process left incomplete is omitted."""
         lines = []
         for line in self.metrics_file.read_text().splitlines(keepends=True):
             if line.endswith("\n"):

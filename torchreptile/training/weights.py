@@ -1,4 +1,4 @@
-"""What a training left behind, by the path of its run folder or by the name of shipped weights."""
+"""Meta-learned weights: loaded from a run folder, a weights file or the shipped weights, and saved."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ from safetensors.torch import save
 from torch import Tensor
 
 from torchreptile.algorithms.base import Algorithm, MetaState
-from torchreptile.algorithms.optim.inner_loop import InnerState, Params, shapes
+from torchreptile.algorithms.optim.inner_loop import InnerState, shapes
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.core.files import write_bytes, write_text
 from torchreptile.data.functions.tables import Scale
+from torchreptile.models.built_in import Params
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.run_folder import RunFolder
 
 FORMAT = "torchreptile-weights-1"
-Kept = Literal["last", "best"]
+CheckpointName = Literal["last", "best"]
 
 
 @dataclass(frozen=True, eq=False)
 class MetaWeights:
-    """Meta-learned weights with the settings they were learned under.
+    """Meta-learned weights with the settings of their training.
 
     Attributes:
-        name: the run folder's or the weights' name, for people.
+        name: name of the run folder or weights file.
         config: settings of the training.
-        state: phi and the inner optimiser's state.
+        state: the initial weights phi, with the state of the inner optimizer.
         step: outer steps done.
-        folder: the run folder, None for weights.
-        data: fingerprint of the training images or functions; empty for weights, which do not know it.
-        scale: what tables of functions were standardised by.
+        folder: the run folder; None for a weights file.
+        data: fingerprint of the training images or functions; empty for a weights file.
+        scale: standardisation of tables of functions; None for other data.
     """
 
     name: str
@@ -53,14 +54,15 @@ class MetaWeights:
     scale: Scale | None = None
 
     def to(self, device: torch.device | str) -> MetaWeights:
-        """The same with its tensors on ``device``."""
+        """Return a copy with the tensors on ``device``."""
         return replace(self, state=self.state.mapped(lambda tensor: tensor.to(device)))
 
     def require_fit(self, algorithm: Algorithm) -> None:
-        """Refuse an algorithm whose network and settings these weights were not made for.
+        """Refuse an algorithm whose network does not fit these weights.
 
         Raises:
-            ConfigError: names or shapes differ.
+            ConfigError: names or shapes of the parameters differ.
+            RunError: the state of the inner optimizer is damaged.
         """
         if algorithm.fits(self.state.params):
             if shapes(self.state.inner.v) != shapes(algorithm.begin(0).inner.v):
@@ -69,7 +71,7 @@ class MetaWeights:
         trained, task = self.config.task, algorithm.config.task
         if self.state.params.keys() != algorithm.shapes.keys():
             raise ConfigError(
-                f"{self.name}: its weights are not those of this network; one of your own is named with --model"
+                f"{self.name}: its weights are not those of this network; name a custom network with --model"
             )
         if trained.regression:
             raise ConfigError(f"{self.name} was trained on {trained.title}; its shapes do not fit {task.title}")
@@ -80,45 +82,66 @@ class MetaWeights:
 
 
 def shipped_weights() -> list[str]:
-    """Names of the weights inside the package."""
+    """Return the names of the weights in the package.
+
+    Example:
+        >>> "omniglot-5way" in shipped_weights()
+        True
+    """
     folder = resources.files("torchreptile.training.shipped_weights")
     return sorted(file.name.removesuffix(".json") for file in folder.iterdir() if file.name.endswith(".json"))
 
 
 def shipped_card(name: str) -> dict[str, Any]:
-    """The card of the weights of that name inside the package."""
+    """Return the card of shipped weights: settings, data, training, results and licence.
+
+    Example:
+        >>> shipped_card("omniglot-5way")["config"]["task"]["way"]
+        5
+    """
     with resources.as_file(
         resources.files("torchreptile.training.shipped_weights").joinpath(f"{name}.safetensors")
     ) as file:
         return weights_card(file)
 
 
-def load_weights(source: str | Path, device: torch.device | str = "cpu", checkpoint: Kept = "last") -> MetaWeights:
-    """Load a run folder, a weights file, or shipped weights by name. A folder of that name goes before weights.
+def load_weights(
+    source: str | Path, device: torch.device | str = "cpu", checkpoint: CheckpointName = "last"
+) -> MetaWeights:
+    """Load a run folder, a weights file, or shipped weights by name; a folder of the same name takes precedence.
 
     Args:
-        source: path or name.
-        device: where the tensors go.
-        checkpoint: of a run folder, the last one (as published) or the one with the best validation accuracy.
+        source: path of a run folder or .safetensors file, or name of shipped weights.
+        device: device of the tensors.
+        checkpoint: which checkpoint of a run folder: the last, as published, or the best on the validation classes.
 
     Raises:
-        RunError: there is no such thing, or it cannot be read.
+        RunError: there are no such weights, or they cannot be read.
+
+    Example:
+        >>> weights = load_weights("omniglot-5way")
+        >>> weights.config.task.way, weights.step > 0
+        (5, True)
+        >>> weights.state.params["head.weight"].shape
+        torch.Size([5, 256])
     """
     path = Path(source)
     if path.is_dir():
         folder = RunFolder(path)
         if str(source) in shipped_weights() and not (folder.config_file.exists() or folder.last.exists()):
             raise RunError(
-                f"{source} is a folder here, but not a run folder; from another directory it means the shipped weights"
+                f"{source} is a folder here, but not a run folder; from another directory it names the shipped weights"
             )
-        config = folder.config()  # says clearly when this is no run folder
+        config = folder.config()  # with a clear error if this is not a run folder
         if checkpoint == "best" and not folder.best.is_file():
-            raise RunError(f"{path} has no best.pt: it has no validation classes, or measured none yet; take the last")
+            raise RunError(
+                f"{path} has no best.pt: no validation classes, or none measured yet; use the last checkpoint"
+            )
         file = folder.best if checkpoint == "best" else folder.last
-        kept = load_checkpoint(file, device)
-        if kept.config.learning() != config.learning():
-            raise RunError(f"{file} is not of this run: its settings are not those of {folder.config_file}")
-        return MetaWeights(path.name, kept.config, kept.state, kept.step, path, kept.data, kept.scale)
+        saved = load_checkpoint(file, device)
+        if saved.config.learning() != config.learning():
+            raise RunError(f"{file} belongs to another run: its settings differ from {folder.config_file}")
+        return MetaWeights(path.name, saved.config, saved.state, saved.step, path, saved.data, saved.scale)
     if path.suffix == ".safetensors" and path.is_file():
         return read_weights(path, device)[0]
     if str(source) in shipped_weights():
@@ -131,51 +154,56 @@ def load_weights(source: str | Path, device: torch.device | str = "cpu", checkpo
 
 
 def save_weights(
-    learned: MetaWeights, path: Path, card: dict[str, Any], further: Mapping[str, Tensor] | None = None
+    weights: MetaWeights, path: Path, card: dict[str, Any], extra_tensors: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write ``path`` (.safetensors: parameters, second moment, averages, and tensors ``further`` by names of their own)
-    and its card beside it (.json: settings and whatever ``card`` says of data, results and licence).
+    """Write a weights file (.safetensors) and its card (.json).
+
+    Args:
+        weights: their parameters, second moment and averages go into the file, their settings into the card.
+        path: the .safetensors file; the card has the same name with .json.
+        card: more entries of the card: data, results and licence.
+        extra_tensors: more tensors of the file, by name.
 
     Raises:
-        RunError: in the card's place is a file that is none.
+        RunError: the card would replace a .json file that is not a card.
     """
     if path.with_suffix(".json").exists():
         weights_card(path)
-    inner = learned.state.inner
-    tensors = {f"params.{name}": p.cpu().contiguous() for name, p in learned.state.params.items()}
+    inner = weights.state.inner
+    tensors = {f"params.{name}": p.cpu().contiguous() for name, p in weights.state.params.items()}
     tensors |= {f"inner.v.{name}": v.cpu().contiguous() for name, v in inner.v.items()}
-    tensors |= {f"averages.{name}": t.cpu().contiguous() for name, t in learned.state.averages.items()}
+    tensors |= {f"averages.{name}": t.cpu().contiguous() for name, t in weights.state.averages.items()}
     tensors["inner.steps"] = inner.steps.cpu()
-    tensors |= {name: tensor.cpu().contiguous() for name, tensor in (further or {}).items()}
-    content = {"format": FORMAT, "name": path.stem, "outer_steps_done": learned.step, **card}
-    whole = save(tensors, {"format": FORMAT})
-    content |= {"config": json.loads(learned.config.to_json()), "sha256": hashlib.sha256(whole).hexdigest()}
-    if learned.scale is not None:
-        content["scale"] = dataclasses.asdict(learned.scale)
-    write_bytes(path, whole)  # safetensors' own save_file would let nobody else read it
+    tensors |= {name: tensor.cpu().contiguous() for name, tensor in (extra_tensors or {}).items()}
+    content = {"format": FORMAT, "name": path.stem, "outer_steps_done": weights.step, **card}
+    file = save(tensors, {"format": FORMAT})
+    content |= {"config": json.loads(weights.config.to_json()), "sha256": hashlib.sha256(file).hexdigest()}
+    if weights.scale is not None:
+        content["scale"] = dataclasses.asdict(weights.scale)
+    write_bytes(path, file)  # safetensors' save_file would make it readable by its owner alone
     write_text(path.with_suffix(".json"), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def weights_card(path: Path) -> dict[str, Any]:
-    """The card of a weights file.
+    """Return the card of a weights file.
 
     Raises:
-        RunError: it is missing or not a card.
+        RunError: the card is missing, or is not a card.
     """
     try:
         card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path.with_suffix('.json')}: no readable card beside the weights ({error})") from error
+        raise RunError(f"{path.with_suffix('.json')}: no readable card for the weights ({error})") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise RunError(f"{path.with_suffix('.json')}: not a card of this version ({FORMAT})")
     return card
 
 
 def read_weights(path: Path, device: torch.device | str = "cpu") -> tuple[MetaWeights, Params]:
-    """What :func:`save_weights` wrote, and all tensors in the file by name.
+    """Return the weights that :func:`save_weights` wrote, and all tensors of the file by name.
 
     Raises:
-        RunError: it cannot be read.
+        RunError: the file or its card cannot be read.
     """
     card = weights_card(path)
     try:
@@ -184,7 +212,7 @@ def read_weights(path: Path, device: torch.device | str = "cpu") -> tuple[MetaWe
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         params = {name.removeprefix("params."): t for name, t in tensors.items() if name.startswith("params.")}
         v = {name.removeprefix("inner.v."): t for name, t in tensors.items() if name.startswith("inner.v.")}
-        # What the outer optimiser remembered is of use to training alone, and not kept with weights.
+        # The state of the outer optimizer serves training alone, so weights files do not hold it.
         averages = {name.removeprefix("averages."): t for name, t in tensors.items() if name.startswith("averages.")}
         inner = InnerState(v, tensors["inner.steps"], config.training_batch)
         state = MetaState(params, inner, OuterState.fresh(params, "sgd"), averages)

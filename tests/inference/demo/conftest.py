@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from torchreptile.inference.demo import server
-from torchreptile.inference.demo.adaptation import Teacher
+from torchreptile.inference.demo.adaptation import Adapter
 from torchreptile.training.weights import load_weights
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -31,14 +31,14 @@ class Served:
 
 
 @pytest.fixture(scope="session")
-def teacher() -> Teacher:
-    return Teacher(load_weights("omniglot-5way"), "cpu")
+def adapter() -> Adapter:
+    return Adapter(load_weights("omniglot-5way"), "cpu")
 
 
-def serving(teacher: Teacher, token: str = "") -> Iterator[Served]:
+def serving(adapter: Adapter, token: str = "") -> Iterator[Served]:
     worker = server.Worker()
     with server.listen("127.0.0.1", 0) as listening:
-        running = uvicorn.Server(server.settings(server.application(teacher, worker, token)))
+        running = uvicorn.Server(server.settings(server.application(adapter, worker, token)))
         thread = threading.Thread(target=running.run, args=([listening],))
         thread.start()
         while not running.started:
@@ -50,15 +50,15 @@ def serving(teacher: Teacher, token: str = "") -> Iterator[Served]:
 
 
 @pytest.fixture(scope="session")
-def demo(teacher: Teacher) -> Iterator[Served]:
+def demo(adapter: Adapter) -> Iterator[Served]:
     """As on this machine alone."""
-    yield from serving(teacher)
+    yield from serving(adapter)
 
 
 @pytest.fixture(scope="session")
-def guarded(teacher: Teacher) -> Iterator[Served]:
+def guarded(adapter: Adapter) -> Iterator[Served]:
     """As where others can connect."""
-    yield from serving(teacher, "right-token")
+    yield from serving(adapter, "right-token")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from torchreptile import FewShotClassifier
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config.presets import for_algorithm, preset
 from torchreptile.core.errors import ConfigError
-from torchreptile.inference.demo.adaptation import Teacher, stops
+from torchreptile.inference.demo.adaptation import Adapter, stops
 from torchreptile.inference.demo.examples import example_set
 from torchreptile.training.weights import MetaWeights
 
@@ -19,18 +19,18 @@ CLASSES = [[image[None] for image in images[:2]] for images in GLYPHS]
 
 
 @pytest.mark.parametrize("steps", [2, 12])
-def test_the_last_stage_is_what_the_classifier_says(teacher: Teacher, steps: int) -> None:
+def test_the_last_stage_is_what_the_classifier_says(adapter: Adapter, steps: int) -> None:
     images = np.concatenate([np.stack(images) for images in CLASSES])
     classifier = FewShotClassifier("omniglot-5way", steps=steps).fit(images, [0, 0, 1, 1, 2, 2])
     for query in GLYPHS[:, 3]:
-        answer = teacher.answer(CLASSES, query[None], steps=steps)
+        answer = adapter.answer(CLASSES, query[None], steps=steps)
         expected = classifier.predict_proba(query[None])[0]
         np.testing.assert_allclose(answer.stages[-1].probabilities, expected, atol=2e-3)
 
 
-def test_before_it_adapts_it_cannot_know(teacher: Teacher) -> None:
+def test_before_it_adapts_it_cannot_know(adapter: Adapter) -> None:
     """More gradient steps, less loss; and what was nearly chance becomes right."""
-    answers = [teacher.answer(CLASSES, query[None], steps=50) for query in GLYPHS[:, 3]]
+    answers = [adapter.answer(CLASSES, query[None], steps=50) for query in GLYPHS[:, 3]]
     for label, answer in enumerate(answers):
         assert [stage.steps for stage in answer.stages] == stops(50)
         assert len(answer.losses) == 50
@@ -40,16 +40,16 @@ def test_before_it_adapts_it_cannot_know(teacher: Teacher) -> None:
         assert np.argmax(answer.stages[-1].probabilities or []) == label
 
 
-def test_without_a_query_it_adapts_all_the_same(teacher: Teacher) -> None:
-    answer = teacher.answer(CLASSES, None, steps=3)
+def test_without_a_query_it_adapts_all_the_same(adapter: Adapter) -> None:
+    answer = adapter.answer(CLASSES, None, steps=3)
     assert len(answer.losses) == 3
     assert {stage.probabilities for stage in answer.stages} == {None}
 
 
-def test_two_to_twenty_classes(teacher: Teacher) -> None:
+def test_two_to_twenty_classes(adapter: Adapter) -> None:
     glyphs = example_set(20, 2, seed=1)
     for way in (2, 20):
-        answer = teacher.answer([[images[0][None]] for images in glyphs[:way]], glyphs[1, 1][None], steps=2)
+        answer = adapter.answer([[images[0][None]] for images in glyphs[:way]], glyphs[1, 1][None], steps=2)
         assert len(answer.stages[-1].probabilities or []) == way
 
 
@@ -64,10 +64,8 @@ def test_stops_begin_before_the_first_step_and_end_after_the_last() -> None:
 def test_weights_that_adapt_in_no_steps_are_refused() -> None:
     config = for_algorithm("protonet", preset("omniglot-1shot-5way"))
     algorithm = build_algorithm(config, config.task.image_shape, torch.device("cpu"))
-    with pytest.raises(
-        ConfigError, match="mine was trained by protonet; the demo shows how weights of reptile or foml"
-    ):
-        Teacher(MetaWeights("mine", config, algorithm.begin(0), 0, None), "cpu")
+    with pytest.raises(ConfigError, match="mine was trained with protonet; the demo shows weights of reptile and foml"):
+        Adapter(MetaWeights("mine", config, algorithm.begin(0), 0, None), "cpu")
 
 
 def test_example_sets_are_the_seeds() -> None:

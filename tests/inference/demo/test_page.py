@@ -16,7 +16,7 @@ from tests.inference.demo.hand import draw, symbol, teach
 from tests.pictures import encoded
 from torchreptile.inference.demo.examples import example_set
 
-EMPTY = "First draw an example in two classes or more."
+EMPTY = "First draw an example of at least two classes."
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_draw_and_classify(opened: Callable[..., Any]) -> None:
     page, rng = opened(), random.Random(0)
     assert page.inner_text("#verdict") == EMPTY
     teach(page, rng)
-    page.get_by_text("It has learned your examples").wait_for()
+    page.get_by_text("The network has adapted to your examples").wait_for()
     for query, name in enumerate("ABC"):
         asked(page, query, rng)
         says(page, name)
@@ -128,16 +128,16 @@ def test_undo_clear_keep_delete_and_bring_back(opened: Callable[..., Any]) -> No
     for _ in symbol(0, rng):
         undo.click()
     assert undo.is_disabled()
-    assert first.locator(".kept li").count() == 1
-    first.locator(".kept button").click()  # its last example: A is left out
+    assert first.locator(".examples li").count() == 1
+    first.locator(".examples button").click()  # its last example: A is left out
     there_are(page, "#bars tr", 2)
     page.click("#query-pad .clear")
-    page.get_by_text("It has learned your examples").wait_for()
+    page.get_by_text("The network has adapted to your examples").wait_for()
     page.click("#start-over")
     page.locator("#verdict", has_text=EMPTY).wait_for()
     page.click("#notice .action")
-    page.get_by_text("It has learned your examples").wait_for()
-    assert page.locator(".kept li").count() == 2
+    page.get_by_text("The network has adapted to your examples").wait_for()
+    assert page.locator(".examples li").count() == 2
 
 
 def test_classes_are_named_added_and_removed(opened: Callable[..., Any]) -> None:
@@ -173,7 +173,7 @@ def test_drawings_survive_a_reload_and_tabs_are_apart(opened: Callable[..., Any]
     page.reload()
     says(page, "B")
     assert shares(page, 2) == said
-    assert page.locator(".kept li").count() == 3
+    assert page.locator(".examples li").count() == 3
     assert other.inner_text("#verdict") == EMPTY
     other.bring_to_front()
     other.click("#example-set")
@@ -187,7 +187,7 @@ def test_what_comes_too_late_is_dropped(opened: Callable[..., Any]) -> None:
     """While one question is under way, no other is sent; the answer to what has changed meanwhile is not shown."""
     page, rng, held = opened(), random.Random(5), []
     teach(page, rng, examples=1)
-    page.get_by_text("It has learned your examples").wait_for()
+    page.get_by_text("The network has adapted to your examples").wait_for()
     page.route("**/classify", lambda route: held.append(route))
     asked(page, 0, rng)
     page.click("#query-pad .clear")
@@ -208,7 +208,7 @@ def test_pictures_become_classes_and_questions(opened: Callable[..., Any]) -> No
         return {"name": f"glyph{kind}.png", "mimeType": "image/png", "buffer": encoded(large)}
 
     page.locator(".card input[type=file]").first.set_input_files([file(0, 0), file(0, 1)])
-    there_are(page, ".kept li", 2)
+    there_are(page, ".examples li", 2)
     bytes_of = [list(file(1, number)["buffer"]) for number in range(2)]
     page.evaluate(
         """files => {
@@ -220,7 +220,7 @@ def test_pictures_become_classes_and_questions(opened: Callable[..., Any]) -> No
         }""",
         bytes_of,
     )
-    there_are(page, ".kept li", 4)
+    there_are(page, ".examples li", 4)
     assert page.locator(".name").nth(3).input_value() == "tree"
     page.locator("#ask input[type=file]").set_input_files(file(1, 2))
     says(page, "tree")
@@ -232,7 +232,7 @@ def test_pictures_become_classes_and_questions(opened: Callable[..., Any]) -> No
         ("notes.png", b"not a picture", "notes.png: not a picture, or damaged at its start"),
         ("empty.png", b"", "empty.png: the file is empty."),
         ("white.png", encoded(Image.new("L", (40, 40), 255)), "white.png: it shows no dark lines on light paper."),
-        ("large.png", b"x" * (11 * 2**20), "large.png: it has more than 10 MiB; make it smaller."),
+        ("large.png", b"x" * (11 * 2**20), "large.png: the file is larger than 10 MiB."),
         ("bomb.png", encoded(Image.new("1", (9000, 9000))), "it has 9000 x 9000 pixels, more than 64,000,000"),
         ("<img src=x onerror=alert(1)>.png", b"x", "<img src=x onerror=alert(1)>.png: not a picture"),
     ],
@@ -246,7 +246,7 @@ def test_a_bad_file_gets_one_line_and_changes_nothing(
     )
     page.locator("#notice.wrong").wait_for()
     assert said in page.inner_text("#notice p")
-    assert page.locator(".kept li").count() == 0
+    assert page.locator(".examples li").count() == 0
     page.click("#notice .close")
     assert page.locator("#notice").is_hidden()
 
@@ -255,7 +255,7 @@ def test_a_server_that_has_gone_is_told_and_forgotten(opened: Callable[..., Any]
     page, rng = opened(), random.Random(6)
     page.route("**/classify", lambda route: route.fulfill(status=503, body="Service Unavailable"))
     teach(page, rng, examples=1)
-    page.get_by_text("The server said 503.").wait_for()
+    page.get_by_text("The server answered 503.").wait_for()
     page.unroute("**/classify")
     asked(page, 1, rng)
     says(page, "B")
@@ -284,14 +284,14 @@ def test_everything_by_keyboard(opened: Callable[..., Any]) -> None:
     tab_to("Example of A. Arrow")
     line("ArrowRight", "ArrowLeft")
     page.keyboard.press("Enter")
-    assert page.locator(".kept li").count() == 1
+    assert page.locator(".examples li").count() == 1
     tab_to("Example of B. Arrow")
     line("ArrowDown", "ArrowUp")
     tab_to("New drawing. Arrow")
     line("ArrowRight", "ArrowLeft")
     says(page, "A")
     page.keyboard.press("Backspace")
-    page.get_by_text("It has learned your examples").wait_for()
+    page.get_by_text("The network has adapted to your examples").wait_for()
 
 
 def test_by_finger_on_a_phone(opened: Callable[..., Any]) -> None:

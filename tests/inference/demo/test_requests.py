@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from torchreptile.core.errors import DataError
-from torchreptile.inference.demo.requests import MOST_IMAGES, question, text_of, whole
+from torchreptile.inference.demo.requests import MOST_IMAGES, question, text_of, whole_number
 
 SHAPE = (1, 28, 28)
 LINE: dict[str, Any] = {"strokes": [[0.1, 0.1, 0.9, 0.8]]}
@@ -75,12 +75,12 @@ def test_a_bad_message_gets_one_short_line(body: bytes, said: str) -> None:
 
 
 def test_bounds_are_inclusive() -> None:
-    assert [whole(value, "n", 1, 3) for value in (1, 3)] == [1, 3]
+    assert [whole_number(value, "n", 1, 3) for value in (1, 3)] == [1, 3]
 
 
 def test_all_drawings_together_are_bounded() -> None:
     """200 drawings of 5,000 points each would take a minute to draw."""
     drawing = {"strokes": [[0.1, 0.2] * 4000]}
     message = {"classes": [[drawing] * 6, [drawing] * 5], "query": None, "steps": 1}
-    with pytest.raises(DataError, match=r"there are 44,000 points in all drawings; at most 40,000 will do"):
+    with pytest.raises(DataError, match=r"there are 44,000 points in all drawings; at most 40,000 are allowed"):
         question(json.dumps(message).encode(), (1, 28, 28))

@@ -145,11 +145,11 @@ def test_headers_are_bounded(demo: Served) -> None:
     "path", ["/nothing", "/../server.py", "/%2e%2e/server.py", "//etc/passwd", "/page/index.html", "/index.html"]
 )
 def test_no_address_is_a_path(demo: Served, path: str) -> None:
-    assert ask(demo, "GET", path)[::2] == (404, {"error": "there is no such page here"})
+    assert ask(demo, "GET", path)[::2] == (404, {"error": "no such page"})
 
 
 def test_wrong_methods_are_named(demo: Served) -> None:
-    assert ask(demo, "GET", "/classify")[::2] == (405, {"error": "/classify is not asked by GET"})
+    assert ask(demo, "GET", "/classify")[::2] == (405, {"error": "/classify does not accept GET"})
     assert ask(demo, "DELETE", "/")[0] == 405
 
 

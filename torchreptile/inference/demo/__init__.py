@@ -1,1 +1,1 @@
-"""``reptile demo``: a page on this machine where people draw symbols of their own and watch the network learn them."""
+"""``reptile demo``: a local web page to draw symbols and watch a network adapt to them."""

@@ -1,8 +1,8 @@
-"""Who may ask the demo's server at all, and what every answer tells the browser; a layer around the application.
+"""Access control of the demo's server, as ASGI middleware: which requests are answered, and with which headers.
 
-On a loopback address the danger is another page in the same browser: one whose name is made to point at this machine
-(DNS rebinding) carries its own name in Host, one that merely sends requests here carries it in Origin. On any other
-address strangers can connect: they need the token, which is asked for before anything of their request is read.
+On a loopback address the danger is another page in the same browser: a page whose name was made to point at this
+machine (DNS rebinding) sends that name in Host, and a page that only sends requests here sends its name in Origin. On
+any other address strangers can connect; they need the token, which is checked before their request is read.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ HEADERS = {
 
 
 def refusal(status: int, reason: str) -> Response:
-    """One line of JSON."""
+    """Return a response with ``{"error": reason}``."""
     return JSONResponse({"error": reason}, status)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to it."""
+    """Return whether only this machine can connect to an address of this host."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -43,12 +43,12 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class Guard:
-    """Lets through what may be answered.
+    """ASGI middleware that passes on allowed requests and adds the security headers to every response.
 
     Attributes:
-        app: what answers.
-        token: that must be shown; empty on a loopback address, where none is needed.
-        cookie: name of the cookie that keeps it.
+        app: the application.
+        token: required token; empty on a loopback address, which needs none.
+        cookie: name of the cookie that stores the token.
     """
 
     app: ASGIApp
@@ -56,7 +56,7 @@ class Guard:
     cookie: str
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Answer one request."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -69,35 +69,37 @@ class Guard:
         await (refused or self.app)(scope, receive, with_headers)
 
     def _refused(self, request: Request) -> Response | None:
-        """What to answer instead, if anything."""
+        """The refusal of a request, or None if the application may answer it."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if origin is not None and _place(origin) != host:
+        if origin is not None and _host_of(origin) != host:
             return refusal(403, f"requests from {origin} are not answered; open the demo's own page")
-        return self._by_token(request) if self.token else _by_host(host)
+        return self._check_token(request) if self.token else _check_host(host)
 
-    def _by_token(self, request: Request) -> Response | None:
-        """The token comes with the address that is printed, and then stays in a cookie that scripts cannot read."""
-        if self._right(request.query_params.get("token", "")):
-            answer = RedirectResponse("/", 303)  # out of the address bar and the history
+    def _check_token(self, request: Request) -> Response | None:
+        """Move the token of the printed address into a cookie that scripts cannot read, or refuse the request."""
+        if self._matches(request.query_params.get("token", "")):
+            answer = RedirectResponse("/", 303)  # removes the token from the address bar and the history
             answer.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
             return answer
-        if self._right(request.cookies.get(self.cookie, "")):
+        if self._matches(request.cookies.get(self.cookie, "")):
             return None
-        return refusal(403, "the token is missing or wrong; open the whole address that reptile demo printed")
+        return refusal(403, "the token is missing or wrong; open the full address that reptile demo printed")
 
-    def _right(self, token: str) -> bool:
+    def _matches(self, token: str) -> bool:
+        """Whether this is the token, compared in constant time."""
         return hmac.compare_digest(token.encode("utf-8", "replace"), self.token.encode())
 
 
-def _by_host(host: str) -> Response | None:
+def _check_host(host: str) -> Response | None:
+    """The refusal of a request whose Host is not a loopback address, or None."""
     name = urlsplit(f"//{host}").hostname if _parses(host) else None
     if name is not None and is_loopback(name):
         return None
-    return refusal(403, "only 127.0.0.1, localhost and [::1] are answered here; open the address that was printed")
+    return refusal(403, "this server answers only 127.0.0.1, localhost and [::1]; open the address that was printed")
 
 
-def _place(origin: str) -> str | None:
-    """Host and port of an origin; None of what is none."""
+def _host_of(origin: str) -> str | None:
+    """Host and port of an origin; None if it is malformed."""
     try:
         return urlsplit(origin).netloc
     except ValueError:
@@ -105,8 +107,9 @@ def _place(origin: str) -> str | None:
 
 
 def _parses(host: str) -> bool:
+    """Whether ``urlsplit`` accepts a Host header."""
     try:
-        urlsplit(f"//{host}").hostname  # noqa: B018 (it raises for some)
+        urlsplit(f"//{host}").hostname  # noqa: B018 (malformed hosts raise ValueError)
     except ValueError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""From a few images of each class, and one more, to what the network says of it: before, while and after it adapts."""
+"""Adapt to the examples of the demo and classify its new drawing before, during and after the inner steps."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import MetaState
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.reptile_base import ReptileBase
 from torchreptile.core.device import choose_device
 from torchreptile.core.errors import ConfigError
-from torchreptile.inference.image_input import as_shown
+from torchreptile.inference.image_input import as_floats
 from torchreptile.inference.resize_head import for_classes, with_outputs
 from torchreptile.training.weights import MetaWeights
 
 Pixels = NDArray[np.uint8]
 
-STAGES = 11  # at most, of which probabilities are known
+STAGES = 11  # largest number of stages with probabilities
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the network said at a place on the way.
+class Stage:
+    """The prediction after some inner steps.
 
     Attributes:
         steps: inner steps done.
-        probabilities: of each class, for the query; None where there is no query.
+        probabilities: probability of each class for the query; None without a query.
     """
 
     steps: int
@@ -40,55 +40,57 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one support set.
+    """The result of adapting to one support set.
 
     Attributes:
-        losses: the cross-entropy of every inner step, on its mini-batch and before it.
-        stages: before the first step, on the way, and after the last.
-        milliseconds: that it took.
+        losses: cross-entropy of every inner step on its inner batch, before the step.
+        stages: predictions before the first step, after some of them, and after the last.
+        milliseconds: wall time.
     """
 
     losses: list[float]
-    stages: list[Seen]
+    stages: list[Stage]
     milliseconds: float
 
 
-class Teacher:
-    """Adapts one set of meta-learned weights to whatever it is given, from scratch every time."""
+class Adapter:
+    """Adapts meta-learned weights to support sets, each time from the start."""
 
-    def __init__(self, learned: MetaWeights, device: str = "auto") -> None:
-        """Keep the weights on the device, and compile code for them where that pays.
+    def __init__(self, weights: MetaWeights, device: str = "auto") -> None:
+        """Move the weights to the device and build the algorithm.
 
         Raises:
-            ConfigError: there is no such device, or these weights do not adapt by inner steps that can be followed.
+            ConfigError: the device does not exist, or the weights are not of an algorithm whose steps can be shown.
         """
-        if learned.config.task.regression:
-            raise ConfigError(f"{learned.name} fits functions; the demo is for images")
+        if weights.config.task.regression:
+            raise ConfigError(f"{weights.name} fits functions; the demo is for images")
         self.device = choose_device(device)
-        self.learned = learned.to(self.device)
-        self.shape = learned.config.task.image_shape
-        self.steps = learned.config.evaluation.eval_steps
+        self.weights = weights.to(self.device)
+        self.shape = weights.config.task.image_shape
+        self.steps = weights.config.evaluation.eval_steps
         self._for_classes = lru_cache(maxsize=32)(self._build)
-        self._for_classes(learned.config.task.way, self.steps)  # refuses now what would be refused later
+        self._for_classes(
+            weights.config.task.way, self.steps
+        )  # refuses unsuitable weights now, not at the first request
 
     def answer(self, classes: list[list[Pixels]], query: Pixels | None, steps: int) -> Answer:
-        """Adapt, and say what the query is.
+        """Adapt to the classes and classify the query.
 
-        The query is labelled alone, in one batch with the support set, as in the inductive measurements.
+        The query is classified alone, in one batch with the support set, as in inductive evaluation.
 
         Args:
-            classes: the images of each, (C, H, W) uint8; two classes or more, an image or more in each.
-            query: the image asked about.
+            classes: for each of at least two classes its images, (C, H, W) uint8, at least one.
+            query: (C, H, W) uint8 image to classify; None for none yet.
             steps: inner steps.
         """
-        begun = perf_counter()
+        start = perf_counter()
         algorithm, state = self._for_classes(len(classes), steps)
         support_x = self._floats([image for images in classes for image in images])
         labels = [label for label, images in enumerate(classes) for _ in images]
         support_y = torch.tensor([labels], device=self.device)
         drawn = algorithm.draw(1, len(labels), torch.Generator(self.device).manual_seed(0))
         losses: list[float] = []
-        seen: list[Seen] = []
+        stages: list[Stage] = []
         with torch.no_grad():
             for stage in algorithm.stages(state, support_x, support_y, drawn, stops(steps)):
                 losses += stage.losses[:, 0].tolist()
@@ -96,30 +98,35 @@ class Teacher:
                 if query is not None:
                     logits = stage.learner.inductive(self._floats([query]))
                     probabilities = logits[0, 0].float().softmax(0).tolist()
-                seen.append(Seen(stage.steps, probabilities))
-        return Answer(losses, seen, 1000 * (perf_counter() - begun))
+                stages.append(Stage(stage.steps, probabilities))
+        return Answer(losses, stages, 1000 * (perf_counter() - start))
 
     def _build(self, way: int, steps: int) -> tuple[ReptileBase, MetaState]:
-        """The algorithm for so many classes, and the weights with a head for them."""
-        own = self.learned.config
-        config = for_classes(own, way, steps)
+        """The algorithm for ``way`` classes, and the weights with a head for them."""
+        trained = self.weights.config
+        config = for_classes(trained, way, steps)
         algorithm = build_algorithm(config, self.shape, self.device)
         if not isinstance(algorithm, ReptileBase):
             raise ConfigError(
-                f"{self.learned.name} was trained by {own.method.algorithm}; the demo shows how weights of reptile or "
-                "foml adapt"
+                f"{self.weights.name} was trained with {trained.method.algorithm}; the demo shows weights of reptile "
+                "and foml"
             )
-        if self.learned.state.params.keys() != algorithm.shapes.keys():
-            raise ConfigError(f"{self.learned.name} is of a network of your own; the demo shows the built-in ones")
-        learned = with_outputs(self.learned, algorithm)
-        learned.require_fit(algorithm)
-        return algorithm, learned.state.mapped(lambda tensor: tensor.to(self.device))
+        if self.weights.state.params.keys() != algorithm.shapes.keys():
+            raise ConfigError(f"{self.weights.name} has a custom network; the demo shows the built-in ones")
+        weights = with_outputs(self.weights, algorithm)
+        weights.require_fit(algorithm)
+        return algorithm, weights.state.mapped(lambda tensor: tensor.to(self.device))
 
     def _floats(self, images: list[Pixels]) -> Tensor:
-        """(1, N, C, H, W) from 0 to 1."""
-        return as_shown(torch.from_numpy(np.stack(images)), self.learned.config, self.device)
+        """(1, N, C, H, W) floats from 0 to 1 of N uint8 images."""
+        return as_floats(torch.from_numpy(np.stack(images)), self.weights.config, self.device)
 
 
 def stops(steps: int) -> list[int]:
-    """After which of ``steps`` inner steps to look: first and last, close together where most happens."""
+    """Return the numbers of inner steps after which to predict: 0, ``steps`` and some between, denser at the start.
+
+    Example:
+        >>> stops(50)
+        [0, 1, 2, 4, 6, 9, 14, 21, 32, 50]
+    """
     return sorted({0, *np.geomspace(1, steps, STAGES - 1).round().astype(int).tolist()})

@@ -1,4 +1,4 @@
-"""Symbols to begin with, for people who would rather look than draw: generated ones, no real data."""
+"""Generated symbols for users who would rather look than draw."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from torchreptile.data.glyphs import draw, new_character, new_style
 
 
 def example_set(classes: int, images: int, seed: int) -> NDArray[np.uint8]:
-    """Characters that nobody has seen: (classes, images, 28, 28), ink 0 and paper 255; the same seed, the same ones."""
+    """Generate new characters of one alphabet.
+
+    Returns:
+        (classes, images, 28, 28) uint8, ink 0 and paper 255; equal for equal seeds.
+    """
     rng = np.random.default_rng(seed)
     style = new_style(rng)
     return np.stack([draw(new_character(style, rng), style, images, rng) for _ in range(classes)])

@@ -1,8 +1,8 @@
-"""What people draw and drop, as the pixels that the network was trained on: black ink on white paper, 255 and 0.
+"""Drawings and picture files as the network's images: black ink (0) on white paper (255).
 
-Omniglot's drawings were made on a field of 105 pixels and scaled to 28 by taking every fourth pixel or so, which leaves
-lines about one pixel wide, in characters that fill a little more than half of the width. Whoever draws on a page fills
-it as they like; so drawings are brought to the size and the place that those had.
+Omniglot's drawings were made on 105 x 105 pixels and reduced to 28 x 28 by taking about every fourth pixel, which
+leaves lines about one pixel wide, in characters that fill a little more than half of the width. Drawings on the page
+have any size and position, so they are scaled and moved to match.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from torchreptile.data.own_images.decode import Picture, decode_all
 from torchreptile.data.own_images.line_drawings import FIELD, black_and_white, scaled
 
 Strokes = list[NDArray[np.float64]]
-"""Of (P, 2) points x, y each, P >= 1: the way of the pen, from 0 to 1 across the paper, y downwards."""
+"""One array of (P, 2) points x, y per stroke, P >= 1, from 0 to 1 across the paper, y downwards."""
 
-# Measured on Omniglot, in shares of the paper's width; see docs/demo.md.
-SMALLEST, LARGEST = 16 / 28, 18 / 28  # the longer side of a drawing
-MIDDLE = 13.5 / 28  # of the drawing's box
-PEN = 1.12  # width, pixels of 28
-GAP = 0.25 / 28  # between the points of a line once it is drawn; under half a pixel, so that no line has a hole
-DOT = 0.06  # what is smaller has no size, only a place
+# Measured on Omniglot, as shares of the paper's width; see docs/demo.md.
+SMALLEST, LARGEST = 16 / 28, 18 / 28  # longer side of a drawing
+MIDDLE = 13.5 / 28  # centre of the drawing's bounding box
+PEN = 1.12  # line width in pixels at 28 x 28
+GAP = 0.25 / 28  # between the points of a rendered line: under half a pixel, so that no line has a gap
+DOT = 0.06  # smaller drawings are dots, which are not scaled
 
 
 def pixels_of_strokes(strokes: Strokes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """A drawing as the network sees it: (C, H, W) = ``shape``, H = W.
+    """Return a drawing as (C, H, W) = ``shape`` uint8, H = W.
 
     Raises:
-        DataError: there is nothing on the paper.
+        DataError: the drawing is empty.
     """
     if not strokes:
         raise DataError("the drawing is empty; draw something")
@@ -40,9 +40,9 @@ def pixels_of_strokes(strokes: Strokes, shape: tuple[int, int, int]) -> NDArray[
 
 
 def placed(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(P, 2) points moved, and scaled where they are very large or small, to lie on the paper as Omniglot's do.
+    """Return (P, 2) points centred as Omniglot's drawings are, and scaled if they are larger or smaller than those.
 
-    A dot stays a dot, whatever its size.
+    A dot is moved but not scaled.
     """
     low, high = points.min(0), points.max(0)
     extent = float((high - low).max())
@@ -51,15 +51,15 @@ def placed(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def pixels_of_picture(content: bytes, shape: tuple[int, int, int], by_hand: bool) -> NDArray[np.uint8]:
-    """An image file as the network sees it: (C, H, W) = ``shape``.
+    """Return a picture file as (C, H, W) = ``shape`` uint8.
 
     Args:
-        content: of the file.
-        shape: of the network's images.
-        by_hand: bring it to black ink on white paper, as drawings are.
+        content: bytes of the file.
+        shape: (C, H, W) of the network's images.
+        by_hand: convert it to black ink on white paper, for weights trained on drawings.
 
     Raises:
-        DataError: it is no picture that can be used.
+        DataError: the file is not a readable picture, or shows no lines where ``by_hand`` needs them.
     """
     channels, side, _ = shape
     if not by_hand:
@@ -71,13 +71,13 @@ def pixels_of_picture(content: bytes, shape: tuple[int, int, int], by_hand: bool
 
 
 def shaped(lines: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Black lines on white, (H, W), as (C, H, W) = ``shape``, scaled as Omniglot's are: no grey comes between."""
+    """Return (H, W) black lines on white as (C, H, W) = ``shape``, reduced without grey as Omniglot's are."""
     channels, side, _ = shape
     return np.repeat(scaled(lines, side)[None], channels, 0)
 
 
 def _decoded(content: bytes, side: int, channels: int) -> NDArray[np.uint8]:
-    """(channels, side, side), through the checks that every data set's pictures pass."""
+    """(channels, side, side) uint8 of a picture file, with the checks of pictures in data sets."""
     name = "picture"
     images, problems = decode_all([Picture(name, lambda: content)], side, channels, "lanczos")
     if problems:
@@ -86,7 +86,7 @@ def _decoded(content: bytes, side: int, channels: int) -> NDArray[np.uint8]:
 
 
 def _filled(stroke: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """(P, 2) points to as many more along the lines between them that none is further than ``gap`` from the next."""
+    """(P, 2) points with more inserted on the lines between them, none farther than ``gap`` from the next."""
     steps = np.ceil(np.linalg.norm(np.diff(stroke, axis=0), axis=1) / gap).astype(np.int64)
     shares = [
         start + (end - start) * np.linspace(0, 1, n, endpoint=False)[:, None]

@@ -1,1 +1,1 @@
-"""How well a run does, measured and recorded."""
+"""Evaluation of meta-learned weights: measurement, records and published results."""

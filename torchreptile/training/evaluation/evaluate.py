@@ -1,4 +1,4 @@
-"""Accuracy, transductive and not, or the error of functions, over many episodes: mean and 95% confidence interval."""
+"""Evaluate meta-learned weights over many episodes: accuracies in both modes, or the error of fitted functions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import FUNCTIONS, Config, TaskConfig
 from torchreptile.core.config.validation import LARGEST_SEED
 from torchreptile.core.device import choose_device, keep_freed_memory, precision_of
@@ -25,161 +25,146 @@ from torchreptile.data.splits import Split, resolve_scheme
 from torchreptile.models.blueprint import Network
 from torchreptile.training.evaluation.measure import measure
 from torchreptile.training.evaluation.record import Evaluation
-from torchreptile.training.evaluation.results import MODES as MODES
-from torchreptile.training.evaluation.results import Accuracy as Accuracy
-from torchreptile.training.evaluation.results import Fit as Fit
-from torchreptile.training.evaluation.results import Measured as Measured
-from torchreptile.training.evaluation.results import Result as Result
-from torchreptile.training.weights import Kept, MetaWeights, load_weights
+from torchreptile.training.weights import CheckpointName, MetaWeights, load_weights
+
+
+class DataOptions(TypedDict, total=False):
+    """Data to evaluate on in place of the training's.
+
+    Attributes:
+        dataset: another data set, with its default splits.
+        data_root: the folder that holds the data set.
+        data: your own images, resized to the images that the weights were trained on. Weights trained on your own
+            images split them as in training: give a folder that has moved, or separate test classes.
+        table: your own table of functions, likewise; it is standardised as the training's was.
+    """
+
+    dataset: str | None
+    data_root: str | None
+    data: str | None
+    table: str | None
+
+
+class EpisodeOptions(TypedDict, total=False):
+    """Episodes and adaptation; settings that are None or missing are the training's.
+
+    Attributes:
+        shots: support images per class.
+        way: classes per episode; refused if the weights have a head for another number.
+        episodes: number of episodes, at least 2.
+        eval_steps: inner steps per episode.
+        eval_batch: images in an inner batch.
+        finetune_steps: steps by which Matching and Prototypical Networks fine-tune their embedding in every episode.
+        seed: seed of episodes and inner batches, 0 by default.
+    """
+
+    shots: int | None
+    way: int | None
+    episodes: int | None
+    eval_steps: int | None
+    eval_batch: int | None
+    finetune_steps: int | None
+    seed: int
+
+
+class ComputeOptions(TypedDict, total=False):
+    """How to compute; the numbers change by rounding alone.
+
+    Attributes:
+        device: auto (the default), cpu, cuda or cuda:N.
+        execution: auto, or the name of an execution.
+        precision: fp32, tf32 or bf16.
+        task_chunk: episodes computed at a time; 0 for as many as fit.
+    """
+
+    device: str
+    execution: str
+    precision: str
+    task_chunk: int
+
+
+class EvaluationOptions(DataOptions, EpisodeOptions, ComputeOptions, total=False):
+    """All keyword options of :func:`evaluate`.
+
+    Attributes:
+        checkpoint: which checkpoint of a run folder: ``last`` (the default), or ``best`` on the validation classes.
+    """
+
+    checkpoint: CheckpointName
 
 
 def evaluate(
     source: str | Path | MetaWeights,
     split: Split = "test",
     *,
-    dataset: str | None = None,
-    data_root: str | None = None,
-    data: str | None = None,
-    table: str | None = None,
-    shots: int | None = None,
-    way: int | None = None,
-    episodes: int | None = None,
-    eval_steps: int | None = None,
-    eval_batch: int | None = None,
-    finetune_steps: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    checkpoint: Kept = "last",
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
     network: Network | None = None,
-    execution: str = "auto",
-    precision: str = "fp32",
-    task_chunk: int = 0,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    **options: Unpack[EvaluationOptions],
 ) -> Evaluation:
-    """Measure a run or shipped weights on classes of one split; a run folder keeps the result as eval-*.json.
+    """Evaluate a run or shipped weights on the classes of one split.
 
-    Under torchrun every process calls this alike; they share the episodes, and rank 0 writes.
+    The result of a run is saved in its folder as ``eval-*.json``. Under torchrun every process makes the same call; they
+    share the episodes, and rank 0 writes the file.
 
     Args:
-        source: run folder, name of shipped weights, or what :func:`load_weights` gave.
-        split: which classes; the division into splits is the training's own, so test classes stay unseen.
-        dataset: another data set than the one trained on, with its default division.
-        data_root: the folder that holds the data set, where it is not the training's.
-        data: own images, brought to the size of those that the weights were trained on. If that was on own images
-            too, they are divided as those were: so name a folder that has moved, or other classes for testing.
-        table: own functions, likewise; they are standardised as the training's were.
-        shots, way, episodes, eval_steps, eval_batch, finetune_steps: instead of the training's settings; another way
-            than the weights have outputs is refused.
-        seed: of episodes and mini-batches.
-        device: auto, cpu, cuda or cuda:N.
-        checkpoint: of a run folder, the last one or the one with the best validation accuracy.
-        on_progress: called with the episodes done and their total.
-        network: what the weights belong to, if not the one published with the algorithm.
-        execution, precision, task_chunk: how to compute; the numbers change by rounding alone.
+        source: run folder, name of shipped weights, or the return value of :func:`load_weights`.
+        split: train, val or test; classes are split as in training, so test classes are unseen.
+        network: the network of the weights, if it is not the one published with the algorithm.
+        on_progress: called with the number of episodes done and their total.
+        options: ``dataset``, ``data_root``, ``data``, ``table`` (see :class:`DataOptions`); ``shots``, ``way``,
+            ``episodes``, ``eval_steps``, ``eval_batch``, ``finetune_steps``, ``seed`` (see :class:`EpisodeOptions`);
+            ``device``, ``execution``, ``precision``, ``task_chunk`` (see :class:`ComputeOptions`); ``checkpoint``
+            (``last`` or ``best``).
+
+    Returns:
+        The result with its settings, seed, time and environment.
 
     Raises:
-        RunError, ConfigError, DataError: weights, settings or data cannot be used.
+        TypeError: an option does not exist.
+        RunError: the weights cannot be read, or their training data have changed.
+        ConfigError: an option does not fit the weights.
+        DataError: the data are missing or damaged.
+
+    Example:
+        >>> evaluation = evaluate("glyphs-5way", episodes=10, shots=1, device="cpu")
+        >>> evaluation.result.inductive.mean > 0.7
+        True
     """
-    if not 0 <= seed <= LARGEST_SEED:
-        raise ConfigError(f"seed is {seed}; it must be from 0 to {LARGEST_SEED}")
-    where = choose_device(device)
+    _check_names(options)
+    seed = _seed(options)
+    device = choose_device(options.get("device", "auto"))
     keep_freed_memory()
-    learned = source.to(where) if isinstance(source, MetaWeights) else load_weights(source, where, checkpoint)
-    wanted = {"shots": shots, "way": way, "eval_episodes": episodes, "eval_steps": eval_steps, "eval_batch": eval_batch}
-    wanted |= {"finetune_steps": finetune_steps}
-    changes: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
-    changes |= {"execution": execution, "precision": precision, "task_chunk": task_chunk}
-    if dataset is not None and dataset != learned.config.task.dataset:
-        changes |= {"dataset": dataset, "split_scheme": "default", "split_seed": 0, "data_root": ""}
-        changes |= {"data": "", "image_size": 0, "grey": False, "split_ratio": "", "table": "", "targets": ""}
-    if data_root is not None:
-        changes |= {"data_root": data_root}
-    if data is not None:
-        changes |= _own_images(learned.config.task, data)
-    if table is not None:
-        changes |= {"table": table}
-    _check_kind(learned, dataset or ("folder" if data else "table" if table else ""))
-    own, name = learned.config.evaluation.eval_steps, learned.config.method.algorithm
-    if eval_steps not in (None, own) and not learned.config.method.adapts_by_steps:
-        raise ConfigError(f"eval_steps is {eval_steps}, but {name} takes no inner steps in an episode; leave it out")
-    config = learned.config.replace(**changes)
-    config = config.replace(split_scheme=resolve_scheme(config.task.dataset, config.task.split_scheme))
-    if data is None and table is None:
-        _check_division(learned, config.task)
-    store = split_store(config, split, learned.scale).to(where)
-    evaluated = config.evaluation
-    sampler = sampler_of(store, config.task.way, config.task.shots, evaluated.queries)
-    total, work = evaluated.eval_episodes, evaluated.eval_episodes * evaluated.eval_steps
-    with joined() as processes, precision_of(where, precision):
-        algorithm = build_algorithm(config, store.image_shape, where, work, processes, network, targets=store.targets)
-        learned.require_fit(algorithm)
+    if isinstance(source, MetaWeights):
+        weights = source.to(device)
+    else:
+        weights = load_weights(source, device, options.get("checkpoint", "last"))
+    config = _settings(weights, options)
+    store = split_store(config, split, weights.scale).to(device)
+    sampler = sampler_of(store, config.task.way, config.task.shots, config.evaluation.queries)
+    total, steps = config.evaluation.eval_episodes, config.evaluation.eval_steps
+    with joined() as processes, precision_of(device, config.run.precision):
+        algorithm = build_algorithm(
+            config, store.image_shape, device, total * steps, processes, network, targets=store.targets
+        )
+        weights.require_fit(algorithm)
         start = time.monotonic()
-        result = measure(algorithm, learned.state, sampler, total, seed, lambda done: on_progress(done, total))
-    seconds = time.monotonic() - start
+        result = measure(algorithm, weights.state, sampler, total, seed, lambda done: on_progress(done, total))
+        seconds = round(time.monotonic() - start, 3)
     evaluation = Evaluation(
-        learned.name,
-        learned.step,
-        learned.config.task.title,
-        split,
-        config,
-        result,
-        seed,
-        round(seconds, 3),
-        environment(where),
+        weights.name, weights.step, weights.config.task.title, split, config, result, seed, seconds, environment(device)
     )
-    if learned.folder is not None and processes.rank == 0:
-        file = learned.folder / evaluation.file_name
-        try:
-            write_text(file, evaluation.to_json() + "\n")
-        except OSError as error:  # a result that took long to measure must not be lost with its file
-            warnings.warn(
-                f"{file} was not written ({error.strerror}); the result is returned all the same", stacklevel=2
-            )
+    if weights.folder is not None and processes.rank == 0:
+        _save(evaluation, weights.folder)
     return evaluation
 
 
-def _own_images(trained: TaskConfig, data: str) -> dict[str, Any]:
-    """The settings with which own images fit weights trained as ``trained`` says."""
-    if trained.data:
-        return {"data": data}
-    channels, side, _ = trained.image_shape
-    own = {"data": data, "image_size": side, "grey": channels == 1}
-    return own | {"data_root": "", "split_scheme": "default", "split_seed": 0}
-
-
-def _check_division(learned: MetaWeights, task: TaskConfig) -> None:
-    """Refuse own data that are divided otherwise than in the training: what was trained on would be tested on."""
-    if not learned.data or not (task.table or (task.data and divided_by_ratio(task))):
-        return
-    if task.table:
-        found, what, fix = load_functions(task).train.fingerprint, "functions", "--table"
-    else:
-        splits = load_splits(task)
-        train = without_leaks(splits.train, find_leaks(splits)) if task.exclude_duplicates else splits.train
-        found, what, fix = train.fingerprint, "images", "--data with folders train, val and test of classes"
-    if found != learned.data:
-        members, own = task.members, task.data or task.table
-        raise RunError(
-            f"{learned.name} was trained on other {what} than {own} holds now, so {members} it was trained on may "
-            f"count as test {members}; bring the {what} back, or give {fix}"
-        )
-
-
-def _check_kind(learned: MetaWeights, dataset: str) -> None:
-    """Refuse functions for weights that label images, and images for weights that fit functions."""
-    trained = learned.config.task
-    if dataset and (dataset in FUNCTIONS) != trained.regression:
-        kinds = ("functions", "images") if trained.regression else ("images", "functions")
-        raise ConfigError(f"{learned.name} was trained on {kinds[0]} ({trained.title}), and {dataset} has {kinds[1]}")
-
-
 def split_store(config: Config, split: Split, scale: Scale | None = None) -> Store:
-    """The images, or functions, of one split.
+    """Load the images, or functions, of one split.
 
     Args:
-        config: says which.
+        config: the settings of the task.
         split: train, val or test.
-        scale: what tables are standardised by, as the training's were; by default by their own training tasks.
+        scale: the standardisation of tables, as in training; by default that of their own training tasks.
 
     Raises:
         DataError: there is no such split, or its data are damaged.
@@ -188,3 +173,121 @@ def split_store(config: Config, split: Split, scale: Scale | None = None) -> Sto
         return load_splits(config.task).get(split)
     store = load_functions(config.task).get(split)
     return store.scaled_by(scale) if isinstance(store, Tables) and scale is not None else store
+
+
+def _check_names(options: EvaluationOptions) -> None:
+    """Refuse an option that does not exist."""
+    known = EvaluationOptions.__optional_keys__
+    if unknown := sorted(options.keys() - known):
+        raise TypeError(f"unknown option {unknown[0]}; the options are {', '.join(sorted(known))}")
+
+
+def _seed(options: EvaluationOptions) -> int:
+    """The seed, if a generator takes it."""
+    seed = options.get("seed", 0)
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ConfigError(f"seed is {seed}; it must be from 0 to {LARGEST_SEED}")
+    return seed
+
+
+def _settings(weights: MetaWeights, options: EvaluationOptions) -> Config:
+    """The settings of the evaluation, checked against the weights."""
+    data, table = options.get("data"), options.get("table")
+    _check_kind(weights, options.get("dataset") or ("folder" if data else "table" if table else ""))
+    _check_steps(weights.config, options.get("eval_steps"))
+    changes = _episode_changes(options) | _compute_changes(options) | _data_changes(weights.config.task, options)
+    config = weights.config.replace(**changes)
+    config = config.replace(split_scheme=resolve_scheme(config.task.dataset, config.task.split_scheme))
+    if data is None and table is None:
+        _check_split(weights, config.task)
+    return config
+
+
+def _episode_changes(options: EpisodeOptions) -> dict[str, Any]:
+    """The given episode settings, by their names in ``Config``."""
+    given = {
+        "shots": options.get("shots"),
+        "way": options.get("way"),
+        "eval_episodes": options.get("episodes"),
+        "eval_steps": options.get("eval_steps"),
+        "eval_batch": options.get("eval_batch"),
+        "finetune_steps": options.get("finetune_steps"),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _compute_changes(options: ComputeOptions) -> dict[str, Any]:
+    """The settings of the computation; those of the training do not carry over."""
+    return {
+        "execution": options.get("execution", "auto"),
+        "precision": options.get("precision", "fp32"),
+        "task_chunk": options.get("task_chunk", 0),
+    }
+
+
+def _data_changes(trained: TaskConfig, options: DataOptions) -> dict[str, Any]:
+    """The settings of the given data, which replace those of the training."""
+    changes: dict[str, Any] = {}
+    dataset, data_root = options.get("dataset"), options.get("data_root")
+    data, table = options.get("data"), options.get("table")
+    if dataset is not None and dataset != trained.dataset:
+        changes |= {"dataset": dataset, "split_scheme": "default", "split_seed": 0, "data_root": ""}
+        changes |= {"data": "", "image_size": 0, "grey": False, "split_ratio": "", "table": "", "targets": ""}
+    if data_root is not None:
+        changes |= {"data_root": data_root}
+    if data is not None:
+        changes |= _own_images(trained, data)
+    if table is not None:
+        changes |= {"table": table}
+    return changes
+
+
+def _own_images(trained: TaskConfig, data: str) -> dict[str, Any]:
+    """The settings that make a user's images fit the weights."""
+    if trained.data:
+        return {"data": data}
+    channels, side, _ = trained.image_shape
+    images = {"data": data, "image_size": side, "grey": channels == 1}
+    return images | {"data_root": "", "split_scheme": "default", "split_seed": 0}
+
+
+def _check_kind(weights: MetaWeights, dataset: str) -> None:
+    """Refuse functions for weights that classify images, and images for weights that fit functions."""
+    trained = weights.config.task
+    if dataset and (dataset in FUNCTIONS) != trained.regression:
+        kinds = ("functions", "images") if trained.regression else ("images", "functions")
+        raise ConfigError(f"{weights.name} was trained on {kinds[0]} ({trained.title}), and {dataset} has {kinds[1]}")
+
+
+def _check_steps(trained: Config, eval_steps: int | None) -> None:
+    """Refuse a number of inner steps for an algorithm that takes none."""
+    if eval_steps not in (None, trained.evaluation.eval_steps) and not trained.row.adapts_by_steps:
+        name = trained.method.algorithm
+        raise ConfigError(f"eval_steps is {eval_steps}, but {name} takes no inner steps in an episode; leave it out")
+
+
+def _check_split(weights: MetaWeights, task: TaskConfig) -> None:
+    """Refuse data split by ratio that have changed since the training: training classes could be test classes now."""
+    if not weights.data or not (task.table or (task.data and divided_by_ratio(task))):
+        return
+    if task.table:
+        found, kind, fix = load_functions(task).train.fingerprint, "functions", "--table"
+    else:
+        splits = load_splits(task)
+        train = without_leaks(splits.train, find_leaks(splits)) if task.exclude_duplicates else splits.train
+        found, kind, fix = train.fingerprint, "images", "--data with folders train, val and test of classes"
+    if found != weights.data:
+        members, source = task.members, task.data or task.table
+        raise RunError(
+            f"{weights.name} was trained on other {kind} than {source} holds now, so {members} it was trained on may "
+            f"count as test {members}; bring the {kind} back, or give {fix}"
+        )
+
+
+def _save(evaluation: Evaluation, folder: Path) -> None:
+    """Write the evaluation into its run folder; a failure is a warning, as the result took long to compute."""
+    file = folder / evaluation.file_name
+    try:
+        write_text(file, evaluation.to_json() + "\n")
+    except OSError as error:
+        warnings.warn(f"{file} was not written ({error.strerror}); the result is returned anyway", stacklevel=3)

@@ -1,4 +1,4 @@
-"""Accuracy, or error, of an algorithm over episodes."""
+"""Measure the accuracy, or the error, of an algorithm over freshly drawn episodes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ from torchreptile.core.cuda_graph import Recording
 from torchreptile.data.functions.tables import Scale
 from torchreptile.data.samplers import Sampler
 from torchreptile.models.losses import scores
-from torchreptile.training.evaluation.results import MODES as MODES
-from torchreptile.training.evaluation.results import Accuracy as Accuracy
-from torchreptile.training.evaluation.results import Fit as Fit
-from torchreptile.training.evaluation.results import Measured as Measured
-from torchreptile.training.evaluation.results import Result as Result
-from torchreptile.training.evaluation.results import SquaredError
+from torchreptile.training.evaluation.labels import MODES
+from torchreptile.training.evaluation.results import Accuracy, Fit, Measured, Result, SquaredError
 
 # Episodes drawn at a time. A constant, because the size of a draw decides which random numbers it gets:
 # the first 1,000 of 10,000 episodes are the same as 1,000 episodes with the same seed.
 EPISODES_PER_DRAW = 100
-RECORD_FROM = 5  # draws from which a GPU repays recording one
+RECORD_FROM = 5  # draws from which recording one as a CUDA graph pays
 
 
 def measure(
@@ -37,52 +33,67 @@ def measure(
     """Measure ``state`` on freshly drawn episodes.
 
     Args:
-        algorithm: how to adapt and predict.
-        state: left as it was.
-        sampler: of evaluation episodes, with a query set.
-        episodes: how many, at least 2.
-        seed: the same seed gives the same episodes and mini-batches.
+        algorithm: adapts and predicts.
+        state: meta-learned weights; not changed.
+        sampler: draws episodes with a query set.
+        episodes: number of episodes, at least 2.
+        seed: seed of episodes and inner batches.
         on_progress: called with the number of episodes done.
+
+    Returns:
+        Accuracies in both modes, or errors before and after adaptation for functions.
     """
     generator = torch.Generator(sampler.store.device).manual_seed(seed)
-    further = algorithm.further(sampler.store)
+    extra = algorithm.extra_metrics(sampler.store)
 
     def scored(tasks: int) -> Tensor:
-        """(rows, tasks) how good the answers to each episode are: see :func:`_rows`; then the further measures."""
+        """(rows, tasks) scores of each episode: those of :func:`_rows`, then the extra metrics."""
         with algorithm.execution.claim():
             drawn = sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
             predictions = algorithm.predict(state, drawn, generator)
         rows = torch.stack(_rows(predictions, drawn.query_y, sampler.scale))
-        if further is not None:
-            its = further.sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
-            rows = torch.cat([rows, algorithm.measure_extra(state, its, generator).double()])
+        if extra is not None:
+            separate = extra.sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
+            rows = torch.cat([rows, algorithm.measure_extra(state, separate, generator).double()])
         return rows
 
-    whole_draws = episodes // EPISODES_PER_DRAW
-    on_gpu, draws = generator.device.type == "cuda", algorithm.execution.draws
-    record = on_gpu and not draws and whole_draws >= RECORD_FROM
-    draw: Callable[[], Tensor] = partial(scored, EPISODES_PER_DRAW)
-    if record:
-        draw = Recording(draw, generator)
-    parts: list[Tensor] = []
-    for done in range(1, whole_draws + 1):
-        parts.append(draw().to("cpu", copy=True))
-        on_progress(done * EPISODES_PER_DRAW)
-    if rest := episodes % EPISODES_PER_DRAW:
-        parts.append(scored(rest).cpu())
-        on_progress(episodes)
-    rows = list(torch.cat(parts, dim=1))
+    rows = list(_in_draws(scored, episodes, generator, algorithm.execution.draws, on_progress))
     if algorithm.config.task.regression:
         return Fit(*(SquaredError.over(per_episode) for per_episode in rows))
     accuracies = [Accuracy.over(per_episode) for per_episode in rows]
     both = [accuracies.pop(0) if mode == "inductive" or algorithm.transduces else None for mode in MODES]
     assert both[1] is not None
-    return Result(both[0], both[1], dict(zip(further.names, accuracies, strict=True)) if further is not None else {})
+    return Result(both[0], both[1], dict(zip(extra.names, accuracies, strict=True)) if extra is not None else {})
+
+
+def _in_draws(
+    scored: Callable[[int], Tensor],
+    episodes: int,
+    generator: torch.Generator,
+    network_draws: bool,
+    on_progress: Callable[[int], None],
+) -> Tensor:
+    """(rows, episodes) scores on the CPU, ``EPISODES_PER_DRAW`` episodes at a time; on a GPU as a CUDA graph."""
+    full_draws = episodes // EPISODES_PER_DRAW
+    draw: Callable[[], Tensor] = partial(scored, EPISODES_PER_DRAW)
+    if generator.device.type == "cuda" and not network_draws and full_draws >= RECORD_FROM:
+        draw = Recording(draw, generator)
+    parts: list[Tensor] = []
+    for done in range(1, full_draws + 1):
+        parts.append(draw().to("cpu", copy=True))
+        on_progress(done * EPISODES_PER_DRAW)
+    if rest := episodes % EPISODES_PER_DRAW:
+        parts.append(scored(rest).cpu())
+        on_progress(episodes)
+    return torch.cat(parts, dim=1)
 
 
 def _rows(predictions: Predictions, y: Tensor, scale: Scale | None) -> list[Tensor]:
-    """(T,) scores each, float64: of labels those of MODES that apply; of values the error after and before adaptation,
-    and the same in units of their own."""
+    """Return (T,) float64 scores, one tensor per measure.
+
+    For classes, the accuracy in each of ``MODES`` that applies; for functions, the error after and before adaptation,
+    and both once more in the units of the table if there is a ``scale``.
+    """
     if predictions.before is None:
         labels = [predictions.transductive] if predictions.transductive is not None else []
         return [scores(label, y) for label in [*labels, predictions.inductive]]

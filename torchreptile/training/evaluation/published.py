@@ -1,12 +1,13 @@
-"""The published accuracies of all algorithms; each stands in its algorithm's row with the source."""
+"""Published accuracies of all algorithms, from the rows of the algorithm table."""
 
 from __future__ import annotations
 
 from torchreptile.core.config.algorithm import Published as Published
 from torchreptile.core.config.algorithm_table import BUILT_IN, algorithm_row
+from torchreptile.training.evaluation.labels import MODES
 
 FIGURE_ONLY = "figure only"
-"""What stands in place of a number for sine waves: Nichol et al. 2018 and Finn et al. 2017 print curves alone."""
+"""Shown in place of a number for sine waves, because Nichol et al. 2018 and Finn et al. 2017 published only curves."""
 
 
 def published_cells() -> dict[tuple[str, str, int, int, bool], Published]:
@@ -48,11 +49,11 @@ def published_measure(variant: str, dataset: str, way: int, shots: int, measure:
         dataset: name of the data set.
         way: classes in a task.
         shots: support images per class.
-        measure: ``transductive``, ``inductive``, or one that the algorithm has for itself. An accuracy in the common
-            protocol has none where the published number is of another measure.
+        measure: ``transductive``, ``inductive``, or an extra metric of the algorithm. Where the published number is
+            that of an extra metric, the accuracies of the two modes have none.
     """
     row = algorithm_row(variant.partition(" ")[0])
-    if measure in ("transductive", "inductive"):
+    if measure in MODES:
         if shots in row.quoted:
             return None
         return published(variant, dataset, way, shots, transductive=measure == "transductive")

@@ -1,4 +1,4 @@
-"""An evaluation's result with everything it depends on, to and from JSON."""
+"""The record of an evaluation: its result with everything the result depends on, as JSON."""
 
 from __future__ import annotations
 
@@ -12,28 +12,23 @@ from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.data.splits import resolve_scheme
 from torchreptile.training.evaluation.published import FIGURE_ONLY, Published, published_measure
-from torchreptile.training.evaluation.results import MODES as MODES
-from torchreptile.training.evaluation.results import Accuracy as Accuracy
-from torchreptile.training.evaluation.results import Fit as Fit
-from torchreptile.training.evaluation.results import Measured as Measured
-from torchreptile.training.evaluation.results import Result as Result
-from torchreptile.training.evaluation.results import measured_from
+from torchreptile.training.evaluation.results import Measured, measured_from
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A measured result with everything that must stand beside it.
+    """A result with everything it depends on.
 
     Attributes:
-        source: which weights.
-        step: outer steps they were trained for.
-        trained_on: the data set they were trained on; published numbers were trained on the one they are measured on.
+        source: name of the weights.
+        step: outer steps that the weights were trained for.
+        trained_on: data set of the training.
         split: train, val or test.
-        config: the settings of this evaluation (task and evaluation part) and of the training.
-        result: the accuracies, or errors.
-        seed: of episodes and mini-batches.
+        config: settings of the training, with the task and evaluation settings of this evaluation.
+        result: accuracies from 0 to 1, or errors.
+        seed: seed of episodes and inner batches.
         seconds: wall time.
-        environment: command, versions, hardware.
+        environment: command, versions and hardware.
     """
 
     source: str
@@ -48,37 +43,37 @@ class Evaluation:
 
     @property
     def file_name(self) -> str:
-        """Where a run folder keeps it; only a repetition with the same settings, seed and weights replaces it."""
+        """Name of the file in the run folder; a repetition with equal settings, seed and weights replaces it."""
         task = self.config.task
-        same = hashlib.sha256(f"{self.config.to_json()} {self.seed} {self.step}".encode()).hexdigest()[:8]
+        digest = hashlib.sha256(f"{self.config.to_json()} {self.seed} {self.step}".encode()).hexdigest()[:8]
         kind = f"{task.shots}shot" + ("" if task.regression else f"-{task.way}way")
-        return f"eval-{task.title}-{self.split}-{kind}-{same}.json"
+        return f"eval-{task.title}-{self.split}-{kind}-{digest}.json"
 
     @property
     def on_training_classes(self) -> bool:
-        """Whether it was measured on the classes or tasks that the weights were trained on."""
+        """Whether the classes or tasks are those that the weights were trained on."""
         task = self.config.task
         return self.split == "train" and self.trained_on == task.title and not task.drawn
 
     def is_of(self, config: Config) -> bool:
-        """Whether those are its settings, of training and measurement, on however many episodes."""
+        """Return whether training and evaluation settings equal those of ``config``, but for the number of episodes."""
         scheme = resolve_scheme(config.task.dataset, config.task.split_scheme)  # an evaluation names it
         return not self.config.departure(config.replace(split_scheme=scheme))
 
-    def published(self, mode: str) -> Published | None:
-        """What was published for this cell, for test classes; ``mode`` is one of MODES or a further measure."""
+    def published(self, measure: str) -> Published | None:
+        """Return the published value for test classes; ``measure`` is one of ``MODES`` or an extra metric."""
         if self.split != "test":
             return None
         task = self.config.task
-        return published_measure(self.config.variant, task.dataset, task.way, task.shots, mode)
+        return published_measure(self.config.variant, task.dataset, task.way, task.shots, measure)
 
-    def beside(self, measure: str) -> str:
-        """The same in words; sine waves were published as curves."""
+    def published_text(self, measure: str) -> str:
+        """Return the published value as text: ``-`` if there is none, ``figure only`` for sine waves."""
         waves = self.split == "test" and self.config.task.drawn
         return FIGURE_ONLY if waves else str(self.published(measure) or "-")
 
     def to_json(self) -> str:
-        """Everything, as indented JSON; accuracies from 0 to 1, published ones in percent."""
+        """Return everything as indented JSON; accuracies are from 0 to 1, published ones in percent."""
         content = dataclasses.asdict(self)
         content["adaptation"] = self.config.adaptation
         content["published_percent"] = {
@@ -88,10 +83,10 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, text: str) -> Evaluation:
-        """What :meth:`to_json` wrote.
+        """Return the evaluation that :meth:`to_json` wrote.
 
         Raises:
-            RunError: it is something else.
+            RunError: the text is not an evaluation.
         """
         try:
             content = json.loads(text)

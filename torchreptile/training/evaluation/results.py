@@ -1,4 +1,4 @@
-"""What a measurement came to: accuracies of classifiers, errors of functions; each a mean with its interval."""
+"""Results of an evaluation: accuracies of classifiers or errors of function fits, each a mean with its interval."""
 
 from __future__ import annotations
 
@@ -8,16 +8,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-MODES = ("transductive", "inductive")
-IN_SHORT = dict(zip(MODES, ("transductive", "not"), strict=True))
-"""The same where there is little room."""
-ERRORS = {
-    "mse": "after adaptation",
-    "mse_before": "before adaptation",
-    "own_mse": "after, in the table's units",
-    "own_mse_before": "before, in the table's units",
-}
-"""The measures of a :class:`Fit`, and what they are called."""
+from torchreptile.training.evaluation.labels import ERRORS, MODES, label_of
 
 
 @dataclass(frozen=True)
@@ -25,9 +16,9 @@ class Mean:
     """A mean over episodes.
 
     Attributes:
-        mean: of a measure.
-        ci95: half the width of the 95% confidence interval of the mean, over episodes.
-        episodes: how many.
+        mean: the mean.
+        ci95: half the width of its 95% confidence interval over episodes.
+        episodes: number of episodes.
     """
 
     mean: float
@@ -36,26 +27,36 @@ class Mean:
 
     @classmethod
     def over(cls, per_episode: Tensor) -> Self:
-        """From (episodes,) measures; normal approximation, sample standard deviation."""
+        """Return the mean of (episodes,) values; the interval is 1.96 sample standard deviations / sqrt(episodes)."""
         n = len(per_episode)
         return cls(float(per_episode.mean()), 1.96 * float(per_episode.std()) / math.sqrt(n), n)
 
 
 @dataclass(frozen=True)
 class Accuracy(Mean):
-    """The share of right answers, from 0 to 1."""
+    """The share of correct predictions, from 0 to 1.
+
+    Example:
+        >>> print(Accuracy(0.9768, 0.0009, 10_000))
+        97.68% ± 0.09
+    """
 
     def __str__(self) -> str:
-        """For people: ``97.68% +- 0.09``."""
+        """Return the mean and its interval in percent."""
         return f"{100 * self.mean:.2f}% ± {100 * self.ci95:.2f}"
 
 
 @dataclass(frozen=True)
 class SquaredError(Mean):
-    """The squared error, averaged over an episode's query points and targets."""
+    """The squared error, averaged over the query points and targets of an episode.
+
+    Example:
+        >>> print(SquaredError(0.02134, 0.00112, 1_000))
+        0.0213 ± 0.0011
+    """
 
     def __str__(self) -> str:
-        """For people: ``0.0213 +- 0.0011``; of small ones, as many digits as the interval bears out."""
+        """Return the mean and its interval, with two significant digits of the interval."""
         if not (math.isfinite(self.ci95) and self.ci95 > 0):
             return f"{self.mean:.4g} ± {self.ci95:.2g}"
         digits = max(0, 1 - math.floor(math.log10(self.ci95)))
@@ -64,62 +65,68 @@ class SquaredError(Mean):
 
 @dataclass(frozen=True)
 class Result:
-    """Both accuracies over the same episodes, adapted once.
+    """Accuracies of a classifier in both modes, over the same episodes and adapted once.
 
     Attributes:
-        transductive: None for algorithms whose queries in one batch are labelled as each alone.
+        transductive: all queries of an episode in one batch; None for algorithms that label each query alone in
+            either mode.
         inductive: each query alone.
-        further: what the algorithm measures beside these, by name, on episodes of its own.
+        extra_metrics: the algorithm's extra metrics by name, measured on separate episodes.
+
+    Example:
+        >>> print(Result(Accuracy(0.9768, 0.0004, 10_000), Accuracy(0.9539, 0.0009, 10_000)))
+        97.68% ± 0.04 transductive, 95.39% ± 0.09 inductive
     """
 
     transductive: Accuracy | None
     inductive: Accuracy
-    further: dict[str, Accuracy] = field(default_factory=dict)
+    extra_metrics: dict[str, Accuracy] = field(default_factory=dict)
     measure: ClassVar[str] = "accuracy"
 
     @property
     def episodes(self) -> int:
-        """How many."""
+        """Number of episodes."""
         return self.inductive.episodes
 
     def selected(self, transductive: bool) -> Accuracy:
-        """The one or the other; where there is but one, that one."""
+        """Return the accuracy of one mode; the inductive one if there is no transductive one."""
         return self.transductive if transductive and self.transductive is not None else self.inductive
 
     def score(self, transductive: bool) -> float:
-        """What the best checkpoint has most of."""
+        """Return the number that is highest for the best checkpoint."""
         return self.selected(transductive).mean
 
     def by_mode(self, mode: str) -> Accuracy | None:
-        """One of MODES; None where it does not apply."""
+        """Return the accuracy of one of ``MODES``, or None where the mode does not apply."""
         return self.transductive if mode == "transductive" else self.inductive
 
     def rows(self) -> dict[str, Accuracy | None]:
-        """What a table shows: MODES, None where one does not apply, then the further measures."""
-        return {mode: self.by_mode(mode) for mode in MODES} | self.further
+        """Return the rows of a table: both modes, None where one does not apply, then the extra metrics."""
+        return {mode: self.by_mode(mode) for mode in MODES} | self.extra_metrics
 
     def measures(self) -> dict[str, Accuracy]:
-        """All there are, by name: those of MODES that apply, then the further ones."""
-        return {mode: accuracy for mode in MODES if (accuracy := self.by_mode(mode))} | self.further
+        """Return all measures by name: the modes that apply, then the extra metrics."""
+        return {mode: accuracy for mode in MODES if (accuracy := self.by_mode(mode))} | self.extra_metrics
 
     def short(self) -> str:
-        """What the live line shows."""
+        """Return the text for a live progress line."""
         return f"{self.inductive}" if self.transductive is None else f"{self.transductive} transductive"
 
     def __str__(self) -> str:
-        """What a line that stays says."""
-        both = self.short() if self.transductive is None else f"{self.short()}, {self.inductive} not"
-        return both + "".join(f", {what} {its}" for what, its in self.further.items())
+        """Return all measures on one line."""
+        both = self.short() if self.transductive is None else f"{self.short()}, {self.inductive} inductive"
+        return both + "".join(f", {name} {accuracy}" for name, accuracy in self.extra_metrics.items())
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Errors of functions over the same episodes: how well they are fitted before and after adaptation.
+    """Squared errors of fitted functions before and after adaptation, over the same episodes.
 
     Attributes:
-        mse: mean squared error of the queries after adaptation; of tables, of standardised targets.
-        mse_before: by the weights as they were meta-learned.
-        own_mse, own_mse_before: the same of a table, in the squares of its own units; None for what has no others.
+        mse: mean squared error of the queries after adaptation; standardised where the targets of a table are.
+        mse_before: mean squared error of the meta-learned weights without adaptation.
+        own_mse: the error after adaptation in the squared units of the table; None where nothing was standardised.
+        own_mse_before: the error before adaptation, likewise.
     """
 
     mse: SquaredError
@@ -130,42 +137,42 @@ class Fit:
 
     @property
     def episodes(self) -> int:
-        """How many."""
+        """Number of episodes."""
         return self.mse.episodes
 
     def score(self, transductive: bool) -> float:
-        """What the best checkpoint has most of: the error, below zero."""
+        """Return the number that is highest for the best checkpoint: minus the error, whatever the mode."""
         return -self.mse.mean
 
     def measures(self) -> dict[str, SquaredError]:
-        """All there are, by name."""
+        """Return all errors by name."""
         errors = (self.mse, self.mse_before, self.own_mse, self.own_mse_before)
         return {name: error for name, error in zip(ERRORS, errors, strict=True) if error is not None}
 
     def rows(self) -> dict[str, SquaredError | None]:
-        """What a table shows: all there are."""
+        """Return the rows of a table: all errors by name."""
         return dict(self.measures())
 
     def short(self) -> str:
-        """What the live line shows."""
+        """Return the text for a live progress line."""
         return f"mse {self.mse}"
 
     def __str__(self) -> str:
-        """What a line that stays says."""
-        return f"{self.short()}, before adaptation {self.mse_before}"
+        """Return the errors after and before adaptation on one line."""
+        return f"{self.short()}, {label_of('mse_before').name} {self.mse_before}"
 
 
 Measured = Result | Fit
 
 
 def measured_from(content: dict[str, Any]) -> Measured:
-    """From JSON; results of earlier versions have no further measures."""
+    """Return the result that ``dataclasses.asdict`` turned into ``content``."""
     if "mse" in content:
-        errors = {name: SquaredError(**its) for name, its in content.items() if its is not None}
+        errors = {name: SquaredError(**error) for name, error in content.items() if error is not None}
         return Fit(**errors)
-    transductive, further = content["transductive"], content.get("further", {})
+    transductive = content["transductive"]
     return Result(
         None if transductive is None else Accuracy(**transductive),
         Accuracy(**content["inductive"]),
-        {name: Accuracy(**accuracy) for name, accuracy in further.items()},
+        {name: Accuracy(**accuracy) for name, accuracy in content.get("extra_metrics", {}).items()},
     )

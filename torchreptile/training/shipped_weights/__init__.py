@@ -1,1 +1,1 @@
-"""Weights that come with the package: NAME.safetensors with its card NAME.json. See torchreptile.training.weights."""
+"""Weights shipped with the package: NAME.safetensors and its card NAME.json; see torchreptile.training.weights."""

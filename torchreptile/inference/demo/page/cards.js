@@ -1,17 +1,17 @@
-// A card for every class: its name, paper to draw an example on, and the examples that were kept.
+// A card for every class: its name, a pad to draw an example on, and the stored examples.
 
 import { Pad, drawn } from "./pad.js";
 
 const copy = (id) => document.getElementById(id).content.firstElementChild.cloneNode(true);
 
 export class Cards {
-  // list: the element they go into; takePictures(files): images of them; mostClasses: that there may be.
+  // list: the element of the cards; takePictures(files): converts files to images; mostClasses: largest number of classes.
   constructor(list, state, { form, mostClasses, takePictures, onRename }) {
     Object.assign(this, { list, state, form, mostClasses, takePictures, onRename });
     this.build();
   }
 
-  // Anew, where classes have come or gone.
+  // Rebuild all cards after classes were added or removed.
   build() {
     const { state } = this;
     this.pads = new Map();
@@ -20,26 +20,26 @@ export class Cards {
     for (const one of state.classes) this.show(one);
   }
 
-  // One class, where its examples have changed.
+  // Redraw one class after its examples changed.
   show(one) {
     const { card, pad } = this.pads.get(one);
     pad.draw();
-    const items = one.kept.map((image, index) => this.#kept(one, image, index));
-    card.querySelector(".kept").replaceChildren(...items);
-    one.kept.forEach((image, index) => drawn(items[index].querySelector("canvas"), image, this.form));
+    const items = one.examples.map((image, index) => this.#example(one, image, index));
+    card.querySelector(".examples").replaceChildren(...items);
+    one.examples.forEach((image, index) => drawn(items[index].querySelector("canvas"), image, this.form));
   }
 
   #card(one, index) {
     const card = copy("class-template");
     const name = card.querySelector(".name");
     const remove = card.querySelector(".remove");
-    const called = () => one.name || `class ${index + 1}`;
+    const title = () => one.name || `class ${index + 1}`;
     name.value = one.name;
     name.setAttribute("aria-label", `Name of class ${index + 1}`);
     remove.disabled = this.state.classes.length <= 2;
     const pad = new Pad(card.querySelector(".slot"), {
-      label: `Example of ${called()}`,
-      hint: () => (one.kept.length ? "draw another" : "draw an example"),
+      label: `Example of ${title()}`,
+      hint: () => (one.examples.length ? "draw another" : "draw an example"),
       form: this.form,
       image: () => one.draft,
       replace: (image) => {
@@ -55,8 +55,8 @@ export class Cards {
     });
     this.pads.set(one, { card, pad });
     const label = () => {
-      pad.name(`Example of ${called()}`);
-      remove.setAttribute("aria-label", `Remove ${called()}`);
+      pad.name(`Example of ${title()}`);
+      remove.setAttribute("aria-label", `Remove ${title()}`);
     };
     label();
     name.addEventListener("input", () => {
@@ -77,8 +77,8 @@ export class Cards {
 
   #adding() {
     const card = copy("add-template");
-    const add = (named) => {
-      const one = this.state.addClass(named);
+    const add = (name) => {
+      const one = this.state.addClass(name);
       this.build();
       this.state.changed();
       return one;
@@ -92,23 +92,23 @@ export class Cards {
       const images = await this.takePictures(files);
       if (images.length === 0) return;
       const one = add(stem);
-      one.kept.push(...images);
+      one.examples.push(...images);
       this.#changed(one);
     });
     return card;
   }
 
-  #kept(one, image, index) {
+  #example(one, image, index) {
     const item = document.createElement("li");
     const remove = document.createElement("button");
     remove.type = "button";
     remove.setAttribute("aria-label", `Delete example ${index + 1} of ${one.name || "this class"}`);
     remove.append(document.createElement("canvas"));
     remove.addEventListener("click", () => {
-      one.kept.splice(index, 1);
+      one.examples.splice(index, 1);
       this.#changed(one);
       const { card, pad } = this.pads.get(one);
-      (card.querySelectorAll(".kept button")[Math.max(0, index - 1)] ?? pad.canvas).focus();
+      (card.querySelectorAll(".examples button")[Math.max(0, index - 1)] ?? pad.canvas).focus();
     });
     item.append(remove);
     return item;
@@ -117,7 +117,7 @@ export class Cards {
   async #take(one, files) {
     const images = await this.takePictures(files);
     if (images.length === 0 || !this.state.classes.includes(one)) return;
-    one.kept.push(...images);
+    one.examples.push(...images);
     this.#changed(one);
   }
 
@@ -127,7 +127,7 @@ export class Cards {
   }
 }
 
-// Files that are dropped on an element; anything else that is dropped there stays without effect.
+// Take files that are dropped on an element; anything else dropped there is ignored.
 export function dropTarget(element, take) {
   element.addEventListener("dragover", (event) => {
     event.preventDefault();

@@ -1,16 +1,16 @@
-// The page: joins what is drawn (state), where (cards, pad), the server, and what it said (results).
+// The page: connects the drawings (state), the pads (cards, pad), the server and the predictions (results).
 
 import { Cards, dropTarget } from "./cards.js";
 import { Pad } from "./pad.js";
 import { Results } from "./results.js";
-import { Classifying, Refused, examples, picture, settings } from "./server.js";
+import { Classifying, Refused, examples, picture, fetchSettings } from "./server.js";
 import { State } from "./state.js";
 
 const element = (id) => document.getElementById(id);
 
 const notice = {
-  // action: {label, run}, something that can be done about it
-  tell(text, action = null) {
+  // action: {label, run}, the button of the notice; none for an error.
+  show(text, action = null) {
     const bar = element("notice");
     bar.hidden = false;
     bar.classList.toggle("wrong", action === null);
@@ -25,14 +25,14 @@ const notice = {
   },
 };
 const sentence = (reason) => `${reason[0].toUpperCase()}${reason.slice(1)}${reason.endsWith("?") ? "" : "."}`;
-const complain = (reason) => notice.tell(sentence(reason));
+const showError = (reason) => notice.show(sentence(reason));
 
-function start(known) {
-  const state = new State(known.steps);
-  const results = new Results(known);
-  const names = () => state.taught().map((one) => one.name || `class ${state.classes.indexOf(one) + 1}`);
-  let penUp = null; // when the drawing last changed
-  let refused = false; // the last question
+function start(settings) {
+  const state = new State(settings.steps);
+  const results = new Results(settings);
+  const names = () => state.withExamples().map((one) => one.name || `class ${state.classes.indexOf(one) + 1}`);
+  let penUp = null; // time of the last change of the new drawing
+  let refused = false; // whether the last question was
 
   const classifying = new Classifying(
     () => state.question(),
@@ -48,7 +48,7 @@ function start(known) {
     },
     (reason) => {
       refused = true;
-      complain(reason);
+      showError(reason);
     },
   );
 
@@ -56,26 +56,26 @@ function start(known) {
     const images = [];
     for (const file of files) {
       try {
-        if (file.size > known.picture_bytes) throw new Refused(`it has more than ${known.picture_bytes / 2 ** 20} MiB; make it smaller`);
+        if (file.size > settings.picture_bytes) throw new Refused(`the file is larger than ${settings.picture_bytes / 2 ** 20} MiB`);
         images.push(await picture(file));
       } catch (error) {
         if (!(error instanceof Refused)) throw error;
-        notice.tell(`${file.name}: ${error.message}.`);
+        notice.show(`${file.name}: ${error.message}.`);
       }
     }
     return images;
   };
 
-  const askAgain = () => {
+  const ask = () => {
     if (state.question() === null) {
-      results.prompt("First draw an example in two classes or more.");
+      results.prompt("First draw an example of at least two classes.");
     }
     classifying.ask();
   };
 
   const cards = new Cards(element("classes"), state, {
-    form: known,
-    mostClasses: known.most_classes,
+    form: settings,
+    mostClasses: settings.most_classes,
     takePictures,
     onRename: () => results.rename(names()),
   });
@@ -93,7 +93,7 @@ function start(known) {
   const query = new Pad(element("query-pad"), {
     label: "New drawing",
     hint: () => "draw one more",
-    form: known,
+    form: settings,
     image: () => state.query,
     replace: replaceQuery,
     onPicture: takeQuery,
@@ -104,7 +104,7 @@ function start(known) {
     element("steps").value = state.steps;
     element("steps-shown").textContent = element("lead-steps").textContent = state.steps;
   };
-  element("steps").max = known.most_steps;
+  element("steps").max = settings.most_steps;
   element("steps").addEventListener("input", () => {
     state.steps = Number(element("steps").value);
     showSteps();
@@ -117,20 +117,20 @@ function start(known) {
     showSteps();
     state.changed();
   };
-  // Other drawings in place of those there are, which can be had back.
-  const replaceAll = (put) => {
+  // Replace all drawings, and offer to restore them.
+  const replaceAll = (change) => {
     const { classes, query } = state;
-    const worth = state.taught().length > 0;
-    put();
+    const hadExamples = state.withExamples().length > 0;
+    change();
     notice.close();
     showAll();
-    if (!worth) return;
+    if (!hadExamples) return;
     const run = () => {
       Object.assign(state, { classes, query });
       notice.close();
       showAll();
     };
-    notice.tell("Your drawings were put away.", { label: "Bring them back", run });
+    notice.show("Your drawings were replaced.", { label: "Restore them", run });
   };
   element("start-over").addEventListener("click", () => replaceAll(() => state.startOver()));
   element("example-set").addEventListener("click", async () => {
@@ -138,29 +138,29 @@ function start(known) {
       const given = await examples(crypto.getRandomValues(new Uint32Array(1))[0]);
       replaceAll(() => {
         state.classes = [];
-        for (const kept of given.classes) state.addClass().kept = kept;
+        for (const images of given.classes) state.addClass().examples = images;
         state.query = given.query;
       });
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      complain(error.message);
+      showError(error.message);
     }
   });
   element("notice").querySelector(".close").addEventListener("click", notice.close);
   element("about").textContent =
-    `Weights: ${known.weights}, meta-trained on tasks of ${known.way} classes. With more classes than that the ` +
-    "network gets a makeshift head, and is less sure.";
+    `Weights: ${settings.weights}, meta-trained on tasks of ${settings.way} classes. With more classes than that the ` +
+    "head is enlarged, and predictions become less accurate.";
 
-  state.onChange(askAgain);
+  state.onChange(ask);
   showAll();
 }
 
-// A file dropped beside its target would replace the page, and the drawings with it.
+// A file dropped outside its target would replace the page, and the drawings with it.
 for (const event of ["dragover", "drop"]) window.addEventListener(event, (each) => each.preventDefault());
 
 try {
-  start(await settings());
+  start(await fetchSettings());
 } catch (error) {
   if (!(error instanceof Refused)) throw error;
-  complain(error.message);
+  showError(error.message);
 }

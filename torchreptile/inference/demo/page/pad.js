@@ -1,17 +1,17 @@
-// A sheet of paper: pen, finger, mouse or keys draw strokes on it. It also shows a picture that was dropped.
+// A drawing pad for pen, finger, mouse or keyboard; it also shows a picture file.
 
-const PEN = 0.034; // width of the line shown, in widths of the paper
-const NEAR = 0.004; // points that are no further from the last one are left out
-const STEP = 1 / 28; // of the keyboard's pen
-const MOST_POINTS = 4000; // the server takes 5,000
+const PEN = 0.034; // line width as a share of the pad's width
+const NEAR = 0.004; // points closer than this to the last one are dropped
+const STEP = 1 / 28; // distance that an arrow key moves the pen
+const MOST_POINTS = 4000; // the server accepts 5,000
 const round = (value) => Math.round(Math.min(1, Math.max(0, value)) * 1000) / 1000;
 
 export class Pad {
-  // slot: the element it goes into; image(): what is on it; replace(image): puts another there; onPicture(files).
+  // slot: the parent element; image(): the current image; replace(image): sets another; onPicture(files), onKeep().
   constructor(slot, { label, hint, image, replace, onPicture, onKeep, form }) {
     this.image = image;
     this.replace = replace;
-    this.hinted = hint; // what to say on empty paper
+    this.hintText = hint; // text on the empty pad
     this.form = form;
     this.onKeep = onKeep;
     slot.replaceChildren(document.getElementById("pad-template").content.cloneNode(true));
@@ -19,8 +19,8 @@ export class Pad {
     this.hint = slot.querySelector(".hint");
     this.buttons = Object.fromEntries(["undo", "clear", "keep"].map((name) => [name, slot.querySelector(`.${name}`)]));
     this.file = slot.querySelector("input[type=file]");
-    this.stroke = null; // the one being drawn
-    this.cursor = null; // of the keyboard's pen
+    this.stroke = null; // the stroke being drawn
+    this.cursor = null; // position of the keyboard's pen
     this.name(label);
 
     this.buttons.undo.addEventListener("click", () => this.undo());
@@ -68,7 +68,7 @@ export class Pad {
     const image = this.image();
     const strokes = image.strokes ?? [];
     const filled = "pixels" in image || strokes.length > 0;
-    this.hint.textContent = this.hinted();
+    this.hint.textContent = this.hintText();
     this.hint.hidden = filled || this.stroke !== null || this.cursor !== null;
     this.buttons.undo.disabled = strokes.length === 0;
     this.buttons.clear.disabled = this.buttons.keep.disabled = !filled;
@@ -89,7 +89,7 @@ export class Pad {
 
   #move(event) {
     if (event.pointerId !== this.pointer || !this.stroke) return;
-    // A browser hands over one event a frame; in between the pen was in other places too.
+    // Browsers send one event per frame; the coalesced events hold the positions in between.
     for (const each of event.getCoalescedEvents?.() ?? [event]) this.#add(...this.#place(each));
   }
 
@@ -154,7 +154,7 @@ export class Pad {
   }
 }
 
-// An image on a canvas, in the colours of the page; gives the canvas's context.
+// Draw an image on a canvas in the colours of the page, and return the canvas's context.
 export function drawn(canvas, image, form) {
   const side = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio));
   if (canvas.width !== side || canvas.height !== side) canvas.width = canvas.height = side;
@@ -178,7 +178,7 @@ export function drawn(canvas, image, form) {
   return paper;
 }
 
-// The pixels of an image, one for one; grey ones as ink on whatever lies below.
+// A canvas with the pixels of an image; grey images become ink on a transparent ground.
 function small(pixels, { channels, side }, ink) {
   const bytes = Uint8Array.from(atob(pixels), (letter) => letter.charCodeAt(0));
   const canvas = new OffscreenCanvas(side, side);

@@ -1,10 +1,10 @@
-// What the network said: bars before and after, the loss of its steps, and the way from the one to the other.
+// Predictions: bars before and after adaptation, the loss of the inner steps, and a replay of the stages.
 
 import { drawn } from "./pad.js";
 
 const element = (id) => document.getElementById(id);
 const percent = (share) => `${Math.round(100 * share)}%`;
-const FRAME = 110; // milliseconds for a stage, replayed
+const FRAME = 110; // milliseconds per stage of the replay
 
 export class Results {
   constructor(form) {
@@ -16,11 +16,11 @@ export class Results {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#drawSeen());
   }
 
-  // What to do next, while there is nothing to show.
+  // Show what to do next while there is no prediction.
   prompt(text) {
     this.#stop();
     this.answer = null;
-    this.#say([text]);
+    this.#setVerdict([text]);
     element("results").classList.add("waiting");
     element("seen").hidden = true;
     this.#fill([], [], []);
@@ -38,24 +38,24 @@ export class Results {
     element("seen").hidden = last === null;
     this.#drawSeen();
     if (last === null) {
-      this.#say(["It has learned your examples. Draw one more here."]);
+      this.#setVerdict(["The network has adapted to your examples. Draw one more here."]);
       return;
     }
     const best = last.indexOf(Math.max(...last));
-    this.#say([Object.assign(document.createElement("b"), { textContent: names[best] }), percent(last[best])]);
+    this.#setVerdict([Object.assign(document.createElement("b"), { textContent: names[best] }), percent(last[best])]);
   }
 
   rename(names) {
     if (this.answer) this.show(this.answer, names);
   }
 
-  // The stage that is known and next to so many steps.
+  // The index of the stage nearest to a number of steps.
   #nearest(steps) {
-    const far = this.answer.stages.map((stage) => Math.abs(stage.steps - steps));
-    return far.indexOf(Math.min(...far));
+    const distances = this.answer.stages.map((stage) => Math.abs(stage.steps - steps));
+    return distances.indexOf(Math.min(...distances));
   }
 
-  #say(parts) {
+  #setVerdict(parts) {
     const verdict = element("verdict");
     verdict.classList.toggle("answer", parts.length > 1);
     verdict.replaceChildren(...parts.flatMap((part) => [part, " "]).slice(0, -1));
@@ -81,12 +81,12 @@ export class Results {
     });
     const body = element("bars");
     if (body.rows.length !== rows.length) body.replaceChildren(...rows);
-    else rows.forEach((row, i) => update(body.rows[i], row)); // so that the bars can glide
+    else rows.forEach((row, i) => update(body.rows[i], row)); // so that the bars move smoothly
   }
 
   #curve(losses, steps) {
     const highest = Math.max(1e-6, ...losses);
-    const x = (step) => (400 * step) / losses.length; // a loss stands where its step begins
+    const x = (step) => (400 * step) / losses.length; // a loss is drawn at the start of its step
     const y = (loss) => 78 - (74 * loss) / highest;
     const points = losses.map((loss, i) => `${x(i).toFixed(1)},${y(loss).toFixed(1)}`);
     if (points.length === 1) points.push(`400,${y(losses[0]).toFixed(1)}`);

@@ -1,4 +1,4 @@
-// Questions to the server that this page came from; whatever goes wrong comes out as a Refused with one line for people.
+// Requests to the server of this page; every failure becomes a Refused with one readable line.
 
 export class Refused extends Error {}
 
@@ -9,23 +9,23 @@ async function answer(address, options) {
   } catch {
     throw new Refused("the server does not answer; is “reptile demo” still running?");
   }
-  let said = null;
+  let content = null;
   try {
-    said = await response.json();
+    content = await response.json();
   } catch {
-    // Not from the demo itself, but from the library below it.
+    // The response comes from the HTTP library, not from the demo, and is not JSON.
   }
-  if (!response.ok || said === null) throw new Refused(said?.error ?? `the server said ${response.status}`);
-  return said;
+  if (!response.ok || content === null) throw new Refused(content?.error ?? `the server answered ${response.status}`);
+  return content;
 }
 
-export const settings = () => answer("settings");
+export const fetchSettings = () => answer("settings");
 export const examples = (seed) => answer(`examples?seed=${seed}`);
 export const picture = (file) => answer("picture", { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
 
-// One question at a time: what changes meanwhile is asked once the answer is there, and that answer is dropped.
+// One question at a time: if the drawings change meanwhile, the answer is dropped and they are sent once it is in.
 export class Classifying {
-  // question(): what to ask now, or null; onAnswer(answer, question); onRefused(reason).
+  // question(): the question to send, or null; onAnswer(answer, question); onRefused(reason).
   constructor(question, onAnswer, onRefused) {
     Object.assign(this, { question, onAnswer, onRefused });
     this.busy = this.stale = false;
@@ -40,12 +40,12 @@ export class Classifying {
       const question = this.question();
       if (question === null) continue;
       try {
-        const said = await answer("classify", {
+        const received = await answer("classify", {
           method: "POST",
           body: JSON.stringify(question),
           headers: { "Content-Type": "application/json" },
         });
-        if (!this.stale) this.onAnswer(said, question);
+        if (!this.stale) this.onAnswer(received, question);
       } catch (error) {
         if (!(error instanceof Refused)) throw error;
         if (!this.stale) this.onRefused(error.message);

@@ -1,7 +1,7 @@
-// What has been drawn, and where it survives a reload: this tab's own storage, so that two tabs are two demos.
+// The drawings, which survive a reload in the storage of the tab, so that two tabs are two demos.
 //
-// An image is {strokes: [[x, y, x, y, ...], ...]}, from 0 to 1 across the paper, or {pixels: base64}, as the server
-// gives and takes it.
+// An image is {strokes: [[x, y, x, y, ...], ...]}, from 0 to 1 across the pad, or {pixels: base64}, as in requests and
+// answers of the server.
 
 const KEY = "reptile-demo";
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -21,7 +21,7 @@ export class State {
     this.listeners.push(listener);
   }
 
-  // To be called after whatever changes what the network is asked; names are no part of that.
+  // To be called after every change of the question; names are not part of it.
   changed() {
     this.save();
     for (const listener of this.listeners) listener();
@@ -32,7 +32,7 @@ export class State {
     try {
       sessionStorage.setItem(KEY, JSON.stringify({ classes, query, steps }));
     } catch {
-      // Storage is full or forbidden: the demo works on, and a reload loses the drawings.
+      // Storage is full or forbidden: the demo still works, but a reload loses the drawings.
     }
   }
 
@@ -43,33 +43,33 @@ export class State {
   }
 
   addClass(name = this.#freeLetter()) {
-    const added = { name, draft: empty(), kept: [] };
+    const added = { name, draft: empty(), examples: [] };
     this.classes.push(added);
     return added;
   }
 
-  // What is on the pad counts at once; keeping it makes room for another.
+  // Store the drawing on the pad, which counts already, and clear the pad for another.
   keep(one) {
     if (isEmpty(one.draft)) return;
-    one.kept.push(one.draft);
+    one.examples.push(one.draft);
     one.draft = empty();
   }
 
   images(one) {
-    return isEmpty(one.draft) ? one.kept : [...one.kept, one.draft];
+    return isEmpty(one.draft) ? one.examples : [...one.examples, one.draft];
   }
 
   // Classes that have an example, in order.
-  taught() {
+  withExamples() {
     return this.classes.filter((one) => this.images(one).length > 0);
   }
 
-  // {classes, query, steps} as the server takes it; null while there is nothing to adapt to.
+  // {classes, query, steps} for the server; null while there are fewer than two classes to adapt to.
   question() {
-    const taught = this.taught();
-    if (taught.length < 2) return null;
+    const classes = this.withExamples();
+    if (classes.length < 2) return null;
     return {
-      classes: taught.map((one) => this.images(one)),
+      classes: classes.map((one) => this.images(one)),
       query: isEmpty(this.query) ? null : this.query,
       steps: this.steps,
     };
@@ -82,10 +82,10 @@ export class State {
 
   #restore() {
     try {
-      const kept = JSON.parse(sessionStorage.getItem(KEY));
-      if (kept) ({ classes: this.classes, query: this.query, steps: this.steps } = kept);
+      const stored = JSON.parse(sessionStorage.getItem(KEY));
+      if (stored) ({ classes: this.classes, query: this.query, steps: this.steps } = stored);
     } catch {
-      // Nothing that can be read: begin anew.
+      // Nothing readable is stored: start over.
     }
   }
 }

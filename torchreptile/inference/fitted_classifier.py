@@ -1,0 +1,197 @@
+"""A network adapted to one support set: the state of a fitted :class:`FewShotClassifier`."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from torchreptile.algorithms.base import Adapted, Algorithm, MetaState
+from torchreptile.algorithms.build import build_algorithm
+from torchreptile.core.config import Config
+from torchreptile.core.errors import ConfigError
+from torchreptile.data.own_images.decode import Scaling
+from torchreptile.inference.classifier_file import SavedClassifier
+from torchreptile.inference.image_input import as_floats, as_images
+from torchreptile.inference.resize_head import for_classes, with_outputs
+from torchreptile.models.blueprint import Network
+from torchreptile.training.weights import MetaWeights
+
+AVERAGES = ("running_mean", "running_var", "num_batches_tracked")  # BatchNorm's buffers, which are not used
+QUERIES_AT_A_TIME = 64  # bounds memory
+
+
+@dataclass(frozen=True, eq=False)
+class StartingPoint:
+    """The weights that adaptation starts from: meta-learned, or those of a custom module.
+
+    Attributes:
+        weights: meta-learned weights, or a custom module, which is never changed.
+        network: makes the network; None for the one published with the algorithm.
+        image_shape: (C, H, W) of the network's images.
+    """
+
+    weights: MetaWeights | nn.Module
+    network: Network | None
+    image_shape: tuple[int, int, int]
+
+    @classmethod
+    def of_module(cls, module: nn.Module, image_shape: tuple[int, int, int]) -> StartingPoint:
+        """Return the starting point at the current weights of a module."""
+        return cls(module, lambda shape, outputs: copy.deepcopy(module), image_shape)
+
+    @property
+    def scaling(self) -> Scaling:
+        """The filter that resizes images as those of the training were."""
+        drawn = isinstance(self.weights, MetaWeights) and self.weights.config.task.drawn_by_hand
+        return "lines" if drawn else "lanczos"
+
+    def config(self, way: int, steps: int | None, batch: int | None) -> Config:
+        """Return the settings to adapt to ``way`` classes; ``steps`` and ``batch`` are None for their defaults."""
+        trained = self.weights.config if isinstance(self.weights, MetaWeights) else Config()
+        return for_classes(trained, way, steps, batch)
+
+    def state(self, algorithm: Algorithm) -> MetaState:
+        """Return the state that adaptation starts from.
+
+        Raises:
+            ConfigError, RunError: the weights do not fit the network of ``algorithm``.
+        """
+        if isinstance(self.weights, nn.Module):
+            return algorithm.initial_state({name: p.detach() for name, p in self.weights.named_parameters()})
+        weights = with_outputs(self.weights, algorithm)
+        weights.require_fit(algorithm)
+        return weights.state
+
+    def as_weights(self, config: Config, state: MetaState) -> MetaWeights:
+        """Return the weights in the form that files hold.
+
+        Args:
+            config: settings of the adaptation, which a custom module gets as its own.
+            state: state of a custom module.
+
+        Raises:
+            ConfigError: the module has buffers, which a weights file does not hold.
+        """
+        if isinstance(self.weights, MetaWeights):
+            return self.weights
+        name = type(self.weights).__name__
+        buffers = [buffer for buffer, _ in self.weights.named_buffers() if buffer.rpartition(".")[2] not in AVERAGES]
+        if buffers:
+            raise ConfigError(
+                f"{name} has the buffers {', '.join(buffers)}, which a weights file does not hold; make them constants "
+                "of its code, or parameters"
+            )
+        channels, side, _ = self.image_shape
+        config = config.replace(dataset="folder", data="own", image_size=side, grey=channels == 1)
+        return MetaWeights(name, config, state, 0, None)
+
+
+@dataclass(frozen=True, eq=False)
+class SupportSet:
+    """Labelled images to adapt to.
+
+    Attributes:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64 indices into ``classes``.
+        classes: (K,) sorted labels of the user.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedClassifier:
+    """A network adapted to one support set.
+
+    Attributes:
+        start: the weights before adaptation.
+        algorithm: adapts and predicts.
+        state: the state before adaptation, on ``device``.
+        adapted: the adapted network.
+        support: the support set; in predictions its images share a batch with the queries.
+        settings: steps, batch, transductive and seed of the classifier when it was fitted.
+        device: device of the network.
+    """
+
+    start: StartingPoint
+    algorithm: Algorithm
+    state: MetaState
+    adapted: Adapted
+    support: SupportSet
+    settings: dict[str, Any]
+    device: torch.device
+
+    @classmethod
+    def adapt(
+        cls,
+        start: StartingPoint,
+        algorithm: Algorithm,
+        state: MetaState,
+        support: SupportSet,
+        settings: dict[str, Any],
+        device: torch.device,
+    ) -> FittedClassifier:
+        """Adapt to a support set; the arguments are the attributes of the class."""
+        state = state.mapped(lambda tensor: tensor.to(device))
+        generator = torch.Generator(device).manual_seed(settings["seed"])
+        drawn = algorithm.draw(1, len(support.images), generator)
+        with torch.no_grad(), algorithm.own_draws(generator):
+            images = as_floats(support.images, algorithm.config, device)
+            adapted = algorithm.adapt(state, images, support.labels.to(device)[None], drawn)
+        return cls(start, algorithm, state, adapted, support, settings, device)
+
+    def prepare(self, images: Any) -> Tensor:
+        """Return images in any form that ``fit`` takes as (N, C, H, W) uint8 of the network's size."""
+        return as_images(images, self.start.image_shape, self.start.scaling)
+
+    def probabilities(self, images: Tensor) -> NDArray[np.float32]:
+        """Return the (N, K) class probabilities of (N, C, H, W) uint8 images of the network's size."""
+        queries = as_floats(images, self.algorithm.config, self.device)
+        with torch.no_grad():
+            if self.settings["transductive"]:
+                logits = self.adapted.transductive(queries)
+            else:
+                parts = torch.split(queries, QUERIES_AT_A_TIME, dim=1)
+                logits = torch.cat([self.adapted.inductive(part) for part in parts], dim=1)
+        probabilities: NDArray[np.float32] = logits[0].float().softmax(1).cpu().numpy()
+        return probabilities
+
+    def saved(self) -> SavedClassifier:
+        """Return the content of a classifier file.
+
+        Raises:
+            ConfigError: the starting point is a module with buffers.
+        """
+        state, config = self.algorithm.settled(self.state, self.adapted)
+        before, evaluation = self.state.params, config.evaluation
+        return SavedClassifier(
+            self.start.as_weights(self.algorithm.config, self.state),
+            adapted={name: p for name, p in state.params.items() if p is not before[name]},
+            evaluation={"eval_steps": evaluation.eval_steps, "finetune_steps": evaluation.finetune_steps},
+            support=self.support.images,
+            labels=self.support.labels,
+            classes=self.support.classes,
+            settings=self.settings,
+        )
+
+    def in_plain_torch(self) -> Adapted:
+        """Return the adapted network on the CPU in plain torch operations, which can be exported."""
+        state, config = self.algorithm.settled(self.state, self.adapted)
+        cpu = torch.device("cpu")
+        plain = build_algorithm(
+            config.replace(execution="loop"), self.start.image_shape, cpu, network=self.start.network
+        )
+        state = state.mapped(lambda tensor: tensor.to(cpu))
+        generator = torch.Generator().manual_seed(self.settings["seed"])
+        drawn = plain.draw(1, len(self.support.images), generator)
+        with torch.no_grad():
+            images = as_floats(self.support.images, config, cpu)
+            return plain.adapt(state, images, self.support.labels[None], drawn)
