@@ -152,7 +152,7 @@ def test_a_sheet_of_too_little_says_so(tmp_path: Path, capsys: pytest.CaptureFix
     ("words", "kind", "message"),
     [
         (["show", "nowhere"], DataError, "nowhere does not exist"),
-        (["show", "glyphs", "--grey"], ConfigError, "grey is True, but it is for own images"),
+        (["show", "glyphs", "--grey"], ConfigError, "grey is True, but it applies to your own images only"),
         (["show", "own", "--out", "sheet.jpg"], ConfigError, "out is sheet.jpg; it must end in .png"),
         (["show", "own", "--queries", "0"], ConfigError, "queries is 0; it must be at least 1"),
     ],

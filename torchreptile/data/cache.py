@@ -1,4 +1,4 @@
-"""Where prepared data live, and how they get there exactly once."""
+"""The cache of prepared data sets: each is prepared once and read from a file afterwards."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from torchreptile.data.image_store import ImageStore
 
 
 def prepared(file_name: str, prepare: Callable[[], ImageStore]) -> ImageStore:
-    """The store cached as ``file_name``, made by ``prepare`` on first use.
+    """Load the store cached as ``file_name``; on first use, make it by ``prepare`` and save it.
 
-    A damaged cache file is made again. Two processes that prepare at once both succeed: each writes a
-    temporary file of its own and renames it into place, and their contents are equal.
+    A damaged cache file is made again. Two processes that prepare it at the same time both succeed: each writes its own
+    temporary file and renames it into place, and the contents are equal.
+
+    Raises:
+        DataError: the cache cannot be written.
     """
     path = cache_dir() / file_name
     if path.is_file():
@@ -26,5 +29,5 @@ def prepared(file_name: str, prepare: Callable[[], ImageStore]) -> ImageStore:
     try:
         store.save(path)
     except (OSError, SafetensorError) as error:
-        raise DataError(f"cannot write {path} ({error}); set TORCHREPTILE_CACHE to a folder that can") from error
+        raise DataError(f"cannot write {path} ({error}); set TORCHREPTILE_CACHE to a writable folder") from error
     return ImageStore.load(path)

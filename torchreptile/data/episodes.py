@@ -1,4 +1,4 @@
-"""Episodes: the one type every algorithm sees, and the sampler that draws them by index."""
+"""Episodes: a batch of few-shot tasks as tensors, the input of every algorithm."""
 
 from __future__ import annotations
 
@@ -9,17 +9,32 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Episodes:
-    """T few-shot tasks, each with its support set and its query set: images and labels, or points of a function.
+    """A batch of few-shot tasks, each with a support set and a query set of images and labels, or points of a function.
+
+    The examples of a set are ordered by label: the shots of label 0 first.
 
     Attributes:
-        support_x: (T, way * shots, C, H, W) float, each pixel from 0 to 1.
-        support_y: (T, way * shots) int64, labels 0 to way - 1.
-        query_x: (T, way * queries, C, H, W) float.
-        query_y: (T, way * queries) int64.
-        classes: (T, way) int64, which class of the store each label stands for.
+        support_x: (task, way * shot, C, H, W) float, each pixel from 0 to 1.
+        support_y: (task, way * shot) int64, labels from 0 to way - 1.
+        query_x: (task, way * query, C, H, W) float, each pixel from 0 to 1.
+        query_y: (task, way * query) int64.
+        classes: (task, way) int64, the class of the store that each label stands for.
 
-    Where tasks are functions, x is (T, shots or queries, inputs) and y (T, ..., targets), both float, and classes
-    (T, 1) which task of the store it is.
+    Where tasks are functions, x is (task, shot or query, inputs) float, y is (task, shot or query, targets) float, and
+    classes is (task, 1) int64, the task of the store.
+
+    Example:
+        >>> import torch
+        >>> import torchreptile as tr
+        >>> episodes = tr.Episodes(
+        ...     support_x=torch.rand(3, 5, 1, 28, 28),
+        ...     support_y=torch.arange(5).expand(3, 5),
+        ...     query_x=torch.rand(3, 10, 1, 28, 28),
+        ...     query_y=torch.arange(5).repeat_interleave(2).expand(3, 10),
+        ...     classes=torch.arange(15).view(3, 5),
+        ... )
+        >>> len(episodes), len(episodes[:2])
+        (3, 2)
     """
 
     support_x: Tensor
@@ -29,9 +44,9 @@ class Episodes:
     classes: Tensor
 
     def __len__(self) -> int:
-        """The number of tasks T."""
+        """Return the number of tasks."""
         return len(self.support_x)
 
     def __getitem__(self, tasks: slice) -> Episodes:
-        """These tasks alone."""
+        """Return the episodes of a slice of the tasks."""
         return Episodes(*(getattr(self, field.name)[tasks] for field in fields(self)))

@@ -1,13 +1,13 @@
-"""Glyphs: characters nobody ever wrote, to meta-train on when there is nothing to download.
+"""Glyphs: generated handwritten characters, to meta-train on without a download.
 
-A made-up alphabet has a style: round or angular, long strokes or short, hung from a headline or not. A character
-is a few strokes that visit points of a loose grid by lines and arcs, so that strokes meet, cross, run parallel and
-share corners as in real writing. Every drawing of it comes from an unsteady hand: corners slip and round off,
+An invented alphabet has a style: round or angular, with long or short strokes, hanging from a headline or not. A
+character is a few strokes that visit points of a loose grid along lines and arcs, so that strokes meet, cross, run
+parallel and share corners as in real writing. Every drawing imitates an unsteady hand: corners slip and round off,
 proportions change, lines shake. A pen one pixel wide leaves black ink on white paper, as in Omniglot at 28 x 28.
 
-Points of the plane are complex numbers, x + iy with y downwards, because an arc is then one exponential. Numbers
-without a reason beside them were chosen so that ink, size, thickness, holes, loose parts and the spread within a
-class come out as in Omniglot.
+Points of the plane are complex numbers, x + iy with y downwards, because an arc is then one exponential. Constants
+without a comment were chosen so that ink, size, thickness, holes, loose parts and the spread within a class match
+Omniglot.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Style:
-    """What the characters of one alphabet have in common.
+    """The style that the characters of one alphabet share.
 
     Attributes:
-        columns, rows: of the grid of points that strokes visit.
+        columns: columns of the grid of points that strokes visit.
+        rows: rows of that grid.
         turns: mean number of lines and arcs in a stroke.
-        curved: chance that the way from one point to the next is an arc.
-        rounding: how far the pen cuts corners, 0 (not at all) to 1.
-        headline: chance that a character hangs from a level bar.
-        size: mean length of a character's longer side, pixels.
+        curved: probability that the path from one point to the next is an arc.
+        rounding: how far the pen cuts corners, from 0 (not at all) to 1.
+        headline: probability that a character hangs from a level bar.
+        size: mean length of a character's longer side, in pixels.
     """
 
     columns: int
@@ -59,8 +60,8 @@ class Stroke:
     """One movement of the pen.
 
     Attributes:
-        knots: (K,) points it passes.
-        bends: (K - 1,) radians it turns through on the way to the next knot; 0 is a straight line.
+        knots: (K,) points that it passes.
+        bends: (K - 1,) radians, the angle of the arc to the next knot; 0 is a straight line.
     """
 
     knots: Points
@@ -68,31 +69,49 @@ class Stroke:
 
     @cached_property
     def path(self) -> Points:
-        """(P,) points along the stroke as it is meant, before any hand draws it."""
-        way: Points = self.trace(self.knots[None], self.bends[None])[0]
-        return way
+        """(P,) points along the ideal stroke, without the unsteadiness of a drawing."""
+        points: Points = self.trace(self.knots[None], self.bends[None])[0]
+        return points
 
     def trace(self, knots: Points, bends: Floats) -> Points:
-        """The ways of the pen through D versions of this stroke: (D, K) knots, (D, K - 1) bends to (D, P) points."""
+        """Return the points along D versions of this stroke.
+
+        Args:
+            knots: (D, K) knots of each version.
+            bends: (D, K - 1) bends of each version, radians.
+
+        Returns:
+            (D, P) points; P depends on the ideal stroke only.
+        """
         turn = np.maximum(np.abs(self.bends), 1e-3)
         length = np.abs(np.diff(self.knots)) * turn / (2 * np.sin(turn / 2))
         counts = (length / STEP).astype(np.int64) + 2
-        piece = np.repeat(np.arange(len(counts)), counts)
-        share = (np.arange(len(piece)) - (counts.cumsum() - counts)[piece]) / (counts - 1)[piece]
+        segment = np.repeat(np.arange(len(counts)), counts)
+        share = (np.arange(len(segment)) - (counts.cumsum() - counts)[segment]) / (counts - 1)[segment]
         angle = 1j * np.where(np.abs(bends) < 1e-3, 1e-3, bends)
-        along = (np.exp(angle[:, piece] * share) - 1) / (np.exp(angle) - 1)[:, piece]  # from 0 to 1 on a circle
-        way: Points = knots[:, piece] + np.diff(knots)[:, piece] * along
-        return way
+        along = (np.exp(angle[:, segment] * share) - 1) / (np.exp(angle) - 1)[:, segment]  # from 0 to 1 on a circle
+        points: Points = knots[:, segment] + np.diff(knots)[:, segment] * along
+        return points
 
 
 def generate(characters: int = 2000, drawings: int = 20, seed: int = 0) -> ImageStore:
-    """Invent characters and draw each several times; the same arguments give the same pixels.
+    """Invent characters and draw each several times; equal arguments give equal pixels.
+
+    Args:
+        characters: number of classes.
+        drawings: images per class.
+        seed: seed of all random numbers.
 
     Returns:
-        ``characters`` classes of ``drawings`` images, each (1, 28, 28) uint8: paper 255, ink 0, nothing between.
+        A store with images (characters * drawings, 1, 28, 28) uint8; paper is 255, ink 0, with no values in between.
 
     Raises:
         ConfigError: ``characters`` or ``drawings`` is below 1, or ``seed`` below 0.
+
+    Example:
+        >>> store = generate(characters=3, drawings=4)
+        >>> len(store), store.images.shape
+        (3, torch.Size([12, 1, 28, 28]))
     """
     for name, value, least in (("characters", characters, 1), ("drawings", drawings, 1), ("seed", seed, 0)):
         if value < least:
@@ -112,12 +131,12 @@ def generate(characters: int = 2000, drawings: int = 20, seed: int = 0) -> Image
 
 
 def load() -> ImageStore:
-    """The data set ``glyphs``: 2000 characters, 20 drawings each, made on first use and kept in the cache."""
+    """Load the data set ``glyphs``: 2000 characters of 20 drawings each, generated on first use and then cached."""
     return prepared("glyphs-v1.safetensors", generate)
 
 
 def new_style(rng: np.random.Generator) -> Style:
-    """Invent an alphabet."""
+    """Invent the style of an alphabet."""
     return Style(
         columns=int(rng.choice([2, 3, 3, 4])),
         rows=int(rng.choice([3, 3, 4])),
@@ -130,7 +149,7 @@ def new_style(rng: np.random.Generator) -> Style:
 
 
 def new_character(style: Style, rng: np.random.Generator) -> list[Stroke]:
-    """Invent a character: strokes that leave it legible are added until it has ink enough."""
+    """Invent a character: add strokes that leave it legible until it has enough ink."""
     while True:
         x = np.linspace(-0.8, 0.8, style.columns) + rng.normal(0, 0.12, style.columns)
         y = np.linspace(-1, 1, style.rows) + rng.normal(0, 0.12, style.rows)
@@ -150,7 +169,7 @@ def new_character(style: Style, rng: np.random.Generator) -> list[Stroke]:
 
 
 def new_stroke(style: Style, grid: Points, earlier: list[Stroke], rng: np.random.Generator) -> Stroke:
-    """Invent a stroke: the last one again, a dot, a ring, or a path over the grid."""
+    """Invent a stroke: the last one repeated, a dot, a ring, or a path over the grid."""
     kind = rng.random()
     if earlier and kind < 0.15:
         return echo(earlier[-1], rng)
@@ -163,7 +182,7 @@ def new_stroke(style: Style, grid: Points, earlier: list[Stroke], rng: np.random
         step = grid - knots[-1]
         straight = np.minimum(np.abs(step.real), np.abs(step.imag)) < 0.15  # writing is mostly upright and level
         weight = np.exp(-1.5 * np.abs(step)) * np.where(straight, 4, 1) * (np.abs(step) > 0.3)
-        for knot in knots[:-1]:  # the way back would hide the way there
+        for knot in knots[:-1]:  # a path back would hide the path there
             weight[np.abs(grid - knot) < 0.3] *= 0.1
         total = weight.cumsum()
         knots.append(grid[total.searchsorted(rng.random() * total[-1], side="right")])
@@ -175,7 +194,7 @@ def new_stroke(style: Style, grid: Points, earlier: list[Stroke], rng: np.random
 
 
 def new_bends(reach: Floats, style: Style, rng: np.random.Generator) -> Floats:
-    """How a path bends between knots ``reach`` apart: (K - 1,) to (K - 1,) radians; long ways bend less."""
+    """Draw the bends of a path: (K - 1,) distances between knots to (K - 1,) radians; long segments bend less."""
     chance = rng.random((3, len(reach)))
     bends = np.array([1, 2, 3.3, 4])[np.searchsorted([0.25, 0.65, 0.95], chance[0])] * np.minimum(1, 1.1 / reach)
     side = 1 if rng.random() < 0.5 else -1
@@ -183,7 +202,7 @@ def new_bends(reach: Floats, style: Style, rng: np.random.Generator) -> Floats:
 
 
 def starting_point(grid: Points, earlier: list[Stroke], rng: np.random.Generator) -> complex:
-    """Where a stroke starts: on the grid, at a knot of an earlier stroke, or partway along one."""
+    """Draw the start of a stroke: on the grid, at a knot of an earlier stroke, or partway along one."""
     choice, points = rng.random(), grid
     if earlier and choice > 0.35:
         stroke = earlier[rng.integers(len(earlier))]
@@ -192,30 +211,32 @@ def starting_point(grid: Points, earlier: list[Stroke], rng: np.random.Generator
 
 
 def echo(stroke: Stroke, rng: np.random.Generator) -> Stroke:
-    """The same stroke again: beside the first, or mirrored about an upright line through one of its knots."""
+    """Repeat a stroke: shifted, or mirrored about a vertical line through one of its knots."""
     if rng.random() < 0.5:
         return Stroke(stroke.knots + rng.choice([0.5, 0.7, 0.5j, 0.7j]), stroke.bends)
     return Stroke(2 * rng.choice(stroke.knots).real - stroke.knots.conj(), -stroke.bends)
 
 
 def box(strokes: list[Stroke]) -> tuple[Points, complex, complex]:
-    """All points of a character, the upper left corner of the box around them, and its width + i height."""
+    """Return all points of a character, the upper left corner of their bounding box, and its width + i height."""
     path = np.concatenate([stroke.path for stroke in strokes])
     low = complex(path.real.min(), path.imag.min())
     return path, low, complex(path.real.max(), path.imag.max()) - low
 
 
 def fit(strokes: list[Stroke]) -> list[Stroke]:
-    """The strokes moved and scaled together to reach from -1 to 1 along the longer side of their box."""
+    """Shift and scale the strokes together to reach from -1 to 1 along the longer side of their bounding box."""
     _, low, extent = box(strokes)
     scale = 2 / max(extent.real, extent.imag)
     return [Stroke((stroke.knots - low - extent / 2) * scale, stroke.bends) for stroke in strokes]
 
 
 def measure(strokes: list[Stroke]) -> tuple[float, float, int]:
-    """Of a character 18 pixels large: its ink in diagonals of its box, the share of ink in blots, and its holes.
+    """Measure a character drawn 18 pixels large.
 
-    A blot is a black square of 2 x 2 pixels. Holes come from Euler's formula, so each further loose part hides one.
+    Returns:
+        Its ink in diagonals of its bounding box; the share of the ink in blots, which are black squares of 2 x 2
+        pixels; and its number of holes by Euler's formula, from which every additional loose part subtracts one.
     """
     path, low, extent = box(strokes)
     scale = 17 / max(extent.real, extent.imag)
@@ -231,13 +252,13 @@ def measure(strokes: list[Stroke]) -> tuple[float, float, int]:
 
 
 def draw(strokes: list[Stroke], style: Style, drawings: int, rng: np.random.Generator) -> Pixels:
-    """Write a character ``drawings`` times: (drawings, 28, 28), 255 and 0."""
+    """Draw a character ``drawings`` times: (drawings, 28, 28) uint8, paper 255 and ink 0."""
     rounding = np.clip(style.rounding + rng.normal(0, 0.3, (drawings, 1)), 0, 1)
     lines = []
     for stroke in strokes:
         count = len(stroke.knots)
         knots = stroke.knots + wobble(rng, 0.07, drawings, count) + wobble(rng, 0.03, drawings, 1)
-        if stroke.knots[0] == stroke.knots[-1]:  # closed strokes nearly close
+        if stroke.knots[0] == stroke.knots[-1]:  # drawings of closed strokes almost close
             knots[:, -1] = knots[:, 0] + wobble(rng, 0.03, drawings)
         bends = stroke.bends * rng.normal(1, 0.18, (drawings, 1)) + rng.normal(0, 0.12, (drawings, count - 1))
         line = stroke.trace(knots, bends)
@@ -249,21 +270,21 @@ def draw(strokes: list[Stroke], style: Style, drawings: int, rng: np.random.Gene
 
 
 def wobble(rng: np.random.Generator, spread: float, *shape: int) -> Points:
-    """Normal noise in the plane, standard deviation ``spread`` along either axis."""
+    """Draw normal noise in the plane, with standard deviation ``spread`` along either axis."""
     return np.asarray(spread * (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)))
 
 
 def smooth(line: Points, reach: int) -> Points:
-    """Every one of (D, P) points replaced by the mean of itself and its ``reach`` neighbours on either side."""
+    """Replace each of (D, P) points by the mean of itself and its ``reach`` neighbours on either side."""
     total = np.pad(line, ((0, 0), (reach + 1, reach)), mode="edge").cumsum(axis=1)
     mean: Points = (total[:, 2 * reach + 1 :] - total[:, : -2 * reach - 1]) / (2 * reach + 1)
     return mean
 
 
 def unsteady(points: Points, rng: np.random.Generator) -> Points:
-    """Change the proportions of every drawing, strokes that meet kept together: (D, P) points to (D, P) points.
+    """Distort the proportions of every drawing of (D, P) points smoothly, so that strokes that meet still meet.
 
-    Mostly along the axes, so that what is upright or level stays so, and a little across them: slant and bow.
+    The distortion is mostly along the axes, which leaves vertical and horizontal lines so, with a little slant and bow.
     """
     x, y = points.real, points.imag
     c = rng.standard_normal((10, len(points), 1))
@@ -274,7 +295,7 @@ def unsteady(points: Points, rng: np.random.Generator) -> Points:
 
 
 def place(points: Points, rng: np.random.Generator) -> Points:
-    """Put the middle of every drawing near the middle of the paper, and all of it on the paper: (D, P), pixels."""
+    """Move every drawing of (D, P) points, in pixels, near the middle of the paper and completely onto it."""
     placed: list[Floats] = []
     for part in (points.real, points.imag):
         low, high = part.min(axis=1), part.max(axis=1)
@@ -285,8 +306,16 @@ def place(points: Points, rng: np.random.Generator) -> Points:
 
 
 def ink(points: Points, width: Floats) -> Pixels:
-    """Ink every pixel whose centre a square pen ``width`` (D, 1) pixels wide passes over, at (D, P) points."""
-    half = np.maximum(width, 1) / 2  # some pixel's centre is then always under the pen
+    """Blacken every pixel whose centre a square pen passes over.
+
+    Args:
+        points: (D, P) positions of the pen, in pixels.
+        width: (D, 1) width of the pen in each drawing, in pixels; at least 1 is used.
+
+    Returns:
+        (D, 28, 28) uint8, paper 255 and ink 0.
+    """
+    half = np.maximum(width, 1) / 2  # the centre of some pixel is then always under the pen
     paper = np.full((len(points), SIDE, SIDE), 255, dtype=np.uint8)
     drawing = np.arange(len(points))[:, None]
     columns, rows = (

@@ -1,4 +1,4 @@
-"""Making a store that is too large to be held twice: its pixels are written into the file, not copied there."""
+"""Writing of a store too large to be in memory twice: its pixels are decoded straight into the file."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from torchreptile.core.files import replacing
 from torchreptile.data.image_store import FORMAT, ImageStore
 
-SPARE = 4096  # bytes of the header that are left for what is known at the end
+SPARE = 4096  # bytes of the header reserved for the notes, which are known only at the end
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a store will hold.
+    """The layout of a store that is about to be written.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         shape: (C, H, W) of every image.
-        classes: name -> number of images, in the order of the images.
-        source: says what the store is made of, for :meth:`ImageStore.load`.
+        classes: class name -> number of images, in the order of the images.
+        source: identifies what the store is made from, for :meth:`ImageStore.load`.
     """
 
     name: str
@@ -40,16 +40,19 @@ class Plan:
 
     @property
     def images(self) -> int:
-        """How many there are."""
+        """The number of images."""
         return sum(self.classes.values())
 
 
 @contextmanager
 def building(path: Path, plan: Plan) -> Iterator[tuple[NDArray[np.uint8], dict[str, str]]]:
-    """Yield the pixels to fill, (N, C, H, W) uint8, and a dict for up to 2 KB of notes to keep with them.
+    """Yield an array of pixels to fill, and a dict for notes that are stored in the header of the file.
 
-    The pixels are the file's own: what is written need not stay in memory. When the block ends, the file takes its
-    place at ``path``; if it ends with an exception, ``path`` is left as it was.
+    The pixels are memory-mapped, so what is written need not stay in memory. When the block ends, the file is moved to
+    ``path``; if it ends with an exception, ``path`` is left as it was.
+
+    Yields:
+        (N, C, H, W) uint8 to write to, and the dict of notes, which may hold up to 2 KB.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -76,7 +79,7 @@ def building(path: Path, plan: Plan) -> Iterator[tuple[NDArray[np.uint8], dict[s
 
 
 def _header(plan: Plan, notes: dict[str, str], fingerprint: str) -> bytes:
-    """The header of a safetensors file: where every tensor lies behind it, and what is known of them, as JSON."""
+    """Return the header of the safetensors file: the offset of every tensor, and the metadata, as JSON."""
     start = 8 * len(plan.classes)
     end = start + plan.images * math.prod(plan.shape)
     known = {"format": FORMAT, "name": plan.name, "source": plan.source, "fingerprint": fingerprint}
@@ -89,11 +92,12 @@ def _header(plan: Plan, notes: dict[str, str], fingerprint: str) -> bytes:
 
 
 def _aligned(size: int) -> int:
+    """Return ``size`` rounded up to a multiple of 8."""
     return -(-size // 8) * 8
 
 
 def _reserve(file: int, size: int) -> None:
-    """Take ``size`` bytes of disk now: to run out of them while writing to mapped memory would kill the process."""
+    """Allocate ``size`` bytes on disk now: a disk that fills up during writes to mapped memory kills the process."""
     if sys.platform == "linux":
         os.posix_fallocate(file, 0, size)
     else:

@@ -1,4 +1,4 @@
-"""Identical pictures: known flaws of published data sets, and leaks when they lie across a split."""
+"""Identical images: a known flaw of published data sets, and a leak where they are in two splits."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from torchreptile.core.errors import DataError
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.splits import SPLITS, Split, Splits
 
-EXAMPLES = 3  # named in a message
+EXAMPLES = 3  # leaks named in a message
 
 
 @dataclass(frozen=True)
 class Leak:
-    """One picture in two splits.
+    """One image that is in two splits.
 
     Attributes:
-        split, image, class_name: the earlier split (in the order train, val, test), the index into its store's
-            images, and the class.
-        other_split, other_class: where it is too; the first such image.
+        split: the earlier split, in the order train, val, test.
+        image: index of the image in the store of that split.
+        class_name: class of the image in that split.
+        other_split: the later split.
+        other_class: class of the first identical image there.
     """
 
     split: Split
@@ -35,11 +37,11 @@ class Leak:
 
 @dataclass(frozen=True)
 class Leaks:
-    """What is in two splits.
+    """The images that are in two splits.
 
     Attributes:
         found: every image of an earlier split that is also in a later one, once per later split.
-        unread: why a split could not be compared; training does not need the test classes to be there.
+        unread: the reasons why splits could not be compared; training does not require the test classes.
     """
 
     found: tuple[Leak, ...]
@@ -47,11 +49,15 @@ class Leaks:
 
     @property
     def trained_on(self) -> list[int]:
-        """Indices of the training images that are also in validation or test classes, in order, each once."""
+        """Indices of the training images that are also in validation or test classes, sorted, each once."""
         return sorted({leak.image for leak in self.found if leak.split == "train"})
 
     def message(self, excluded: bool) -> str:
-        """One line for people, empty if there is nothing to say; ``excluded``: left out of training."""
+        """Return the leaks as one line of text; empty if there are none.
+
+        Args:
+            excluded: whether the images are left out of training.
+        """
         parts = [f"not compared with the other splits: {reason}" for reason in self.unread]
         if self.found:
             examples = ", ".join(
@@ -60,18 +66,28 @@ class Leaks:
             )
             more = ", ..." if len(self.found) > EXAMPLES else ""
             number = len(self.trained_on)
-            cure = (
+            remedy = (
                 f"{number:,} left out of training" if excluded else "--exclude-duplicates leaves them out of training"
             )
             parts.append(
                 f"{len(self.found):,} identical pictures in two splits ({examples}{more})"
-                + (f"; {cure}" if number else "")
+                + (f"; {remedy}" if number else "")
             )
         return "; ".join(parts)
 
 
 def find_duplicates(store: ImageStore) -> list[tuple[int, int]]:
-    """Every pair of images with identical pixels, as indices (i, j) into ``store.images`` with i < j, sorted."""
+    """Find the pairs of images with identical pixels.
+
+    Returns:
+        Indices (i, j) into ``store.images`` with i < j, sorted.
+
+    Example:
+        >>> images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+        >>> images[1] = 255
+        >>> find_duplicates(ImageStore(images, torch.tensor([2, 1]), ("a", "b"), "three"))
+        [(0, 2)]
+    """
     same: dict[bytes, list[int]] = {}
     for index, digest in enumerate(_digests(store)):
         same.setdefault(digest, []).append(index)
@@ -79,9 +95,12 @@ def find_duplicates(store: ImageStore) -> list[tuple[int, int]]:
 
 
 def find_leaks(splits: Splits) -> Leaks:
-    """Every picture that is in two splits, pixel by pixel, in one pass over all of them.
+    """Find the images whose pixels are identical in two splits, in one pass over all splits.
 
-    Training classes are compared as they are trained on, so with their rotations.
+    Training classes are compared as they are trained on, with their rotations.
+
+    Raises:
+        DataError: the training classes cannot be read.
     """
     stores: dict[Split, ImageStore] = {}
     unread: list[str] = []
@@ -96,11 +115,11 @@ def find_leaks(splits: Splits) -> Leaks:
     found: list[Leak] = []
     for split, other in combinations(stores, 2):
         one, two = stores[split], stores[other]
-        # Most data sets share nothing; then the indices of the images need not be looked at.
+        # Most data sets share no images; then there is no need to look up classes.
         if shared := seen[split].keys() & seen[other].keys():
-            ours, theirs = _owners(one), _owners(two)
+            these, those = _classes_of_images(one), _classes_of_images(two)
             found += [
-                Leak(split, image, one.class_names[ours[image]], other, two.class_names[theirs[seen[other][digest]]])
+                Leak(split, image, one.class_names[these[image]], other, two.class_names[those[seen[other][digest]]])
                 for image, digest in enumerate(_digests(one))
                 if digest in shared
             ]
@@ -108,38 +127,38 @@ def find_leaks(splits: Splits) -> Leaks:
 
 
 def without_leaks(train: ImageStore, leaks: Leaks) -> ImageStore:
-    """The training classes without the images that are also in validation or test classes.
+    """Return the training classes without the images that are also in validation or test classes.
 
     Raises:
-        DataError: a class has no image left.
+        DataError: a class would be left without images.
     """
-    gone = leaks.trained_on
-    left = train.without(gone) if gone else train
-    empty = [name for name, size in zip(left.class_names, left.class_sizes.tolist(), strict=True) if not size]
+    duplicates = leaks.trained_on
+    rest = train.without(duplicates) if duplicates else train
+    empty = [name for name, size in zip(rest.class_names, rest.class_sizes.tolist(), strict=True) if not size]
     if empty:
         raise DataError(
             f"{train.name}: every image of the training {'class' if len(empty) == 1 else 'classes'} "
             f"{', '.join(empty)} is also in validation or test classes; remove it, or train without "
             "--exclude-duplicates"
         )
-    return left
+    return rest
 
 
 def _digests(store: ImageStore) -> Iterator[bytes]:
-    """SHA-256 of every image; 48,000 of 3 x 84 x 84 take a second."""
+    """Yield the SHA-256 of every image; 48,000 images of 3 x 84 x 84 take a second."""
     for image in store.images.cpu().numpy():
         yield hashlib.sha256(image.tobytes()).digest()
 
 
 def _first_of_each(store: ImageStore) -> dict[bytes, int]:
-    """Digest -> the index of the first image that has it."""
+    """Map each digest to the index of the first image that has it."""
     first: dict[bytes, int] = {}
     for index, digest in enumerate(_digests(store)):
         first.setdefault(digest, index)
     return first
 
 
-def _owners(store: ImageStore) -> list[int]:
-    """The class of every image."""
-    owners: list[int] = torch.arange(len(store)).repeat_interleave(store.class_sizes.cpu()).tolist()
-    return owners
+def _classes_of_images(store: ImageStore) -> list[int]:
+    """Return the class index of every image."""
+    classes: list[int] = torch.arange(len(store)).repeat_interleave(store.class_sizes.cpu()).tolist()
+    return classes

@@ -1,4 +1,4 @@
-"""The stream of inner mini-batches, as index arithmetic for all tasks at once."""
+"""Inner mini-batches, as index arithmetic for all tasks at once."""
 
 from __future__ import annotations
 
@@ -11,17 +11,29 @@ from torch import Tensor
 def minibatches(
     tasks: int, images: int, batch: int, steps: int, replacement: bool, generator: torch.Generator
 ) -> Tensor:
-    """Which images each inner step sees: (tasks, steps, batch) int64, values 0 to images - 1.
+    """Draw the images of each inner step.
 
-    Cycling (the published setting): every task's images are shuffled and cut into batches; what is left
-    over at the end of a pass is carried into the first batch of the next, freshly shuffled pass. So 75
-    images in batches of 10 give an 8th batch of 5 left-overs and 5 images of the second pass.
-    With ``replacement`` every batch is drawn independently, without repetition inside the batch. A ``batch`` of 0 is
-    all images in every step, in their order; nothing is drawn then.
+    By default, as published, the mini-batches cycle through a task's images: these are shuffled and cut into batches,
+    and the rest at the end of a pass goes into the first batch of the next, newly shuffled pass. So 75 images in
+    batches of 10 give an 8th batch of 5 remaining images and 5 of the second pass.
 
     Args:
-        tasks, images, batch, steps: the sizes; ``replacement`` needs batch <= images.
-        generator: the source of all randomness; the indices live on its device.
+        tasks: number of tasks.
+        images: images of a task.
+        batch: images in a mini-batch; 0 takes all images in every step, in order, and draws nothing.
+        steps: inner steps.
+        replacement: draw every batch independently, without repetition within it; needs ``batch <= images``.
+        generator: source of all randomness; the indices are on its device.
+
+    Returns:
+        (task, step, batch) int64, from 0 to images - 1.
+
+    Example:
+        >>> batches = minibatches(1, 6, 3, 4, replacement=False, generator=torch.Generator().manual_seed(0))
+        >>> batches.shape
+        torch.Size([1, 4, 3])
+        >>> batches[0, :2].flatten().sort().values  # the first pass has every image once
+        tensor([0, 1, 2, 3, 4, 5])
     """
     if not batch:
         return torch.arange(images, device=generator.device).expand(tasks, steps, images)

@@ -1,4 +1,4 @@
-"""How tasks are drawn from a store: of images by :class:`EpisodeSampler`, of functions here."""
+"""Samplers, which draw tasks from a store: EpisodeSampler for images, SineSampler and RowSampler for functions."""
 
 from __future__ import annotations
 
@@ -14,29 +14,35 @@ from torchreptile.data.functions.tables import Scale, Tables
 from torchreptile.data.image_store import ImageStore
 
 Store = ImageStore | Sines | Tables
-"""Where tasks come from."""
+"""A source of tasks."""
 
 
 class Sampler(Protocol):
-    """Draws tasks from a store."""
+    """The interface of samplers, which draw tasks from a store."""
 
     @property
     def store(self) -> Store:
-        """Where they come from; they live on its device."""
+        """The source of the tasks; episodes are on its device."""
 
     @property
     def scale(self) -> Scale | None:
-        """What values were standardised by, if they have units of their own."""
+        """The standardisation of values that have units; None where there are none."""
 
     def sample(self, tasks: int, generator: torch.Generator) -> Episodes:
         """Draw ``tasks`` independent tasks; ``generator``, on the store's device, is the source of all randomness."""
 
 
 def sampler_of(store: Store, way: int, shots: int, queries: int) -> Sampler:
-    """The sampler of tasks of ``shots`` support and ``queries`` query images per class, or points where there are none.
+    """Make the sampler for a kind of store.
+
+    Args:
+        store: the source of the tasks.
+        way: classes per task; ignored for functions.
+        shots: support images per class, or support points.
+        queries: query images per class, or query points.
 
     Raises:
-        DataError: a class or a task has too few of them, or there are too few classes.
+        DataError: there are too few classes, or a class or task has too few images or points.
     """
     if isinstance(store, ImageStore):
         return EpisodeSampler(store, way, shots, queries)
@@ -44,15 +50,29 @@ def sampler_of(store: Store, way: int, shots: int, queries: int) -> Sampler:
 
 
 class SineSampler:
-    """Draws a new wave for every task, and points on it."""
+    """A sampler that draws a new sine wave for every task, and points on it.
+
+    Example:
+        >>> from torchreptile.data.functions.sine import sines
+        >>> sampler = SineSampler(sines("sine"), shots=10, queries=50)
+        >>> episodes = sampler.sample(3, torch.Generator().manual_seed(0))
+        >>> episodes.support_x.shape, episodes.query_y.shape
+        (torch.Size([3, 10, 1]), torch.Size([3, 50, 1]))
+    """
 
     scale = None
 
     def __init__(self, store: Sines, shots: int, queries: int, dtype: torch.dtype = torch.float32) -> None:
-        """``shots`` support and ``queries`` query points; the latter may fall on the former.
+        """Check that there are enough points.
+
+        Args:
+            store: the kind of waves.
+            shots: support points per task.
+            queries: query points per task; they may coincide with support points.
+            dtype: dtype of the episodes.
 
         Raises:
-            DataError: there are fewer points than ``shots``.
+            DataError: waves have fewer points than ``shots``.
         """
         if 0 < store.points < shots:
             raise DataError(
@@ -61,7 +81,7 @@ class SineSampler:
         self.store, self.shots, self.queries, self.dtype = store, shots, queries, dtype
 
     def sample(self, tasks: int, generator: torch.Generator) -> Episodes:
-        """Draw ``tasks`` independent waves."""
+        """Draw ``tasks`` independent waves; ``generator``, on the store's device, is the source of all randomness."""
         device, points = self.store.device, self.store.points
         uniform = torch.rand(2, tasks, 1, 1, generator=generator, device=device).to(self.dtype)
         amplitude = AMPLITUDES[0] + (AMPLITUDES[1] - AMPLITUDES[0]) * uniform[0]
@@ -79,17 +99,24 @@ class SineSampler:
         return Episodes(x, y, query_x, query_y, torch.zeros(tasks, 1, dtype=torch.int64, device=device))
 
     def _evenly(self, points: int) -> Tensor:
+        """Return (points,) evenly spaced inputs."""
         return torch.linspace(-REACH, REACH, points, dtype=self.dtype, device=self.store.device)
 
 
 class RowSampler:
-    """Draws a task of a table, then rows of it without repetition, and standardises them."""
+    """A sampler that draws tasks of a table, then rows of each without repetition, and standardises them."""
 
     def __init__(self, store: Tables, shots: int, queries: int, dtype: torch.dtype = torch.float32) -> None:
-        """``shots`` support and ``queries`` query rows.
+        """Check that every task has enough rows.
+
+        Args:
+            store: the tables.
+            shots: support rows per task.
+            queries: query rows per task, none of them in the support set.
+            dtype: dtype of the episodes.
 
         Raises:
-            DataError: a task has too few rows, named with its count.
+            DataError: a task has too few rows; the message names it and its count.
         """
         needed = shots + queries
         if short := (store.task_sizes < needed).nonzero().flatten().tolist():
@@ -105,7 +132,7 @@ class RowSampler:
         self._draw = Draw(store.task_sizes)
 
     def sample(self, tasks: int, generator: torch.Generator) -> Episodes:
-        """Draw ``tasks`` independent tasks."""
+        """Draw ``tasks`` independent tasks; ``generator``, on the store's device, is the source of all randomness."""
         drawn, rows = self._draw(tasks, 1, self.shots + self.queries, generator)
         x, y = (values[rows.flatten(1)].to(self.dtype) for values in (self._x, self._y))
         cut = [self.shots, self.queries]
@@ -114,19 +141,27 @@ class RowSampler:
 
 
 class Draw:
-    """Draws by index: groups of a store without repetition, then members of each without repetition."""
+    """A draw of indices: groups of a store without repetition, then members of each group without repetition."""
 
     def __init__(self, sizes: Tensor) -> None:
-        """``sizes``: (K,) int64, how many members each group has; they lie one group after another."""
+        """Prepare the draw.
+
+        Args:
+            sizes: (K,) int64, the number of members of each group; groups are stored one after another.
+        """
         self._starts = sizes.cumsum(0) - sizes
-        # Members beyond a group's size must never be drawn: their random keys are pushed below all others.
+        # Members beyond a group's size must never be drawn: their random keys are set below all others.
         columns = torch.arange(int(sizes.max()), device=sizes.device)
         beyond = columns >= sizes[:, None]
         self._beyond = beyond if bool(beyond.any()) else None
         self._columns = len(columns)
 
     def __call__(self, tasks: int, groups: int, members: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Which groups, (tasks, groups), and the indices of their members, (tasks, groups, members)."""
+        """Draw for every task.
+
+        Returns:
+            (task, group) int64, the groups drawn, and (task, group, member) int64, the indices of the members drawn.
+        """
         device = self._starts.device
         keys = torch.rand(tasks, len(self._starts), generator=generator, device=device)
         drawn = keys.topk(groups, dim=1).indices  # the largest keys are a random subset in random order
@@ -138,7 +173,21 @@ class Draw:
 
 
 class EpisodeSampler:
-    """Draws tasks from a store: ``way`` classes without repetition, then images without repetition."""
+    """A sampler of classification tasks: it draws ``way`` classes, then images of each, both without repetition.
+
+    Example:
+        >>> import torch
+        >>> import torchreptile as tr
+        >>> images = torch.randint(0, 256, (80, 1, 28, 28), dtype=torch.uint8)
+        >>> names = tuple(f"class{number}" for number in range(8))
+        >>> store = tr.ImageStore(images, torch.full((8,), 10), names, name="random")
+        >>> sampler = tr.EpisodeSampler(store, way=5, shots=1, queries=3)
+        >>> episodes = sampler.sample(4, torch.Generator().manual_seed(0))
+        >>> episodes.support_x.shape, episodes.query_y.shape
+        (torch.Size([4, 5, 1, 28, 28]), torch.Size([4, 15]))
+        >>> episodes.support_y[0]
+        tensor([0, 1, 2, 3, 4])
+    """
 
     scale = None  # labels have no units
 
@@ -148,19 +197,19 @@ class EpisodeSampler:
         """Check once that every task that can be drawn has enough classes and images.
 
         Args:
-            store: where classes and images come from; episodes live on its device.
+            store: the source of classes and images; episodes are on its device.
             way: classes per task.
             shots: support images per class.
             queries: query images per class, none of them in the support set; 0 for no query set.
-            dtype: of the images in the episodes.
+            dtype: dtype of the images in the episodes.
 
         Raises:
-            DataError: too few classes, or a class with too few images, named with its count.
+            DataError: there are too few classes, or a class has too few images; the message names it and its count.
         """
         if way > len(store):
             raise DataError(
                 f"{store.name} has {len(store)} classes here, too few for {way}-way tasks; "
-                "ask for fewer (--way, --train-way), or divide own images otherwise "
+                "ask for fewer (--way, --train-way), or divide your own images differently "
                 "(--split-ratio 0.7/0/0.3 has no validation classes)"
             )
         needed = shots + queries
@@ -180,8 +229,8 @@ class EpisodeSampler:
         """Draw ``tasks`` independent tasks.
 
         Args:
-            tasks: how many.
-            generator: the source of all randomness, on the store's device.
+            tasks: number of tasks.
+            generator: source of all randomness, on the store's device.
         """
         classes, images = self._draw(tasks, self.way, self.shots + self.queries, generator)
         return Episodes(
@@ -193,10 +242,11 @@ class EpisodeSampler:
         )
 
     def _pixels(self, images: Tensor) -> Tensor:
-        """(T, way, S) image indices -> (T, way * S, C, H, W), each pixel from 0 to 1."""
+        """Look up (task, way, image) indices: (task, way * image, C, H, W) float, each pixel from 0 to 1."""
         picked = self.store.images[images.flatten(1)]
         return picked.to(self.dtype).div_(255)
 
     def _labels(self, tasks: int, per_class: int) -> Tensor:
+        """Return (task, way * per_class) int64 labels."""
         labels = torch.arange(self.way, device=self.store.images.device).repeat_interleave(per_class)
         return labels.expand(tasks, -1)

@@ -91,7 +91,7 @@ GOOD = "a,1,2\nb,1,2\nc,1,2\n"
         ("task,x,y\n", r"all.csv: has no rows below its first line"),
         ("", r"all.csv: line 1 has nothing; one file for all tasks needs a column task"),
         ("x,y\n1,2\n", r"all.csv: line 1 has 'x', 'y'; one file for all tasks needs a column task"),
-        ("task,y\na,2\n", r"line 1 has 'task', 'y'; an input and a target are needed at least"),
+        ("task,y\na,2\n", r"line 1 has 'task', 'y'; at least one input and one target are needed"),
         ("task,x,x,y\na,1,1,2\n", r"it must name every column, each once"),
         ("task,x,\na,1,2\n", r"it must name every column, each once"),
         ('task,x,y\na,"1,2\n', r"all.csv: not a csv file in UTF-8"),
@@ -125,13 +125,13 @@ def test_bad_paths_are_refused(tmp_path: Path) -> None:
 def test_settings_that_do_not_go_together() -> None:
     with pytest.raises(ConfigError, match="data is a and table is b; give one of them"):
         TaskConfig(data="a", table="b", way=1)
-    with pytest.raises(ConfigError, match="dataset is table, but table names none"):
+    with pytest.raises(ConfigError, match="dataset is table, but table is not set"):
         TaskConfig(dataset="table", way=1)
-    with pytest.raises(ConfigError, match="targets is y, but it is for own functions"):
+    with pytest.raises(ConfigError, match="targets is y, but it applies to your own functions only"):
         TaskConfig(targets="y")
     with pytest.raises(ConfigError, match="way is 5, but the tasks of b are functions"):
         TaskConfig(table="b")
-    with pytest.raises(ConfigError, match="grey is True, but it is for own images"):
+    with pytest.raises(ConfigError, match="grey is True, but it applies to your own images only"):
         TaskConfig(table="b", way=1, grey=True)
     with pytest.raises(ConfigError, match="exclude_duplicates is for images"):
         TaskConfig(table="b", way=1, exclude_duplicates=True)

@@ -320,8 +320,8 @@ def damaged_tar(folder: Path) -> list[str]:
         f"{names[0]}: missing",
         f"{names[1]}: the file is empty",
         f"{names[2]}: the file is damaged",
-        f"../{names[3]}: its name leads out of the archive",
-        f"/{names[4]}: its name leads out of the archive",
+        f"../{names[3]}: its name points outside the archive",
+        f"/{names[4]}: its name points outside the archive",
         f"again/{names[5]}: a second picture of that name",
         f"{names[6]}: it is a link, not a file",
         f"{names[7]}: it is a link, not a file",
@@ -403,7 +403,7 @@ def test_a_broken_archive_is_refused_by_name(tmp_path: Path, cut: int, kind: str
     path = tmp_path / f"images-train.tar{'.' * bool(kind)}{kind}"
     write_tar(path, files("train"), f"w:{kind}")
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(DataError, match=rf"{path.name}.*(not a whole tar archive|missing)") as caught:
+    with pytest.raises(DataError, match=rf"{path.name}.*(not a complete tar archive|missing)") as caught:
         _ = splits(tmp_path).train
     assert "\n" not in str(caught.value)
 
@@ -411,7 +411,7 @@ def test_a_broken_archive_is_refused_by_name(tmp_path: Path, cut: int, kind: str
 def test_an_archive_that_is_something_else(tmp_path: Path) -> None:
     write_list(tmp_path, "train")
     (tmp_path / "images-train.tar.xz").write_bytes(b"PK\x03\x04" + b"no tar" * 1000)
-    with pytest.raises(DataError, match=r"images-train.tar.xz: not a whole tar archive"):
+    with pytest.raises(DataError, match=r"images-train.tar.xz: not a complete tar archive"):
         _ = splits(tmp_path).train
 
 
@@ -421,7 +421,7 @@ def test_an_archive_that_is_something_else(tmp_path: Path) -> None:
         ("", "its first line must name the columns filename and label"),
         ("file,class\na.jpg,n1\n", "its first line must name the columns filename and label"),
         ("filename,label\n", "empty"),
-        ("filename,label\na.jpg,n1\na.jpg,n1\n", "1 lines are wrong (line 3 lists a.jpg again)"),
+        ("filename,label\na.jpg,n1\na.jpg,n1\n", "1 line is wrong (line 3 lists a.jpg again)"),
         ("filename,label\n../a.jpg,n1\n", "line 2 has file name '../a.jpg' and label 'n1'"),
         ("filename,label\n/etc/passwd,n1\n", "line 2 has file name '/etc/passwd' and label 'n1'"),
         ("filename,label\na.jpg\n", "line 2 has file name 'a.jpg' and label ''"),
@@ -453,7 +453,7 @@ def test_a_list_with_too_few_or_another_class(tmp_path: Path) -> None:
 def test_a_class_in_two_splits_is_refused(tmp_path: Path) -> None:
     as_images(tmp_path)
     (tmp_path / "val.csv").write_text((tmp_path / "train.csv").read_text())
-    with pytest.raises(DataError, match="class n00000001 is in train and in val; it may be in one alone"):
+    with pytest.raises(DataError, match="class n00000001 is in train and in val; it must be in one only"):
         splits(tmp_path)
 
 
@@ -517,13 +517,13 @@ def test_no_data_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         DataError, match=r"cannot be downloaded: its pictures are ImageNet's. Give --data-root FOLDER, or"
     ):
         load_splits(TaskConfig(dataset="mini-imagenet"))
-    with pytest.raises(DataError, match=r"none does not exist; --data-root must lead to a folder with the data set"):
+    with pytest.raises(DataError, match=r"none does not exist; --data-root must point to a folder with the data set"):
         splits(tmp_path / "none")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file is not a folder; --data-root must"):
         splits(tmp_path / "file")
     monkeypatch.setenv("TORCHREPTILE_DATA", str(tmp_path))
-    with pytest.raises(DataError, match=r"mini-imagenet does not exist; TORCHREPTILE_DATA must lead to a folder"):
+    with pytest.raises(DataError, match=r"mini-imagenet does not exist; TORCHREPTILE_DATA must point to a folder"):
         load_splits(TaskConfig(dataset="mini-imagenet"))
 
 
@@ -531,5 +531,5 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     as_images(tmp_path)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TORCHREPTILE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"cannot write .*; set TORCHREPTILE_CACHE to a folder that can"):
+    with pytest.raises(DataError, match=r"cannot write .*; set TORCHREPTILE_CACHE to a writable folder"):
         _ = splits(tmp_path).train

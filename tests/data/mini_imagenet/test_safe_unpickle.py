@@ -140,7 +140,7 @@ WHOLE = pickle.dumps({"data": IMAGES, "labels": [1]})
     ],
 )
 def test_damaged_pickles_are_refused(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(DataError, match=r"a.pkl: (not a whole pickle|the pickle names)") as caught:
+    with pytest.raises(DataError, match=r"a.pkl: (not a complete pickle|the pickle names)") as caught:
         pickled.read(written(tmp_path, content))
     assert "\n" not in str(caught.value)
 

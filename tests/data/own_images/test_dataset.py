@@ -189,16 +189,16 @@ REFUSED: dict[str, tuple[Damage, str]] = {
         lambda root: writes("a.zip", b"PK")(root) or root / "a.zip",
         "neither a folder nor a .csv file; unpack",
     ),
-    "an empty folder": (lambda root: (root / "e").mkdir() or root / "e", "no class folders; put the pictures of every"),
+    "an empty folder": (lambda root: (root / "e").mkdir() or root / "e", "no class folders; put the pictures of each"),
     "a file that is no picture": (
         writes("train/train00/notes.txt", b"?"),
-        r"1 wrong: train/train00/notes.txt: not a picture by its name \(those end in .png",
+        r"1 problem: train/train00/notes.txt: not a picture by its name \(those end in .png",
     ),
     "a text called png": (
         writes("train/train00/t.png", b"?"),
-        "1 wrong: train/train00/t.png: not a picture, or damaged at its start",
+        "1 problem: train/train00/t.png: not a picture, or damaged at its start",
     ),
-    "an empty picture": (writes("test/test00/z.png", b""), "1 wrong: test/test00/z.png: the file is empty"),
+    "an empty picture": (writes("test/test00/z.png", b""), "1 problem: test/test00/z.png: the file is empty"),
     "half a picture": (writes("test/test00/z.png", PNG[:300]), "test/test00/z.png: the file is damaged"),
     "an empty class": (lambda root: (root / "train/none").mkdir(), "train/none is a class without pictures; remove"),
     "a loose picture": (writes("train/loose.png", PNG), "train/loose.png is a picture in a split itself; put it into"),
@@ -206,14 +206,14 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "a folder in a class": (writes("train/train00/deep/p.png", PNG), "train/train00/deep: a folder, not a picture"),
     "a class beside the splits": (
         writes("cat/p.png", PNG),
-        "cat is a folder beside train and test; put it into train or",
+        "cat is a folder next to train and test; put it into train or",
     ),
-    "a misnamed split": (writes("valid/cat/p.png", PNG), "valid is a folder beside train and test; rename it to val"),
+    "a misnamed split": (writes("valid/cat/p.png", PNG), "valid is a folder next to train and test; rename it to val"),
     "a class in two splits": (
         writes("test/train01/p.png", PNG),
-        "1 wrong: class train01 is in train and test; a class belongs to one of them",
+        "1 problem: class train01 is in train and test; a class must be in one split only",
     ),
-    "a link to nothing": (links("train/train00/l.png", "gone.png"), "train/train00/l.png: a link to nothing"),
+    "a link to nothing": (links("train/train00/l.png", "gone.png"), "train/train00/l.png: a broken link"),
     "a link to a folder": (links("train/l", "test/test00"), "train/l is a link to a folder; only links to files are"),
     "a link to a folder in a class": (
         links("train/train00/l.png", "test"),
@@ -226,8 +226,8 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "a csv without a header": (lists("train/train00/00.png,a\n"), "must name the columns file and label"),
     "an empty csv": (lists(""), "its first line has nothing; it must name the columns file and label"),
     "a csv without rows": (lists("file,label\n"), "lists no pictures"),
-    "a csv that leads out": (lists("file,label\n../x.png,a\n"), "line 2: '../x.png' leads out of .*; files must be in"),
-    "a csv with an absolute path": (lists("file,label\n/etc/x.png,a\n"), "line 2: '/etc/x.png' leads out of"),
+    "a csv that leads out": (lists("file,label\n../x.png,a\n"), "line 2: '../x.png' is outside .*; files must be in"),
+    "a csv with an absolute path": (lists("file,label\n/etc/x.png,a\n"), "line 2: '/etc/x.png' is outside"),
     "a file name that is not UTF-8": (
         lambda root: (root / "train/train00/00.png").rename(root / "train/train00" / os.fsdecode(b"\xff.png")) and None,
         r"train/train00/\?.png: its name is not UTF-8; rename it",
@@ -238,7 +238,7 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     ),
     "a csv that leads out by a link": (
         lambda root: os.symlink("/etc", root / "etc") or csv(root, "file,label\netc/x.png,a\n"),
-        "line 2: 'etc/x.png' leads out of",
+        "line 2: 'etc/x.png' is outside",
     ),
     "a csv with a missing file": (lists("file,label\nx.png,a\n"), "line 2: x.png: No such file or directory"),
     "a csv with a folder": (lists("file,label\ntrain,a\n"), "line 2: train: a folder, not a picture"),
@@ -250,7 +250,7 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     ),
     "a csv with a class in two splits": (
         lists("file,label,split\ntrain/train00/00.png,a,train\ntrain/train00/01.png,a,test\n"),
-        "1 wrong: class a is in train and test",
+        "1 problem: class a is in train and test",
     ),
     "a csv that repeats a file": (
         lists("file,label\ntrain/train00/00.png,a\ntrain/train00/00.png,b\n"),
@@ -265,7 +265,7 @@ REFUSED: dict[str, tuple[Damage, str]] = {
         "not a csv file in UTF-8",
     ),
     "an unclosed quote": (lists('file,label\n"x,a\n'), "not a csv file in UTF-8"),
-    "a NUL": (lists("file,label\nx\0.png,a\n"), "leads out of|not a csv file"),
+    "a NUL": (lists("file,label\nx\0.png,a\n"), "is outside|not a csv file"),
 }
 
 
@@ -283,21 +283,21 @@ def test_every_bad_file_is_named(tmp_path: Path) -> None:
     root = make_divided(tmp_path / "own", {"train": 2, "test": 2})
     for number in range(3):
         (root / "train/train00" / f"bad{number}.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"3 wrong: .*bad0.png: .*bad1.png: .*bad2.png: the file is empty"):
+    with pytest.raises(DataError, match=r"3 problems: .*bad0.png: .*bad1.png: .*bad2.png: the file is empty"):
         own(root).train  # noqa: B018
     for number in range(150):
         (root / "test/test00" / f"note{number}.txt").write_bytes(b"")
-    with pytest.raises(DataError, match=r"150 wrong: .*; and 50 more$"):
+    with pytest.raises(DataError, match=r"150 problems: .*; and 50 more$"):
         own(root)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"dataset": "folder"}, "dataset is folder, but data names none; give --data FOLDER or FILE.csv"),
-        ({"grey": True}, "grey is True, but it is for own images; give --data"),
-        ({"image_size": 32}, "image_size is 32, but it is for own images"),
-        ({"split_ratio": "1/0/0"}, "split_ratio is 1/0/0, but it is for own images"),
+        ({"dataset": "folder"}, "dataset is folder, but data is not set; give --data FOLDER or FILE.csv"),
+        ({"grey": True}, "grey is True, but it applies to your own images only; give --data"),
+        ({"image_size": 32}, "image_size is 32, but it applies to your own images only"),
+        ({"split_ratio": "1/0/0"}, "split_ratio is 1/0/0, but it applies to your own images only"),
         ({"data": "x", "image_size": 3}, "image_size is 3; it must be at least 4"),
         ({"data": "x", "image_size": 5000}, "image_size is 5000; it must be at most 1024"),
         ({"data": "x", "image_size": -1}, "image_size is -1; it must be at least 4"),

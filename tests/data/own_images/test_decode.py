@@ -141,12 +141,15 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "above Pillow's": (lambda: bomb(50000, 50000), "^it has more than 64,000,000 pixels; make it smaller$"),
     "large floats": (
         lambda: encoded(Image.new("F", (3, 3), 200.0), "TIFF"),
-        "^its greys go from 200 to 200; floats from 0 to 1 can be read, or save it with 8 bits$",
+        "^its grey values range from 200 to 200; floats from 0 to 1 can be read, or save it with 8 bits$",
     ),
-    "no number": (lambda: encoded(Image.new("F", (3, 3), float("nan")), "TIFF"), "^its greys go from nan to nan"),
+    "no number": (
+        lambda: encoded(Image.new("F", (3, 3), float("nan")), "TIFF"),
+        "^its grey values range from nan to nan",
+    ),
     "negative": (
         lambda: encoded(Image.new("I", (3, 3), -5), "TIFF"),
-        "^its greys go from -5 to -5; whole numbers from 0 to 65535 can be read",
+        "^its grey values range from -5 to -5; integers from 0 to 65535 can be read",
     ),
 }
 
@@ -184,6 +187,6 @@ def test_many_are_decoded_in_order_and_every_bad_one_is_named() -> None:
 def test_no_pictures_and_a_wrong_place_for_them() -> None:
     assert decode_all([], 12, 3, "bicubic")[0].shape == (0, 3, 12, 12)
     with pytest.raises(
-        DataError, match=r"pixels for \(1, 3, 12, 12\) uint8 do not go into \(2, 3, 12, 12\) torch.uint8"
+        DataError, match=r"pixels for \(1, 3, 12, 12\) uint8 do not fit into \(2, 3, 12, 12\) torch.uint8"
     ):
         decode_all([Picture("p", lambda: b"")], 12, 3, "bicubic", into=torch.zeros(2, 3, 12, 12, dtype=torch.uint8))

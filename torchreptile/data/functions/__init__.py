@@ -1,1 +1,1 @@
-"""Functions as tasks: sine waves, and tables of one's own."""
+"""Functions as tasks: sine waves, and the user's own tables."""

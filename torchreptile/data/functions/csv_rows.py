@@ -1,4 +1,4 @@
-"""The rows of tables: csv files read and checked, and the first thing wrong named with its file and line."""
+"""Reading of tables: rows of csv files, checked; the first problem is reported with its file and line."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torchreptile.core.errors import DataError
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table.
+    """One row of a table.
 
     Attributes:
-        task: which task it belongs to.
-        values: by the column's name; finite.
+        task: the task that it belongs to.
+        values: column name -> value; all are finite.
     """
 
     task: str
@@ -24,17 +24,21 @@ class Row:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names, in the order of the file."""
+        """The names of the columns, in the order of the file."""
         return tuple(self.values)
 
 
 def read_rows(root: Path, task_column: str) -> list[Row]:
-    """All rows of a folder of csv files, one per task, or of one csv file with a column for the task.
+    """Read the rows of a folder of csv files, one per task, or of one csv file with a column for the task.
 
-    Files are read in the order of their names; their first line names the columns, which must be the same everywhere.
+    Files are read in the order of their names; their first line names the columns, which must be the same in all files.
+
+    Args:
+        root: the folder or csv file.
+        task_column: name of the column for the task; used only where ``root`` is a file.
 
     Raises:
-        DataError: something in them is no finite number, or they do not fit together.
+        DataError: a value is not a finite number, or the files do not have the same columns.
     """
     if root.is_dir():
         files = sorted(file for file in root.iterdir() if file.suffix.lower() == ".csv" and file.name[0] != ".")
@@ -54,7 +58,7 @@ def read_rows(root: Path, task_column: str) -> list[Row]:
 
 
 def _read(file: Path, task_column: str) -> list[Row]:
-    """The rows of one file, at least one; without a column for the task they are all of the task it is named after."""
+    """Read the rows of one file, at least one; without a column for the task, its name is the task."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.reader(opened, strict=True)
@@ -80,20 +84,22 @@ def _read(file: Path, task_column: str) -> list[Row]:
 
 
 def _check_header(file: Path, header: list[str], task_column: str) -> None:
-    said = f"{file}: line 1 has {', '.join(map(repr, header)) or 'nothing'}"
+    """Refuse a header without the columns that are needed."""
+    found = f"{file}: line 1 has {', '.join(map(repr, header)) or 'nothing'}"
     if task_column and task_column not in header:
-        raise DataError(f"{said}; one file for all tasks needs a column {task_column}, or give a folder of files")
+        raise DataError(f"{found}; one file for all tasks needs a column {task_column}, or give a folder of files")
     if not task_column and "task" in header:
         raise DataError(
-            f"{said}; in a folder every file is one task: leave out the column task, or give one file alone"
+            f"{found}; in a folder every file is one task: leave out the column task, or give a single file"
         )
     if "" in header or len(set(header)) < len(header):
-        raise DataError(f"{said}; it must name every column, each once")
+        raise DataError(f"{found}; it must name every column, each once")
     if len(header) < (3 if task_column else 2):
-        raise DataError(f"{said}; an input and a target are needed at least")
+        raise DataError(f"{found}; at least one input and one target are needed")
 
 
 def _number(file: Path, line: int, column: str, text: str) -> float:
+    """Return the value of a cell, which must be a finite number."""
     try:
         value = float(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Own functions: ``--table FOLDER`` or ``--table FILE.csv``; every row of a table is a point of a function.
+"""The user's own functions: ``--table FOLDER`` or ``--table FILE.csv``; every row of a table is a point of a function.
 
-A folder holds one csv file per task; a single csv file tells its tasks apart by a column ``task``. The first line names
-the columns. Tasks, never the rows of a task, are divided into train, val and test.
+A folder holds one csv file per task; a single csv file has a column ``task``. The first line names the columns. Tasks,
+never the rows of a task, are divided into train, val and test.
 """
 
 from __future__ import annotations
@@ -20,17 +20,28 @@ from torchreptile.core.errors import DataError
 from torchreptile.data.functions.csv_rows import Row, read_rows
 from torchreptile.data.splits import SPLITS, MissingSplit, Split, SplitsOf, by_ratio
 
-TASK = "task"  # the column that tells tasks apart
+TASK = "task"  # the column with the name of the task
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How tables are standardised: by mean and standard deviation over the rows of all training tasks.
+    """The standardisation of tables, by mean and standard deviation over the rows of all training tasks.
 
     Attributes:
-        inputs, targets: the columns' names.
-        x_mean, x_deviation: of the inputs; a column that never changes has the deviation 1.
-        y_mean, y_deviation: of the targets.
+        inputs: names of the input columns.
+        targets: names of the target columns.
+        x_mean: means of the inputs.
+        x_deviation: standard deviations of the inputs; 1 for a constant column.
+        y_mean: means of the targets.
+        y_deviation: standard deviations of the targets; 1 for a constant column.
+
+    Example:
+        >>> x, y = torch.tensor([[0.0], [2.0]]), torch.tensor([[5.0], [5.0]])
+        >>> scale = Scale.over(("dose",), ("y",), x, y)
+        >>> scale.x_mean, scale.x_deviation, scale.y_deviation
+        ((1.0,), (1.0,), (1.0,))
+        >>> scale.own_x(scale.standard_x(x)).tolist()
+        [[0.0], [2.0]]
     """
 
     inputs: tuple[str, ...]
@@ -42,42 +53,49 @@ class Scale:
 
     @classmethod
     def over(cls, inputs: tuple[str, ...], targets: tuple[str, ...], x: Tensor, y: Tensor) -> Scale:
-        """From (N, inputs) and (N, targets) float64."""
+        """Compute the standardisation from rows.
+
+        Args:
+            inputs: names of the input columns.
+            targets: names of the target columns.
+            x: (N, inputs) float64.
+            y: (N, targets) float64.
+        """
         return cls(inputs, targets, *(tuple(part.tolist()) for part in (*_moments(x), *_moments(y))))
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Scale:
-        """What ``dataclasses.asdict`` and JSON made of it."""
+        """Restore the standardisation from ``dataclasses.asdict`` read back from JSON."""
         return cls(**{name: tuple(values) for name, values in content.items()})
 
     def standard_x(self, x: Tensor) -> Tensor:
-        """(..., inputs) in the table's units -> mean 0, deviation 1."""
+        """Standardise (..., inputs) from the table's units to mean 0 and deviation 1."""
         return (x - x.new_tensor(self.x_mean)) / x.new_tensor(self.x_deviation)
 
     def standard_y(self, y: Tensor) -> Tensor:
-        """(..., targets) in the table's units -> mean 0, deviation 1."""
+        """Standardise (..., targets) from the table's units to mean 0 and deviation 1."""
         return (y - y.new_tensor(self.y_mean)) / y.new_tensor(self.y_deviation)
 
     def own_x(self, x: Tensor) -> Tensor:
-        """Back to the table's units."""
+        """Return (..., inputs) from standardised values to the table's units."""
         return x * x.new_tensor(self.x_deviation) + x.new_tensor(self.x_mean)
 
     def own_y(self, y: Tensor) -> Tensor:
-        """Back to the table's units."""
+        """Return (..., targets) from standardised values to the table's units."""
         return y * y.new_tensor(self.y_deviation) + y.new_tensor(self.y_mean)
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Points of many functions.
+    """Points of many functions, in memory.
 
     Attributes:
-        x: (N, inputs) float64 in the table's units, every task's rows one after another.
-        y: (N, targets) likewise.
-        task_sizes: (K,) int64, how many rows each task has; they add up to N.
-        task_names: K names, for people.
-        name: what the data are called.
-        scale: what they are standardised by when tasks are drawn: those to train on, of any split.
+        x: (N, inputs) float64 in the table's units, the rows of each task one after another.
+        y: (N, targets) float64 in the table's units, in the same order.
+        task_sizes: (K,) int64, the number of rows of each task; they add up to N.
+        task_names: the K names of the tasks.
+        name: name of the data, used in messages.
+        scale: the standardisation applied when tasks are drawn; in every split, that of the training tasks.
     """
 
     x: Tensor
@@ -89,22 +107,22 @@ class Tables:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(inputs,) of a point."""
+        """The shape (inputs,) of an input."""
         return (self.x.shape[1],)
 
     @property
     def targets(self) -> int:
-        """Numbers to predict."""
+        """How many numbers to predict per point."""
         return self.y.shape[1]
 
     @property
     def device(self) -> torch.device:
-        """Where the points are."""
+        """The device of the points."""
         return self.x.device
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names, sizes, scale and points: equal exactly when the data are equal."""
+        """SHA-256 of names, sizes, columns and points, in hexadecimal; equal exactly when the data are equal."""
         digest = hashlib.sha256()
         head = [list(self.task_names), self.task_sizes.tolist(), self.scale.inputs, self.scale.targets]
         digest.update(json.dumps(head).encode())
@@ -113,31 +131,31 @@ class Tables:
         return digest.hexdigest()
 
     def __len__(self) -> int:
-        """The number of tasks."""
+        """Return the number of tasks."""
         return len(self.task_names)
 
     def to(self, device: torch.device | str) -> Tables:
-        """The same with its tensors on ``device``."""
+        """Return the tables with their tensors on ``device``."""
         x, y, sizes = (tensor.to(device) for tensor in (self.x, self.y, self.task_sizes))
         return replace(self, x=x, y=y, task_sizes=sizes)
 
     def scaled_by(self, scale: Scale) -> Tables:
-        """The same, standardised as other data were that a network was trained on.
+        """Return the tables with the standardisation of the data that a network was trained on.
 
         Raises:
-            DataError: the columns are others.
+            DataError: the columns differ from those of the training.
         """
-        ours, theirs = (",".join((*s.inputs, "->", *s.targets)) for s in (self.scale, scale))
-        if ours != theirs:
-            raise DataError(f"{self.name} has the columns {ours}, but the training had {theirs}")
+        found, trained_on = (",".join((*s.inputs, "->", *s.targets)) for s in (self.scale, scale))
+        if found != trained_on:
+            raise DataError(f"{self.name} has the columns {found}, but the training had {trained_on}")
         return replace(self, scale=scale)
 
 
 def split(task: TaskConfig) -> SplitsOf[Tables]:
-    """The own functions that ``task.table`` names, divided by ``split_ratio`` and ``split_seed``.
+    """Read the functions of ``task.table`` and divide them by ``split_ratio`` and ``split_seed``.
 
     Raises:
-        DataError: the files cannot be used; file and line are named.
+        DataError: the files cannot be used; the message names file and line.
     """
     root = Path(task.table)
     rows = read_rows(root, TASK)
@@ -151,24 +169,25 @@ def split(task: TaskConfig) -> SplitsOf[Tables]:
         raise DataError(f"--table {root}: its {len(names)} tasks divided {task.split_ratio} leave none to train on")
 
     def points(part: list[str], columns: tuple[str, ...]) -> Tensor:
-        taken = [row for name in part for row in tasks[name]]
-        return torch.tensor([[row.values[column] for column in columns] for row in taken], dtype=torch.float64)
+        selected = [row for name in part for row in tasks[name]]
+        return torch.tensor([[row.values[column] for column in columns] for row in selected], dtype=torch.float64)
 
     train = sorted(parts["train"])
     scale = Scale.over(inputs, targets, points(train, inputs), points(train, targets))
 
     def source(part: Split) -> Tables | MissingSplit:
-        its = sorted(parts[part])
-        if not its:
-            return MissingSplit(f"{root} has no {part} tasks; divide its {len(names)} otherwise (--split-ratio)")
-        sizes = torch.tensor([len(tasks[name]) for name in its])
-        return Tables(points(its, inputs), points(its, targets), sizes, tuple(its), f"{task.title} ({part})", scale)
+        members = sorted(parts[part])
+        if not members:
+            return MissingSplit(f"{root} has no {part} tasks; divide its {len(names)} differently (--split-ratio)")
+        sizes = torch.tensor([len(tasks[name]) for name in members])
+        x, y = points(members, inputs), points(members, targets)
+        return Tables(x, y, sizes, tuple(members), f"{task.title} ({part})", scale)
 
     return SplitsOf(*(source(part) for part in SPLITS))
 
 
 def _columns(root: Path, columns: tuple[str, ...], named: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Inputs and targets, in the order of the table."""
+    """Return the input and the target columns, in the order of the table; ``named`` is the setting ``targets``."""
     wanted = [name.strip() for name in named.split(",") if name.strip()]
     if missing := [name for name in wanted if name not in columns]:
         raise DataError(f"--table {root}: there is no column {missing[0]} to predict; it has {', '.join(columns)}")
@@ -181,6 +200,6 @@ def _columns(root: Path, columns: tuple[str, ...], named: str) -> tuple[tuple[st
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each column, 1 for one that never changes."""
+    """Return mean and standard deviation of each column; the deviation of a constant column is 1."""
     deviation, changes = values.std(0, correction=0), values.amax(0) > values.amin(0)
     return values.mean(0), torch.where(changes & (deviation > 0), deviation, torch.ones_like(deviation))

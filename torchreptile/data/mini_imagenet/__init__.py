@@ -1,1 +1,1 @@
-"""mini-ImageNet in all its common layouts."""
+"""mini-ImageNet, read from any of its common layouts."""

@@ -1,7 +1,7 @@
 """mini-ImageNet (Vinyals et al. 2016) with the split of Ravi & Larochelle 2017: 64/16/20 classes, 600 pictures each.
 
-It cannot be downloaded, as the pictures are ImageNet's; people have it in many forms. In the folder that
-``--data-root`` or ``$TORCHREPTILE_DATA/mini-imagenet`` names, each split is looked for in these, in this order:
+It cannot be downloaded, as the pictures are ImageNet's, and it circulates in many layouts. In the folder given by
+``--data-root``, or ``$TORCHREPTILE_DATA/mini-imagenet``, each split is searched for in these layouts, in this order:
 
 1. ``images-train.tar`` (or ``.tar.xz``, ``.tar.gz``) with the list ``train.csv``
 2. ``images/`` with ``train.csv``
@@ -9,12 +9,12 @@ It cannot be downloaded, as the pictures are ImageNet's; people have it in many 
 4. ``mini-imagenet-cache-train.pkl`` or ``miniImageNet_category_split_train_phase_train.pickle``
 5. the training folder of ILSVRC-2012, ``train/n01532829/n01532829_123.JPEG``, with ``train.csv``
 
-The csv lists have the columns filename and label. Their file names are no names of ILSVRC's: of
-``n0153282900000005.jpg`` the last eight digits are the place, from 1, in the list of the files of class n01532829
-ordered by the number behind the underscore (ordered by name, other pictures come out). This is how the published
-generators build the set (https://github.com/yaoyao-liu/mini-imagenet-tools); it needs ILSVRC's classes whole.
+The csv lists have the columns filename and label. Their file names are not those of ILSVRC: the last eight digits of
+``n0153282900000005.jpg`` are the position, from 1, among the files of class n01532829 ordered by the number after the
+underscore (ordering by name gives other pictures). This is how the published generators build the set
+(https://github.com/yaoyao-liu/mini-imagenet-tools); it needs the complete classes of ILSVRC.
 
-Pictures are squashed to 84 x 84, not cut, and made RGB; pictures of that size are left as they are.
+Pictures are squashed to 84 x 84, not cropped, and converted to RGB; pictures of that size are left as they are.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from torchreptile.data.mini_imagenet.layouts import find
 from torchreptile.data.mini_imagenet.sources import Decoding, Progress, Source
 from torchreptile.data.splits import SPLITS, MissingSplit, Split, Splits
 
-VERSION = 1  # of how pictures become pixels; a new one makes every cached store anew
+VERSION = 1  # of the conversion of pictures to pixels; a new version invalidates every cached store
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What mini-ImageNet must hold; tests take less.
+    """The expected size of mini-ImageNet; tests use a smaller one.
 
     Attributes:
-        classes: in every split.
-        images: of every class.
+        classes: number of classes in every split.
+        images: number of images in every class.
         side: height and width, pixels.
     """
 
@@ -55,10 +55,10 @@ class Expected:
 
 
 class BrokenError(DataError):
-    """Pictures that are missing, damaged or foreign.
+    """Pictures that are missing, damaged or do not belong to the data set.
 
     Attributes:
-        problems: all of them, one line each.
+        problems: all problems, one line each.
     """
 
     def __init__(self, where: str, problems: list[str]) -> None:
@@ -71,15 +71,15 @@ class BrokenError(DataError):
 
 
 def official() -> Expected:
-    """mini-ImageNet as published."""
+    """Return the size of mini-ImageNet as published."""
     return Expected()
 
 
 def root(data_root: str) -> Path:
-    """The folder that holds the data set.
+    """Return the folder of the data set: ``data_root``, or by default ``$TORCHREPTILE_DATA/mini-imagenet``.
 
     Raises:
-        DataError: there is none.
+        DataError: neither is given, or the folder does not exist.
     """
     own = data_dir()
     if not data_root and own is None:
@@ -89,38 +89,38 @@ def root(data_root: str) -> Path:
         )
     folder = Path(data_root).expanduser() if data_root or own is None else own / "mini-imagenet"
     if not folder.is_dir():
-        said = "--data-root" if data_root else "TORCHREPTILE_DATA"
+        setting = "--data-root" if data_root else "TORCHREPTILE_DATA"
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"mini-imagenet: {folder} {what}; {said} must lead to a folder with the data set")
+        raise DataError(f"mini-imagenet: {folder} {what}; {setting} must point to a folder with the data set")
     return folder
 
 
 def sources(folder: Path) -> dict[Split, Source | MissingSplit]:
-    """Every split of the data set in ``folder``, or why it is not there; no picture is read.
+    """Find every split of the data set in ``folder``, or the reason why it is missing; no picture is read.
 
     Raises:
-        DataError: nothing is there, a list cannot be read, or a class is in two splits.
+        DataError: there is no split, a list cannot be read, or a class is in two splits.
     """
     expected = official()
     found = {split: find(folder, split, expected.images, expected.side) for split in SPLITS}
-    there = {split: source for split, source in found.items() if not isinstance(source, MissingSplit)}
-    if not there:
+    present = {split: source for split, source in found.items() if not isinstance(source, MissingSplit)}
+    if not present:
         reasons = "; ".join(source.reason for source in found.values() if isinstance(source, MissingSplit))
         raise DataError(f"{reasons}. reptile data prepare --help says what may be in {folder}")
     owners: dict[str, Split] = {}
-    for split, source in there.items():
+    for split, source in present.items():
         for name in source.named:
             if name in owners:
-                raise DataError(f"{folder}: class {name} is in {owners[name]} and in {split}; it may be in one alone")
+                raise DataError(f"{folder}: class {name} is in {owners[name]} and in {split}; it must be in one only")
             owners[name] = split
     return found
 
 
 def split(data_root: str, resize: Resize) -> Splits:
-    """The three splits; each is made ready when it is first used, and kept in the cache.
+    """Return the three splits; each is decoded when it is first used, and cached.
 
     Raises:
-        DataError: see :func:`sources`; what is wrong with a split shows when that is used.
+        DataError: as in :func:`sources`; a problem within a split is reported when that split is used.
     """
     folder = root(data_root)
     found = sources(folder)
@@ -134,13 +134,13 @@ def split(data_root: str, resize: Resize) -> Splits:
 
 @dataclass(frozen=True)
 class Loader:
-    """Makes one split ready, or takes it from the cache.
+    """A loader of one split, which decodes it or takes it from the cache.
 
     Attributes:
-        folder: of the data set.
-        split: which one.
+        folder: folder of the data set.
+        split: name of the split.
         source: its pictures.
-        resize: for pictures of another size.
+        resize: filter for pictures of another size.
     """
 
     folder: Path
@@ -149,11 +149,14 @@ class Loader:
     resize: Resize
 
     def __call__(self, on_progress: Progress = lambda done, total: None) -> ImageStore:
-        """The pictures as (N, 3, 84, 84) uint8, memory-mapped.
+        """Load the split as a store with images (N, 3, 84, 84) uint8, memory-mapped.
+
+        Args:
+            on_progress: called with the number of pictures done and their total.
 
         Raises:
-            BrokenError: naming every picture that is missing, damaged or foreign.
-            DataError: an archive, list or pickle that cannot be read, or a cache that cannot be written.
+            BrokenError: pictures are missing, damaged or do not belong to the split; all are named.
+            DataError: an archive, list or pickle cannot be read, or the cache cannot be written.
         """
         made_of = self._made_of()
         if self.file.is_file():
@@ -163,7 +166,7 @@ class Loader:
         return ImageStore.load(self.file, made_of)
 
     def _make(self, made_of: str, on_progress: Progress) -> None:
-        """Write the cache file; its pixels are not mapped any more when this returns."""
+        """Write the cache file; its pixels are no longer mapped when this returns."""
         classes = self.source.classes
         problems = [*self._miscounted(classes), *self.source.problems]
         if not sum(classes.values()):
@@ -178,17 +181,17 @@ class Loader:
                 notes["notes"] = json.dumps(decoding.notes())
         except OSError as error:
             raise DataError(
-                f"cannot write {self.file} ({error.strerror or error}); set TORCHREPTILE_CACHE to a folder that can"
+                f"cannot write {self.file} ({error.strerror or error}); set TORCHREPTILE_CACHE to a writable folder"
             ) from error
 
     @property
     def file(self) -> Path:
-        """Where the split is kept: one file for every folder and filter, made again when something in it changes."""
+        """The cache file: one per folder, split and filter, rewritten when the sources change."""
         place = hashlib.sha256(f"{self.folder.resolve()} {self.resize}".encode()).hexdigest()[:8]
         return cache_dir() / f"mini-imagenet-{self.split}-{official().side}-{place}.safetensors"
 
     def notes(self) -> dict[str, int]:
-        """What was done to how many pictures, as kept with them; nothing where they are not ready."""
+        """Return how many pictures were converted in which way, from the cache file; empty where there is none."""
         try:
             with safe_open(self.file, framework="pt") as file:
                 notes: dict[str, int] = json.loads(file.metadata()["notes"])
@@ -197,11 +200,12 @@ class Loader:
             return {}
 
     def _made_of(self) -> str:
-        """What the pixels depend on, as a hash: every file's name, size and time of change, and the filter."""
+        """Return a hash of what the pixels depend on: every file's name, size and modification time, and the filter."""
         what = [VERSION, official().side, self.resize, self.source.stamp()]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def _miscounted(self, classes: dict[str, int]) -> list[str]:
+        """Return a problem for every wrong number of classes or pictures."""
         expected, where = official(), self.source.where
         wanted = expected.classes[self.split]
         wrong = [f"{where}: {len(classes)} classes, not {wanted}"] if len(classes) != wanted else []

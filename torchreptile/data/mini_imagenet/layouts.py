@@ -1,4 +1,4 @@
-"""Which of its forms mini-ImageNet has in a folder: see :mod:`torchreptile.data.mini_imagenet.dataset`."""
+"""Detection of the layout of mini-ImageNet in a folder; :mod:`torchreptile.data.mini_imagenet.dataset` lists them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from torchreptile.core.errors import DataError
-from torchreptile.data.mini_imagenet import tar_stream as archives
+from torchreptile.data.mini_imagenet import tar_stream
 from torchreptile.data.mini_imagenet.pickles import Pickle
 from torchreptile.data.mini_imagenet.sources import Archive, Files, Source, is_litter
 from torchreptile.data.own_images.decode import SUFFIXES
@@ -20,32 +20,32 @@ PICKLES = {
     "val": ("mini-imagenet-cache-val.pkl", "miniImageNet_category_split_val.pickle"),
     "test": ("mini-imagenet-cache-test.pkl", "miniImageNet_category_split_test.pickle"),
 }
-# n01532829 and a place in that class, from 1.
+# A class such as n01532829, and a position in that class, from 1.
 LISTED = re.compile(r"(n\d{8})(\d{8})\.\w+")
 
 Listed = dict[str, list[str]]
 
 
 def find(folder: Path, split: Split, images: int, side: int) -> Source | MissingSplit:
-    """One split in the first form that is there, or what would be needed for one.
+    """Find one split in the first layout that exists, or return what is missing.
 
     Args:
-        folder: of the data set.
-        split: which one.
-        images: of every class; a class folder with more of them is ILSVRC's.
-        side: of the pictures in a pickle, pixels.
+        folder: folder of the data set.
+        split: name of the split.
+        images: images of every class; a class folder with more of them is ILSVRC's.
+        side: height and width of the pictures in a pickle, pixels.
 
     Raises:
-        DataError: a list that cannot be read.
+        DataError: a list cannot be read.
     """
     list_path = folder / f"{split}.csv"
     listed = read_list(list_path) if list_path.is_file() else None
-    archive = next((p for s in archives.SUFFIXES if (p := folder / f"images-{split}{s}").is_file()), None)
+    archive = next((p for s in tar_stream.SUFFIXES if (p := folder / f"images-{split}{s}").is_file()), None)
     if archive and listed:
         return Archive(archive, list_path, listed)
     pictures = folder / "images"
     if listed and pictures.is_dir():
-        files = {name: [pictures / file for file in its] for name, its in listed.items()}
+        files = {name: [pictures / file for file in members] for name, members in listed.items()}
         return Files(f"{pictures} with {list_path.name}", files, _unlisted(folder) if split == "train" else ())
     imagenet = _imagenet(folder, listed, images) if listed else None
     if (folder / split).is_dir() and not imagenet:
@@ -67,10 +67,13 @@ def find(folder: Path, split: Split, images: int, side: int) -> Source | Missing
 
 
 def read_list(path: Path) -> Listed:
-    """A csv list with the columns filename and label: class -> file names in order, classes sorted.
+    """Read a csv list with the columns filename and label.
+
+    Returns:
+        Class -> file names in order; classes are sorted.
 
     Raises:
-        DataError: it is no such list; every wrong line is counted, the first are named.
+        DataError: it is not such a list; every wrong line is counted, and the first are named.
     """
     listed: Listed = {}
     wrong: list[str] = []
@@ -92,12 +95,13 @@ def read_list(path: Path) -> Listed:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a csv list ({error})") from error
     if wrong or not listed:
-        raise DataError(f"{path}: {len(wrong)} lines are wrong ({'; '.join(wrong[:3])})" if wrong else f"{path}: empty")
+        count = f"{len(wrong)} {'line is' if len(wrong) == 1 else 'lines are'} wrong"
+        raise DataError(f"{path}: {count} ({'; '.join(wrong[:3])})" if wrong else f"{path}: empty")
     return dict(sorted(listed.items()))
 
 
 def _unlisted(folder: Path) -> tuple[str, ...]:
-    """Files in ``images/`` that no list names; nothing can be said while a list is absent."""
+    """Return a problem for every file in ``images/`` that no list names; none while a list is missing."""
     lists = [folder / f"{split}.csv" for split in SPLITS]
     if not all(path.is_file() for path in lists):
         return ()
@@ -107,26 +111,26 @@ def _unlisted(folder: Path) -> tuple[str, ...]:
 
 
 def _names(folder: Path) -> Iterable[str]:
-    """What is in a folder, sorted, without what the system leaves there."""
+    """Return the names in a folder, sorted, without files that the operating system left there."""
     return sorted(path.name for path in folder.iterdir() if not is_litter(path.name))
 
 
 def _class_folders(folder: Path) -> Files:
-    """train/CLASS/*.jpg: the class folders of one split."""
+    """Collect the pictures of train/CLASS/, the class folders of one split."""
     files: dict[str, list[Path]] = {}
-    foreign: list[str] = []
+    problems: list[str] = []
     for name in _names(folder):
         if not (folder / name).is_dir():
-            foreign.append(f"{folder / name}: not a class folder")
+            problems.append(f"{folder / name}: not a class folder")
             continue
         paths = [folder / name / file for file in _names(folder / name)]
         files[name] = [path for path in paths if path.suffix.lower() in SUFFIXES]
-        foreign += [f"{path}: not a picture" for path in paths if path.suffix.lower() not in SUFFIXES]
-    return Files(str(folder), files, tuple(foreign))
+        problems += [f"{path}: not a picture" for path in paths if path.suffix.lower() not in SUFFIXES]
+    return Files(str(folder), files, tuple(problems))
 
 
 def _imagenet(folder: Path, listed: Listed, images: int) -> Path | None:
-    """ILSVRC's training folder, if it is there: its classes have more pictures than mini-ImageNet's."""
+    """Return ILSVRC's training folder, if it exists: its classes have more pictures than mini-ImageNet's."""
     first = next(iter(listed))
     for name in IMAGENET_FOLDERS:
         if (folder / name / first).is_dir() and sum(1 for _ in _names(folder / name / first)) > images:
@@ -135,7 +139,7 @@ def _imagenet(folder: Path, listed: Listed, images: int) -> Path | None:
 
 
 def _from_imagenet(imagenet: Path, list_path: Path, listed: Listed) -> Files:
-    """The listed pictures: the class's files ordered by number, counted from 1."""
+    """Select the listed pictures: positions, from 1, among the files of each class ordered by number."""
     files: dict[str, list[Path]] = {}
     wrong: list[str] = []
     for label, names in listed.items():
@@ -153,7 +157,7 @@ def _from_imagenet(imagenet: Path, list_path: Path, listed: Listed) -> Files:
 
 
 def _numbered(folder: Path) -> list[Path]:
-    """The pictures n01532829_7.JPEG of a class, ordered by their number."""
+    """Return the pictures of a class, such as n01532829_7.JPEG, ordered by their number."""
     if not folder.is_dir():
         return []
     numbers = {

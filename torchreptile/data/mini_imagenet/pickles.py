@@ -1,4 +1,4 @@
-"""The pickles of mini-ImageNet that people pass around: what is in them, checked."""
+"""Pickles of mini-ImageNet as they circulate, with their contents checked."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ from torchreptile.data.mini_imagenet.sources import Decoding, Pixels, Source, St
 @final
 @dataclass(frozen=True)
 class Pickle(Source):
-    """A pickle that people pass around, in one of two forms.
+    """A split in a pickle, in one of three forms.
 
     ``{"image_data": (N, 84, 84, 3) uint8, "class_dict": {class: [indices]}}`` (Ren et al. 2018), or
-    ``{"data": (N, 84, 84, 3) uint8, "labels": [N], "catname2label": {class: label}}`` with or without the last
+    ``{"data": (N, 84, 84, 3) uint8, "labels": [N], "catname2label": {class: label}}``, where the last is optional
     (Gidaris & Komodakis 2018), or a pair (data, labels).
+
+    Attributes:
+        path: the pickle.
+        side: height and width that its images must have, pixels.
+        problems: problems other than those of its content.
     """
 
     path: Path
@@ -29,37 +34,37 @@ class Pickle(Source):
 
     @property
     def where(self) -> str:  # type: ignore[override]
-        """The file."""
+        """The path of the pickle, as text."""
         return str(self.path)
 
     @property
     def named(self) -> list[str]:
-        """None: a large file is read when it is used."""
+        """The classes known without reading the file: none, as it is large and read only when it is used."""
         return []
 
     def stamp(self) -> Stamp:
-        """Of the file."""
+        """Return (name, bytes, modification time) of the pickle."""
         return [stamp_of(self.path)]
 
     @property
     def classes(self) -> dict[str, int]:
-        """Class name -> number of pictures."""
+        """Number of pictures of each class, sorted by class name."""
         return {name: len(rows) for name, rows in self._content()[1].items()}
 
     def fill(self, pixels: Pixels, decoding: Decoding) -> list[str]:
-        """Copy, class by class."""
+        """Copy the images, class by class, into ``pixels``, (N, 3, side, side) uint8; there are no problems."""
         images, classes = self._content()
-        at = 0
+        done = 0
         for rows in classes.values():
-            pixels[at : at + len(rows)] = images[rows].transpose(0, 3, 1, 2)
-            at += len(rows)
-            decoding.on_progress(at, len(pixels))
+            pixels[done : done + len(rows)] = images[rows].transpose(0, 3, 1, 2)
+            done += len(rows)
+            decoding.on_progress(done, len(pixels))
         return []
 
     def _content(self) -> tuple[Pixels, dict[str, list[int]]]:
-        """All images (N, side, side, 3) uint8, and class name -> rows, sorted by name.
+        """Return all images, (N, side, side, 3) uint8, and class name -> rows, sorted by name.
 
-        Read anew each time, which is quick, so that the file does not stay in memory.
+        The file is read again each time, which is fast, so that it does not stay in memory.
         """
         content = read(self.path)
         if isinstance(content, dict):
@@ -81,10 +86,12 @@ class Pickle(Source):
 
 
 def _text(value: Any) -> str:
+    """Return text from a string of Python 2 or 3."""
     return bytes(value).decode("latin1") if isinstance(value, (bytes, memoryview)) else str(value)
 
 
 def _images(path: Path, images: Any, side: int) -> Pixels:
+    """Check the images of a pickle and return them as (N, side, side, 3) uint8."""
     wanted = f"(N, {side}, {side}, 3) uint8"
     if isinstance(images, list) and images and all(isinstance(image, np.ndarray) for image in images):
         shapes = {image.shape for image in images}
@@ -98,23 +105,23 @@ def _images(path: Path, images: Any, side: int) -> Pixels:
 
 
 def _by_label(path: Path, labels: Any, names: Any) -> dict[str, list[int]]:
-    """Class name -> rows, from a label for every row."""
+    """Return class name -> rows, from a label for every row."""
     if isinstance(labels, np.ndarray):
         labels = labels.tolist()
     if not isinstance(labels, (list, tuple)) or not all(isinstance(label, (int, str, bytes)) for label in labels):
         raise DataError(f"{path}: its labels are a {type(labels).__name__}; they must be a list of numbers or names")
-    called: dict[Any, str] = {}
+    class_names: dict[Any, str] = {}
     if isinstance(names, dict):
-        called = {label: _text(name) for name, label in names.items() if isinstance(label, (int, str, bytes))}
+        class_names = {label: _text(name) for name, label in names.items() if isinstance(label, (int, str, bytes))}
     classes: dict[str, list[int]] = {}
     for row, label in enumerate(labels):
-        name = called.get(label) or (f"class{label:03d}" if isinstance(label, int) else _text(label))
+        name = class_names.get(label) or (f"class{label:03d}" if isinstance(label, int) else _text(label))
         classes.setdefault(name, []).append(row)
     return classes
 
 
 def _rows(path: Path, classes: Any, count: int) -> dict[str, list[int]]:
-    """The checked ``class_dict``: every row of ``count`` in one class."""
+    """Check a ``class_dict``: each of ``count`` rows must be in exactly one class."""
     if not isinstance(classes, dict):
         raise DataError(f"{path}: its class_dict is a {type(classes).__name__}; it must be a dict")
     checked: dict[str, list[int]] = {}

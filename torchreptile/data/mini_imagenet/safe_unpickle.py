@@ -1,8 +1,8 @@
-"""Pickles of arrays, read without running them.
+"""Pickles of arrays, read without running code from them.
 
-A pickle is a program: loading a stranger's runs it. The reader here follows the same instructions, but builds dicts,
-lists, tuples, sets, strings, numbers and numpy arrays alone, the arrays by itself from their bytes. Whatever else
-a pickle names is refused by that name before anything of it is touched. Pickles of Python 2 are read too.
+A pickle is a program, and loading one runs it. This reader follows the same instructions, but builds only dicts, lists,
+tuples, sets, strings, numbers and numpy arrays, the arrays directly from their bytes. Anything else that a pickle
+names is refused before it is imported or called. Pickles of Python 2 are supported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from torchreptile.core.errors import DataError
 
-LARGE = 2**16  # bytes from which a string is left in the file, to be read from there
+LARGE = 2**16  # strings of at least this many bytes stay in the mapped file
 
 _DAMAGE = (
     pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
@@ -29,10 +29,13 @@ _DAMAGE = (
 
 
 def read(path: Path) -> Any:
-    """What a pickle holds. Strings of Python 2 come as bytes; large arrays are views of the file.
+    """Read the content of a pickle.
+
+    Returns:
+        The content; strings of Python 2 are bytes, and large arrays are views of the mapped file.
 
     Raises:
-        DataError: not a pickle, a damaged one, or one that names anything but arrays and plain containers.
+        DataError: the file is not a pickle, is damaged, or names anything other than arrays and plain containers.
     """
     try:
         with path.open("rb") as file:
@@ -48,16 +51,16 @@ def read(path: Path) -> Any:
         ) from error
     except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: not a whole pickle ({reason}); get it again") from error
+        raise DataError(f"{path}: not a complete pickle ({reason}); get it again") from error
 
 
 class _ForeignError(Exception):
-    """Something that a pickle must not name."""
+    """A name in a pickle that is refused."""
 
 
 @final
 class _Mapped:
-    """A file for the unpickler, whose large strings stay where they are."""
+    """A mapped file for the unpickler, from which large strings are not copied."""
 
     def __init__(self, mapped: mmap.mmap) -> None:
         self._mapped, self._view, self._at = mapped, memoryview(mapped), 0
@@ -82,7 +85,7 @@ class _Mapped:
 
 @final
 class _DType:
-    """Stands for a numpy.dtype: of the plain ones alone, as a crafted dtype can reach any memory."""
+    """A stand-in for numpy.dtype, restricted to plain dtypes, as a crafted dtype can reach any memory."""
 
     def __init__(self, name: Any = "", *flags: Any) -> None:
         self._name, self._order = _text(name), "|"
@@ -102,7 +105,7 @@ class _DType:
 
 @final
 class _Array:
-    """Stands for a numpy.ndarray until its bytes are known."""
+    """A stand-in for numpy.ndarray until its bytes are known."""
 
     def __init__(self, *ignored: Any) -> None:
         self.value: Any = None
@@ -114,11 +117,11 @@ class _Array:
 
 @final
 class _NdArray:
-    """The class numpy.ndarray, which is only ever handed to ``_reconstruct``."""
+    """A stand-in for the class numpy.ndarray, which pickles only pass to ``_reconstruct``."""
 
 
 def _array(content: Any, dtype: _DType, shape: Any, by_columns: Any) -> Any:
-    """An array over ``content``, its bytes in memory or in the file; of Python objects, from the list of them."""
+    """Return an array over ``content``: its bytes, in memory or in the file, or a list of Python objects."""
     kind = dtype.dtype
     if kind.kind == "O":
         made = np.empty(len(content), dtype=object)
@@ -131,26 +134,29 @@ def _array(content: Any, dtype: _DType, shape: Any, by_columns: Any) -> Any:
 
 
 def _from_buffer(content: Any, dtype: _DType, shape: Any, order: Any) -> Any:
+    """Return an array in place of numpy's ``_frombuffer``."""
     return _array(content, dtype, shape, order)
 
 
 def _scalar(dtype: _DType, content: Any) -> Any:
+    """Return a number in place of numpy's ``scalar``."""
     return np.frombuffer(content, dtype=dtype.dtype)[0].item()
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """How Python 3 writes bytes in the old protocols."""
+    """Return bytes in place of ``_codecs.encode``, with which Python 3 writes bytes in the old protocols."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise _ForeignError(f"_codecs.encode to {encoding!r}")
     return text.encode("latin1")
 
 
 def _text(value: Any) -> str:
+    """Return text from a string of Python 2 or 3."""
     return bytes(value).decode("latin1") if isinstance(value, (bytes, memoryview)) else str(value)
 
 
-# What a pickle may name, and what it gets. numpy.core became numpy._core with numpy 2.
-_GIVEN: dict[tuple[str, str], Any] = {
+# The names that a pickle may use, and their replacements. numpy.core became numpy._core in numpy 2.
+_ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _NdArray,
     ("numpy", "dtype"): _DType,
     ("_codecs", "encode"): _encode,
@@ -158,17 +164,17 @@ _GIVEN: dict[tuple[str, str], Any] = {
     ("collections", "defaultdict"): defaultdict,
 }
 for _core in ("numpy.core", "numpy._core"):
-    _GIVEN[f"{_core}.multiarray", "_reconstruct"] = _Array
-    _GIVEN[f"{_core}.multiarray", "scalar"] = _scalar
-    _GIVEN[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _Array
+    _ALLOWED[f"{_core}.multiarray", "scalar"] = _scalar
+    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _from_buffer
 for _builtins in ("builtins", "__builtin__"):
-    _GIVEN.update({(_builtins, kind.__name__): kind for kind in (list, dict, set)})
+    _ALLOWED.update({(_builtins, kind.__name__): kind for kind in (list, dict, set)})
 
 
-# Python's own reader written in Python: unlike the fast one it leaves a string where the file has it.
+# The unpickler written in Python: unlike the one in C, it does not copy strings from the file.
 @final
 class _Reader(pickle._Unpickler):
-    """The unpickler's instructions, less those that reach for code or for objects elsewhere."""
+    """An unpickler without the instructions that reach code or objects outside the pickle."""
 
     stack: list[Any]
     memo: dict[int, Any]
@@ -176,15 +182,15 @@ class _Reader(pickle._Unpickler):
     append: Callable[[Any], None]
 
     def __init__(self, file: _Mapped) -> None:
-        # Strings of Python 2 hold pixels: as bytes they need not be decoded.
+        # Strings of Python 2 contain pixels: read as bytes, they need not be decoded.
         super().__init__(file, fix_imports=False, encoding="bytes")
         self._arrays: list[_Array] = []
 
     def find_class(self, module: str, name: str) -> Any:
-        given = _GIVEN.get((_text(module), _text(name)))
-        if given is None:
+        replacement = _ALLOWED.get((_text(module), _text(name)))
+        if replacement is None:
             raise _ForeignError(f"{_text(module)}.{_text(name)}")
-        return given
+        return replacement
 
     def persistent_load(self, pid: Any) -> Any:
         raise _ForeignError(f"the object {pid!r} outside of it")
@@ -193,7 +199,7 @@ class _Reader(pickle._Unpickler):
         raise _ForeignError(f"the extension {code}")
 
     def load_build(self) -> None:
-        """The state of an array or a dtype, and of nothing else: attributes of other things are not for a pickle."""
+        """Set the state of an array or a dtype; a pickle may not set attributes of anything else."""
         state = self.stack.pop()
         made = self.stack[-1]
         if not isinstance(made, (_Array, _DType)):
@@ -205,7 +211,7 @@ class _Reader(pickle._Unpickler):
                 self.memo[key] = made.value
 
     def load_bytearray8(self) -> None:
-        """A string like another; the unpickler's own way copies it."""
+        """Read a bytearray like any other string, as the inherited method would copy it."""
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(self.read(size))
 

@@ -1,7 +1,7 @@
-"""The forms in which one split of mini-ImageNet comes: picture files, a tar archive, a pickle.
+"""Sources of one split of mini-ImageNet: picture files or a tar archive; :mod:`.pickles` has pickles.
 
-Each says what it holds, what its cached pixels depend on, and fills an array with them; whatever is wrong is
-collected, so that all of it can be named at once.
+Each source knows its classes and which files its pixels depend on, and fills an array with the pixels. Problems are
+collected, so that all of them can be reported at once.
 """
 
 from __future__ import annotations
@@ -32,56 +32,67 @@ Progress = Callable[[int, int], None]
 Stamp = list[tuple[str, int, int]]
 
 BATCH = 1024  # members of an archive that are decoded together
-BATCH_BYTES = 64 * 2**20  # and at most so many bytes of them, but for the last
+BATCH_BYTES = 64 * 2**20  # a batch also ends once it has this many bytes
 
 
 @dataclass
 class Decoding:
-    """How pictures become pixels, and what was special about them.
+    """The conversion of pictures to pixels, with notes on those that were not RGB or of another size.
 
     Attributes:
         side: height and width, pixels; other pictures are squashed to it, as in the published results.
-        resize: the filter for those.
+        resize: filter for pictures of another size.
         on_progress: called with the number of pictures done and their total.
-        special: the mode and the size of every picture that is not RGB or not side x side.
+        converted: mode and size of every picture that is not RGB or not side x side.
     """
 
     side: int
     resize: Resize
     on_progress: Progress
-    special: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
+    converted: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
 
     def decode(
         self, pictures: Sequence[Picture], done: int, total: int, into: Pixels | None = None
     ) -> tuple[Tensor, list[str]]:
-        """(pixels (N, 3, side, side) uint8, problems); ``done`` of ``total`` were decoded before."""
-        noted = [Picture(picture.name, partial(self._noted, picture)) for picture in pictures]
+        """Decode pictures.
+
+        Args:
+            pictures: N pictures.
+            done: pictures of the split that were decoded before, for the progress.
+            total: pictures of the split.
+            into: (N, 3, side, side) uint8 to write to; made if None.
+
+        Returns:
+            The (N, 3, side, side) uint8 pixels, and the problems.
+        """
+        noted = [Picture(picture.name, partial(self._read, picture)) for picture in pictures]
 
         def report(now: int, _: int) -> None:
             self.on_progress(done + now, total)
 
         return decode_all(noted, self.side, 3, self.resize, report, into, squash=True)
 
-    def _noted(self, picture: Picture) -> bytes:
+    def _read(self, picture: Picture) -> bytes:
+        """Read the file of a picture and note its mode and size if they must be converted."""
         content = picture.read()
-        with suppress(Exception), Image.open(io.BytesIO(content), formats=FORMATS) as image:  # decode() tells of it
+        with suppress(Exception), Image.open(io.BytesIO(content), formats=FORMATS) as image:  # decode() reports errors
             if image.mode != "RGB" or image.size != (self.side, self.side):
-                self.special.append((image.mode, image.size))
+                self.converted.append((image.mode, image.size))
         return content
 
     def notes(self) -> dict[str, int]:
-        """For people: what was done to how many pictures."""
-        modes = Counter(f"of mode {mode} made RGB" for mode, _ in self.special if mode != "RGB")
-        resized = sum(size != (self.side, self.side) for _, size in self.special)
+        """Return each kind of conversion, as text, with the number of pictures it was applied to."""
+        modes = Counter(f"of mode {mode} made RGB" for mode, _ in self.converted if mode != "RGB")
+        resized = sum(size != (self.side, self.side) for _, size in self.converted)
         return dict(modes) | ({f"brought to {self.side}x{self.side} ({self.resize})": resized} if resized else {})
 
 
 class Source(ABC):
-    """One split, as it lies on disk.
+    """One split on disk.
 
     Attributes:
-        where: what it is made of, for people.
-        problems: what is wrong with it beside its pictures.
+        where: the files it is made from, as text.
+        problems: problems other than those of single pictures.
     """
 
     where: str
@@ -90,26 +101,40 @@ class Source(ABC):
     @property
     @abstractmethod
     def classes(self) -> dict[str, int]:
-        """Class name -> number of pictures, sorted by name."""
+        """Number of pictures of each class, sorted by class name."""
 
     @property
     def named(self) -> list[str]:
-        """The classes that can be told without reading the pictures, to see that no two splits share one."""
+        """The classes that are known without reading pictures, to check that no two splits share one."""
         return list(self.classes)
 
     @abstractmethod
     def stamp(self) -> Stamp:
-        """(name, bytes, time of change) of every file that the pixels are made of."""
+        """Return (name, bytes, modification time) of every file that the pixels depend on."""
 
     @abstractmethod
     def fill(self, pixels: Pixels, decoding: Decoding) -> list[str]:
-        """Write (N, 3, side, side), classes one after another; returns what is wrong with which pictures."""
+        """Decode every picture into an array.
+
+        Args:
+            pixels: (N, 3, side, side) uint8 to fill, classes one after another.
+            decoding: the conversion.
+
+        Returns:
+            The problems, one line each, with the names of the pictures.
+        """
 
 
 @final
 @dataclass(frozen=True)
 class Files(Source):
-    """Picture files: class name -> their paths, in order."""
+    """A split in picture files.
+
+    Attributes:
+        where: the files it is made from, as text.
+        files: class name -> paths, in order.
+        problems: problems other than those of single pictures.
+    """
 
     where: str
     files: dict[str, list[Path]]
@@ -117,15 +142,15 @@ class Files(Source):
 
     @property
     def classes(self) -> dict[str, int]:
-        """Class name -> number of pictures."""
+        """Number of pictures of each class."""
         return {name: len(paths) for name, paths in self.files.items()}
 
     def stamp(self) -> Stamp:
-        """Of every picture file."""
+        """Return (name, bytes, modification time) of every picture file."""
         return [stamp_of(path) for paths in self.files.values() for path in paths]
 
     def fill(self, pixels: Pixels, decoding: Decoding) -> list[str]:
-        """Read and decode every file."""
+        """Decode every file into ``pixels``, (N, 3, side, side) uint8, and return the problems."""
         paths = [path for paths in self.files.values() for path in paths]
         pictures = [Picture(str(path), partial(_content, path)) for path in paths]
         _, problems = decoding.decode(pictures, 0, len(pictures), pixels)
@@ -133,7 +158,7 @@ class Files(Source):
 
 
 def stamp_of(path: Path) -> tuple[str, int, int]:
-    """Name, bytes and time of change of a file; of one that is missing, zeros."""
+    """Return name, bytes and modification time (ns) of a file; zeros for one that is missing."""
     try:
         found = path.stat()
     except OSError:
@@ -142,11 +167,12 @@ def stamp_of(path: Path) -> tuple[str, int, int]:
 
 
 def _content(path: Path) -> bytes:
+    """Read a picture file, which must be a regular file."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         raise PictureError("missing") from None
-    if not stat.S_ISREG(mode):  # to open a pipe would wait for ever
+    if not stat.S_ISREG(mode):  # opening a pipe would block forever
         raise PictureError("not a file")
     return path.read_bytes()
 
@@ -154,7 +180,14 @@ def _content(path: Path) -> bytes:
 @final
 @dataclass(frozen=True)
 class Archive(Source):
-    """A tar archive and the list of what is in it: class name -> file names, in order."""
+    """A split in a tar archive with a list of its members.
+
+    Attributes:
+        path: the archive.
+        list_path: the csv list.
+        files: class name -> file names, in order.
+        problems: problems other than those of single pictures.
+    """
 
     path: Path
     list_path: Path
@@ -163,20 +196,20 @@ class Archive(Source):
 
     @property
     def where(self) -> str:  # type: ignore[override]
-        """Both files."""
+        """The archive and its list, as text."""
         return f"{self.path} with {self.list_path.name}"
 
     @property
     def classes(self) -> dict[str, int]:
-        """Class name -> number of pictures, as listed."""
+        """Number of pictures of each class, as listed."""
         return {name: len(files) for name, files in self.files.items()}
 
     def stamp(self) -> Stamp:
-        """Of the archive and the list."""
+        """Return (name, bytes, modification time) of the archive and the list."""
         return [stamp_of(self.path), stamp_of(self.list_path)]
 
     def fill(self, pixels: Pixels, decoding: Decoding) -> list[str]:
-        """Decode in one pass through the archive, some members at a time."""
+        """Decode the archive in one pass into ``pixels``, (N, 3, side, side) uint8, and return the problems."""
         names = [name for files in self.files.values() for name in files]
         rows = {name: row for row, name in enumerate(names)}
         problems: list[str] = []
@@ -215,5 +248,5 @@ class Archive(Source):
 
 
 def is_litter(name: str) -> bool:
-    """What systems leave in folders and archives by themselves; it is passed over."""
+    """Return whether a file of this name was left by an operating system; such files are ignored."""
     return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "__MACOSX")

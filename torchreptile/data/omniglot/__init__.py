@@ -1,1 +1,1 @@
-"""Omniglot: downloaded or read in place, verified, divided."""
+"""Omniglot: downloaded or read in place, verified and divided into splits."""

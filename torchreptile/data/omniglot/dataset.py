@@ -1,7 +1,7 @@
 """Omniglot (Lake, Salakhutdinov, Tenenbaum 2015): 1,623 handwritten characters, 20 drawings each.
 
-The official zips are read in memory, never extracted. What counts is what is inside: a re-zipped copy is as
-good as the original, and anything missing, added or changed is refused by name.
+The official zips are read in memory, never extracted. Only their contents matter: a re-zipped copy is as good as the
+original, and anything missing, added or changed is refused by name.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ MD5 = {
 FINGERPRINT = "07e7966528182ad2861098f133f1f6f8d0788603960193c065e2b8015cdfa2fc"
 CACHE_FILE = "omniglot-28-v1.safetensors"
 
-DRAWINGS = 20  # of every character
+DRAWINGS = 20  # per character
 PUBLISHED_SIDE, SIDE = FIELD, 28  # pixels; 28 is the size in every published result
-MAX_MEMBER_BYTES = 64 * 1024  # the largest real member has 522
+MAX_MEMBER_BYTES = 64 * 1024  # the largest member of the official zips has 522
 
 CHARACTERS, REPTILE_TRAIN = 1623, 1200
 
-# What zipfile, the decompressors and Pillow raise for bytes that are not what they claim to be.
+# Exceptions that zipfile, the decompressors and Pillow raise for damaged files.
 _DAMAGE = (
     OSError,
     EOFError,
@@ -62,19 +62,19 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Archive:
-    """What one zip must hold.
+    """The expected content of one zip.
 
     Attributes:
         folder: the folder at its root, and the stem of its file name.
-        alphabets: name -> (number of its first character, how many characters); Omniglot numbers its characters
-            through both archives, and the file names carry these numbers.
+        alphabets: name -> (number of its first character, number of characters); Omniglot numbers its characters
+            consecutively across both archives, and file names contain these numbers.
     """
 
     folder: str
     alphabets: dict[str, tuple[int, int]]
 
     def members(self) -> dict[str, list[str]]:
-        """Class name -> the members with its drawings, in the order of the drawings."""
+        """Map each class name to the members with its drawings, in the order of the drawings."""
         return {
             f"{alphabet}/character{1 + i:02d}": [
                 f"{self.folder}/{alphabet}/character{1 + i:02d}/{first + i:04d}_{1 + d:02d}.png"
@@ -87,14 +87,19 @@ class Archive:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the whole data set must be: the contents of its archives and the prepared store's fingerprint."""
+    """The expected data set.
+
+    Attributes:
+        archives: the contents of the zips.
+        fingerprint: the fingerprint of the prepared store.
+    """
 
     archives: tuple[Archive, ...]
     fingerprint: str
 
 
 def official() -> Expected:
-    """Omniglot as published: 30 background alphabets of 964 characters, 20 evaluation alphabets of 659."""
+    """Return Omniglot as published: 30 background alphabets of 964 characters, 20 evaluation alphabets of 659."""
     layout = json.loads(_resource("omniglot.json"))
     archives = [
         Archive(folder, {name: (first, characters) for name, (first, characters) in alphabets.items()})
@@ -104,9 +109,12 @@ def official() -> Expected:
 
 
 def load() -> ImageStore:
-    """All of Omniglot: 1,623 classes in the order of (alphabet, character), 20 drawings each in theirs.
+    """Load Omniglot: 1,623 classes of 20 drawings, classes in the order of (alphabet, character).
 
-    Images are (32460, 1, 28, 28) uint8, ink 0 and paper 255. Prepared once from the zips, then cached.
+    It is prepared once from the zips, then cached.
+
+    Returns:
+        A store with images (32460, 1, 28, 28) uint8, ink 0 and paper 255.
 
     Raises:
         DataError: the data cannot be found, downloaded or prepared, or are not Omniglot.
@@ -118,7 +126,7 @@ def prepare(expected: Expected) -> ImageStore:
     """Find or download the zips, decode every drawing and check the result against ``expected``.
 
     Raises:
-        DataError: naming the zip and the member that is missing, foreign or damaged.
+        DataError: a member of a zip is missing, unknown or damaged; the message names both.
     """
     names = [archive.folder for archive in expected.archives]
     paths = fetch("omniglot", [RemoteFile(f"{name}.zip", f"{URL}{name}.zip", MD5[name]) for name in names])
@@ -142,10 +150,18 @@ def prepare(expected: Expected) -> ImageStore:
 
 
 def read_archive(path: Path, archive: Archive, side: int = SIDE) -> dict[str, NDArray[np.uint8]]:
-    """Every class of one zip: class name -> (20, side, side) uint8, ink 0 and paper 255.
+    """Decode every drawing of one zip.
+
+    Args:
+        path: the zip.
+        archive: its expected content.
+        side: height and width of the result, pixels.
+
+    Returns:
+        Class name -> (20, side, side) uint8, ink 0 and paper 255.
 
     Raises:
-        DataError: the zip or one of its members is not what ``archive`` says.
+        DataError: the zip or one of its members differs from ``archive``.
     """
     try:
         file = zipfile.ZipFile(path)
@@ -161,7 +177,7 @@ def read_archive(path: Path, archive: Archive, side: int = SIDE) -> dict[str, ND
 
 
 def _check_members(path: Path, found: Sequence[zipfile.ZipInfo], wanted: Sequence[str]) -> None:
-    """Refuse a zip with members missing, repeated, foreign (so also any path that would escape) or far too large."""
+    """Refuse a zip with members missing, repeated, unknown (as is any path that would escape) or far too large."""
     files = [info for info in found if not info.is_dir()]
     counts = Counter(info.filename for info in files)
     expected = set(wanted)
@@ -171,20 +187,20 @@ def _check_members(path: Path, found: Sequence[zipfile.ZipInfo], wanted: Sequenc
         "there more than once": [name for name, count in counts.items() if count > 1],
         f"above {MAX_MEMBER_BYTES} bytes": [info.filename for info in files if info.file_size > MAX_MEMBER_BYTES],
     }
-    found_wrong = [
+    reported = [
         f"{len(names)} {problem}: {', '.join(map(repr, names[:3]))}{', ...' if len(names) > 3 else ''}"
         for problem, names in problems.items()
         if names
     ]
-    if found_wrong:
-        raise DataError(f"{path}: members are wrong ({'; '.join(found_wrong)}); replace it with the official zip")
+    if reported:
+        raise DataError(f"{path}: members are wrong ({'; '.join(reported)}); replace it with the official zip")
 
 
 def _read_drawing(path: Path, file: zipfile.ZipFile, member: str, side: int) -> NDArray[np.uint8]:
-    """One drawing as (side, side) uint8, ink 0 and paper 255."""
+    """Decode one drawing to (side, side) uint8, ink 0 and paper 255."""
     try:
         with file.open(member) as stream:
-            # The size in the zip's directory may lie: never unpack more than a drawing can have.
+            # The size in the zip's directory may be false: never unpack more than a drawing can have.
             content = stream.read(MAX_MEMBER_BYTES)
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             if image.mode != "1" or image.size != (PUBLISHED_SIDE, PUBLISHED_SIDE):
@@ -192,25 +208,30 @@ def _read_drawing(path: Path, file: zipfile.ZipFile, member: str, side: int) -> 
                     f"{path}: {member} is {image.width}x{image.height} with mode {image.mode}, "
                     f"not a 1-bit {PUBLISHED_SIDE}x{PUBLISHED_SIDE} PNG"
                 )
-            # Named because Pillow's default has changed; for 1-bit images nearest is what was published.
+            # The filter is explicit because Pillow's default has changed; published results used nearest.
             resized = image.resize((side, side), Image.Resampling.NEAREST)
             return np.asarray(resized.convert("L"))
-    except UnidentifiedImageError as error:  # its own message has an address in memory
+    except UnidentifiedImageError as error:  # Pillow's message contains a memory address
         raise DataError(f"{path}: {member} is damaged or not a PNG") from error
     except _DAMAGE as error:
         raise DataError(f"{path}: {member} is damaged or not a PNG ({error})") from error
 
 
 def split(store: ImageStore, scheme: str, seed: int) -> Splits:
-    """Split all of Omniglot; training classes come with their four rotations, the others as drawn.
+    """Divide Omniglot into splits; training classes get their four rotations, the others stay as drawn.
 
     - ``reptile``: shuffled by ``seed``, 1,200 characters to train and 423 to test (as in the original code).
     - ``vinyals``: the lists of Vinyals et al. 2016: 1,028 train, 172 val, 423 test; ``seed`` is not used.
-    - ``background-evaluation``: Lake's 964 train and 659 test, no alphabet in both; ``seed`` is not used.
+    - ``background-evaluation``: Lake's 964 train and 659 test, with no alphabet in both; ``seed`` is not used.
+
+    Args:
+        store: all 1,623 classes.
+        scheme: name of the scheme, or ``default``.
+        seed: seed of the shuffle.
 
     Raises:
-        ConfigError: an unknown scheme.
-        DataError: the store is not all of Omniglot.
+        ConfigError: the scheme is unknown.
+        DataError: the store is not the complete Omniglot.
     """
     scheme = resolve_scheme("omniglot", scheme)
     no_val = MissingSplit(f"omniglot divided by {scheme} has no val classes; take train or test")
@@ -222,8 +243,8 @@ def split(store: ImageStore, scheme: str, seed: int) -> Splits:
         return Splits(store.select(train).with_rotations(), no_val, store.select(test))
     held_out = _vinyals() if scheme == "vinyals" else {"test": _evaluation_classes()}
     parts = {part: [i for i, name in enumerate(store.class_names) if name in names] for part, names in held_out.items()}
-    taken = {i for classes in parts.values() for i in classes}
-    rest = [i for i in range(len(store)) if i not in taken]
+    held_out_classes = {i for classes in parts.values() for i in classes}
+    rest = [i for i in range(len(store)) if i not in held_out_classes]
     return Splits(
         train=store.select(rest).with_rotations(),
         val=store.select(parts["val"]) if "val" in parts else no_val,
@@ -232,7 +253,7 @@ def split(store: ImageStore, scheme: str, seed: int) -> Splits:
 
 
 def _vinyals() -> dict[str, set[str]]:
-    """The base characters of Vinyals' lists: ``"val"`` and ``"test"`` -> class names; the rest is for training."""
+    """Return the class names of ``"val"`` and ``"test"`` in Vinyals' lists, without rotations; the rest is train."""
     lists = json.loads(_resource("vinyals.json"))
     return {
         part: {f"{alphabet}/character{number:02d}" for alphabet, numbers in alphabets.items() for number in numbers}
@@ -241,9 +262,11 @@ def _vinyals() -> dict[str, set[str]]:
 
 
 def _evaluation_classes() -> set[str]:
+    """Return the class names of Lake's evaluation alphabets."""
     _, evaluation = official().archives
     return set(evaluation.members())
 
 
 def _resource(name: str) -> str:
+    """Read a text file of this package."""
     return resources.files("torchreptile.data.omniglot").joinpath(name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Finding the files of a data set: the user's own copy first, else a checked download."""
+"""The files of a data set: the user's own copy if there is one, or a verified download."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class RemoteFile:
     """One published file.
 
     Attributes:
-        name: the file's name on disk.
-        url: where it is downloaded from.
-        md5: the published checksum, 32 hexadecimal digits; holds for the download alone.
+        name: name of the file on disk.
+        url: address of the download.
+        md5: published checksum of the download, 32 hexadecimal digits.
     """
 
     name: str
@@ -28,26 +28,31 @@ class RemoteFile:
 
 
 def fetch(dataset: str, files: Sequence[RemoteFile]) -> list[Path]:
-    """The paths of ``files``, in their order.
+    """Find or download files.
 
-    Each is taken from ``$TORCHREPTILE_DATA/<dataset>/`` where it is there, unchecked: the caller judges the
-    contents. Otherwise it is downloaded once into ``<cache>/<dataset>/`` and its MD5 is checked on every use.
+    A file in ``$TORCHREPTILE_DATA/<dataset>/`` is used as it is; the caller checks its contents. Otherwise it is
+    downloaded once into ``<cache>/<dataset>/``, and its MD5 is checked on every use.
+
+    Returns:
+        The paths of ``files``, in their order.
 
     Raises:
-        DataError: a download failed; the message says how to provide the files by hand.
+        DataError: a download failed; the message explains how to provide the files by hand.
     """
     return [_own_copy(dataset, file) or _download(dataset, file, files) for file in files]
 
 
 def _own_copy(dataset: str, file: RemoteFile) -> Path | None:
+    """Return the user's copy of a file, if there is one."""
     folder = data_dir()
     path = folder / dataset / file.name if folder else None
     return path if path and path.is_file() else None
 
 
 def _download(dataset: str, file: RemoteFile, files: Sequence[RemoteFile]) -> Path:
-    # pooch writes to a temporary file beside the target and renames it once the MD5 is right, so an interrupted
-    # download is never taken for a whole one; a file that is there with another MD5 is downloaded again.
+    """Return the cached download of a file, made on first use."""
+    # pooch writes to a temporary file in the same folder and renames it once the MD5 is right, so an interrupted
+    # download is never mistaken for a complete one; an existing file with another MD5 is downloaded again.
     folder = cache_dir() / dataset
     try:
         return Path(pooch.retrieve(file.url, known_hash=f"md5:{file.md5}", fname=file.name, path=folder))
@@ -56,7 +61,7 @@ def _download(dataset: str, file: RemoteFile, files: Sequence[RemoteFile]) -> Pa
 
 
 def _by_hand(dataset: str, file: RemoteFile, files: Sequence[RemoteFile], error: Exception) -> str:
-    """What to do when ``file`` cannot be downloaded, in one line."""
+    """Return, in one line, how to provide a data set by hand when ``file`` cannot be downloaded."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     own = data_dir()
     absent = f"; TORCHREPTILE_DATA is set, but {own / dataset / file.name} does not exist" if own else ""

@@ -1,1 +1,1 @@
-"""Images in class folders, or named by a csv."""
+"""The user's own images, in class folders or listed in a csv file."""

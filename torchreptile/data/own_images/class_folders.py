@@ -1,7 +1,7 @@
-"""What own images are there: class folders, divided into train, val and test or not. Nothing is decoded here.
+"""Listing of class folders, with or without a division into train, val and test; nothing is decoded here.
 
-Everything in a class folder must be a picture, so that nothing is left out unnoticed; all that is wrong is said at
-once. Hidden files, which systems leave everywhere, are passed over and counted.
+Everything in a class folder must be a picture, so that nothing is left out unnoticed; all problems are reported at
+once. Hidden files, which operating systems leave everywhere, are skipped and counted.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torchreptile.core.errors import DataError
 from torchreptile.data.own_images.decode import SUFFIXES
 from torchreptile.data.splits import SPLITS, Split
 
-NAMED = 100  # problems named one by one in a message; of more, their number is given
-NOT_HIDDEN_BUT_NOISE = ("Thumbs.db", "desktop.ini")  # what Windows leaves
+NAMED = 100  # problems named in a message; the rest are counted
+NOT_HIDDEN_BUT_NOISE = ("Thumbs.db", "desktop.ini")  # files that Windows leaves
 MISNAMED = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
 
 @dataclass(frozen=True)
 class PictureFile:
-    """One file.
+    """One picture file.
 
     Attributes:
-        path: where it is.
-        name: relative to the root, for people.
+        path: its path.
+        name: its path relative to the root, printable.
         size: bytes.
-        changed: when, in nanoseconds.
+        changed: modification time, nanoseconds.
     """
 
     path: Path
@@ -46,8 +46,8 @@ class Catalogue:
     Attributes:
         root: the folder or csv file.
         classes: name -> files, both in the order of their names.
-        splits: class name -> where it belongs; None where the data do not say.
-        skipped: names of hidden files that were passed over.
+        splits: class name -> split; None where the data are not divided.
+        skipped: names of hidden files that were skipped.
     """
 
     root: Path
@@ -57,10 +57,10 @@ class Catalogue:
 
 
 def scan_folders(root: Path) -> Catalogue:
-    """The class folders in ``root``, or in ``root``/train, ``root``/val and ``root``/test.
+    """List the class folders in ``root``, or in ``root``/train, ``root``/val and ``root``/test.
 
     Raises:
-        DataError: naming everything there that does not fit.
+        DataError: the folder has problems; all are named.
     """
     scan = _Scan(root)
     folders = scan.folders(root, "the data folder")
@@ -69,15 +69,18 @@ def scan_folders(root: Path) -> Catalogue:
         return scan.finish([(None, folders)])
     for name in sorted(set(folders) - set(divided)):
         hint = f"rename it to {MISNAMED[name]}" if name in MISNAMED else f"put it into {' or '.join(divided)}"
-        scan.wrong(folders[name], f"is a folder beside {' and '.join(divided)}; {hint}")
+        scan.wrong(folders[name], f"is a folder next to {' and '.join(divided)}; {hint}")
     return scan.finish([(split, scan.folders(folders[split], "a split")) for split in divided])
 
 
 def scan_pictures(root: Path) -> dict[str, tuple[PictureFile, ...]]:
-    """The pictures in ``root`` itself, under the empty name, and in its folders, under theirs; or ``root``, a file.
+    """List pictures to label: those in a folder and in its subfolders, or a single file.
+
+    Returns:
+        Name of the subfolder -> pictures; the empty name for those in ``root`` itself.
 
     Raises:
-        DataError: naming everything there that does not fit, or there is nothing.
+        DataError: there are no pictures, or the folder has problems; all are named.
     """
     if not root.is_dir():
         found = regular_file(root, str(root))
@@ -95,24 +98,32 @@ def scan_pictures(root: Path) -> dict[str, tuple[PictureFile, ...]]:
 
 
 def refuse(root: Path, problems: list[str]) -> None:
-    """Raise one error that names all ``problems``, if there are any.
+    """Raise one error that names the ``problems``, if there are any.
 
     Raises:
-        DataError: there are.
+        DataError: there are problems.
     """
     if problems:
         more = f"; and {len(problems) - NAMED:,} more" if len(problems) > NAMED else ""
-        raise DataError(f"{root}: {len(problems):,} wrong: {'; '.join(problems[:NAMED])}{more}")
+        count = f"{len(problems):,} problem{'s' * (len(problems) > 1)}"
+        raise DataError(f"{root}: {count}: {'; '.join(problems[:NAMED])}{more}")
 
 
 def one_split_each(found: Iterable[tuple[str, Split]]) -> tuple[dict[str, Split], list[str]]:
-    """Class name -> split, and a message for every class in more than one: it would be trained on and tested with."""
+    """Assign each class to its split.
+
+    Args:
+        found: (class name, split) pairs.
+
+    Returns:
+        Class name -> split, and a problem for every class in more than one: it would be trained on and tested with.
+    """
     where: dict[str, list[Split]] = defaultdict(list)
     for name, split in found:
         if split not in where[name]:
             where[name].append(split)
     problems = [
-        f"class {name} is in {' and '.join(splits)}; a class belongs to one of them, or the test would be no test"
+        f"class {name} is in {' and '.join(splits)}; a class must be in one split only"
         for name, splits in where.items()
         if len(splits) > 1
     ]
@@ -120,14 +131,14 @@ def one_split_each(found: Iterable[tuple[str, Split]]) -> tuple[dict[str, Split]
 
 
 def regular_file(path: Path, name: str) -> PictureFile | str:
-    """The file, or what is wrong with it; a link counts as what it leads to."""
+    """Return a picture file, or the problem with it; links are followed."""
     try:
-        path.name.encode()  # not the name for people, which is printable in any case
+        path.name.encode()  # ``name`` would not do: it is always printable
         found = path.stat()
     except UnicodeEncodeError:
         return f"{name.encode(errors='replace').decode()}: its name is not UTF-8; rename it"
     except OSError as error:
-        return f"{name}: {'a link to nothing' if path.is_symlink() else error.strerror}"
+        return f"{name}: {'a broken link' if path.is_symlink() else error.strerror}"
     if stat.S_ISDIR(found.st_mode):
         return f"{name}: {'a link to a folder' if path.is_symlink() else 'a folder'}, not a picture"
     if not stat.S_ISREG(found.st_mode):
@@ -138,7 +149,7 @@ def regular_file(path: Path, name: str) -> PictureFile | str:
 
 
 class _Scan:
-    """A walk through folders that collects what is wrong."""
+    """A walk through folders that collects their problems."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -146,15 +157,15 @@ class _Scan:
         self.skipped: list[str] = []
 
     def wrong(self, path: Path, what: str) -> None:
-        """Note a problem."""
+        """Record a problem."""
         self.problems.append(f"{self.name(path)} {what}")
 
     def name(self, path: Path) -> str:
-        """Relative to the root, printable."""
+        """Return the path relative to the root, printable."""
         return os.path.relpath(path, self.root).encode(errors="replace").decode()
 
     def entries(self, folder: Path) -> list[Path]:
-        """What is in ``folder``, but for hidden files, in the order of names."""
+        """Return the content of ``folder`` without hidden files, in the order of names."""
         try:
             found = sorted(folder.iterdir())
         except OSError as error:
@@ -164,11 +175,11 @@ class _Scan:
         return [path for path in found if path not in hidden]
 
     def subfolders(self, folder: Path) -> list[Path]:
-        """The folders in ``folder``, without complaints."""
+        """Return the folders in ``folder``; other files are ignored."""
         return [path for path in self.entries(folder) if path.is_dir()]
 
     def folders(self, folder: Path, role: str) -> dict[str, Path]:
-        """The folders in ``folder`` by name; loose pictures and links to folders are wrong, other files are not."""
+        """Return the folders in ``folder`` by name; pictures outside of them and links to folders are problems."""
         found = {}
         for path in self.entries(folder):
             if path.is_dir() and path.is_symlink():
@@ -182,24 +193,24 @@ class _Scan:
         return found
 
     def finish(self, divided: Sequence[tuple[Split | None, dict[str, Path]]]) -> Catalogue:
-        """Read the class folders of every split (None: of all classes) and refuse whatever was wrong."""
+        """List the class folders of every split (None: not divided), or raise an error with all problems."""
         classes = {name: self.pictures(folder) for _, folders in divided for name, folder in folders.items()}
         splits, problems = one_split_each((name, split) for split, folders in divided if split for name in folders)
         self.problems += problems
         if not classes and not self.problems:
-            raise DataError(f"{self.root}: no class folders; put the pictures of every class into a folder of its own")
+            raise DataError(f"{self.root}: no class folders; put the pictures of each class into a separate folder")
         refuse(self.root, self.problems)
         return Catalogue(self.root, dict(sorted(classes.items())), splits or None, tuple(self.skipped))
 
     def pictures(self, folder: Path) -> tuple[PictureFile, ...]:
-        """The files of a class."""
+        """Return the pictures in a class folder; an empty one is a problem."""
         entries = self.entries(folder)
         if not entries:
             self.wrong(folder, "is a class without pictures; remove the folder or fill it")
         return self.files(entries)
 
     def files(self, paths: Iterable[Path]) -> tuple[PictureFile, ...]:
-        """Those of them that are pictures; what the others are is wrong."""
+        """Return the pictures among ``paths``; every other file is a problem."""
         found = [regular_file(path, self.name(path)) for path in paths]
         self.problems += [problem for problem in found if isinstance(problem, str)]
         return tuple(file for file in found if isinstance(file, PictureFile))

@@ -1,4 +1,4 @@
-"""Own images listed in a csv file: one row per picture, with its file, its label and maybe its split."""
+"""Images listed in a csv file: one row per picture, with its file, its label and optionally its split."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ COLUMNS = ("file", "label", "split")
 
 
 def scan_csv(root: Path) -> Catalogue:
-    """The pictures that the csv file ``root`` lists; files are relative to its folder and stay in it.
+    """List the pictures in the csv file ``root``; files are relative to its folder and must be inside it.
 
-    The first line names the columns: ``file`` (or ``filename``), ``label`` and, if the classes are to be divided as it
-    says, ``split`` (train, val or test). Others are not looked at.
+    The first line names the columns: ``file`` (or ``filename``), ``label`` and, to divide the classes, ``split``
+    (train, val or test). Other columns are ignored.
 
     Raises:
-        DataError: naming every row that does not fit.
+        DataError: the file cannot be read, or rows are wrong; all are named.
     """
     try:
         with root.open(newline="", encoding="utf-8-sig") as file:
@@ -37,7 +37,7 @@ def scan_csv(root: Path) -> Catalogue:
 
 
 class _Listing:
-    """Rows turned into classes, with what is wrong about them."""
+    """A collection of rows by class, with their problems."""
 
     def __init__(self, root: Path, header: list[str]) -> None:
         names = ["file" if name.strip().lower() == "filename" else name.strip().lower() for name in header]
@@ -52,7 +52,7 @@ class _Listing:
         self.problems: list[str] = []
 
     def add(self, number: int, row: list[str]) -> None:
-        """Take in line ``number``."""
+        """Add the row in line ``number``."""
         name, label, split = (
             row[column].strip() if column is not None and column < len(row) else "" for column in self.columns
         )
@@ -71,17 +71,17 @@ class _Listing:
         self.splits += [(label, known) for known in SPLITS if known == split]
 
     def _check(self, name: str, label: str, split: str) -> str:
-        """What is wrong with a row, or nothing."""
+        """Return what is wrong with a row; empty if nothing is."""
         if not name or not label:
             return f"{name or 'no file'} has {'no label' if not label else f'label {label}'}; a row needs both"
         if self.columns[2] is not None and split not in SPLITS:
             return f"split is {split!r} for {name}; it must be one of {', '.join(SPLITS)}"
         if "\0" in name or not (self.folder / name).parent.resolve().is_relative_to(self.folder):
-            return f"{name!r} leads out of {self.folder}; files must be in the csv's folder or below"
+            return f"{name!r} is outside {self.folder}; files must be in the csv's folder or below"
         return ""
 
     def finish(self) -> Catalogue:
-        """Refuse whatever was wrong."""
+        """Return the catalogue, or raise an error with all problems."""
         splits, problems = one_split_each(self.splits)
         self.problems += problems
         if not self.classes and not self.problems:

@@ -1,4 +1,4 @@
-"""Own images: ``--data FOLDER`` or ``--data FILE.csv``, decoded once and divided by classes."""
+"""The user's own images: ``--data FOLDER`` or ``--data FILE.csv``, decoded once and divided by classes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from torchreptile.data.own_images.csv_labels import scan_csv
 from torchreptile.data.own_images.decode import Picture, decode_all
 from torchreptile.data.splits import SPLITS, MissingSplit, Source, Split, Splits, by_ratio
 
-VERSION = 1  # of how pictures become pixels; a new one makes every cached store anew
+VERSION = 1  # of the conversion of pictures to pixels; a new version invalidates every cached store
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Form:
-    """What every picture is brought to.
+    """The form that every picture is converted to.
 
     Attributes:
         side: height and width, pixels.
-        channels: 1 grey, 3 colour.
-        resize: the filter.
+        channels: 1 for grey, 3 for colour.
+        resize: filter for scaling.
     """
 
     side: int
@@ -41,16 +41,16 @@ class Form:
 
     @classmethod
     def of(cls, task: TaskConfig) -> Form:
-        """As the settings say."""
+        """Return the form that the settings ask for."""
         resize: Resize = "lanczos" if task.resize == "auto" else task.resize
         return cls(task.own_image_size, 1 if task.grey else 3, resize)
 
 
 def scan(path: Path) -> Catalogue:
-    """What is at ``path``: a folder of class folders, or a csv file.
+    """List the classes and files of a folder of class folders, or of a csv file; nothing is decoded.
 
     Raises:
-        DataError: nothing usable; everything that is wrong is named.
+        DataError: ``path`` is neither, or its content cannot be used; every problem is named.
     """
     if path.is_dir():
         return scan_folders(path)
@@ -61,12 +61,18 @@ def scan(path: Path) -> Catalogue:
 
 
 def load(catalogue: Catalogue, form: Form, on_progress: Progress = lambda done, total: None) -> ImageStore:
-    """All classes of ``catalogue``, decoded on first use and kept in the cache.
+    """Load all classes of ``catalogue``, decoded on first use and then cached.
 
-    The cache goes by the names, sizes and times of the files: a folder that has changed is decoded again.
+    The cache is identified by the names, sizes and modification times of the files, so a folder that has changed is
+    decoded again.
+
+    Args:
+        catalogue: the classes and their files.
+        form: the form of the result.
+        on_progress: called with the number of pictures done and their total.
 
     Raises:
-        DataError: naming every picture that cannot be decoded.
+        DataError: pictures cannot be decoded; all are named.
     """
     files = {name: [(f.name, f.size, f.changed) for f in found] for name, found in catalogue.classes.items()}
     what = [VERSION, str(catalogue.root), form.side, form.channels, form.resize, files]
@@ -75,6 +81,7 @@ def load(catalogue: Catalogue, form: Form, on_progress: Progress = lambda done, 
 
 
 def _decode(catalogue: Catalogue, form: Form, on_progress: Progress) -> ImageStore:
+    """Decode every picture of the catalogue."""
     pictures = [Picture(f.name, f.path.read_bytes) for files in catalogue.classes.values() for f in files]
     images, problems = decode_all(pictures, form.side, form.channels, form.resize, on_progress)
     refuse(catalogue.root, problems)
@@ -87,11 +94,15 @@ def _decode(catalogue: Catalogue, form: Form, on_progress: Progress) -> ImageSto
 
 
 def split(task: TaskConfig, on_progress: Progress = lambda done, total: None) -> Splits:
-    """The own images that ``task.data`` names, divided as they say themselves, or by ``task.split_ratio``.
+    """Return the splits of the images in ``task.data``: as they are divided there, or by ``task.split_ratio``.
+
+    Args:
+        task: the settings.
+        on_progress: called with the number of pictures done and their total, when a split is first used.
 
     Raises:
-        ConfigError: a ratio that cannot be, or one for images that are divided already.
-        DataError: the files cannot be used. What is in them shows when a split is used.
+        ConfigError: the ratio is invalid, or given for images that are divided already.
+        DataError: the files cannot be used; pictures that cannot be decoded are reported when a split is used.
     """
     catalogue = scan(Path(task.data))
     if catalogue.splits is None:
@@ -103,7 +114,7 @@ def split(task: TaskConfig, on_progress: Progress = lambda done, total: None) ->
             "leave it out"
         )
     else:
-        parts = {part: [name for name, its in catalogue.splits.items() if its == part] for part in SPLITS}
+        parts = {part: [name for name, its_split in catalogue.splits.items() if its_split == part] for part in SPLITS}
         why = "as it is divided"
 
     @cache
@@ -119,7 +130,7 @@ def split(task: TaskConfig, on_progress: Progress = lambda done, total: None) ->
 
 
 def divided_by_ratio(task: TaskConfig) -> bool:
-    """Whether these are own images whose division is drawn, so that one class more changes that of all others.
+    """Return whether the classes of ``task.data`` are divided at random, so that adding one changes all splits.
 
     Raises:
         DataError: the files cannot be used.
@@ -128,10 +139,11 @@ def divided_by_ratio(task: TaskConfig) -> bool:
 
 
 def _others(parts: dict[Split, list[str]], part: Split) -> str:
+    """Return the names of the other splits that have classes, as text."""
     return " or ".join(other for other in SPLITS if parts[other] and other != part)
 
 
 def _part(store: ImageStore, names: list[str], part: Split) -> ImageStore:
-    """The classes of one split."""
+    """Return a store of the classes of one split."""
     places = {name: index for index, name in enumerate(store.class_names)}
     return replace(store.select([places[name] for name in sorted(names)]), name=f"{store.name} ({part})")

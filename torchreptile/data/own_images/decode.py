@@ -1,7 +1,7 @@
-"""Picture files to pixels: every data set that comes as image files is decoded here, in parallel.
+"""Decoding of picture files to pixels, in parallel, for every data set that comes as image files.
 
-What people have on disk is untidy: photographs that lie on their side, 16-bit scans, cut-out figures on nothing,
-half a download. A picture is either turned into the pixels a person would see in it, or refused with the reason.
+Files on disk are untidy: photographs on their side, 16-bit scans, figures on a transparent background, truncated
+downloads. A picture is either decoded to the pixels a person would see, or refused with the reason.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from torchreptile.core.config import Resize
 from torchreptile.core.errors import DataError
 from torchreptile.data.own_images.line_drawings import FIELD, black_and_white, scaled
 
-# Rasters that Pillow decodes by itself: nothing here runs code or another program, as EPS would.
+# Raster formats that Pillow decodes by itself, without running code or another program, as EPS would.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pbm", ".pgm", ".ppm")
-MAX_PIXELS = 64_000_000  # of one picture, by its header: a decoded one takes up to 16 bytes for each
+MAX_PIXELS = 64_000_000  # of one picture, by its header; a decoded pixel takes up to 16 bytes
 
 Scaling = Resize | Literal["lines"]
-"""A filter, or, for pictures of drawn lines, first in black and white and then as Omniglot's were scaled."""
+"""A filter, or ``lines``: drawn lines are converted to black and white and then scaled as Omniglot was."""
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
-    "lines": Image.Resampling.LANCZOS,  # of a picture without any
+    "lines": Image.Resampling.LANCZOS,  # for pictures without lines
 }
-# What Pillow's readers raise on files that are not what they claim.
+# Exceptions that Pillow's readers raise for damaged files.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, AttributeError,
     struct.error, zlib.error,
 )  # fmt: skip
-# EXIF orientation -> what brings the picture upright.
+# EXIF orientation -> the operation that turns the picture upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -61,8 +61,8 @@ class Picture:
     """One image file to decode.
 
     Attributes:
-        name: how messages call it: a path, or a member of an archive.
-        read: gives the file's content; called once, from any thread.
+        name: its name in messages: a path, or a member of an archive.
+        read: returns the content of the file; called once, from any thread.
     """
 
     name: str
@@ -70,25 +70,35 @@ class Picture:
 
 
 class PictureError(DataError):
-    """A picture that cannot be decoded; the message does not say which."""
+    """A picture that cannot be decoded; the message does not name it."""
 
 
 def decode(content: bytes, side: int, channels: int, resize: Scaling, squash: bool = False) -> NDArray[np.uint8]:
-    """One image file as (channels, side, side) uint8, 0 black and 255 white, as a person would see it.
+    """Decode one image file to the pixels a person would see.
 
-    The picture is turned upright as its EXIF orientation says, laid on white where it is transparent, brought to 8 bits
-    (16-bit greys and floats from 0 to 1 by scaling), made grey or coloured, cut to its central square, and scaled. A
-    picture that is ``side`` x ``side`` already keeps its pixels. Colour profiles are not applied.
+    The picture is turned upright by its EXIF orientation, placed on white where it is transparent, converted to 8 bits
+    (16-bit greys and floats from 0 to 1 by scaling) and to grey or RGB, cropped to its central square, and scaled. A
+    picture that is ``side`` x ``side`` already is not resampled. Colour profiles are not applied.
 
     Args:
-        content: of a PNG, JPEG, WebP, BMP, GIF, TIFF or PPM file.
+        content: content of a PNG, JPEG, WebP, BMP, GIF, TIFF or PPM file.
         side: height and width of the result, pixels.
         channels: 1 for grey, 3 for red, green and blue.
-        resize: the filter, used only where the size changes.
-        squash: scale the whole picture, whatever its proportions, instead of its central square.
+        resize: filter, used only where the size changes.
+        squash: scale the entire picture, whatever its proportions, instead of its central square.
+
+    Returns:
+        (channels, side, side) uint8, 0 is black and 255 white.
 
     Raises:
-        PictureError: empty, damaged or of another format, animated, or above ``MAX_PIXELS``.
+        PictureError: the file is empty, damaged or of another format, animated, or above ``MAX_PIXELS``.
+
+    Example:
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (40, 30), "white").save(file, "PNG")
+        >>> pixels = decode(file.getvalue(), side=28, channels=1, resize="lanczos")
+        >>> pixels.shape, int(pixels.min())
+        ((1, 28, 28), 255)
     """
     if not content:
         raise PictureError("the file is empty")
@@ -106,10 +116,10 @@ def decode(content: bytes, side: int, channels: int, resize: Scaling, squash: bo
 
 
 def pixels_of(image: Image.Image, side: int, channels: int, resize: Scaling, squash: bool = False) -> NDArray[np.uint8]:
-    """A picture in memory, or one whose file is open, as :func:`decode` gives it.
+    """Convert a Pillow image to pixels, with the arguments and the result of :func:`decode`.
 
     Raises:
-        PictureError: animated, above ``MAX_PIXELS``, or with greys that nothing tells how to scale.
+        PictureError: the image is animated, above ``MAX_PIXELS``, or has grey values outside the known ranges.
     """
     _check_header(image)
     image.load()
@@ -131,23 +141,29 @@ def decode_all(
     into: Tensor | NDArray[np.uint8] | None = None,
     squash: bool = False,
 ) -> tuple[Tensor, list[str]]:
-    """Decode all ``pictures``, as many at a time as there are cores; only those are in memory beside the result.
+    """Decode pictures, as many at a time as there are cores; only these files are in memory along with the result.
 
     Args:
-        pictures: N of them.
-        side, channels, resize, squash: see :func:`decode`.
+        pictures: N pictures.
+        side: height and width of the result, pixels.
+        channels: 1 for grey, 3 for red, green and blue.
+        resize: filter, used only where the size changes.
         on_progress: called with the number of pictures done and N, from this thread.
-        into: (N, channels, side, side) uint8 to write to, on the processor; made if None.
+        into: (N, channels, side, side) uint8 to write to, on the CPU; made if None.
+        squash: scale the entire picture, whatever its proportions, instead of its central square.
 
     Returns:
-        The (N, channels, side, side) uint8 pixels, and ``name: what is wrong`` for every picture that failed, in
-        order; the pixels of those are undefined.
+        The (N, channels, side, side) uint8 pixels, and ``name: problem`` for every picture that failed, in order; the
+        pixels of those are undefined.
+
+    Raises:
+        DataError: ``into`` has another shape or dtype.
     """
     shape = (len(pictures), channels, side, side)
     given = torch.from_numpy(into) if isinstance(into, np.ndarray) else into
     images = torch.empty(shape, dtype=torch.uint8) if given is None else given
     if tuple(images.shape) != shape or images.dtype != torch.uint8:
-        raise DataError(f"pixels for {shape} uint8 do not go into {tuple(images.shape)} {images.dtype}")
+        raise DataError(f"pixels for {shape} uint8 do not fit into {tuple(images.shape)} {images.dtype}")
     pixels = images.numpy()
 
     def work(index: int) -> str | None:
@@ -161,20 +177,20 @@ def decode_all(
 
     wrong: list[str] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        # Pillow warns of odd metadata, which do not touch the pixels, and of pictures that are refused here anyway.
+        # Pillow warns of odd metadata, which do not affect the pixels, and of pictures that are refused here anyway.
         warnings.simplefilter("ignore")
         try:
             for done, problem in enumerate(threads.map(work, range(len(pictures))), start=1):
                 wrong += [problem] if problem else []
                 on_progress(done, len(pictures))
         except BaseException:
-            threads.shutdown(cancel_futures=True)  # or Ctrl-C would wait for all that are queued
+            threads.shutdown(cancel_futures=True)  # without this, Ctrl-C would wait for the entire queue
             raise
     return images, wrong
 
 
 def _check_header(image: Image.Image) -> None:
-    """Refuse, before anything is decoded, what is too large or more than one picture."""
+    """Refuse, before anything is decoded, a file that is too large or has more than one frame."""
     if image.width * image.height > MAX_PIXELS:
         raise PictureError(f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; make it smaller")
     # Cameras append previews to a photograph (MPO); the first picture is the photograph.
@@ -183,7 +199,7 @@ def _check_header(image: Image.Image) -> None:
 
 
 def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
-    """``picture``, turned as the EXIF data of ``source`` say; unreadable EXIF data say nothing."""
+    """Turn ``picture`` upright by the EXIF orientation of ``source``; unreadable EXIF data are ignored."""
     try:
         orientation = source.getexif().get(ExifTags.Base.Orientation)
     except _DAMAGE:
@@ -192,7 +208,7 @@ def _upright(picture: Image.Image, source: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The loaded picture with mode L or RGB, opaque, on white."""
+    """Convert a loaded picture to mode L or RGB, on white where it is transparent."""
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_scaled(image))
     if image.has_transparency_data:
@@ -202,30 +218,29 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _scaled(image: Image.Image) -> NDArray[np.uint8]:
-    """(H, W) greys of more than 8 bits, brought to 0 to 255; Pillow's own conversion would clip them."""
+    """Scale (H, W) grey values of more than 8 bits to 0 to 255; Pillow's own conversion would clip them."""
     values = np.asarray(image)
     top = 1.0 if image.mode == "F" else 65535.0
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
-        kind = "floats from 0 to 1" if image.mode == "F" else "whole numbers from 0 to 65535"
-        raise PictureError(
-            f"its greys go from {values.min():g} to {values.max():g}; {kind} can be read, or save it with 8 bits"
-        )
+        kind = "floats from 0 to 1" if image.mode == "F" else "integers from 0 to 65535"
+        found = f"its grey values range from {values.min():g} to {values.max():g}"
+        raise PictureError(f"{found}; {kind} can be read, or save it with 8 bits")
     scaled = np.rint(values * (255.0 / top)).astype(np.uint8)
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int):  # the one grey that stands for nothing
+    if isinstance(transparent, int):  # the grey value that marks transparent pixels
         scaled[values == transparent] = 255
     return scaled
 
 
 def _lines(shown: Image.Image, side: int, box: tuple[float, float, float, float] | None) -> Image.Image | None:
-    """Dark lines on light paper, scaled as Omniglot's; None where there are none."""
+    """Convert dark lines on light paper to black and white, scaled as Omniglot; None if there are no lines."""
     field = shown.convert("L").resize((FIELD, FIELD), Image.Resampling.LANCZOS, box=box)
     lines = black_and_white(np.asarray(field))
     return None if lines is None else Image.fromarray(scaled(lines, side)).convert(shown.mode)
 
 
 def _central_square(width: int, height: int) -> tuple[float, float, float, float]:
-    """The largest square in the middle: left, upper, right, lower."""
+    """Return the largest square in the middle: left, upper, right, lower."""
     short = min(width, height)
     left, upper = (width - short) / 2, (height - short) / 2
     return left, upper, left + short, upper + short

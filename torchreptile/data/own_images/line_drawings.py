@@ -1,4 +1,4 @@
-"""Pictures of drawn lines, brought to what Omniglot's drawings were brought to: black on white, and no grey between."""
+"""Conversion of pictures of drawn lines to the form of Omniglot's drawings: black on white without greys."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-FIELD = 105  # pixels, height and width of what Omniglot's people drew on
-CONTRAST = 40  # levels of 255 by which ink must be darker than paper
+FIELD = 105  # height and width of the field that Omniglot was drawn on, pixels
+CONTRAST = 40  # grey levels of 255 by which ink must be darker than paper
 
 
 def black_and_white(grey: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-    """Dark lines on light paper, (H, W), as black on white; None where there are no such lines."""
+    """Convert dark lines on light paper to black on white.
+
+    Args:
+        grey: (H, W) uint8.
+
+    Returns:
+        (H, W) uint8 of 0 and 255, or None if the picture has no such lines.
+    """
     darkest, paper = int(grey.min()), int(np.median(grey))
     if paper - darkest < CONTRAST:
         return None
@@ -19,5 +26,5 @@ def black_and_white(grey: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
 
 
 def scaled(lines: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """(H, W) as (side, side), as Omniglot's are scaled: by leaving pixels out."""
+    """Scale (H, W) to (side, side) as Omniglot is scaled, by dropping pixels."""
     return np.asarray(Image.fromarray(lines).resize((side, side), Image.Resampling.NEAREST))
