@@ -103,8 +103,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a run or shipped weights on the classes of one split.
 
-    The result of a run is saved in its folder as ``eval-*.json``. Under torchrun every process makes the same call; they
-    share the episodes, and rank 0 writes the file.
+    The result of a run is saved in its folder as ``eval-*.json``. Under torchrun every process makes the same call;
+    they share the episodes, and rank 0 writes the file.
 
     Args:
         source: run folder, name of shipped weights, or the return value of :func:`load_weights`.
