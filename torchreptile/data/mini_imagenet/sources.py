@@ -1,4 +1,4 @@
-"""Sources of one split of mini-ImageNet: picture files or a tar archive; :mod:`.pickles` has pickles.
+"""Sources of one split of mini-ImageNet: picture files or a tar archive (for pickles see ``pickles.py``).
 
 Each source knows its classes and which files its pixels depend on, and fills an array with the pixels. Problems are
 collected, so that all of them can be reported at once.
