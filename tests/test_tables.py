@@ -38,7 +38,7 @@ def test_a_cell_shows_what_was_measured_and_what_was_not_the_published_training(
     config = whole.trainings[0].config.replace(outer_steps=25_000)
     part = replace(whole, share=0.25, trainings=[replace(whole.trainings[0], cells=cells, config=config)])
     (tmp_path / "omniglot-5way-0.25.json").write_text(part.to_json())
-    lines = tables.cells_table(tables.kept(tmp_path), ["reptile"]).splitlines()
+    lines = tables.cells_table(tables.stored_results(tmp_path), ["reptile"]).splitlines()
     line = next(line for line in lines if "Omniglot 5-way 1-shot" in line)
     cell = next(cell for cell in whole.trainings[0].cells if (cell.shots, cell.measure) == (1, "transductive"))
     published, here = line.split("|")[2:4]
@@ -54,16 +54,16 @@ def test_a_figure_does_not_count_as_a_row(tables: ModuleType, tmp_path: Path) ->
     arm = EXPERIMENTS["minibatch-overlap"].arms[0]
     trained = replace(row.trainings[0], arm=arm.name, config=arm.config)
     figure = replace(row, name="minibatch-overlap", trainings=[trained])
-    entry = tables.Kept(tmp_path / "overlap.json", figure)
+    entry = tables.StoredResult(tmp_path / "overlap.json", figure)
     assert tables.cells_table([entry], None) == tables.cells_table([], None)
     cells = [replace(cell, eval_steps=5, eval_batch=25) for cell in trained.cells if cell.shots == 5]
     entry.file.write_text(replace(figure, trainings=[replace(trained, cells=cells)]).to_json())
     with pytest.raises(RunError, match=r"overlap\.json is incomplete: .* missing"):
-        tables.kept(tmp_path)
+        tables.stored_results(tmp_path)
     entry.file.unlink()
     (tmp_path / "other.json").write_text(replace(row, name="other").to_json())
     with pytest.raises(ConfigError, match="unknown experiment other"):
-        tables.kept(tmp_path)
+        tables.stored_results(tmp_path)
 
 
 def test_a_result_of_other_settings_is_refused(tables: ModuleType, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_result_of_other_settings_is_refused(tables: ModuleType, tmp_path: Pat
     changed = replace(row.trainings[0], config=row.trainings[0].config.replace(inner_lr=0.5))
     (tmp_path / "omniglot-5way.json").write_text(replace(row, trainings=[changed]).to_json())
     with pytest.raises(RunError, match=r"other settings \(reptile-seed0: inner_lr 0.5, not 0.001\)"):
-        tables.kept(tmp_path)
+        tables.stored_results(tmp_path)
 
 
 def test_a_picture_knows_its_result(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_changed_result_is_noticed(tables: ModuleType, tmp_path: Path) -> None
     cells = [replace(cell, mean=0.9999) for cell in whole.trainings[0].cells]
     changed = replace(whole, trainings=[replace(whole.trainings[0], cells=cells)])
     (tmp_path / "omniglot-5way.json").write_text(changed.to_json())
-    for path, text in tables.rendered(tables.kept(tmp_path)).items():
+    for path, text in tables.rendered(tables.stored_results(tmp_path)).items():
         assert text != path.read_text()
         assert "99.99%" in text
 

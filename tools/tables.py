@@ -1,10 +1,10 @@
-"""Render what is in results/ into README.md, docs/results.md and the pictures beside the results (`make tables`).
+"""Render results/ into README.md, docs/results.md and the figures next to the results (`make tables`).
 
-    python tools/tables.py            # write them
-    python tools/tables.py --check    # say which of them is not what results/ holds, and exit with 1
+    python tools/tables.py            # write the files
+    python tools/tables.py --check    # list outdated files, and exit with 1 if there are any
 
-Every results/NAME.json is the result.json of a `reptile reproduce`. Cells that were never measured stay empty. A result
-whose settings are not those of this version, or that lacks trainings, is refused.
+Every results/NAME.json is the result.json of a `reptile reproduce`. Cells without a measurement stay empty. A result
+with other settings than this version's experiment, or with missing trainings, is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PAPER = ("reptile", "fomaml")  # the rows that the Reptile paper adds to the tab
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredResult:
     """A result and its file."""
 
     file: Path
@@ -41,22 +41,22 @@ class Kept:
 
     @property
     def picture(self) -> Path:
-        """Beside it."""
+        """The figure next to the file."""
         return self.file.with_suffix(".png")
 
     @property
     def experiment(self) -> Experiment:
-        """Which it is of."""
+        """The experiment that the result belongs to."""
         return EXPERIMENTS[self.result.name]
 
 
-def kept(folder: Path) -> list[Kept]:
-    """All results, in the order in which experiments are listed, full ones first.
+def stored_results(folder: Path) -> list[StoredResult]:
+    """Read all results, in the order of the experiments, those with the full training budget first.
 
     Raises:
-        TorchReptileError: one cannot be read, lacks trainings, or was made otherwise than its experiment says.
+        TorchReptileError: a result cannot be read, is incomplete, or has other settings than its experiment.
     """
-    found = [Kept(file, read_reproduced(file)) for file in sorted(folder.glob("*.json"))]
+    found = [StoredResult(file, read_reproduced(file)) for file in sorted(folder.glob("*.json"))]
     for entry in found:
         if departure := entry.result.departure(experiment(entry.result.name)):
             raise RunError(f"{entry.file} has other settings ({departure})")
@@ -66,8 +66,8 @@ def kept(folder: Path) -> list[Kept]:
     return sorted(found, key=lambda entry: (order.index(entry.result.name), -entry.result.share))
 
 
-def cells_table(results: Sequence[Kept], variants: Iterable[str] | None) -> str:
-    """A line for every kind of task that those algorithms, or all, were published on: published and here, both ways."""
+def cells_table(results: Sequence[StoredResult], variants: Iterable[str] | None) -> str:
+    """Return a table with a row per published task of these variants (or of all): published and measured accuracies."""
     lines = dict.fromkeys(key[:4] for key in PUBLISHED if variants is None or key[0] in variants)
     rows = []
     for variant, dataset, way, shots in lines:
@@ -84,14 +84,14 @@ def cells_table(results: Sequence[Kept], variants: Iterable[str] | None) -> str:
     return table(("", *(head for mode in MODES for head in (f"{label_of(mode).name}, published", "here"))), rows)
 
 
-def _here(results: Sequence[Kept], wanted: tuple[str, str, int, int, str]) -> list[str]:
-    """What was measured of a cell; in words where it was not after the whole training, or not on test classes."""
+def _here(results: Sequence[StoredResult], wanted: tuple[str, str, int, int, str]) -> list[str]:
+    """Return the measurements of a cell, with notes where budget, split, episodes or seeds differ from the default."""
     variant, *task, shots, measure = wanted
     if measure == "inductive":
         wanted = (variant, *task, shots, algorithm_row(variant.partition(" ")[0]).quoted.get(shots, measure))
     found = []
     for entry in results:
-        if entry.experiment.kind != "row":  # a figure has other trainings
+        if entry.experiment.kind != "row":  # figures have other trainings than table rows
             continue
         for _, cell, spread in entry.result.spreads():
             if (cell.variant, cell.dataset, cell.way, cell.shots, cell.measure) == wanted:
@@ -104,8 +104,8 @@ def _here(results: Sequence[Kept], wanted: tuple[str, str, int, int, str]) -> li
     return found
 
 
-def readme(text: str, results: Sequence[Kept]) -> str:
-    """README.md with its table of the Reptile paper's rows made anew."""
+def readme(text: str, results: Sequence[StoredResult]) -> str:
+    """Return README.md with an updated table of the Reptile paper's rows."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -113,14 +113,14 @@ def readme(text: str, results: Sequence[Kept]) -> str:
     return before + BEGIN + "\n" + cells_table(results, PAPER) + "\n" + END + after
 
 
-def page(results: Sequence[Kept]) -> str:
-    """docs/results.md."""
+def page(results: Sequence[StoredResult]) -> str:
+    """Return docs/results.md."""
     parts = [
         "# Results\n",
-        "What was run, each with the commands below it; made from [results/](../results) by `make tables`. ± is the "
-        "95% confidence interval over episodes, of all seeds together; published margins are as their papers print "
-        "them. Published accuracies are on test classes, after the whole training. [experiments.md](experiments.md) "
-        "has what else was tried.\n",
+        "All reproduced experiments with their commands, generated from [results/](../results) by `make tables`. ± is "
+        "the 95% confidence interval over the episodes of all seeds together; published margins are as printed in the "
+        "papers. Published accuracies are on test classes, after the full training. [experiments.md](experiments.md) "
+        "describes what else was tried.\n",
     ]
     for entry in results:
         share = "" if entry.result.share == 1 else f", {100 * entry.result.share:g}%"
@@ -129,15 +129,15 @@ def page(results: Sequence[Kept]) -> str:
         parts.append(body(entry.result, entry.experiment))
     parts += [
         "## All published cells\n",
-        "An empty cell was never published, or never run by `reptile reproduce`; smaller trainings of all algorithms "
-        "are in [experiments.md](experiments.md).\n",
+        "An empty cell was not published, or not run by `reptile reproduce`; smaller trainings of all algorithms are "
+        "in [experiments.md](experiments.md).\n",
         cells_table(results, None),
     ]
     return "\n".join(parts)
 
 
-def rendered(results: Sequence[Kept]) -> dict[Path, str]:
-    """What both files must hold."""
+def rendered(results: Sequence[StoredResult]) -> dict[Path, str]:
+    """Return the content that both files should have."""
     start = REPOSITORY / "README.md"
     return {
         start: readme(start.read_text(encoding="utf-8"), results),
@@ -146,11 +146,11 @@ def rendered(results: Sequence[Kept]) -> dict[Path, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write, or check."""
+    """Write or check the files; return the exit code."""
     if list(arguments) not in ([], ["--check"]):
         print("usage: python tools/tables.py [--check]", file=sys.stderr)
         return 2
-    results = kept(RESULTS)
+    results = stored_results(RESULTS)
     wanted = rendered(results)
     stale = {path: text for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text}
     undrawn = [entry for entry in results if not is_drawn(entry.picture, entry.result, entry.experiment)]
@@ -159,9 +159,9 @@ def main(arguments: Sequence[str]) -> int:
             write_text(path, text)
         for entry in undrawn:
             write_bytes(entry.picture, draw_reproduced(entry.result, entry.experiment))
-    said = "not what results/ holds; make tables" if arguments else "written"
+    state = "differs from results/; run `make tables`" if arguments else "written"
     for path in [*stale, *(entry.picture for entry in undrawn)]:
-        print(f"{path.relative_to(REPOSITORY)}: {said}")
+        print(f"{path.relative_to(REPOSITORY)}: {state}")
     return 1 if arguments and (stale or undrawn) else 0
 
 

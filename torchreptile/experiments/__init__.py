@@ -1,1 +1,1 @@
-"""Comparing, reproducing, timing and reporting."""
+"""Experiments on top of training: comparisons, reproductions of the papers, benchmarks and reports."""

@@ -1,4 +1,4 @@
-"""Several algorithms on one task, trained under the same budget and measured alike: the work of ``reptile compare``."""
+"""Comparison of algorithms on one task, trained and evaluated under the same conditions (``reptile compare``)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from torchreptile.algorithms import ALGORITHMS, build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
+from torchreptile.core.config.algorithm_table import algorithm_row
 from torchreptile.core.config.presets import preset
 from torchreptile.core.device import choose_device, precision_of
 from torchreptile.core.environment import environment
@@ -28,28 +29,28 @@ from torchreptile.data.splits import Split
 from torchreptile.models.losses import answers
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.evaluate import evaluate, split_store
+from torchreptile.training.evaluation.labels import MODES
 from torchreptile.training.evaluation.record import Evaluation
-from torchreptile.training.evaluation.results import MODES
 from torchreptile.training.in_subprocess import train_in_subprocess
 from torchreptile.training.progress_bars import CountBar
 from torchreptile.training.run_folder import RunFolder
-from torchreptile.training.weights import Kept, MetaWeights, load_weights
+from torchreptile.training.weights import CheckpointName, MetaWeights, load_weights
 
-ADAPTATIONS = 20  # timed one after another; their median counts
+ADAPTATIONS = 20  # timed one after another; the median is reported
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One algorithm, trained once and measured.
+    """One algorithm, trained with one seed and evaluated.
 
     Attributes:
-        evaluation: accuracies and all settings, of training and measurement; its ``step`` is the measured checkpoint's.
+        evaluation: accuracies, and all settings of training and evaluation; its ``step`` is the evaluated checkpoint's.
         steps: outer steps trained.
-        seconds: of training, measurements on validation classes included.
-        parameters: how many numbers are meta-learned; 0 where nothing is.
-        adapt_ms: from one support set to the labels of its queries, each alone; median, one task at a time.
-        peak_mib: memory of the training's process at its largest, on a GPU that which torch took there; of the last
-            session, where there were several; 0 where the run was over before it was compared, so that nobody knows.
+        seconds: training time, including evaluation on validation classes.
+        parameters: number of meta-learned parameters; 0 for an algorithm that meta-learns nothing.
+        adapt_ms: milliseconds from one support set to the inductive labels of its queries; median, one task at a time.
+        peak_mib: peak memory in MiB of the training process (on a GPU, the memory that torch allocated there) in the
+            last session; 0 if the run had finished before it was compared, so that its peak is unknown.
     """
 
     evaluation: Evaluation
@@ -61,32 +62,33 @@ class Trained:
 
     @property
     def algorithm(self) -> str:
-        """Which algorithm."""
+        """Name of the algorithm."""
         return self.evaluation.config.method.algorithm
 
     @property
     def seed(self) -> int:
-        """Of the training; the measurement has the same."""
+        """Seed of the training, used by the evaluation too."""
         return self.evaluation.config.run.seed
 
     def measured_on(self, split: Split, episodes: int) -> bool:
-        """Whether it was measured so."""
+        """Return whether the evaluation used this split and this number of episodes."""
         return (self.evaluation.split, self.evaluation.config.evaluation.eval_episodes) == (split, episodes)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One algorithm, over its seeds.
+    """One algorithm, averaged over its seeds: a line of the table.
 
     Attributes:
-        algorithm: which.
-        seeds: how many trainings.
-        accuracy: by mode, for those that apply, and by further measure: the mean over seeds, from 0 to 1; of functions
-            by kind of error.
-        ci95: likewise, half the width of the mean's 95% confidence interval over all episodes of all seeds.
-        between: likewise, the standard deviation between seeds; None for a single one.
+        algorithm: name of the algorithm.
+        seeds: number of trainings.
+        accuracy: mean over seeds, from 0 to 1, by mode (those that apply) and by extra metric; for regression the
+            errors by kind.
+        ci95: half the width of the 95% confidence interval of that mean over all episodes of all seeds, by the same
+            keys.
+        between: standard deviation between seeds, by the same keys; None for a single seed.
         steps, seconds, adapt_ms, peak_mib: means over seeds, see :class:`Trained`.
-        parameters: how many numbers are meta-learned; 0 where nothing is.
+        parameters: number of meta-learned parameters; 0 for an algorithm that meta-learns nothing.
     """
 
     algorithm: str
@@ -101,18 +103,18 @@ class Row:
     parameters: int
 
     @property
-    def further(self) -> list[str]:
-        """The measures that the algorithm has for itself."""
+    def extra_metrics(self) -> list[str]:
+        """Names of the metrics that only this algorithm reports."""
         return [name for name in self.accuracy if name not in (*MODES, "mse", "mse_before")]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was trained so far, in the order asked for.
+    """All trainings of a comparison that are finished, in the requested order.
 
     Attributes:
-        preset: the task, by its preset's name.
-        trained: each algorithm and seed.
+        preset: name of the preset that defines the task.
+        trained: one entry per algorithm and seed.
         environment: command, versions, hardware.
     """
 
@@ -122,30 +124,30 @@ class Comparison:
 
     @property
     def budget(self) -> str:
-        """What every training was allowed, for people."""
+        """Training budget of each run, in words."""
         minutes, steps = self.trained[0].evaluation.config.outer.max_minutes, self._given_steps
         allowed = [f"{minutes:g} minutes"] * bool(minutes) + [f"{steps:,} outer steps"] * bool(steps)
         return f"{' or '.join(allowed)} of training each" if allowed else "as many outer steps as published"
 
     @property
     def _given_steps(self) -> int:
-        """The outer steps that all trainings have, 0 where they are the published ones."""
+        """Number of outer steps requested for all trainings; 0 if they use the published numbers."""
         for config in (trained.evaluation.config for trained in self.trained):
             algorithm, steps = config.method.algorithm, config.outer.outer_steps
-            if ALGORITHMS[algorithm].meta_learns and steps != preset(self.preset, algorithm).outer.outer_steps:
+            if algorithm_row(algorithm).meta_learns and steps != preset(self.preset, algorithm).outer.outer_steps:
                 return steps
         return 0
 
     def rows(self) -> list[Row]:
-        """One line per algorithm, in the order trained."""
+        """Return one row per algorithm, in training order."""
         names = dict.fromkeys(trained.algorithm for trained in self.trained)
         return [_row(name, [trained for trained in self.trained if trained.algorithm == name]) for name in names]
 
     def to_json(self, others: Sequence[Trained] = ()) -> str:
-        """Everything, as indented JSON; accuracies from 0 to 1.
+        """Return the comparison as indented JSON; accuracies are from 0 to 1.
 
         Args:
-            others: measured before and not asked for now; they have no row.
+            others: earlier trainings that were not requested this time; they are stored without a row.
         """
         trained = [
             dataclasses.asdict(trained) | {"evaluation": json.loads(trained.evaluation.to_json())}
@@ -157,13 +159,14 @@ class Comparison:
 
 
 def _row(algorithm: str, trained: Sequence[Trained]) -> Row:
+    """Average an algorithm's trainings."""
     each = [seed.evaluation.result.measures() for seed in trained]
     by_measure = {name: [measures[name] for measures in each] for name in each[0]}
     return Row(
         algorithm,
         len(trained),
         accuracy={name: statistics.fmean(a.mean for a in seeds) for name, seeds in by_measure.items()},
-        # Each seed has episodes of its own, so the errors of their means are independent.
+        # Seeds are evaluated on different episodes, so the errors of their means are independent.
         ci95={name: math.hypot(*(a.ci95 for a in seeds)) / len(seeds) for name, seeds in by_measure.items()},
         between={
             name: statistics.stdev(a.mean for a in seeds) if len(seeds) > 1 else None
@@ -188,35 +191,41 @@ def compare(
     quiet: bool = False,
     **changes: Any,
 ) -> Comparison | None:
-    """Train every algorithm with every seed, each in a process of its own, and measure all alike.
+    """Train every algorithm with every seed, each in its own process, and evaluate all of them alike.
 
-    Where there are validation classes, the checkpoint that was best on them is measured. What is there already is
-    kept, so the same call goes on after it was stopped. Under a budget (``max_minutes``, ``outer_steps``) the outer
-    step size of all falls to 0, whatever was published for a whole training: one that ends early would else be
-    measured while its weights still jump. Alike are the episodes too: they have as many queries as the
-    preset says, whatever was published with an algorithm, because transductive accuracy depends on that.
+    With validation classes, the checkpoint that did best on them is evaluated. Finished trainings in ``out`` are
+    reused, so an interrupted call is resumed by repeating it. Under a budget (``max_minutes`` or ``outer_steps``)
+    every algorithm's outer step size is annealed to 0, whatever its publication does: a training cut short would
+    otherwise be evaluated while its weights still move by large steps. All episodes have the preset's number of
+    queries, because transductive accuracy depends on it.
 
     Args:
-        name: a preset: the task, and the settings published with each algorithm for it.
-        algorithms: their names.
-        seeds: how many trainings of each, with the seeds 0, 1, ...
+        name: preset that defines the task and, for each algorithm, the settings published for that task.
+        algorithms: names of the algorithms.
+        seeds: trainings per algorithm, with seeds 0, 1, ...
         out: folder for the run folders and ``comparison.json``.
-        split: which classes to measure on.
-        episodes: of each measurement.
-        quiet: do not show on standard error how it goes.
-        changes: settings that hold for all, such as ``max_minutes=20, split_scheme="vinyals"``; what learns nothing
-            takes its one outer step all the same.
+        split: classes to evaluate on.
+        episodes: episodes per evaluation.
+        quiet: show no progress on standard error.
+        changes: settings applied to every training, such as ``max_minutes=20, split_scheme="vinyals"``; an algorithm
+            that meta-learns nothing takes a single outer step regardless.
 
     Returns:
-        All of it; None if a signal ended it before.
+        The comparison, or None if a signal interrupted it.
 
     Raises:
-        ConfigError: settings cannot work.
-        DataError: there is nothing to measure on.
+        ConfigError: the settings are invalid.
+        DataError: the data set or the split is missing.
         RunError: ``out`` holds runs with other settings, or a training failed.
+
+    Example (twelve minutes of training)::
+
+        comparison = compare("sine", ["reptile", "maml"], seeds=3, out="runs/compare-sine", max_minutes=2)
+        for row in comparison.rows():
+            print(row.algorithm, row.accuracy["mse"])
     """
     out, planned = Path(out), plan(name, algorithms, seeds, episodes, changes)
-    known, trained = _kept(out, name), {}
+    known, trained = _earlier_trainings(out, name), {}
     folders = [RunFolder(out / f"{config.method.algorithm}-{config.run.seed}") for config in planned]
     for config, folder in zip(planned, folders, strict=True):
         folder.require_same(config)
@@ -224,7 +233,7 @@ def compare(
     for config, folder in zip(planned, folders, strict=True):
         steps = folder.steps_done()
         same_run = [done for done in known if done.steps == steps and done.evaluation.is_of(config)]
-        # What else was measured there is of a run that is gone.
+        # Other measurements of this algorithm and seed belong to a run that was replaced.
         key = (config.method.algorithm, config.run.seed)
         known = [done for done in known if done in same_run or (done.algorithm, done.seed) != key]
         found = next((done for done in same_run if done.measured_on(split, episodes)), None)
@@ -232,7 +241,7 @@ def compare(
             peak = same_run[0].peak_mib if same_run else train_in_subprocess(config, folder, quiet)
             if peak is None:
                 return None
-            found = _measured(folder, split, episodes, peak, quiet)
+            found = _evaluate_run(folder, split, episodes, peak, quiet)
             known.append(found)
         trained[folder.path] = found
         comparison = Comparison(name, list(trained.values()), environment())
@@ -242,41 +251,48 @@ def compare(
 
 
 def plan(name: str, algorithms: Sequence[str], seeds: int, episodes: int, changes: Mapping[str, Any]) -> list[Config]:
-    """The settings of every training, in order; the arguments are those of :func:`compare`.
+    """Return the settings of every training of a comparison, in order.
+
+    Args:
+        name, algorithms, seeds, episodes, changes: see :func:`compare`.
 
     Raises:
-        ConfigError: settings cannot work.
+        ConfigError: the settings are invalid.
+
+    Example:
+        >>> [config.method.algorithm for config in plan("sine", ["reptile", "maml"], 1, 100, {})]
+        ['reptile', 'maml']
     """
     task = preset(name)
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}; it must be at least 1")
     if not algorithms or len(set(algorithms)) < len(algorithms):
         raise ConfigError(f"algorithms is {' '.join(algorithms) or 'empty'}; name each once")
-    alike = {"eval_episodes": episodes, "queries": task.evaluation.queries, **changes}
+    shared = {"eval_episodes": episodes, "queries": task.evaluation.queries, **changes}
     if changes.get("max_minutes") or changes.get("outer_steps"):
-        alike["outer_step_size_final"] = 0.0
+        shared["outer_step_size_final"] = 0.0
     planned = []
     for algorithm in algorithms:
         config = preset(name, algorithm)
-        steps = config.outer.outer_steps  # one, where there is nothing to learn
-        config = config.replace(**alike)
-        if not ALGORITHMS[algorithm].meta_learns:
+        steps = config.outer.outer_steps  # 1 for an algorithm that meta-learns nothing
+        config = config.replace(**shared)
+        if not algorithm_row(algorithm).meta_learns:
             config = config.replace(outer_steps=steps)
         planned += [config.replace(seed=seed) for seed in range(seeds)]
     return planned
 
 
-def _measured(folder: RunFolder, split: Split, episodes: int, peak: float, quiet: bool) -> Trained:
-    """What one training came to."""
+def _evaluate_run(folder: RunFolder, split: Split, episodes: int, peak: float, quiet: bool) -> Trained:
+    """Evaluate one finished training."""
     config = folder.config()
-    kept: Kept = "best" if folder.best.is_file() else "last"
-    learned = load_weights(folder.path, choose_device(config.run.device), kept)
+    checkpoint: CheckpointName = "best" if folder.best.is_file() else "last"
+    weights = load_weights(folder.path, choose_device(config.run.device), checkpoint)
     with CountBar(Console(stderr=True, quiet=quiet), "evaluating", "episodes") as bar:
         evaluation = evaluate(
             folder.path,
             split,
             episodes=episodes,
-            checkpoint=kept,
+            checkpoint=checkpoint,
             seed=config.run.seed,
             device=config.run.device,
             precision=config.run.precision,
@@ -287,43 +303,44 @@ def _measured(folder: RunFolder, split: Split, episodes: int, peak: float, quiet
         evaluation,
         steps=last.step,
         seconds=last.seconds,
-        parameters=_learned_numbers(learned),
-        adapt_ms=_adapt_ms(learned, split),
+        parameters=_parameter_count(weights),
+        adapt_ms=_adapt_ms(weights, split),
         peak_mib=peak,
     )
 
 
-def _learned_numbers(learned: MetaWeights) -> int:
-    meta_learns = ALGORITHMS[learned.config.method.algorithm].meta_learns
-    return sum(p.numel() for p in learned.state.params.values()) if meta_learns else 0
+def _parameter_count(weights: MetaWeights) -> int:
+    """Count the meta-learned parameters; 0 for an algorithm that meta-learns nothing."""
+    meta_learns = algorithm_row(weights.config.method.algorithm).meta_learns
+    return sum(p.numel() for p in weights.state.params.values()) if meta_learns else 0
 
 
-def _adapt_ms(learned: MetaWeights, split: Split) -> float:
-    """Median time from a support set to the labels of its queries, one task at a time."""
-    config, device = learned.config, choose_device(learned.config.run.device)
-    store = split_store(config, split, learned.scale).to(device)
+def _adapt_ms(weights: MetaWeights, split: Split) -> float:
+    """Return the median time in ms from a support set to the labels of its queries, one task at a time."""
+    config, device = weights.config, choose_device(weights.config.run.device)
+    store = split_store(config, split, weights.scale).to(device)
     sampler = sampler_of(store, config.task.way, config.task.shots, config.evaluation.queries)
     generator = torch.Generator(device).manual_seed(0)
     taken = []
     with precision_of(device, config.run.precision), torch.no_grad():
-        work = config.evaluation.eval_episodes * config.evaluation.eval_steps  # the execution is the evaluation's
+        work = config.evaluation.eval_episodes * config.evaluation.eval_steps  # selects the evaluation's execution
         algorithm = build_algorithm(config, store.image_shape, device, work, targets=store.targets)
         for _ in range(1 + ADAPTATIONS):
             episode = sampler.sample(1, generator)
             drawn = algorithm.draw(1, episode.support_y.shape[1], generator)
             start = time.perf_counter()
             with algorithm.execution.claim():
-                adapted = algorithm.adapt(learned.state, episode.support_x, episode.support_y, drawn)
-                answers(adapted.inductive(episode.query_x), episode.query_y).cpu()  # waits for a GPU to be done
+                adapted = algorithm.adapt(weights.state, episode.support_x, episode.support_y, drawn)
+                answers(adapted.inductive(episode.query_x), episode.query_y).cpu()  # synchronises with the GPU
             taken.append(1000 * (time.perf_counter() - start))
-    return statistics.median(taken[1:])  # the first warms up
+    return statistics.median(taken[1:])  # the first is a warm-up
 
 
-def _kept(out: Path, name: str) -> list[Trained]:
-    """What an earlier call measured.
+def _earlier_trainings(out: Path, name: str) -> list[Trained]:
+    """Read what earlier calls trained and evaluated.
 
     Raises:
-        RunError: the file is damaged, or of another task.
+        RunError: the file is damaged or belongs to another task.
     """
     file = out / "comparison.json"
     if not file.is_file():

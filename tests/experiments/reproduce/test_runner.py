@@ -242,7 +242,7 @@ def test_drawn_functions_have_no_splits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [["--budget", "0.1"], ["--list", "--seeds", "2"], ["sine", "--list"]])
 def test_what_is_not_used_is_refused(words: list[str]) -> None:
-    with pytest.raises(ConfigError, match="Give its NAME, or --list alone"):
+    with pytest.raises(ConfigError, match="give a NAME, or only --list"):
         parse(["reproduce", *words]).run()
 
 

@@ -1,1 +1,1 @@
-"""How fast this machine is."""
+"""Benchmarks of meta-training on the machine at hand (``reptile bench``)."""

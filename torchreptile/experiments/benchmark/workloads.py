@@ -1,4 +1,4 @@
-"""What a bench runs: whole outer steps, the same as people write them by hand, and the network's passes alone."""
+"""Workloads of a benchmark: complete outer steps, the naive loop, and the network's passes alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import MetaState
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.optim.inner_loop import InnerLoop
 from torchreptile.core.config import Config
 from torchreptile.core.torch_compile import compiled
@@ -23,18 +23,18 @@ from torchreptile.models.execution.choose import choose_execution
 from torchreptile.models.execution.execution import stack
 from torchreptile.training.outer_step import OuterStep
 
-NAIVE = "naive"  # deepcopy, torch.optim.Adam, one task after another, as most code is written
+NAIVE = "naive"  # deepcopy and torch.optim.Adam, one task after another, the common way to write it
 CLASSES, IMAGES = 100, 20
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to do the work.
+    """One way to compute outer steps.
 
     Attributes:
         execution: one of EXECUTIONS, or NAIVE.
         precision: fp32, tf32 or bf16.
-        graph: on a GPU, whether the outer step is recorded as a CUDA graph.
+        graph: whether the outer step is recorded as a CUDA graph (on a GPU).
     """
 
     execution: str
@@ -42,12 +42,12 @@ class Candidate:
     graph: bool = False
 
     def __str__(self) -> str:
-        """For people."""
+        """Name the execution, the precision, and ``graph`` if there is one."""
         return " ".join([self.execution, self.precision, *(["graph"] if self.graph else [])])
 
 
 def random_store(image_shape: tuple[int, int, int], device: torch.device) -> ImageStore:
-    """Noise: the pixels' values do not change the time."""
+    """Return random images in 100 classes of 20; pixel values do not influence the timing."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (CLASSES * IMAGES, *image_shape), dtype=torch.uint8, generator=generator)
     names = tuple(f"noise{i}" for i in range(CLASSES))
@@ -61,7 +61,7 @@ def outer_steps(
     device: torch.device,
     network: Network = for_images,
 ) -> Callable[[], object]:
-    """A function that does the next outer step of a training."""
+    """Return a function that runs the next outer step of a training."""
     config = config.replace(execution=candidate.execution, precision=candidate.precision)
     algorithm = build_algorithm(config, image_shape, device, network=network)
     sampler = algorithm.sampler(random_store(image_shape, device))
@@ -80,7 +80,7 @@ def outer_steps(
 def bare_steps(
     config: Config, image_shape: tuple[int, int, int], candidate: Candidate, device: torch.device, network: Network
 ) -> Callable[[], object]:
-    """A function that does the forward and backward passes of one outer step on one mini-batch, and nothing else."""
+    """Return a function that runs only the forward and backward passes of one outer step, on a fixed mini-batch."""
     tasks, way = config.outer.meta_batch, config.task.way
     module = build_network(network, image_shape, way)
     execution = choose_execution(candidate.execution, module, image_shape, device, precision=candidate.precision)
@@ -103,7 +103,7 @@ def bare_steps(
 def naive_outer_steps(
     config: Config, image_shape: tuple[int, int, int], device: torch.device, network: Network = for_images
 ) -> Callable[[], object]:
-    """The same as people write it: a deep copy, torch.optim.Adam, one task after another, then the mean."""
+    """Return a function that runs an outer step naively: deepcopy and torch.optim.Adam task by task, then the mean."""
     store, generator = random_store(image_shape, device), torch.Generator(device).manual_seed(0)
     sampler = EpisodeSampler(store, config.task.way, config.task.images_per_class, queries=0)
     net = build_network(network, image_shape, config.task.way).to(device)
@@ -113,7 +113,7 @@ def naive_outer_steps(
         episodes = sampler.sample(tasks, generator)
         images = episodes.support_y.shape[1]
         drawn = minibatches(tasks, images, inner.inner_batch, inner.inner_steps, inner.replacement, generator)
-        learned = []
+        adapted = []
         for task in range(tasks):
             fast = copy.deepcopy(net)
             optimizer = torch.optim.Adam(fast.parameters(), lr=inner.inner_lr, betas=(0.0, 0.999))
@@ -123,9 +123,9 @@ def naive_outer_steps(
                 loss = F.cross_entropy(logits, episodes.support_y[task, chosen])
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-            learned.append(dict(fast.named_parameters()))
+            adapted.append(dict(fast.named_parameters()))
         with torch.no_grad():
             for name, p in net.named_parameters():
-                p.add_(torch.stack([weights[name] for weights in learned]).mean(0) - p, alpha=0.5)
+                p.add_(torch.stack([weights[name] for weights in adapted]).mean(0) - p, alpha=0.5)
 
     return work

@@ -1,4 +1,4 @@
-"""A picture of a bench: outer steps by candidate, fastest on top."""
+"""Figure of a benchmark: the time of an outer step by candidate, fastest first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torchreptile.experiments.reports.plot_style import DPI, LIGHT, png_of
 
 
 def draw_bench(bench: Bench) -> bytes:
-    """Bars of ms per outer step with their quartiles, and beside each its speed-up and share of the peak.
+    """Draw the ms per outer step as bars with quartiles, labelled with speed-up and share of the peak.
 
     Returns:
         A PNG file.
@@ -24,7 +24,7 @@ def draw_bench(bench: Bench) -> bytes:
         [timing.outer_step_ms - timing.quartiles_ms[0] for timing in timings],
         [timing.quartiles_ms[1] - timing.outer_step_ms for timing in timings],
     ]
-    colours = [ink.val if timing.candidate.execution == NAIVE else ink.train for timing in timings]
+    colours = [ink.orange if timing.candidate.execution == NAIVE else ink.blue for timing in timings]
     axes.barh(places, times, xerr=spread, color=colours, ecolor=ink.text, capsize=2, height=0.65)
     for place, timing in zip(places, timings, strict=True):
         speedup = f"{timing.speedup:.1f}x   " if timing.speedup else ""

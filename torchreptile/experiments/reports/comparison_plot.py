@@ -1,19 +1,18 @@
-"""A picture of a comparison: the accuracy of every algorithm, both ways, with its interval."""
+"""Figure of a comparison: the accuracy of every algorithm in both modes, with its interval."""
 
 from __future__ import annotations
 
 from torchreptile.experiments.compare import Comparison
 from torchreptile.experiments.reports.plot_style import DPI, LIGHT, png_of
-from torchreptile.training.evaluation.results import MODES
+from torchreptile.training.evaluation.labels import MODES, label_of
 
-OFFSET = 0.14  # of the two modes from the line of their algorithm
-NAMES = {"transductive": "transductive", "inductive": "each query alone", "mse": "after adaptation"}
+OFFSET = 0.14  # vertical distance of the two modes from the centre of their row
 
 
 def draw_comparison(comparison: Comparison) -> bytes:
-    """Points with 95% intervals, best on top; beside each algorithm its time per task and what it learned.
+    """Draw accuracies (or errors) with 95% intervals, best first, with each algorithm's time per task and parameters.
 
-    A mode that does not apply to an algorithm has no point; measures that one has for itself are left to the table.
+    A mode that does not apply to an algorithm has no point. Extra metrics are shown only in the table.
 
     Returns:
         A PNG file.
@@ -30,7 +29,7 @@ def draw_comparison(comparison: Comparison) -> bytes:
     )
     figure = Figure(figsize=(8, 1.9 + 0.5 * len(rows)), dpi=DPI, facecolor=ink.paper, layout="constrained")
     axes = figure.add_subplot()
-    for mode, color, marker, offset in zip(modes, (ink.train, ink.val), "os", (-OFFSET, OFFSET), strict=False):
+    for mode, color, marker, offset in zip(modes, (ink.blue, ink.orange), "os", (-OFFSET, OFFSET), strict=False):
         places = [(place + offset, row) for place, row in enumerate(rows) if mode in row.accuracy]
         if not places:
             continue
@@ -42,14 +41,14 @@ def draw_comparison(comparison: Comparison) -> bytes:
             marker=marker,
             linestyle="none",
             capsize=3,
-            label=NAMES[mode],
+            label=label_of(mode).name,
         )
     for place, row in enumerate(rows):
-        learned = f"{row.parameters:,} parameters" if row.parameters else "nothing learned before"
+        parameters = f"{row.parameters:,} parameters" if row.parameters else "no meta-training"
         axes.text(
             1.02,
             place,
-            f"{row.adapt_ms:,.1f} ms per task\n{learned}",
+            f"{row.adapt_ms:,.1f} ms per task\n{parameters}",
             transform=axes.get_yaxis_transform(),
             va="center",
             color=ink.text,

@@ -1,4 +1,4 @@
-"""A contact sheet: what a data set looks like to the learner, and the tasks it will be asked."""
+"""Contact sheet of a data set: images of its classes as the network sees them, and tasks drawn from it."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from torchreptile.core.errors import DataError
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.data.splits import Split
-from torchreptile.experiments.reports.episode_image import LIGHT, draw_episode, scaled, tile_for
+from torchreptile.experiments.reports.episode_image import draw_episode, scaled, tile_for
 from torchreptile.experiments.reports.image_layout import GAP, fitting, line, png, stacked
+from torchreptile.experiments.reports.plot_style import LIGHT
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-CLASSES, IMAGES, TASKS = 6, 8, 2  # drawn of every split
+CLASSES, IMAGES, TASKS = 6, 8, 2  # shown per split
 # Pixels.
 ROOM, NAME, LINE, HEAD = 84, 300, 40, 56
-SEED = 3_000_017  # apart from the seeds of training, monitoring and evaluation
+SEED = 3_000_017  # differs from the seeds of training, monitoring, evaluation and reports
 
 
 def draw_sheet(stores: dict[Split, ImageStore], way: int, shots: int, queries: int) -> bytes:
-    """Draw some images of some classes of every split, and two tasks of ``way`` classes from each.
+    """Draw images of some classes of every split, and two tasks from each.
 
-    Classes are taken at equal distances, and so are the images of a class.
+    Classes, and the images of a class, are picked at equal intervals.
 
     Args:
-        stores: what to draw, by split.
-        way, shots, queries: of the tasks; a split too small for one says so instead.
+        stores: the image stores by split.
+        way, shots, queries: size of the tasks; a split too small for one gets a note instead.
 
     Returns:
         A PNG file.
@@ -44,7 +45,13 @@ def draw_sheet(stores: dict[Split, ImageStore], way: int, shots: int, queries: i
 
 
 def describe(store: ImageStore) -> str:
-    """How much there is: ``64 classes, 38,400 images (600 per class), colour, 84 x 84``."""
+    """Describe a store's size and images.
+
+    Example:
+        >>> images = torch.zeros(6, 1, 28, 28, dtype=torch.uint8)
+        >>> describe(ImageStore(images, torch.tensor([3, 3]), ("a", "b"), "letters"))
+        '2 classes, 6 images (3 per class), grey, 28 x 28'
+    """
     smallest, largest = int(store.class_sizes.min()), int(store.class_sizes.max())
     each = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
     channels, height, width = store.image_shape
@@ -54,12 +61,12 @@ def describe(store: ImageStore) -> str:
 
 
 def _spread(count: int, wanted: int) -> list[int]:
-    """Up to ``wanted`` of ``count`` numbers, at equal distances from the first to the last."""
+    """Return up to ``wanted`` of the numbers below ``count``, at equal intervals from the first to the last."""
     return torch.linspace(0, count - 1, min(count, wanted)).round().int().tolist()
 
 
 def _classes(store: ImageStore) -> Picture:
-    """A row per class: its name, the number of its images and some of them."""
+    """Draw a row per class: its name, the number of its images and some of them."""
     from PIL import Image, ImageDraw, ImageFont
 
     width, height = tile_for(store.image_shape[1:], ROOM)
@@ -81,7 +88,7 @@ def _classes(store: ImageStore) -> Picture:
 
 
 def _tasks(store: ImageStore, way: int, shots: int, queries: int) -> Picture:
-    """Tasks side by side, or why there can be none."""
+    """Draw tasks side by side, or the reason why there are none."""
     from PIL import Image
 
     try:

@@ -1,54 +1,50 @@
-"""One episode as a picture: what the learner was shown, what it was asked, and what it answered."""
+"""Picture of an episode: support images, queries and predictions."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from torchreptile.data.episodes import Episodes
+from torchreptile.experiments.reports.plot_style import DARK, LIGHT, Palette
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
     from PIL.ImageDraw import ImageDraw as Pen
 
-PER_LINE = 5  # images side by side in a class's row; more of them go below
-# Pixels; twice what a page shows, for sharp screens.
+PER_LINE = 5  # images per line of a class's row
+# Pixels; twice the size on a page, for high-resolution screens.
 TILE, MANY_WAY, SMALL_TILE = 112, 10, 84
 BORDER, THIN, GAP, LABEL, ANSWER, HEADER = 6, 3, 10, 52, 76, 44
 
 
-@dataclass(frozen=True)
-class _Ink:
-    paper: str
-    text: str
-    frame: str
-    right: str
-    wrong: str
-
-
-LIGHT = _Ink(paper="#ffffff", text="#1f2328", frame="#8a9099", right="#0072b2", wrong="#d55e00")
-DARK = _Ink(paper="#171a1f", text="#e6e8eb", frame="#6b737d", right="#56b4e9", wrong="#f0a03c")
-
-
 def draw_episode(episodes: Episodes, predicted: Tensor | None, task: int = 0, *, dark: bool = False) -> bytes:
-    """One episode as a picture: a row per class, its support images on the left, its queries on the right.
+    """Draw an episode with a row per class: support images on the left, queries on the right.
 
-    A right answer has a tick and a thin blue frame; a wrong one a cross, the letter of the class it was taken
-    for, and a thick orange frame.
+    A right prediction has a tick and a thin blue frame; a wrong one has a cross, the letter of the predicted class and
+    a thick orange frame.
 
     Args:
-        episodes: (T, way * shots, C, H, W) support and (T, way * queries, C, H, W) query images, pixels 0 to 1.
-        predicted: (T, way * queries) int64 labels; None draws the queries without answers.
-        task: which of the T tasks.
-        dark: light ink on dark paper.
+        episodes: support images (task, way * shot, C, H, W) and query images (task, way * query, C, H, W), pixels from
+            0 to 1.
+        predicted: (task, way * query) int64 labels; None draws the queries without predictions.
+        task: index of the task to draw.
+        dark: use light ink on dark paper.
 
     Returns:
-        A PNG file, twice as wide as it should be shown.
+        A PNG file, at twice the size it should be shown at.
+
+    Example:
+        >>> import torchreptile as tr
+        >>> from torchreptile.data.loading import load_splits
+        >>> glyphs = load_splits(tr.preset("glyphs-1shot-5way").task).test
+        >>> episodes = tr.EpisodeSampler(glyphs, way=5, shots=1, queries=2).sample(1, torch.Generator().manual_seed(0))
+        >>> draw_episode(episodes, None)[1:4]
+        b'PNG'
     """
     way = int(episodes.support_y[task].max()) + 1
     support, query = (_by_class(images[task], way) for images in (episodes.support_x, episodes.query_x))
@@ -65,26 +61,31 @@ def draw_episode(episodes: Episodes, predicted: Tensor | None, task: int = 0, *,
 
 
 def _by_class(images: Tensor, way: int) -> Tensor:
-    """(way * n, C, H, W) -> (way, n, C, H, W)."""
+    """Group images by class: (way * n, C, H, W) -> (way, n, C, H, W)."""
     return images.view(way, -1, *images.shape[1:])
 
 
 def letter(label: int) -> str:
-    """What a class is called in the pictures: A to Z, then A2 to Z2, and so on."""
+    """Return the letter that stands for a class in pictures: A to Z, then A2 to Z2, and so on.
+
+    Example:
+        >>> letter(0), letter(27)
+        ('A', 'B2')
+    """
     return chr(ord("A") + label % 26) + (str(label // 26 + 1) if label >= 26 else "")
 
 
 class _Sheet:
-    """The paper an episode is drawn on: it knows where everything goes."""
+    """The canvas of an episode, which computes every position."""
 
-    def __init__(self, way: int, shots: int, queries: int, size: tuple[int, ...], room: int, ink: _Ink) -> None:
+    def __init__(self, way: int, shots: int, queries: int, size: tuple[int, ...], room: int, ink: Palette) -> None:
         from PIL import Image, ImageDraw, ImageFont
 
         self.ink = ink
         self.tile = tile_for(size, TILE if way <= MANY_WAY else SMALL_TILE)
         self.step_x, self.step_y = (side + 2 * BORDER + GAP for side in self.tile)
         self.row = self.step_y * -(-max(shots, queries) // PER_LINE)
-        self.query_step = self.step_x + room  # for the answer beside it
+        self.query_step = self.step_x + room  # with room for the prediction
         self.queries_left = LABEL + max(self.step_x * min(shots, PER_LINE), 100) + 3 * GAP
         width = self.queries_left + max(self.query_step * min(queries, PER_LINE), 100)
         self.canvas = Image.new("RGB", (width, HEADER + way * self.row), ink.paper)
@@ -97,44 +98,45 @@ class _Sheet:
         self.pen.line([(rule, 0), (rule, HEADER + way * self.row)], fill=ink.frame, width=2)
 
     def name(self, label: int) -> None:
-        """The class's letter, at the beginning of its row."""
+        """Draw the class's letter at the start of its row."""
         middle = HEADER + label * self.row + BORDER + self.tile[1] // 2
         self.pen.text((LABEL // 2, middle), letter(label), fill=self.ink.text, font=self.letters, anchor="mm")
 
     def support(self, label: int, shot: int, image: Tensor) -> None:
-        """A support image, (C, H, W), in its class's row."""
+        """Draw a support image (C, H, W) in its class's row."""
         x = LABEL + shot % PER_LINE * self.step_x
         self._image(x, self._top(label, shot), image, self.ink.frame, 1)
 
     def query(self, label: int, number: int, image: Tensor, answer: int | None) -> None:
-        """A query image, (C, H, W), in its true class's row, and what it was taken for, if anything."""
+        """Draw a query image (C, H, W) in its true class's row, with its prediction if there is one."""
         x, y = self.queries_left + number % PER_LINE * self.query_step, self._top(label, number)
         left, middle = x + self.step_x, y + BORDER + self.tile[1] // 2
         if answer is None:
             self._image(x, y, image, self.ink.frame, 1)
             return
         if answer == label:
-            self._image(x, y, image, self.ink.right, THIN)
+            self._image(x, y, image, self.ink.blue, THIN)
             tick = [(left, middle + 2), (left + 10, middle + 14), (left + 30, middle - 14)]
-            self.pen.line(tick, fill=self.ink.right, width=6, joint="curve")
+            self.pen.line(tick, fill=self.ink.blue, width=6, joint="curve")
             return
-        self._image(x, y, image, self.ink.wrong, BORDER)
+        self._image(x, y, image, self.ink.orange, BORDER)
         for slope in (-1, 1):
             cross = [(left, middle - 20 - 12 * slope), (left + 24, middle - 20 + 12 * slope)]
-            self.pen.line(cross, fill=self.ink.wrong, width=6)
+            self.pen.line(cross, fill=self.ink.orange, width=6)
         self.pen.text((left + 12, middle + 22), letter(answer), fill=self.ink.text, font=self.letters, anchor="mm")
 
     def png(self) -> bytes:
-        """The sheet as a PNG file."""
+        """Encode the canvas as a PNG file."""
         file = io.BytesIO()
         self.canvas.save(file, format="PNG", optimize=True)
         return file.getvalue()
 
     def _top(self, label: int, number: int) -> int:
+        """Return the y of the top edge of a class's image."""
         return HEADER + label * self.row + number // PER_LINE * self.step_y
 
     def _image(self, x: int, y: int, image: Tensor, color: str, thickness: int) -> None:
-        """An image whose frame, ``thickness`` thick, lies within the BORDER around it."""
+        """Draw an image with a frame of this thickness inside the BORDER around it."""
         out, (width, height) = BORDER - thickness, self.tile
         outer = (x + out, y + out, x + 2 * BORDER + width - 1 - out, y + 2 * BORDER + height - 1 - out)
         self.pen.rectangle(outer, outline=color, width=thickness)
@@ -142,9 +144,17 @@ class _Sheet:
 
 
 def tile_for(size: Sequence[int], room: int) -> tuple[int, int]:
-    """(width, height) at which images of ``size`` (H, W) are drawn, in about ``room`` pixels.
+    """Return the (width, height) in pixels at which an image is drawn.
 
-    Small ones take a whole multiple of their size, so that every pixel stays square.
+    Small images are enlarged by an integer factor, so that every pixel stays square.
+
+    Args:
+        size: (H, W) of the image.
+        room: available width and height in pixels, approximately.
+
+    Example:
+        >>> tile_for((28, 28), 112)
+        (112, 112)
     """
     height, width = size
     times = max(1, room // max(size)) if max(size) <= 2 * room else room / max(size)
@@ -152,7 +162,12 @@ def tile_for(size: Sequence[int], room: int) -> tuple[int, int]:
 
 
 def scaled(pixels: Tensor, size: tuple[int, int]) -> Picture:
-    """(C, H, W) from 0 to 1 -> a picture of (width, height); three channels are colours, else the first is a grey."""
+    """Convert pixels to a picture; with other than three channels, the first is shown in grey.
+
+    Args:
+        pixels: (C, H, W) from 0 to 1.
+        size: (width, height) of the picture.
+    """
     from PIL import Image
 
     levels = pixels.mul(255).round().to(torch.uint8).cpu()

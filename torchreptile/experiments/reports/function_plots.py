@@ -1,10 +1,10 @@
-"""Fitted functions as pictures: curves before and after adaptation, and the error by inner step."""
+"""Figures of fitted functions: curves before and after adaptation, and the error by inner step."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torchreptile.experiments.reports.plot_style import DARK, DPI, LIGHT, Ink, png_of, style
+from torchreptile.experiments.reports.plot_style import DARK, DPI, LIGHT, Palette, png_of, style
 from torchreptile.training.evaluation.function_fits import Fitted
 
 if TYPE_CHECKING:
@@ -14,9 +14,15 @@ COLUMNS = 2
 
 
 def draw_functions(fitted: Fitted, shown: int = 4, *, dark: bool = False) -> bytes:
-    """The first ``shown`` functions: truth, known points, and what the network said before and after adaptation.
+    """Draw functions with their support points and the predictions before and after adaptation.
 
-    Of functions with one input as curves; with more, predictions against the truth. Of several targets the first.
+    Functions of one input are drawn as curves; with more inputs, predictions are plotted against true values. With
+    several targets, the first is drawn.
+
+    Args:
+        fitted: the fitted functions.
+        shown: number of functions to draw.
+        dark: use light ink on dark paper.
 
     Returns:
         A PNG file.
@@ -40,7 +46,11 @@ def draw_functions(fitted: Fitted, shown: int = 4, *, dark: bool = False) -> byt
 
 
 def draw_by_step(fitted: dict[str, Fitted], *, dark: bool = False) -> bytes:
-    """Mean squared error after every inner step with its 95% interval, a line for each of ``fitted``, by its name.
+    """Draw the mean squared error by inner step with its 95% interval, one line per entry of ``fitted``.
+
+    Args:
+        fitted: the fitted functions by the line's name.
+        dark: use light ink on dark paper.
 
     Returns:
         A PNG file.
@@ -50,9 +60,9 @@ def draw_by_step(fitted: dict[str, Fitted], *, dark: bool = False) -> bytes:
     ink = DARK if dark else LIGHT
     figure = Figure(figsize=(8, 3.4), dpi=DPI, facecolor=ink.paper, layout="constrained")
     axis = figure.subplots()
-    for (name, its), color, marker in zip(fitted.items(), (ink.train, ink.val, ink.text), "os^", strict=False):
-        steps, means = range(len(its.by_step)), [error.mean for error in its.by_step]
-        margins = [error.ci95 for error in its.by_step]
+    for (name, fit), color, marker in zip(fitted.items(), (ink.blue, ink.orange, ink.text), "os^", strict=False):
+        steps, means = range(len(fit.by_step)), [error.mean for error in fit.by_step]
+        margins = [error.ci95 for error in fit.by_step]
         axis.plot(steps, means, color=color, marker=marker, markersize=3.5, linewidth=1.8, label=name)
         low = [max(m - margin, 0.05 * m) for m, margin in zip(means, margins, strict=True)]  # the axis is logarithmic
         axis.fill_between(
@@ -72,13 +82,14 @@ def draw_by_step(fitted: dict[str, Fitted], *, dark: bool = False) -> bytes:
     return png_of(figure, ink)
 
 
-def _curve(axis: Axes, fitted: Fitted, task: int, ink: Ink) -> None:
+def _curve(axis: Axes, fitted: Fitted, task: int, ink: Palette) -> None:
+    """Draw a function of one input as curves."""
     its, x = fitted.episodes, fitted.episodes.query_x[task, :, 0]
     order = x.argsort()
     for values, color, line, label in (
         (its.query_y, ink.text, "-", "truth"),
-        (fitted.before, ink.val, "--", "before adaptation"),
-        (fitted.after, ink.train, "-", "after"),
+        (fitted.before, ink.orange, "--", "before adaptation"),
+        (fitted.after, ink.blue, "-", "after"),
     ):
         axis.plot(x[order], values[task, order, 0], color=color, linestyle=line, linewidth=1.6, label=label)
     axis.plot(
@@ -86,11 +97,12 @@ def _curve(axis: Axes, fitted: Fitted, task: int, ink: Ink) -> None:
     )
 
 
-def _against_truth(axis: Axes, fitted: Fitted, task: int, ink: Ink) -> None:
+def _against_truth(axis: Axes, fitted: Fitted, task: int, ink: Palette) -> None:
+    """Plot predictions against true values."""
     truth = fitted.episodes.query_y[task, :, 0]
     ends = [float(truth.min()), float(truth.max())]
     axis.plot(ends, ends, color=ink.text, linewidth=1.2, label="truth")
-    axis.plot(truth, fitted.before[task, :, 0], "x", color=ink.val, markersize=5, label="before adaptation")
-    axis.plot(truth, fitted.after[task, :, 0], "o", color=ink.train, markersize=4, label="after")
+    axis.plot(truth, fitted.before[task, :, 0], "x", color=ink.orange, markersize=5, label="before adaptation")
+    axis.plot(truth, fitted.after[task, :, 0], "o", color=ink.blue, markersize=4, label="after")
     axis.set_xlabel("truth")
-    axis.set_ylabel("said")
+    axis.set_ylabel("prediction")

@@ -1,4 +1,4 @@
-"""What pictures for people are put together from: lines of text, parts below one another, a PNG file."""
+"""Layout of composed images: lines of text, parts stacked vertically, PNG files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from torchreptile.experiments.reports.episode_image import LIGHT
+from torchreptile.experiments.reports.plot_style import LIGHT
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -15,7 +15,7 @@ GAP, MARGIN = 8, 24  # pixels
 
 
 def line(text: str, height: int) -> Picture:
-    """One line of text, as wide as it is."""
+    """Draw a line of text on an image as wide as the text."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size=26)
@@ -25,7 +25,17 @@ def line(text: str, height: int) -> Picture:
 
 
 def fitting(text: str, width: int, length: Callable[[str], float]) -> str:
-    """The text, its middle left out where it is wider than ``width`` pixels."""
+    """Shorten a text that is wider than ``width`` pixels by omitting its middle.
+
+    Args:
+        text: the text.
+        width: available width in pixels.
+        length: returns the width of a text in pixels.
+
+    Example:
+        >>> fitting("a-very-long-class-name", 11, length=len)
+        'a-ve...name'
+    """
     cut = len(text)
     shown = text
     while length(shown) > width:
@@ -35,7 +45,7 @@ def fitting(text: str, width: int, length: Callable[[str], float]) -> str:
 
 
 def stacked(parts: list[Picture]) -> Picture:
-    """One below the other, with a margin around and space between."""
+    """Stack images vertically, with a margin around them and space between."""
     from PIL import Image
 
     size = max(part.width for part in parts), sum(part.height + 2 * GAP for part in parts)
@@ -48,7 +58,7 @@ def stacked(parts: list[Picture]) -> Picture:
 
 
 def png(picture: Picture) -> bytes:
-    """The picture as a file."""
+    """Encode an image as a PNG file."""
     file = io.BytesIO()
     picture.save(file, format="PNG", optimize=True)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Learning curves: accuracy of both modes on training and validation classes, or errors, and the inner loss."""
+"""Figure of learning curves: accuracies (or errors) on training and validation classes, and the training loss."""
 
 from __future__ import annotations
 
@@ -7,30 +7,35 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torchreptile.core.config import Config
+from torchreptile.training.evaluation.labels import ERRORS, MODES, label_of
 from torchreptile.training.evaluation.published import published_measure
-from torchreptile.training.evaluation.results import ERRORS, MODES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-from torchreptile.experiments.reports.plot_style import DARK, DPI, LIGHT, Ink, png_of, style
+from torchreptile.experiments.reports.plot_style import DARK, DPI, LIGHT, Palette, png_of, style
 
 MARKED_UP_TO = 40
-"""Up to so many measurements, each gets a marker; beyond, markers would run together."""
+"""Largest number of measurements that get markers; with more, markers would overlap."""
 NAMES = {"train": "training classes", "val": "validation classes"}
 MARKERS = {"train": "o", "val": "s"}
 
 
 def draw_curves(config: Config, metrics: Sequence[dict[str, Any]], *, dark: bool = False) -> bytes:
-    """The learning curves of a run.
+    """Draw the learning curves of a run.
 
     Args:
-        config: the run's settings; they decide which published accuracy is drawn beside.
-        metrics: the lines of metrics.jsonl; there may be none yet.
-        dark: light ink on dark paper.
+        config: settings of the run, which select the published accuracies to show.
+        metrics: the lines of metrics.jsonl; may be empty.
+        dark: use light ink on dark paper.
 
     Returns:
         A PNG file.
+
+    Example:
+        >>> line = {"step": 100, "loss": 0.4, "train_inductive": 0.9, "train_inductive_ci95": 0.02}
+        >>> draw_curves(Config(), [line])[1:4]
+        b'PNG'
     """
     from matplotlib.figure import Figure
 
@@ -43,19 +48,20 @@ def draw_curves(config: Config, metrics: Sequence[dict[str, Any]], *, dark: bool
     return png_of(figure, ink)
 
 
-def _fill(figure: Figure, config: Config, metrics: Sequence[dict[str, Any]], ink: Ink) -> None:
+def _fill(figure: Figure, config: Config, metrics: Sequence[dict[str, Any]], ink: Palette) -> None:
+    """Draw a panel per mode or kind of error, one for extra metrics, and one for the loss."""
     measured = {key for line in metrics for key in line}
     known = ("mse", "mse_before") if config.task.regression else MODES
     modes = [mode for mode in known if measured & {f"{split}_{mode}" for split in NAMES}] or list(known)
-    further = _further(metrics)
-    panels = len(modes) + bool(further)
+    extra = _extra_metrics(metrics)
+    panels = len(modes) + bool(extra)
     axes = figure.subplots(panels + 1, 1, sharex=True, height_ratios=[1] * panels + [0.75])
     for mode, axis in zip(modes, axes, strict=False):
-        _measure(axis, config, metrics, mode, ink)
-    if further:
-        _measure_further(axes[len(modes)], config, metrics, further, ink)
+        _draw_mode(axis, config, metrics, mode, ink)
+    if extra:
+        _draw_extra_metrics(axes[len(modes)], config, metrics, extra, ink)
     if not config.task.regression:
-        # The same scale for both modes, so that their difference can be seen.
+        # Both modes share a scale, so that their difference is visible.
         low, high = zip(*(axis.get_ylim() for axis in axes[:-1]), strict=True)
         for axis in axes[:-1]:
             axis.set_ylim(min(low), min(max(high), 101))
@@ -71,17 +77,17 @@ def _fill(figure: Figure, config: Config, metrics: Sequence[dict[str, Any]], ink
     loss.set_ylim(0, 1.1 * highest or 1.0)
     for axis in axes:
         style(axis, ink)
-    # Above the axes, where no curve can run into it.
+    # Above the axes, where it cannot cover a curve.
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside upper left", ncols=len(handles), frameon=False, fontsize=11, labelcolor=ink.text
     )
 
 
-def _measure(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mode: str, ink: Ink) -> None:
-    """One mode's accuracy, in percent, or one kind of error."""
+def _draw_mode(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mode: str, ink: Palette) -> None:
+    """Draw one mode's accuracy in percent, or one kind of error."""
     task, times = config.task, 1 if config.task.regression else 100
-    for split, color in (("train", ink.train), ("val", ink.val)):
+    for split, color in (("train", ink.blue), ("val", ink.orange)):
         key = f"{split}_{mode}"
         steps, means = _series(metrics, key, times)
         if not steps:
@@ -94,7 +100,7 @@ def _measure(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mode
         label = f"95% CI, {NAMES[split].partition(' ')[0]}"
         if len(steps) > 1:
             axis.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0, label=label)
-        else:  # a band of no width cannot be seen
+        else:  # a band over a single point would be invisible
             axis.errorbar(steps, means, yerr=margins, color=color, capsize=5, linestyle="none", label=label)
     cell = published_measure(config.variant, task.dataset, task.way, task.shots, mode)
     if cell is not None:
@@ -108,29 +114,25 @@ def _measure(axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], mode
             fontsize=10,
             va="center",
         )
-    said = {
-        "transductive": "Transductive accuracy (queries of an episode share a batch)",
-        "inductive": "Inductive accuracy (each query alone)",
-        "mse": "Error after adaptation",
-        "mse_before": "Error before adaptation",
-    }
-    axis.set_title(said[mode], loc="left", fontsize=12, color=ink.text)
+    words = label_of(mode)
+    title = f"Error {words.name}" if task.regression else f"{words.name.capitalize()} accuracy ({words.long})"
+    axis.set_title(title, loc="left", fontsize=12, color=ink.text)
     axis.set_ylabel("mean squared error" if task.regression else "accuracy (%)")
     if task.regression:
         axis.set_ylim(bottom=0)
 
 
-def _further(metrics: Sequence[dict[str, Any]]) -> list[str]:
-    """Keys of what an algorithm measures for itself, such as "val_presentation_2"; of one kind of classes alone."""
+def _extra_metrics(metrics: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the keys of extra metrics such as "val_presentation_2", on validation classes if there are any."""
     keys = dict.fromkeys(key.removesuffix("_ci95") for line in metrics for key in line if key.endswith("_ci95"))
     own = [key for key in keys if key.partition("_")[2] not in (*MODES, *ERRORS)]
     return [key for key in own if key.startswith("val_")] or own
 
 
-def _measure_further(
-    axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], keys: Sequence[str], ink: Ink
+def _draw_extra_metrics(
+    axis: Axes, config: Config, metrics: Sequence[dict[str, Any]], keys: Sequence[str], ink: Palette
 ) -> None:
-    """Those, in percent, one line each; what was published of them stands beside their names."""
+    """Draw extra metrics in percent, one line each, with published numbers in the legend."""
     from matplotlib import colormaps
 
     for number, key in enumerate(keys):
@@ -149,15 +151,16 @@ def _measure_further(
 
 
 def _series(metrics: Sequence[dict[str, Any]], key: str, times: float = 1) -> tuple[list[int], list[float]]:
-    """The outer steps at which ``key`` was measured, and its values."""
+    """Return the outer steps at which ``key`` was measured, and its values."""
     lines = [line for line in metrics if key in line]
     return [line["step"] for line in lines], [times * line[key] for line in lines]
 
 
 def _marker(metrics: Sequence[dict[str, Any]], marker: str) -> dict[str, Any]:
+    """Return the marker settings of a line; none for many measurements."""
     return {"marker": marker if len(metrics) <= MARKED_UP_TO else "", "markersize": 4.5}
 
 
 def _width(metrics: Sequence[dict[str, Any]]) -> float:
-    """Of a line: thinner where many measurements make it jagged."""
+    """Return the line width: thinner for many measurements, which make a line jagged."""
     return 1.8 if len(metrics) <= 10 * MARKED_UP_TO else 1.0

@@ -1,4 +1,4 @@
-"""Runs as Markdown and as CSV: what was trained, and every measurement of it beside the published one."""
+"""Runs as Markdown and CSV tables: trainings and their evaluations, with published numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torchreptile.core.config import Config
-from torchreptile.core.environment import sessions
+from torchreptile.core.environment import hardware
 from torchreptile.experiments.reports.run_data import SPLITS, Recorded
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.progress_bars import duration
@@ -21,26 +21,27 @@ CSV_COLUMNS = (
 
 
 def to_csv(runs: Sequence[Recorded]) -> str:
-    """A line for every measure of every evaluation, and one for a run that has none.
+    """Return a CSV table with one line per metric and evaluation, and one for a run without evaluations.
 
-    Accuracies are from 0 to 1, published ones in percent as printed.
+    Accuracies are from 0 to 1; published ones are in percent, as printed.
     """
     file = io.StringIO()
     writer = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for run in runs:
         task = run.config.task
-        its = {
+        training = {
             "run": run.name, "algorithm": run.config.method.algorithm, "trained_on": task.title,
             "outer_steps_done": run.step, "training_seconds": round(run.seconds, 1),
             "training_seed": run.config.run.seed, "train_shots": task.train_shots,
         }  # fmt: skip
-        measured = [its | line for evaluation in run.evaluations for line in _csv_lines(evaluation)]
-        writer.writerows(measured or [its])
+        measured = [training | line for evaluation in run.evaluations for line in _csv_lines(evaluation)]
+        writer.writerows(measured or [training])
     return file.getvalue()
 
 
 def _csv_lines(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return one CSV line per metric of an evaluation."""
     task, environment = evaluation.config.task, evaluation.environment
     common = {
         "dataset": task.title, "split_scheme": task.split_scheme, "split": evaluation.split, "way": task.way,
@@ -52,14 +53,14 @@ def _csv_lines(evaluation: Evaluation) -> list[dict[str, Any]]:
     lines = []
     for name, measured in evaluation.result.measures().items():
         cell = evaluation.published(name)
-        beside = {"published_percent": cell.accuracy, "published_source": cell.source} if cell else {}
-        one = {"measure": name, "mean": measured.mean, "ci95": measured.ci95, "episodes": measured.episodes}
-        lines.append(common | one | beside)
+        published = {"published_percent": cell.accuracy, "published_source": cell.source} if cell else {}
+        metric = {"measure": name, "mean": measured.mean, "ci95": measured.ci95, "episodes": measured.episodes}
+        lines.append(common | metric | published)
     return lines
 
 
 def to_markdown(runs: Sequence[Recorded]) -> str:
-    """The runs, their measurements, and the settings in which they differ, as tables."""
+    """Return Markdown tables of the runs, their evaluations and the settings that differ between them."""
     parts = ["# " + ", ".join(_cell(run.name) for run in runs)]
     about = [
         (run.name, run.config.method.algorithm, run.config.task.title, f"{run.step:,}", duration(run.seconds))
@@ -86,15 +87,15 @@ def to_markdown(runs: Sequence[Recorded]) -> str:
             )
         )
     else:
-        parts.append("Nothing yet: `reptile evaluate RUN` measures on test classes.")
+        parts.append("No evaluation yet: run `reptile evaluate RUN` to measure on test classes.")
     if differing := differences([run.config for run in runs]):
         parts.append("## Settings that differ\n")
-        parts.append(table(("setting", *(run.name for run in runs)), [(name, *its) for name, its in differing]))
+        parts.append(table(("setting", *(run.name for run in runs)), [(name, *values) for name, values in differing]))
     return "\n".join(part if part.endswith("\n") else part + "\n" for part in parts)
 
 
 def markdown_lines(run: Recorded, evaluation: Evaluation) -> list[tuple[str, ...]]:
-    """One line per measure of an evaluation."""
+    """Return one table line per metric of an evaluation."""
     where = measured_on(evaluation)
     return [
         (
@@ -103,7 +104,7 @@ def markdown_lines(run: Recorded, evaluation: Evaluation) -> list[tuple[str, ...
             evaluation.config.adaptation,
             name.replace("_", "-"),
             str(measured),
-            evaluation.beside(name),
+            evaluation.published_text(name),
             f"{evaluation.step:,}",
             f"{measured.episodes:,}",
             str(evaluation.seed),
@@ -113,7 +114,7 @@ def markdown_lines(run: Recorded, evaluation: Evaluation) -> list[tuple[str, ...
 
 
 def measured_on(evaluation: Evaluation) -> str:
-    """The classes or tasks, told apart from all others: data, kind of task, split and how it was divided."""
+    """Describe the evaluated classes or tasks unambiguously: data set, split scheme, kind of task and split."""
     task = evaluation.config.task
     how = [] if task.regression else [f"split scheme {task.split_scheme}"]
     how += [f"split seed {task.split_seed}"] if task.split_seed else []
@@ -124,23 +125,29 @@ def measured_on(evaluation: Evaluation) -> str:
 
 
 def differences(configs: Sequence[Config]) -> list[tuple[str, list[str]]]:
-    """The settings that are not the same in all of them, each with its values."""
+    """Return the settings that are not equal in all ``configs``, each with its values in order.
+
+    Example:
+        >>> differences([Config(), Config().replace(way=20)])
+        [('way', ['5', '20'])]
+    """
     flat = [config.by_name() for config in configs]
-    return [(key, [str(its[key]) for its in flat]) for key in flat[0] if len({str(its[key]) for its in flat}) > 1]
-
-
-def hardware(environment: dict[str, Any]) -> str:
-    """The GPU or the processor; of a run that went on elsewhere all of them."""
-    places = (its.get("gpu") or its.get("processor") or its.get("machine") or "" for its in sessions(environment))
-    return ", then ".join(dict.fromkeys(map(str, places)))
+    return [(key, [str(each[key]) for each in flat]) for key in flat[0] if len({str(each[key]) for each in flat}) > 1]
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Return a Markdown table.
+
+    Example:
+        >>> print(table(("way", "accuracy"), [("5", "97.7%")]), end="")
+        | way | accuracy |
+        | --- | --- |
+        | 5 | 97.7% |
+    """
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(_cell(str(cell)) for cell in row) + " |" for row in rows) + "\n"
 
 
 def _cell(text: str) -> str:
-    """Without what would end the cell or the line."""
+    """Escape what would end a table cell or its line."""
     return " ".join(text.replace("|", "\\|").split())

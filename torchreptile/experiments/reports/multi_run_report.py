@@ -1,4 +1,4 @@
-"""``reptile report RUN RUN ...``: runs beside one another, on one page, as Markdown and as CSV."""
+"""Report of several runs side by side: an HTML page, Markdown and CSV (``reptile report RUN RUN ...``)."""
 
 from __future__ import annotations
 
@@ -7,28 +7,37 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchreptile.core.environment import hardware
 from torchreptile.core.errors import ConfigError
-from torchreptile.experiments.reports.markdown_csv import differences, hardware, measured_on, to_csv, to_markdown
-from torchreptile.experiments.reports.plot_style import DARK, DPI, LIGHT, Ink, png_of, style
+from torchreptile.experiments.reports.markdown_csv import differences, measured_on, to_csv, to_markdown
+from torchreptile.experiments.reports.plot_style import DARK, DPI, LIGHT, Palette, png_of, style
 from torchreptile.experiments.reports.run_data import SPLITS, Recorded, read_run
-from torchreptile.experiments.reports.run_report import MODE_WORDS, PicturePair, render, write_report
+from torchreptile.experiments.reports.run_report import PicturePair, render, write_report
+from torchreptile.training.evaluation.labels import label_of
 from torchreptile.training.progress_bars import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; dashes tell on when they are used up.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; with more runs, dashes differ too.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 COLORS_ON_DARK = ("#56b4e9", "#f0a03c", "#2fc99a", "#e09cc4", "#f0e442", "#8ab8ff")
 DASHES = ("-", "--", ":", "-.")
 
 
-def report_beside(paths: Sequence[Path | str], out: Path | str) -> list[Path]:
-    """Compare runs in ``report.html``, ``report.md``, ``report.csv`` and ``curves.png``, written into ``out``.
+def report_runs(paths: Sequence[Path | str], out: Path | str) -> list[Path]:
+    """Write ``report.html``, ``report.md``, ``report.csv`` and ``curves.png`` that compare runs.
+
+    Args:
+        paths: the run folders.
+        out: folder to write to.
+
+    Returns:
+        The files.
 
     Raises:
-        ConfigError: a run is named twice, or classification is put beside regression.
-        RunError: one of them is no run folder, or damaged.
+        ConfigError: a run is named twice, or classification and regression are mixed.
+        RunError: a folder is not a run folder, or is damaged.
     """
     runs = [read_run(Path(path)) for path in paths]
     resolved = [run.folder.path.resolve() for run in runs]
@@ -37,10 +46,10 @@ def report_beside(paths: Sequence[Path | str], out: Path | str) -> list[Path]:
     if len({run.name for run in runs}) < len(runs):
         runs = [replace(run, name=str(path)) for run, path in zip(runs, paths, strict=True)]
     if len({run.config.task.regression for run in runs}) > 1:
-        raise ConfigError("some of these runs label images and some fit functions; report them apart")
-    pair = [draw_beside(runs, dark=dark) for dark in (False, True)]
+        raise ConfigError("some of these runs label images and some fit functions; report them separately")
+    pair = [draw_runs(runs, dark=dark) for dark in (False, True)]
     page = render(
-        "beside.html.jinja",
+        "multi_run.html.jinja",
         runs=[_about(run) for run in runs],
         measured=_measured(runs),
         curves=PicturePair(pair[0], pair[1], "Learning curves of the runs"),
@@ -53,6 +62,7 @@ def report_beside(paths: Sequence[Path | str], out: Path | str) -> list[Path]:
 
 
 def _about(run: Recorded) -> dict[str, str]:
+    """Return a run's line in the table of runs."""
     task = run.config.task
     return {
         "name": run.name,
@@ -65,7 +75,7 @@ def _about(run: Recorded) -> dict[str, str]:
 
 
 def _measured(runs: Sequence[Recorded]) -> list[dict[str, Any]]:
-    """What the table of measurements shows: groups measured on the same, in them a line per run and measure."""
+    """Return the table of evaluations: a group per evaluated task, with a line per run and metric."""
     groups: dict[str, list[dict[str, str]]] = {}
     for run in runs:
         for evaluation in run.evaluations:
@@ -73,21 +83,21 @@ def _measured(runs: Sequence[Recorded]) -> list[dict[str, Any]]:
             made = f"{evaluation.config.adaptation}, after {evaluation.step:,} outer steps, seed {evaluation.seed}"
             for number, (name, measured) in enumerate(evaluation.result.measures().items()):
                 line = {
-                    "run": "" if number else run.name,  # once for all of its measures
+                    "run": "" if number else run.name,  # once per evaluation
                     "adaptation": "" if number else made,
-                    "mode": MODE_WORDS.get(name, (name,))[0],
+                    "mode": label_of(name).name,
                     "accuracy": str(measured),
-                    "published": evaluation.beside(name),
+                    "published": evaluation.published_text(name),
                     "episodes": f"{measured.episodes:,}",
                 }
                 groups.setdefault(what, []).append(line)
     return [{"what": what, "lines": lines} for what, lines in groups.items()]
 
 
-def draw_beside(runs: Sequence[Recorded], *, dark: bool = False) -> bytes:
-    """The accuracy (or error) that was monitored, by outer step and by time, a curve for every run.
+def draw_runs(runs: Sequence[Recorded], *, dark: bool = False) -> bytes:
+    """Draw the monitored accuracy (or error) of every run by outer step and by training time.
 
-    On validation classes, or on training classes (thin lines) where there are none.
+    Curves are on validation classes; thin ones are on training classes, for runs without validation classes.
 
     Returns:
         A PNG file.
@@ -100,10 +110,10 @@ def draw_beside(runs: Sequence[Recorded], *, dark: bool = False) -> bytes:
     for number, run in enumerate(runs):
         _draw_run(by_step, by_time, run, number, dark)
     functions = runs[0].config.task.regression
-    modes = sorted({MODE_WORDS[_monitored(run)[1]][0] for run in runs})
+    modes = sorted({label_of(_monitored(run)[1]).name for run in runs})
     what = "mean squared error" if functions else f"{' or '.join(modes)} accuracy, percent"
-    _dress(by_step, _title(runs), "outer step", what, ink)
-    _dress(by_time, "By time of training", "minutes", what, ink)
+    _label_axes(by_step, _title(runs), "outer step", what, ink)
+    _label_axes(by_time, "By time of training", "minutes", what, ink)
     by_step.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
     by_step.xaxis.get_major_locator().set_params(integer=True)
     handles, labels = by_step.get_legend_handles_labels()
@@ -114,6 +124,7 @@ def draw_beside(runs: Sequence[Recorded], *, dark: bool = False) -> bytes:
 
 
 def _draw_run(by_step: Axes, by_time: Axes, run: Recorded, number: int, dark: bool) -> None:
+    """Draw the curves of one run."""
     split, mode = _monitored(run)
     times = 1 if run.config.task.regression else 100
     lines = [line for line in run.metrics if {f"{split}_{mode}", f"{split}_{mode}_ci95"} <= line.keys()]
@@ -134,21 +145,22 @@ def _draw_run(by_step: Axes, by_time: Axes, run: Recorded, number: int, dark: bo
 
 
 def _monitored(run: Recorded) -> tuple[str, str]:
-    """The split that is shown, and the measure that its best checkpoint is chosen by."""
+    """Return the split to show and the metric that selects a run's best checkpoint."""
     transductive = run.config.evaluation.transductive
     mode = "mse" if run.config.task.regression else "transductive" if transductive else "inductive"
     return "val" if any(f"val_{mode}" in line for line in run.metrics) else "train", mode
 
 
 def _title(runs: Sequence[Recorded]) -> str:
-    """What classes or tasks the curves are of."""
+    """Name the classes or tasks that the curves are measured on."""
     splits, members = {_monitored(run)[0] for run in runs}, runs[0].config.task.members
     if len(splits) == 2:
-        return f"On validation {members}; thin: on training {members}, where there are no others"
+        return f"On validation {members}; thin lines: on training {members}, without validation {members}"
     return f"On {SPLITS[splits.pop()]} {members}"
 
 
-def _dress(axis: Axes, title: str, along: str, what: str, ink: Ink) -> None:
+def _label_axes(axis: Axes, title: str, along: str, what: str, ink: Palette) -> None:
+    """Style the axes and set title and labels."""
     style(axis, ink)
     axis.set_title(title, loc="left", fontsize=12, color=ink.text)
     axis.set_xlabel(along)

@@ -1,4 +1,4 @@
-"""Colours, resolution and axes that all plots share."""
+"""Colours, resolution and axes that all figures and pictures share."""
 
 from __future__ import annotations
 
@@ -14,23 +14,33 @@ DPI = 160
 
 
 @dataclass(frozen=True)
-class Ink:
-    """The colours of a picture."""
+class Palette:
+    """The colours of a figure or picture.
+
+    Attributes:
+        paper: background.
+        text: text and main lines.
+        faint: grid lines and spines.
+        frame: frames of images and secondary text.
+        blue: training classes, right predictions.
+        orange: validation classes, wrong predictions.
+    """
 
     paper: str
     text: str
     faint: str
-    train: str
-    val: str
+    frame: str
+    blue: str
+    orange: str
 
 
-# Okabe and Ito's blue and orange, which colour-blind readers tell apart; markers differ as well.
-LIGHT = Ink(paper="#ffffff", text="#1f2328", faint="#d5d9de", train="#0072b2", val="#d55e00")
-DARK = Ink(paper="#171a1f", text="#e6e8eb", faint="#3a4048", train="#56b4e9", val="#f0a03c")
+# Okabe and Ito's blue and orange, which colour-blind readers can distinguish; markers and line widths differ as well.
+LIGHT = Palette("#ffffff", text="#1f2328", faint="#d5d9de", frame="#8a9099", blue="#0072b2", orange="#d55e00")
+DARK = Palette("#171a1f", text="#e6e8eb", faint="#3a4048", frame="#6b737d", blue="#56b4e9", orange="#f0a03c")
 
 
-def png_of(figure: Figure, ink: Ink, notes: dict[str, str] | None = None) -> bytes:
-    """The finished figure as a PNG file, with ``notes`` as its text chunks."""
+def png_of(figure: Figure, ink: Palette, notes: dict[str, str] | None = None) -> bytes:
+    """Render a figure as a PNG file, with ``notes`` as its text chunks."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
@@ -39,8 +49,8 @@ def png_of(figure: Figure, ink: Ink, notes: dict[str, str] | None = None) -> byt
         return file.getvalue()
 
 
-def style(axis: Axes, ink: Ink) -> None:
-    """What all axes have in common."""
+def style(axis: Axes, ink: Palette) -> None:
+    """Apply the common style to axes."""
     axis.set_facecolor(ink.paper)
     axis.grid(color=ink.faint, linewidth=0.7)
     axis.set_axisbelow(True)

@@ -1,4 +1,4 @@
-"""Pictures with what a classifier says of them, below the support set that it learned from."""
+"""Picture of a classifier's predictions: the support set, and below it the labelled images."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from torchreptile.experiments.reports.episode_image import LIGHT, scaled, tile_for
+from torchreptile.experiments.reports.episode_image import scaled, tile_for
 from torchreptile.experiments.reports.image_layout import GAP, fitting, line, png, stacked
+from torchreptile.experiments.reports.plot_style import LIGHT
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-SHOWN, SHOTS = 60, 6  # pictures, and support images of a class, that are drawn; the numbers of the others are told
+SHOWN, SHOTS = 60, 6  # drawn queries, and drawn support images per class; the rest is only counted
 # Pixels.
 ROOM, COLUMN, COLUMNS, NAME, HEAD, TEXT, BAR = 112, 240, 5, 320, 56, 24, 12
 
@@ -25,21 +26,28 @@ def draw_predictions(
     confidence: Sequence[float],
     truth: Sequence[str] | None,
 ) -> bytes:
-    """Draw the support set, a row per class, and below it the queries with answers.
+    """Draw the support set with a row per class, and below it the queries with their predictions.
 
-    Under each query stands what it was taken for, and a bar as long as the classifier is sure. Where the truth is known
-    a wrong one has an orange frame, and the right class in brackets.
+    Below each query are its predicted class and a bar that shows the confidence. If true classes are given, a wrong
+    prediction has an orange frame and the true class in brackets.
 
     Args:
-        support: by class, (n, C, H, W) pixels 0 to 1.
-        queries: (N, C, H, W) likewise, as the network sees them.
-        predicted, confidence: (N,) each, confidence from 0 to 1.
-        truth: (N,), or None.
+        support: images by class, (shot, C, H, W) from 0 to 1.
+        queries: (N, C, H, W) from 0 to 1, as the network sees them.
+        predicted: N class names.
+        confidence: N probabilities from 0 to 1.
+        truth: N true class names, or None.
 
     Returns:
         A PNG file.
+
+    Example:
+        >>> import torch
+        >>> images = {"a": torch.zeros(1, 1, 28, 28), "b": torch.ones(1, 1, 28, 28)}
+        >>> draw_predictions(images, torch.rand(1, 1, 28, 28), ["a"], [0.7], None)[1:4]
+        b'PNG'
     """
-    parts = [line("learned from", HEAD), _support(support)]
+    parts = [line("support", HEAD), _support(support)]
     shown = min(SHOWN, len(queries))
     more = f" (the first {shown} of {len(queries):,})" if shown < len(queries) else ""
     parts += [line(f"labelled{more}", HEAD), _queries(queries[:shown], predicted, confidence, truth)]
@@ -47,6 +55,7 @@ def draw_predictions(
 
 
 def _support(support: dict[str, Tensor]) -> Picture:
+    """Draw the support set."""
     from PIL import Image, ImageDraw, ImageFont
 
     width, height = tile_for(next(iter(support.values())).shape[2:], ROOM // 2)
@@ -72,6 +81,7 @@ def _support(support: dict[str, Tensor]) -> Picture:
 def _queries(
     queries: Tensor, predicted: Sequence[str], confidence: Sequence[float], truth: Sequence[str] | None
 ) -> Picture:
+    """Draw queries with their predictions."""
     from PIL import Image, ImageDraw, ImageFont
 
     width, height = tile_for(queries.shape[2:], ROOM)
@@ -83,13 +93,13 @@ def _queries(
         x, y = number % COLUMNS * COLUMN + 4, number // COLUMNS * row + 4  # 4: the thickest frame
         wrong = truth is not None and predicted[number] != truth[number]
         canvas.paste(scaled(image, (width, height)), (x, y))
-        frame, thickness = (LIGHT.wrong, 4) if wrong else (LIGHT.frame, 1)
+        frame, thickness = (LIGHT.orange, 4) if wrong else (LIGHT.frame, 1)
         corners = (x - thickness, y - thickness, x + width + thickness - 1, y + height + thickness - 1)
         pen.rectangle(corners, outline=frame, width=thickness)
         below = y + height + GAP
         bar = round((COLUMN - 4 * GAP) * confidence[number])
         pen.rectangle((x, below, x + COLUMN - 4 * GAP, below + BAR), outline=LIGHT.frame)
-        pen.rectangle((x, below, x + bar, below + BAR), fill=LIGHT.wrong if wrong else LIGHT.right)
+        pen.rectangle((x, below, x + bar, below + BAR), fill=LIGHT.orange if wrong else LIGHT.blue)
         words = [f"{predicted[number]} {100 * confidence[number]:.0f}%"]
         words += [f"({truth[number]})"] if truth is not None and wrong else []
         for place, text in enumerate(words):

@@ -1,4 +1,4 @@
-"""A reproduced experiment as a picture."""
+"""Figures of reproduced experiments."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 RESULT_CHUNK = "result"
 
-DRAWING = 1  # of how results are drawn; another number makes `make tables` draw every picture anew
+DRAWING = 2  # version of the figures' design; `make tables` redraws every figure when it changes
 
 
 def draw_reproduced(reproduced: Reproduced, experiment: Experiment) -> bytes:
-    """The picture of an experiment.
+    """Draw the figure of an experiment.
 
     Returns:
-        A PNG file, which says of what result it is: see :func:`is_drawn`.
+        A PNG file that contains a fingerprint of the result, see :func:`is_drawn`.
     """
     return png_of(figure_of(reproduced, experiment), LIGHT, {RESULT_CHUNK: _fingerprint(reproduced, experiment)})
 
 
 def figure_of(reproduced: Reproduced, experiment: Experiment) -> Figure:
-    """The same, not yet a file."""
+    """Return the matplotlib figure of an experiment."""
     return _DRAWN[experiment.kind](reproduced, experiment)
 
 
 def is_drawn(picture: Path, reproduced: Reproduced, experiment: Experiment) -> bool:
-    """Whether that file is the picture of this very result, as it would be drawn now."""
+    """Return whether ``picture`` is an up-to-date figure of this result."""
     try:
         with Image.open(picture) as image:
             return bool(image.info.get(RESULT_CHUNK) == _fingerprint(reproduced, experiment))
@@ -54,7 +54,7 @@ def is_drawn(picture: Path, reproduced: Reproduced, experiment: Experiment) -> b
 
 
 def _fingerprint(reproduced: Reproduced, experiment: Experiment) -> str:
-    """Of all that is drawn and of how; a setting that is new changes no picture."""
+    """Hash everything a figure depends on; settings are left out, so that adding one does not change it."""
     trainings = [trained.content() | {"settings": None} for trained in reproduced.trainings]
     beside = [str(cell.published) for trained in reproduced.trainings for cell in trained.cells]
     content = [reproduced.name, reproduced.share, trainings, experiment.what, beside, DRAWING]
@@ -62,13 +62,14 @@ def _fingerprint(reproduced: Reproduced, experiment: Experiment) -> str:
 
 
 def _figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, facecolor=LIGHT.paper, layout="constrained")
 
 
 def _titled(figure: Figure, reproduced: Reproduced, title: str, note: str = "") -> None:
-    """A line that says what it is, and one that says of how much training."""
+    """Set a title with two lines: the experiment, and its seeds and training budget."""
     seeds = len(reproduced.seeds)
     notes = [f"{seeds} seed{'s' * (seeds > 1)}", *([note] if note else [])]
     notes += [share] if (share := share_in_words(reproduced)) else []
@@ -76,14 +77,14 @@ def _titled(figure: Figure, reproduced: Reproduced, title: str, note: str = "") 
 
 
 def _band(reproduced: Reproduced) -> str:
-    """What a band is, where there are any."""
-    return "bands from the lowest to the highest" if len(reproduced.seeds) > 1 else ""
+    """Explain the bands; empty for a single seed, which has none."""
+    return "bands from the lowest to the highest seed" if len(reproduced.seeds) > 1 else ""
 
 
 def _line_over_seeds(
     axes: Axes, x: list[int], each: list[list[float]], color: str, marker: str, label: str, linestyle: str = "-"
 ) -> None:
-    """The mean over seeds, and a band from the lowest to the highest of them."""
+    """Draw the mean over seeds, and a band from the lowest to the highest seed."""
     means, low, high = ([of(values) for values in zip(*each, strict=True)] for of in (statistics.fmean, min, max))
     axes.plot(x, means, linestyle, color=color, marker=marker, markersize=3.5, linewidth=1.7, label=label)
     if len(each) > 1:
@@ -91,7 +92,7 @@ def _line_over_seeds(
 
 
 def _row(reproduced: Reproduced, experiment: Experiment) -> Figure:
-    """Every cell as a point with its interval, and the published one beside it."""
+    """Draw every cell and its published number as points with intervals."""
     cells = [(cell, spread) for _, cell, spread in reproduced.spreads()]
     figure = _figure(8, 1.9 + 0.42 * len(cells))
     axes = figure.subplots()
@@ -128,9 +129,9 @@ def _row(reproduced: Reproduced, experiment: Experiment) -> Figure:
 
 
 def _combinations(reproduced: Reproduced, experiment: Experiment) -> Figure:
-    """Accuracy by outer step: the mean over seeds, the band from the lowest to the highest of them."""
+    """Draw accuracy by outer step for every combination, at full scale and enlarged."""
     figure = _figure(11.5, 5)
-    whole, closer = figure.subplots(1, 2, width_ratios=(1, 2.4))
+    full, enlarged = figure.subplots(1, 2, width_ratios=(1, 2.4))
     key, kinds, lowest = f"val_{COMPARED}", {"last": (":", "s"), "mean": ("--", "^"), "sum": ("-", "o")}, 100.0
     for seeds in reproduced.arms().values():
         what, _, gradients = seeds[0].arm.partition("-of-")
@@ -140,19 +141,19 @@ def _combinations(reproduced: Reproduced, experiment: Experiment) -> Figure:
         each = [[curve[step] for step in steps] for curve in curves]
         if gradients != "1":
             lowest = min(lowest, *(min(values) for values in each))
-        for axes in (whole, closer):
+        for axes in (full, enlarged):
             colour = COLOURS[int(gradients) - 1]
             _line_over_seeds(axes, steps, each, color=colour, marker=marker, label=seeds[0].label, linestyle=line)
-    for axes in (whole, closer):
+    for axes in (full, enlarged):
         axes.set_xlabel("outer step")
         axes.xaxis.set_major_formatter(lambda value, position: f"{value:,.0f}")
         style(axes, LIGHT)
-    whole.locator_params(axis="x", nbins=3)
-    whole.set_ylabel("accuracy in percent, validation classes,\neach query alone")
-    closer.set_ylim(lowest - 1, None)
-    closer.set_title("the same, seen closer", fontsize=11, loc="left", color=LIGHT.text)
+    full.locator_params(axis="x", nbins=3)
+    full.set_ylabel("inductive accuracy in percent,\nvalidation classes")
+    enlarged.set_ylim(lowest - 1, None)
+    enlarged.set_title("enlarged", fontsize=11, loc="left", color=LIGHT.text)
     figure.legend(
-        *closer.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=10,
+        *enlarged.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=10,
         labelcolor=LIGHT.text,
     )  # fmt: skip
     title = f"Combinations of the first {LARGEST} inner gradients, 5-shot 5-way Omniglot"
@@ -163,7 +164,7 @@ def _combinations(reproduced: Reproduced, experiment: Experiment) -> Figure:
 
 
 def _overlap(reproduced: Reproduced, experiment: Experiment) -> Figure:
-    """A panel for each swept setting."""
+    """Draw a panel for each swept setting."""
     figure = _figure(11, 4.4)
     panels = figure.subplots(1, len(SWEEPS), sharey=True)
     for axes, setting in zip(panels, SWEEPS, strict=True):
@@ -195,13 +196,13 @@ def _overlap(reproduced: Reproduced, experiment: Experiment) -> Figure:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10, labelcolor=LIGHT.text
     )
-    title = "Overlapping mini-batches, 5-shot 5-way Omniglot; each setting swept, the others at their grey lines"
+    title = "Overlapping mini-batches, 5-shot 5-way Omniglot: sweeps of one setting, with the others at the grey lines"
     _titled(figure, reproduced, title, f"{sweep_measured(reproduced)}; bars: 95% CI over episodes")
     return figure
 
 
 def _waves(reproduced: Reproduced, experiment: Experiment) -> Figure:
-    """Some waves fitted by each arm's first training, and the error by inner step over all seeds."""
+    """Draw waves fitted by each arm's first training, and the error by inner step over all seeds."""
     arms = list(reproduced.arms().values())
     shown = min(len(seeds[0].waves) for seeds in arms)
     figure = _figure(11, 3.4 + 2.4 * shown)
@@ -209,14 +210,14 @@ def _waves(reproduced: Reproduced, experiment: Experiment) -> Figure:
     _fits(parts[0, 0], [seeds[0] for seeds in arms], shown)
     _errors_by_step(parts[1, 0], arms)
     title = (
-        "Sine waves from 10 points: two of them fitted, and the error by inner step (of other waves than the table's)"
+        "Sine waves from 10 points: two fitted waves, and the error by inner step (over other waves than in the table)"
     )
     _titled(figure, reproduced, title, "bands: 95% CI over waves")
     return figure
 
 
 def _fits(part: SubFigure, trainings: Sequence[TrainedArm], shown: int) -> None:
-    """A column for every training, a row for every wave: what it says before and after, and the truth."""
+    """Draw a column per training and a row per wave: predictions before and after adaptation, and the truth."""
     panels = part.subplots(shown, len(trainings), sharex=True, sharey=True, squeeze=False)
     for column, trained in enumerate(trainings):
         for row, wave in enumerate(trained.waves[:shown]):
@@ -235,7 +236,7 @@ def _fits(part: SubFigure, trainings: Sequence[TrainedArm], shown: int) -> None:
 
 
 def _errors_by_step(part: SubFigure, arms: Sequence[Sequence[TrainedArm]]) -> None:
-    """A line for every arm: the mean squared error over all seeds' waves, with its interval."""
+    """Draw a line per arm: the mean squared error over all seeds' waves, with its interval."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes = part.subplots()

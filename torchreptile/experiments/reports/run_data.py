@@ -1,4 +1,4 @@
-"""A run folder's files, read and checked: what reports are made of."""
+"""Reading and checking a run folder's files, for reports."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.run_folder import RunFolder
 
 SPLITS = {"test": "test", "val": "validation", "train": "training"}
-"""The splits in the order of the table, and what their classes are called."""
+"""Splits in the order of tables, with the words for their classes."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a training left behind, or has come to so far.
+    """The content of a run folder.
 
     Attributes:
-        name: the folder's, for people.
-        folder: where.
-        config: its settings.
+        name: name of the folder.
+        folder: the folder.
+        config: settings of the run.
         environment: versions, hardware, command.
         metrics: the lines of metrics.jsonl.
-        evaluations: every eval-*.json, test classes first.
+        evaluations: the content of every eval-*.json, test classes first.
         step: outer steps done.
-        seconds: of training at the last checkpoint.
+        seconds: training time at the last checkpoint.
     """
 
     name: str
@@ -46,16 +46,17 @@ def read_run(path: Path) -> Recorded:
     """Read a run folder; the run may still be in training.
 
     Raises:
-        RunError: this is no run folder, or one of its files is missing or damaged.
+        RunError: ``path`` is not a run folder, or one of its files is missing or damaged.
     """
     folder = RunFolder(path)
     config, environment, metrics = folder.config(), folder.environment(), _metrics(folder)
     last = load_checkpoint(folder.last)
-    step = max([last.step, *(line["step"] for line in metrics)])  # the metrics may know more already
+    step = max([last.step, *(line["step"] for line in metrics)])  # metrics may be ahead of the last checkpoint
     return Recorded(path.resolve().name, folder, config, environment, metrics, _evaluations(folder), step, last.seconds)
 
 
 def _metrics(folder: RunFolder) -> list[dict[str, Any]]:
+    """Read and check metrics.jsonl."""
     try:
         lines = folder.metrics()
     except (OSError, ValueError) as error:
@@ -67,7 +68,7 @@ def _metrics(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def _evaluations(folder: RunFolder) -> list[Evaluation]:
-    """Every eval-*.json: test classes first, then by the file's name."""
+    """Read every eval-*.json: test classes first, then by file name."""
     found = []
     for file in sorted(folder.path.glob("eval-*.json")):
         try:
@@ -81,7 +82,7 @@ def _evaluations(folder: RunFolder) -> list[Evaluation]:
 
 
 def _sound(evaluation: Evaluation) -> bool:
-    """Whether the values are of the types they should be, which reading alone does not check."""
+    """Return whether the values have the right types, which parsing does not check."""
     numbers = [evaluation.seed, evaluation.step, evaluation.seconds]
     numbers += [value for accuracy in evaluation.result.measures().values() for value in dataclasses.astuple(accuracy)]
     return (

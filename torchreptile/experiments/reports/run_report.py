@@ -1,4 +1,4 @@
-"""``reptile report RUN``: read a run folder, and write curves.png and report.html into it."""
+"""Report of a run: an HTML page, Markdown, CSV and learning curves in its folder (``reptile report RUN``)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from torchreptile.core.config import Config
 from torchreptile.core.config.presets import PRESETS, Preset
-from torchreptile.core.environment import sessions
+from torchreptile.core.environment import hardware, sessions
 from torchreptile.core.errors import DataError, RunError
 from torchreptile.core.files import write_bytes, write_text
 from torchreptile.data.image_store import ImageStore
@@ -21,23 +21,16 @@ from torchreptile.data.splits import Split
 from torchreptile.experiments.reports.episode_image import draw_episode, letter
 from torchreptile.experiments.reports.function_plots import draw_by_step, draw_functions
 from torchreptile.experiments.reports.learning_curves import draw_curves
-from torchreptile.experiments.reports.markdown_csv import hardware, to_csv, to_markdown
+from torchreptile.experiments.reports.markdown_csv import to_csv, to_markdown
 from torchreptile.experiments.reports.run_data import SPLITS, Recorded, read_run
 from torchreptile.experiments.reports.sample_episodes import ShownEpisode, sample_episodes
 from torchreptile.models.blueprint import Network
 from torchreptile.training.evaluation.evaluate import split_store
 from torchreptile.training.evaluation.function_fits import fit_functions
+from torchreptile.training.evaluation.labels import label_of
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.weights import MetaWeights, load_weights
 
-MODE_WORDS = {
-    "transductive": ("transductive", "all queries of an episode share one batch and its statistics"),
-    "inductive": ("inductive", "each query alone with the support set"),
-    "mse": ("after adaptation", "the queries, by the network after its inner steps"),
-    "mse_before": ("before adaptation", "the same queries, by the weights as they were meta-learned"),
-    "own_mse": ("after, in the table's units", "the same errors, not standardised"),
-    "own_mse_before": ("before, in the table's units", "the same errors, not standardised"),
-}
 ALGORITHM_WORDS = {
     "reptile": "Reptile",
     "foml": "first-order MAML (the last inner step)",
@@ -63,32 +56,38 @@ GROUP_WORDS = {
 
 
 FITTED = 100
-"""Functions fitted for the error by inner step; the first few are drawn."""
+"""Number of functions fitted for the error by inner step; the first few are drawn."""
 LISTED = 5
-"""So many wrong predictions are listed under an episode; more are left to its picture."""
+"""Largest number of wrong predictions that are listed under an episode; more are shown only in its picture."""
 
 
 def report(run: str | Path, network: Network | None = None, out: str | Path | None = None) -> list[Path]:
-    """Write ``report.html``, ``report.md``, ``report.csv`` and ``curves.png`` into a run folder.
-
-    The run may still be in training.
+    """Write ``report.html``, ``report.md``, ``report.csv`` and ``curves.png`` for a run, which may still be training.
 
     Args:
         run: the run folder.
-        network: what was trained, if not the network published with the algorithm.
-        out: another folder to write to.
+        network: builds the trained network, if it is not the one published with the algorithm.
+        out: folder to write to; by default the run folder.
 
     Returns:
         The files.
 
     Raises:
-        RunError: this is no run folder, or one of its files is missing or damaged.
-        ConfigError: the weights are not those of the network.
+        RunError: ``run`` is not a run folder, or one of its files is missing or damaged.
+        ConfigError: the weights do not fit the network.
+
+    Example:
+        >>> import tempfile, torchreptile as tr
+        >>> config = tr.preset("sine").replace(outer_steps=2, eval_episodes=2, monitor_episodes=2, device="cpu")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = tr.train(config, out=f"{folder}/run")
+        ...     print([file.name for file in tr.report(f"{folder}/run")])
+        ['curves.png', 'report.html', 'report.md', 'report.csv']
     """
     recorded = read_run(Path(run))
     folder, config, metrics, evaluations = recorded.folder, recorded.config, recorded.metrics, recorded.evaluations
     curves = draw_curves(config, metrics)
-    learned = load_weights(folder.path)
+    weights = load_weights(folder.path)
     page = render(
         "page.html.jinja",
         name=recorded.name,
@@ -99,12 +98,11 @@ def report(run: str | Path, network: Network | None = None, out: str | Path | No
         curves=PicturePair(curves, draw_curves(config, metrics, dark=True), "Learning curves of the run"),
         measured=len(metrics),
         monitor_episodes=config.run.monitor_episodes,
-        episodes=_episodes(learned, evaluations, network) if not config.task.regression else None,
-        functions=_functions(learned, evaluations, network) if config.task.regression else None,
+        episodes=_episodes(weights, evaluations, network) if not config.task.regression else None,
+        functions=_functions(weights, evaluations, network) if config.task.regression else None,
         preset=_preset(config),
         settings=_settings(config),
         environment=_environment(recorded.environment),
-        mode_words=MODE_WORDS,
         measure="Mean squared error" if config.task.regression else "Accuracy",
         task=config.task,
     )
@@ -113,10 +111,18 @@ def report(run: str | Path, network: Network | None = None, out: str | Path | No
 
 
 def write_report(folder: Path, curves: bytes, texts: dict[str, str]) -> list[Path]:
-    """Write ``curves.png`` and the ``texts`` by their names into a folder.
+    """Write ``curves.png`` and text files into a folder, which is created if it is missing.
+
+    Args:
+        folder: the folder.
+        curves: the PNG file.
+        texts: content of the other files by name.
+
+    Returns:
+        The files.
 
     Raises:
-        RunError: that cannot be done.
+        RunError: a file cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,16 +135,16 @@ def write_report(folder: Path, curves: bytes, texts: dict[str, str]) -> list[Pat
 
 
 class PicturePair:
-    """A picture in two versions, as data URIs."""
+    """A picture for light and dark pages, as data URIs, with its size and alternative text."""
 
-    def __init__(self, light: bytes, dark: bytes, said: str) -> None:
+    def __init__(self, light: bytes, dark: bytes, alt: str) -> None:
         self.light, self.dark = (f"data:image/png;base64,{base64.b64encode(p).decode()}" for p in (light, dark))
-        self.said = said
-        self.width, self.height = (int.from_bytes(light[at : at + 4], "big") for at in (16, 20))  # PNG's header
+        self.alt = alt
+        self.width, self.height = (int.from_bytes(light[at : at + 4], "big") for at in (16, 20))  # PNG header
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of this package."""
+    """Render a template of this package."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     here = resources.files("torchreptile.experiments.reports")
@@ -150,13 +156,14 @@ def render(template: str, **values: Any) -> str:
 
 
 def _about(config: Config) -> str:
+    """Describe a training in one sentence."""
     task, algorithm = config.task, config.method.algorithm
     kind = f"learner of functions from {task.shots} points" if task.regression else f"{task.kind} learner"
     return f"A {kind}, meta-trained with {ALGORITHM_WORDS.get(algorithm, algorithm)} on {task.title}"
 
 
 def progress(run: Recorded) -> str:
-    """How far the training is, for people."""
+    """Describe how many outer steps of a training are done."""
     total, limit = run.config.outer.outer_steps, run.config.outer.max_minutes
     if limit:
         return f"{run.step:,} outer steps done, of at most {total:,} in {limit:g} minutes"
@@ -165,7 +172,7 @@ def progress(run: Recorded) -> str:
 
 @dataclass(frozen=True)
 class _ModeRow:
-    """One accuracy of an evaluation, as words."""
+    """One metric of an evaluation, formatted for the page."""
 
     mode: str
     explained: str
@@ -176,22 +183,22 @@ class _ModeRow:
 
 
 def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
-    """An evaluation as the page shows it."""
+    """Return what the page shows of an evaluation."""
     task, environment = evaluation.config.task, evaluation.environment
     rows = []
     for name, accuracy in evaluation.result.rows().items():
-        cell, words = evaluation.published(name), MODE_WORDS.get(name, (name, "measured on episodes of its own"))
+        cell, words = evaluation.published(name), label_of(name)
         if accuracy is None:
             rows.append(
-                _ModeRow(words[0], "queries in one batch are labelled as each alone", "does not apply", "", "", "")
+                _ModeRow(words.name, "a batch of queries is labelled as each alone", "does not apply", "", "", "")
             )
             continue
         if cell is None:
-            beside = ("none" if evaluation.beside(name) == "-" else evaluation.beside(name), "", "")
+            published = ("none" if evaluation.published_text(name) == "-" else evaluation.published_text(name), "", "")
         else:
             difference = f"{100 * accuracy.mean - cell.accuracy:+.2f}".replace("-", "−")
-            beside = (str(cell), cell.source, difference)
-        rows.append(_ModeRow(*words, str(accuracy), *beside))
+            published = (str(cell), cell.source, difference)
+        rows.append(_ModeRow(words.name, words.long, str(accuracy), *published))
     versions = [f"{name} {environment[name]}" for name in ("torchreptile", "torch") if name in environment]
     return {
         "dataset": task.title,
@@ -214,30 +221,30 @@ def _evaluation_rows(evaluation: Evaluation, trained: Config) -> dict[str, Any]:
     }
 
 
-def _episodes(learned: MetaWeights, evaluations: list[Evaluation], network: Network | None) -> dict[str, Any]:
-    """The sampled episodes, or why there are none."""
+def _episodes(weights: MetaWeights, evaluations: list[Evaluation], network: Network | None) -> dict[str, Any]:
+    """Return what the page shows of the sampled episodes, or why there are none."""
     try:
-        split, store = _classes_to_show(learned.config, evaluations)
-        shown = sample_episodes(learned, store, network)
+        split, store = _classes_to_show(weights.config, evaluations)
+        shown = sample_episodes(weights, store, network)
     except DataError as error:
         return {"problem": str(error), "shown": []}
     drawn = [_episode(number, shown_episode) for number, shown_episode in enumerate(shown, 1)]
     return {
         "problem": "",
         "split": SPLITS[split],
-        "mode": MODE_WORDS["transductive" if learned.config.evaluation.transductive else "inductive"][0],
-        "step": f"{learned.step:,}",
+        "mode": "transductive" if weights.config.evaluation.transductive else "inductive",
+        "step": f"{weights.step:,}",
         "shown": drawn,
         "width": max(208, *(episode["picture"].width // 2 for episode in drawn)),
     }
 
 
-def _functions(learned: MetaWeights, evaluations: list[Evaluation], network: Network | None) -> dict[str, Any]:
-    """A few functions and how they were fitted, or why there are none."""
+def _functions(weights: MetaWeights, evaluations: list[Evaluation], network: Network | None) -> dict[str, Any]:
+    """Return what the page shows of fitted functions, or why there are none."""
     try:
-        split, store = _to_show(learned.config, evaluations)
-        store = store if learned.scale is None else split_store(learned.config, split, learned.scale)
-        fitted = fit_functions(learned, store, FITTED, network)
+        split, store = _to_show(weights.config, evaluations)
+        store = store if weights.scale is None else split_store(weights.config, split, weights.scale)
+        fitted = fit_functions(weights, store, FITTED, network)
     except DataError as error:
         return {"problem": str(error)}
     curves = [draw_functions(fitted, dark=dark) for dark in (False, True)]
@@ -246,49 +253,49 @@ def _functions(learned: MetaWeights, evaluations: list[Evaluation], network: Net
     return {
         "problem": "",
         "split": SPLITS[split],
-        "step": f"{learned.step:,}",
+        "step": f"{weights.step:,}",
         "one_input": store.image_shape == (1,),
         "curves": PicturePair(curves[0], curves[1], "Functions, before and after adaptation"),
         "by_step": PicturePair(steps[0], steps[1], f"Mean squared error by inner step, from {first} to {last}"),
-        "said": f"From {first} before to {last} after {taken} inner steps, over {first.episodes} functions",
+        "caption": f"From {first} before to {last} after {taken} inner steps, over {first.episodes} functions",
     }
 
 
 def _classes_to_show(config: Config, evaluations: list[Evaluation]) -> tuple[Split, ImageStore]:
-    """The same of images."""
+    """Select the split and the images to sample episodes from."""
     split, store = _to_show(config, evaluations)
     assert isinstance(store, ImageStore)
     return split, store
 
 
 def _to_show(config: Config, evaluations: list[Evaluation]) -> tuple[Split, Store]:
-    """Validation classes or tasks; without them training classes, as test classes are for the final measurement alone,
-    unless that has been made."""
+    """Select validation classes or tasks; without them test ones if they have been evaluated, else training ones."""
     try:
         return "val", split_store(config, "val")
-    except DataError:  # there are none
+    except DataError:  # the split has no validation classes
         tested = any(e.split == "test" and e.config.task.title == config.task.title for e in evaluations)
         split: Split = "test" if tested else "train"
         return split, split_store(config, split)
 
 
 def _episode(number: int, shown: ShownEpisode) -> dict[str, Any]:
-    truth, answers = shown.episode.query_y[0].tolist(), shown.predicted[0].tolist()
-    wrong = [f"{letter(t)} taken for {letter(a)}" for t, a in zip(truth, answers, strict=True) if t != a]
+    """Return what the page shows of an episode."""
+    truth, predicted = shown.episode.query_y[0].tolist(), shown.predicted[0].tolist()
+    wrong = [f"{letter(t)} taken for {letter(p)}" for t, p in zip(truth, predicted, strict=True) if t != p]
     count = f"{len(truth) - len(wrong)} of {len(truth)} queries right"
-    said = f"{count}: {', '.join(wrong)}" if wrong else count
+    summary = f"{count}: {', '.join(wrong)}" if wrong else count
     light, dark = (draw_episode(shown.episode, shown.predicted, dark=dark) for dark in (False, True))
     return {
         "number": number,
-        "picture": PicturePair(light, dark, f"Episode {number}: {said}"),
-        "said": said if len(wrong) <= LISTED else count,
-        "sought": shown.sought,
+        "picture": PicturePair(light, dark, f"Episode {number}: {summary}"),
+        "caption": summary if len(wrong) <= LISTED else count,
+        "searched_for": shown.searched_for,
         "classes": [(letter(label), name) for label, name in enumerate(shown.class_names)],
     }
 
 
 def _preset(config: Config) -> Preset | None:
-    """The preset of the same data set, way and shots; of functions by the data set alone."""
+    """Return the preset with the same data set, way and shots; for regression, the one with the same data set."""
     task = config.task
     if task.regression:
         return PRESETS.get(task.dataset)
@@ -297,7 +304,7 @@ def _preset(config: Config) -> Preset | None:
 
 
 def _settings(config: Config) -> list[dict[str, Any]]:
-    """All settings by group; beside each that differs from the preset, the preset's value."""
+    """Return all settings by group, with the preset's value where it differs."""
     preset = _preset(config)
     groups = []
     for name, title in GROUP_WORDS.items():
@@ -309,17 +316,21 @@ def _settings(config: Config) -> list[dict[str, Any]]:
 
 
 def _environment(environment: dict[str, Any]) -> dict[str, str]:
-    """What env.json holds, for people; what changed when the run went on, one after the other."""
-    its = sessions(environment)
+    """Format env.json; values that changed when the run was resumed are listed in order."""
     return {
-        name: "; then ".join(dict.fromkeys(words_of(one.get(name)) for one in its))
+        name: "; then ".join(dict.fromkeys(words_of(session.get(name)) for session in sessions(environment)))
         for name in environment
         if name != "resumed"
     }
 
 
 def words_of(value: Any) -> str:
-    """A JSON value for people."""
+    """Format a JSON value.
+
+    Example:
+        >>> words_of(10_000), words_of(None), words_of(True)
+        ('10,000', 'none', 'yes')
+    """
     if value is None or value == "":
         return "none"
     if isinstance(value, bool):

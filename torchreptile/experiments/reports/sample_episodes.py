@@ -1,4 +1,4 @@
-"""A few episodes to look at, with the learner's answers."""
+"""Sample episodes with their predictions, for reports."""
 
 from __future__ import annotations
 
@@ -7,73 +7,81 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.models.blueprint import Network
+from torchreptile.training.evaluation.function_fits import SAMPLE_SEED
 from torchreptile.training.weights import MetaWeights
 
-SAMPLE_SEED = 2_000_003  # apart from the seeds of training, monitoring and evaluation
 SHOWN = 4
 SEARCHED = 100
 
 
 @dataclass(frozen=True, eq=False)
 class ShownEpisode:
-    """One episode with its answers.
+    """An episode with its predictions.
 
     Attributes:
         episode: a single task, (1, ...).
-        predicted: (1, way * queries) int64.
-        class_names: the way classes' names, in the order of the labels.
-        sought: True if it was not simply the next one drawn, but looked for because of a wrong prediction.
+        predicted: (1, way * query) int64 labels.
+        class_names: names of the classes, in the order of the labels.
+        searched_for: whether the episode was chosen because it has a wrong prediction.
     """
 
     episode: Episodes
     predicted: Tensor
     class_names: tuple[str, ...]
-    sought: bool
+    searched_for: bool
 
 
-def sample_episodes(learned: MetaWeights, store: ImageStore, network: Network | None = None) -> list[ShownEpisode]:
-    """Draw a few episodes and let ``learned`` answer them, in the mode its settings select.
+def sample_episodes(weights: MetaWeights, store: ImageStore, network: Network | None = None) -> list[ShownEpisode]:
+    """Draw four episodes and predict their queries, in the mode that the settings select.
 
-    They are the first ones drawn. If all of their predictions are right, the last gives way to the first
-    episode with a wrong one, if there is any among the first hundred.
+    If all predictions of the first four episodes are right, the last is replaced by the first episode with a wrong
+    prediction, if there is one among the first hundred.
 
     Args:
-        learned: weights, on the processor, and settings.
-        store: the classes to draw from.
-        network: what the weights belong to, if not the one published with the algorithm.
+        weights: meta-learned weights on the CPU, with their settings.
+        store: images of the classes to draw from.
+        network: builds the trained network, if it is not the one published with the algorithm.
 
     Raises:
-        DataError: too few classes or images.
-        ConfigError: the weights are not those of the network.
+        DataError: there are too few classes or images.
+        ConfigError: the weights do not fit the network.
+
+    Example:
+        >>> from torchreptile.training.evaluation.evaluate import split_store
+        >>> from torchreptile.training.weights import load_weights
+        >>> weights = load_weights("glyphs-5way")
+        >>> [len(shown.class_names) for shown in sample_episodes(weights, split_store(weights.config, "test"))]
+        [5, 5, 5, 5]
     """
-    # On the processor and by its own choice of execution: the pictures do not depend on the machine's GPU.
-    config, here = learned.config.replace(execution="auto", device="cpu"), torch.device("cpu")
+    # On the CPU with automatic execution, so that the pictures do not depend on the machine's GPU.
+    config, cpu = weights.config.replace(execution="auto", device="cpu"), torch.device("cpu")
     sampler = EpisodeSampler(store, config.task.way, config.task.shots, config.evaluation.queries)
-    algorithm = build_algorithm(config, store.image_shape, here, network=network)
-    learned.require_fit(algorithm)
+    algorithm = build_algorithm(config, store.image_shape, cpu, network=network)
+    weights.require_fit(algorithm)
     generator = torch.Generator().manual_seed(SAMPLE_SEED)
     shown: list[ShownEpisode] = []
     for _ in range(0, SEARCHED, SHOWN):
         drawn = sampler.sample(SHOWN, generator)
-        answers = algorithm.predict(learned.state, drawn, generator)
-        predicted = answers.inductive
-        if config.evaluation.transductive and answers.transductive is not None:
-            predicted = answers.transductive
+        predictions = algorithm.predict(weights.state, drawn, generator)
+        predicted = predictions.inductive
+        if config.evaluation.transductive and predictions.transductive is not None:
+            predicted = predictions.transductive
         wrong = (predicted != drawn.query_y).any(1)
         if not shown:
-            shown = [_shown(drawn, predicted, task, store, sought=False) for task in range(SHOWN)]
+            shown = [_shown(drawn, predicted, task, store, searched_for=False) for task in range(SHOWN)]
         elif bool(wrong.any()):
-            shown[-1] = _shown(drawn, predicted, int(wrong.int().argmax()), store, sought=True)
+            shown[-1] = _shown(drawn, predicted, int(wrong.int().argmax()), store, searched_for=True)
         if bool(wrong.any()):
             break
     return shown
 
 
-def _shown(drawn: Episodes, predicted: Tensor, task: int, store: ImageStore, sought: bool) -> ShownEpisode:
+def _shown(drawn: Episodes, predicted: Tensor, task: int, store: ImageStore, searched_for: bool) -> ShownEpisode:
+    """Select one task of several drawn ones."""
     names = tuple(store.class_names[c] for c in drawn.classes[task].tolist())
-    return ShownEpisode(drawn[task : task + 1], predicted[task : task + 1], names, sought)
+    return ShownEpisode(drawn[task : task + 1], predicted[task : task + 1], names, searched_for)

@@ -1,4 +1,4 @@
-"""The papers' experiments by name: every row of their tables and the Reptile paper's figures, each one command."""
+"""The papers' experiments by name: the rows of their tables and the Reptile paper's figures (``reptile reproduce``)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (*ROWS, WAVES, CO
 
 
 def experiment(name: str) -> Experiment:
-    """The experiment of that name.
+    """Return the experiment called ``name``.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no experiment has this name.
+
+    Example:
+        >>> experiment("sine").source
+        'Nichol et al. 2018, section 4'
     """
     if name not in EXPERIMENTS:
         close = [known for known in EXPERIMENTS if name and (name in known or known in name)]
-        what = f"did you mean {' or '.join(close[:4])}?" if close else "reptile reproduce --list names them"
-        raise ConfigError(f"unknown experiment {name}; {what}")
+        hint = f"did you mean {' or '.join(close[:4])}?" if close else "reptile reproduce --list names them"
+        raise ConfigError(f"unknown experiment {name}; {hint}")
     return EXPERIMENTS[name]

@@ -1,4 +1,4 @@
-"""What an experiment is: trainings that differ in one thing, and what is measured of each."""
+"""The definition of an experiment: trainings that differ in one respect, and how each is evaluated."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Literal
 from torchreptile.core.config import MEASUREMENTS, Config
 from torchreptile.core.errors import ConfigError
 
-FEWEST_BETWEEN = 100  # outer steps between two looks at training and validation classes
+FEWEST_BETWEEN = 100  # outer steps between two monitoring evaluations
 
 Kind = Literal["row", "waves", "combinations", "overlap"]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is asked of a training: the arguments of :func:`torchreptile.evaluate` that tell cells apart.
+    """One evaluation of a training: the arguments of :func:`torchreptile.evaluate` that distinguish table cells.
 
     Attributes:
-        shots: support images per class, or points.
-        eval_steps, eval_batch: inner steps on them, and images in each.
-        finetune_steps: by which a metric learner's embedding is trained on in every episode.
+        shots: support images per class, or points per function.
+        eval_steps, eval_batch: inner steps on the support set, and images per inner batch.
+        finetune_steps: fine-tuning steps of a metric learner's embedding in every episode.
     """
 
     shots: int
@@ -31,20 +31,20 @@ class Measurement:
 
     @classmethod
     def of(cls, config: Config) -> Measurement:
-        """The one that those settings ask for."""
-        how = config.evaluation
-        return cls(config.task.shots, how.eval_steps, how.eval_batch, how.finetune_steps)
+        """Return the evaluation that ``config`` describes."""
+        evaluation = config.evaluation
+        return cls(config.task.shots, evaluation.eval_steps, evaluation.eval_batch, evaluation.finetune_steps)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train, with as many seeds as are asked for.
+    """One training of an experiment, repeated with several seeds.
 
     Attributes:
-        name: of its run folders.
-        label: for people: a line of a figure.
-        config: all settings but the seed.
-        measurements: what is asked of it.
+        name: start of the names of its run folders.
+        label: label in figures and tables.
+        config: all settings except the seed.
+        measurements: evaluations of the trained weights.
     """
 
     name: str
@@ -54,22 +54,22 @@ class Arm:
 
     @classmethod
     def of(cls, name: str, label: str, config: Config) -> Arm:
-        """Measured as its own settings say."""
+        """Return an arm with a single evaluation, the one its own settings describe."""
         return cls(name, label, config, (Measurement.of(config),))
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table row or a figure.
+    """A row of a table or a figure of a paper.
 
     Attributes:
-        name: what is typed.
-        what: it in one line.
-        source: where it was published.
-        kind: how it is shown.
-        arms: what is trained.
-        seeds: trainings of each arm, if nobody asks for another number.
-        episodes: of each measurement, likewise.
+        name: name on the command line.
+        what: description in one line.
+        source: publication and section.
+        kind: how results are presented.
+        arms: the trainings.
+        seeds: default number of trainings per arm.
+        episodes: default number of episodes per evaluation.
     """
 
     name: str
@@ -81,27 +81,27 @@ class Experiment:
     episodes: int = 10_000
 
     def shortened(self, share: float) -> Experiment:
-        """The same with that share of the outer steps, the step size going through its whole schedule all the same.
+        """Return the experiment with a share of its outer steps; step sizes still follow their full schedule.
 
         Raises:
-            ConfigError: the share is not above 0 and at most 1.
+            ConfigError: ``share`` is not above 0 and at most 1.
         """
         if not 0 < share <= 1:
             raise ConfigError(f"budget is {share:g}; it is a share of the published outer steps, above 0 and at most 1")
         if share == 1:
             return self
 
-        def part(config: Config) -> Config:
+        def shorten(config: Config) -> Config:
             steps, halving = config.outer.outer_steps, config.outer.outer_halve_every
             halving = max(1, round(share * halving)) if halving else 0
             steps = max(1, round(share * steps))
-            # A short training must not do little else than to look at what it does.
-            often = round(share * config.run.monitor_every)
-            often = max(often, FEWEST_BETWEEN) if often or steps < MEASUREMENTS * FEWEST_BETWEEN else 0
-            return config.replace(outer_steps=steps, outer_halve_every=halving, monitor_every=often)
+            # A short training must not spend most of its time on monitoring.
+            every = round(share * config.run.monitor_every)
+            every = max(every, FEWEST_BETWEEN) if every or steps < MEASUREMENTS * FEWEST_BETWEEN else 0
+            return config.replace(outer_steps=steps, outer_halve_every=halving, monitor_every=every)
 
-        return self.changed(part)
+        return self.changed(shorten)
 
     def changed(self, change: Callable[[Config], Config]) -> Experiment:
-        """The same with every arm's settings changed."""
+        """Return the experiment with ``change`` applied to every arm's settings."""
         return replace(self, arms=tuple(replace(arm, config=change(arm.config)) for arm in self.arms))

@@ -1,10 +1,10 @@
-"""Which gradients of the inner loop an update needs: ten combinations of the first four, by plain SGD.
+"""Experiment: ten combinations of the first four inner gradients as meta-gradients, with plain SGD as inner optimiser.
 
-Nichol, Achiam, Schulman 2018, section 6.2 and its figure. With plain SGD the change after k steps is the sum of k
-gradients, so all ten are Reptile or first-order MAML with that many inner steps, on mini-batches that share no image;
-the averages divide the outer step. The learning rate is that of the sum of a mini-batch's losses, as in the paper's
-code: 0.075 of their mean. With 0.003 of the mean next to nothing is learned. Measured on the validation classes of
-``vinyals`` on the way, which the original division does not have, and on its test classes at the end.
+Nichol, Achiam, Schulman 2018, section 6.2 and its figure. With plain SGD the change after k inner steps is the sum of
+k gradients, so all ten are Reptile or first-order MAML with k inner steps on mini-batches that share no image; means
+divide the outer step size by k. The inner lr of 0.003 applies to the sum of a mini-batch's losses, as in the paper's
+code, which equals 0.075 for their mean; 0.003 for the mean would train next to nothing. The split scheme is
+``vinyals``, because the original one has no validation classes to monitor on.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ SETTINGS = FIVE_WAY.replace(
 
 
 def _arm(name: str, label: str, gradients: int, algorithm: str, divided_by: int = 1) -> Arm:
+    """Return the training of one combination of ``gradients`` inner gradients."""
     config: Config = SETTINGS.replace(
         algorithm=algorithm,
         inner_steps=gradients,
@@ -33,6 +34,7 @@ def _arm(name: str, label: str, gradients: int, algorithm: str, divided_by: int 
 
 
 def _arms() -> list[Arm]:
+    """Return the ten combinations."""
     arms = [_arm("last-of-1", "g1", 1, "reptile")]
     for k in range(2, LARGEST + 1):
         terms = " + ".join(f"g{number}" for number in range(1, k + 1))

@@ -1,4 +1,4 @@
-"""What an experiment came to, as it is kept in result.json: everything that tables and figures are made of."""
+"""The results of an experiment as stored in result.json, from which tables and figures are made."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from torchreptile.core.config import Config
+from torchreptile.core.environment import computed_by
 from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.experiments.reproduce.experiment import Experiment, Measurement
 from torchreptile.training.evaluation.published import Published, published_measure
@@ -20,11 +21,11 @@ from torchreptile.training.evaluation.record import Evaluation
 
 FORMAT = "torchreptile-result-1"
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-"""Student's t that 95% are within, for 1, 2, ... degrees of freedom; the last one serves for more."""
+"""Two-sided 95% quantiles of Student's t for 1, 2, ... degrees of freedom; the last is used for more."""
 
 
 class Conditions(NamedTuple):
-    """How a training was measured: what tells measurements of the same weights apart."""
+    """The conditions of an evaluation, which distinguish evaluations of the same weights."""
 
     split: str
     episodes: int
@@ -33,17 +34,17 @@ class Conditions(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """One measure of a training.
+    """One metric of an evaluated training: a cell of a table.
 
     Attributes:
         variant: the algorithm and its form, as in published.py.
-        dataset, split, way, shots: on which classes.
-        measure: transductive, inductive, or one of the algorithm's own; of functions mse or mse_before.
+        dataset, split, way, shots: the evaluated task.
+        measure: ``transductive``, ``inductive`` or an extra metric; for regression ``mse`` or ``mse_before``.
         mean, ci95: accuracy from 0 to 1, or error, and half its 95% confidence interval over episodes.
-        episodes, eval_steps, eval_batch, seed, finetune_steps: how it was measured.
-        checkpoint: last, or best on validation classes.
-        seconds: that this and the measures taken with it took.
-        hardware: that measured: processor or GPU, threads, version of torch.
+        episodes, eval_steps, eval_batch, seed, finetune_steps: settings of the evaluation.
+        checkpoint: ``last`` or ``best`` (on validation classes).
+        seconds: duration of the evaluation, which gives all metrics of a mode at once.
+        hardware: processor or GPU, threads and version of torch of the evaluation.
     """
 
     variant: str
@@ -65,47 +66,42 @@ class Cell:
 
     @property
     def conditions(self) -> Conditions:
-        """Which it shares with the measures taken with it, and with no others of its training."""
-        how = Measurement(self.shots, self.eval_steps, self.eval_batch, self.finetune_steps)
-        return Conditions(self.split, self.episodes, how)
+        """Conditions of the evaluation, equal for all metrics from the same evaluation."""
+        measurement = Measurement(self.shots, self.eval_steps, self.eval_batch, self.finetune_steps)
+        return Conditions(self.split, self.episodes, measurement)
 
     @property
     def published(self) -> Published | None:
-        """What was published for it; on test classes, whichever it was measured on."""
+        """Published number for this cell, which is always on test classes; None if there is none."""
         return published_measure(self.variant, self.dataset, self.way, self.shots, self.measure)
 
 
 def run_name(arm: str, seed: int) -> str:
-    """What the run folder of an arm's training is called."""
+    """Return the name of the run folder of an arm's training."""
     return f"{arm}-seed{seed}"
 
 
 def cells(evaluation: Evaluation, checkpoint: str) -> list[Cell]:
-    """The measures of an evaluation."""
+    """Return an evaluation's metrics as cells."""
     task, settings = evaluation.config.task, evaluation.config.evaluation
     return [
         Cell(
             evaluation.config.variant, task.title, evaluation.split, task.way, task.shots, name,
             measured.mean, measured.ci95, measured.episodes, settings.eval_steps, settings.eval_batch,
-            evaluation.seed, checkpoint, round(evaluation.seconds, 1), hardware(evaluation.environment),
+            evaluation.seed, checkpoint, round(evaluation.seconds, 1), computed_by(evaluation.environment),
             settings.finetune_steps,
         )
         for name, measured in evaluation.result.measures().items()
     ]  # fmt: skip
 
 
-def hardware(environment: dict[str, Any]) -> str:
-    """What computed, for people."""
-    device, threads = environment.get("gpu") or environment.get("processor"), environment.get("threads")
-    return f"{device}, {threads} thread{'s' * (threads != 1)}, torch {environment.get('torch')}"
-
-
 @dataclass(frozen=True)
 class Wave:
-    """A function fitted, to be drawn.
+    """A sine wave and its fit, for figures.
 
     Attributes:
-        x, truth, before, after: query points, and what the network says of them before and after all inner steps.
+        x, truth: query points.
+        before, after: the network's predictions at ``x`` before and after all inner steps.
         known_x, known_y: support points.
     """
 
@@ -119,18 +115,18 @@ class Wave:
 
 @dataclass(frozen=True)
 class TrainedArm:
-    """One training of an arm, and its measures.
+    """One training of an arm with its evaluations.
 
     Attributes:
-        arm, label: which.
-        config: its settings, seed included.
-        outer_steps: done.
-        seconds: of training.
-        environment: command, versions, hardware, threads of the training.
-        cells: what was measured of it.
+        arm, label: name and label of the arm.
+        config: settings of the training, including its seed.
+        outer_steps: outer steps trained.
+        seconds: training time.
+        environment: command, versions, hardware and threads of the training.
+        cells: metrics of its evaluations.
         curve: the lines of metrics.jsonl.
-        by_step: of functions, the mean squared error and its interval after 0, 1, 2, ... inner steps.
-        waves: of functions, some to be drawn.
+        by_step: for regression, (mean squared error, half its interval) after 0, 1, 2, ... inner steps.
+        waves: for regression, a few fitted functions for figures.
     """
 
     arm: str
@@ -146,16 +142,16 @@ class TrainedArm:
 
     @property
     def seed(self) -> int:
-        """Of the training."""
+        """Seed of the training."""
         return self.config.run.seed
 
     @property
     def name(self) -> str:
-        """What its run folder is called."""
+        """Name of its run folder."""
         return run_name(self.arm, self.seed)
 
     def content(self) -> dict[str, Any]:
-        """Ready for JSON, the curve by columns."""
+        """Return everything in a form that JSON can hold, the curve as columns."""
         columns = list(dict.fromkeys(key for line in self.curve for key in line))
         return {
             "arm": self.arm,
@@ -172,7 +168,7 @@ class TrainedArm:
 
     @classmethod
     def of_content(cls, content: dict[str, Any]) -> Self:
-        """What :meth:`content` made."""
+        """Restore a training from what :meth:`content` returned."""
         fields = dict(content)
         columns = fields.pop("curve")
         lines = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -187,20 +183,24 @@ class TrainedArm:
 
 
 def pooled(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The mean over seeds of (mean, half its interval over episodes), each of episodes of its own, and its interval."""
+    """Average results of several seeds, each a (mean, half its interval) over different episodes.
+
+    Returns:
+        The mean over seeds and half its 95% interval over all episodes.
+    """
     means, margins = zip(*measured, strict=True)
     return statistics.fmean(means), math.hypot(*margins) / len(measured)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A measure over the seeds of an arm.
+    """One metric of an arm over its seeds.
 
     Attributes:
-        mean: over seeds.
-        ci95: half the mean's 95% interval over all episodes of all seeds.
-        by_seed: each training's.
-        episodes: of all seeds together.
+        mean: mean over seeds.
+        ci95: half the 95% confidence interval of the mean over all episodes of all seeds.
+        by_seed: each training's mean.
+        episodes: number of episodes of all seeds together.
     """
 
     mean: float
@@ -210,43 +210,43 @@ class Spread:
 
     @classmethod
     def over(cls, measured: Sequence[Cell]) -> Self:
-        """From the same cell of several seeds, each measured on episodes of its own."""
+        """Combine the same cell of several seeds, each evaluated on different episodes."""
         by_seed = {cell.seed: cell.mean for cell in measured}
         episodes = sum(cell.episodes for cell in measured)
         return cls(*pooled([(cell.mean, cell.ci95) for cell in measured]), by_seed, episodes)
 
     @property
     def seeds(self) -> int:
-        """How many trainings."""
+        """Number of trainings."""
         return len(self.by_seed)
 
     @property
     def between(self) -> float | None:
-        """The standard deviation between seeds; None for a single one."""
+        """Standard deviation between seeds; None for a single seed."""
         return statistics.stdev(self.by_seed.values()) if self.seeds > 1 else None
 
     @property
     def margin(self) -> float:
-        """Half the 95% interval over episodes or between seeds, whichever is wider; of one seed over episodes alone."""
+        """Half the 95% interval over episodes or between seeds, whichever is wider; over episodes for a single seed."""
         return max(self.ci95, between_seeds(list(self.by_seed.values()))) if self.seeds > 1 else self.ci95
 
 
 def between_seeds(values: Sequence[float]) -> float:
-    """Half the 95% interval of the mean of what several seeds came to, by Student's t."""
+    """Return half the 95% interval of the mean over seeds, by Student's t."""
     quantile = STUDENT[min(len(values) - 1, len(STUDENT)) - 1]
     return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
 @dataclass(frozen=True)
 class Reproduced:
-    """An experiment, as far as it was carried out.
+    """The finished trainings of an experiment.
 
     Attributes:
-        name: of the experiment.
-        share: of the published outer steps, 1 for all of them.
-        trainings: arm by arm.
-        commands: that carried it out, one after another.
-        note: what else must be known of where this comes from.
+        name: name of the experiment.
+        share: share of the published outer steps, 1 for all of them.
+        trainings: the finished trainings, arm by arm.
+        commands: the commands that produced them, in order.
+        note: remark on their origin, empty if there is none.
     """
 
     name: str
@@ -257,19 +257,19 @@ class Reproduced:
 
     @property
     def seeds(self) -> list[int]:
-        """Of all trainings, ascending."""
+        """Seeds of all trainings, ascending."""
         return sorted({trained.seed for trained in self.trainings})
 
     @property
     def split(self) -> str:
-        """The classes that findings and figures go by: those that most trainings were measured on, test before val."""
+        """Split that findings and figures use: the one most trainings were evaluated on; test before val on a tie."""
         measured = Counter(split for trained in self.trainings for split in {cell.split for cell in trained.cells})
         return max(("test", "val", "train"), key=lambda split: measured[split])
 
     def departure(self, experiment: Experiment) -> str:
-        """Where it was trained or measured otherwise than that experiment says, for people; empty where nowhere.
+        """Describe the first deviation from the experiment's settings; empty if there is none.
 
-        How often it was looked at on the way does not count: nothing is learned from that.
+        How often a training was monitored does not count, because it does not influence the weights.
         """
         arms = {arm.name: arm for arm in experiment.shortened(self.share).arms}
         for trained in self.trainings:
@@ -282,24 +282,24 @@ class Reproduced:
             for how in (cell.conditions.measurement for cell in trained.cells):
                 if how not in arm.measurements:
                     asked = " or ".join(str(dataclasses.asdict(measurement)) for measurement in arm.measurements)
-                    return f"{trained.name}: measured by {dataclasses.asdict(how)}, not {asked}"
+                    return f"{trained.name}: evaluated with {dataclasses.asdict(how)}, not {asked}"
         return ""
 
     def missing(self, experiment: Experiment) -> list[str]:
-        """The trainings that it lacks: arms that only some of its seeds have."""
+        """Return the names of missing trainings: arms that not all of its seeds have."""
         seeds = self.seeds or [0]
         done = {(trained.arm, trained.seed) for trained in self.trainings}
         return [run_name(arm.name, seed) for arm in experiment.arms for seed in seeds if (arm.name, seed) not in done]
 
     def arms(self) -> dict[str, list[TrainedArm]]:
-        """The seeds of every arm, by the arm's name."""
+        """Return the trainings of every arm, one per seed, by the arm's name."""
         arms: dict[str, list[TrainedArm]] = {}
         for trained in self.trainings:
             arms.setdefault(trained.arm, []).append(trained)
         return arms
 
     def spreads(self) -> Iterator[tuple[TrainedArm, Cell, Spread]]:
-        """Every cell over those seeds of its arm that have it, with the arm's first training."""
+        """Yield every cell combined over its arm's seeds: the arm's first training, its cell, and the combination."""
         for seeds in self.arms().values():
             alike: dict[tuple[Conditions, str], list[Cell]] = {}
             for cell in (cell for trained in seeds for cell in trained.cells):
@@ -308,24 +308,24 @@ class Reproduced:
                 yield seeds[0], cells_alike[0], Spread.over(cells_alike)
 
     def to_json(self) -> str:
-        """Everything, as JSON with a line for each training."""
+        """Return the result as JSON with one line per training."""
         head = {"format": FORMAT, "name": self.name, "share": self.share, "commands": self.commands, "note": self.note}
         lines = ",\n".join(json.dumps(trained.content(), ensure_ascii=False) for trained in self.trainings)
         return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "trainings": [\n{lines}\n]}}\n'
 
 
 def read_reproduced(file: Path) -> Reproduced:
-    """What :meth:`Reproduced.to_json` wrote.
+    """Read a result.json file.
 
     Raises:
-        RunError: it cannot be read, or is something else.
+        RunError: the file cannot be read, is damaged or has another format.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
-            raise RunError(f"{file}: not a result of this version ({FORMAT})")
+            raise RunError(f"{file}: not in this version's format ({FORMAT})")
         trainings = [TrainedArm.of_content(training) for training in content["trainings"]]
         commands, note = [str(command) for command in content["commands"]], str(content["note"])
         return Reproduced(str(content["name"]), float(content["share"]), trainings, commands, note)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ConfigError) as error:
-        raise RunError(f"{file}: not a readable result ({error}); delete it to go by the run folders") from error
+        raise RunError(f"{file}: not readable ({error}); delete it to rebuild it from the run folders") from error

@@ -1,4 +1,4 @@
-"""Carries an experiment out: trains and measures what is missing, and keeps everything from one call to the next."""
+"""Running an experiment: train and evaluate what is missing, and store results so that later calls can reuse them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from torchreptile.experiments.reproduce.result import (
     run_name,
 )
 from torchreptile.experiments.reproduce.training_job import TrainingJob
-from torchreptile.training.evaluation.results import ERRORS, Accuracy, SquaredError
+from torchreptile.training.evaluation.labels import ERRORS
+from torchreptile.training.evaluation.results import Accuracy, SquaredError
 from torchreptile.training.progress_bars import ManyBar
 from torchreptile.training.run_folder import LOCK, RunFolder
 
@@ -37,10 +38,10 @@ RESULT = "result.json"
 
 
 class TrainingsError(RunError):
-    """Trainings failed; what came of the others is kept.
+    """Some trainings of an experiment failed; the results of the others are stored.
 
     Attributes:
-        others: the experiment without those that failed.
+        others: the experiment without the failed trainings.
     """
 
     def __init__(self, message: str, others: Reproduced) -> None:
@@ -62,45 +63,52 @@ def run_experiment(
     data_root: str = "",
     quiet: bool = False,
 ) -> Reproduced | None:
-    """Train and measure what is missing.
+    """Train and evaluate what is missing of an experiment.
 
-    Stopped or killed, the same call goes on where it was: trainings by their checkpoints, measurements that were over
-    by what they left. Called with another ``split`` or other ``episodes`` it measures the same trainings in addition.
+    An interrupted call is resumed by repeating it: trainings continue from their checkpoints, and finished evaluations
+    are reused. A call with another ``split`` or number of ``episodes`` evaluates the same trainings again and adds
+    the results.
 
     Args:
-        experiment: which.
+        experiment: the experiment.
         out: folder for the run folders and result.json.
-        share: of the published outer steps; step sizes go through their whole schedule all the same.
-        seeds: trainings of each arm, with the seeds 0, 1, ...; 0 for as many as the experiment says.
-        split: which classes to measure on.
-        episodes: of each measurement; 0 for as many as the experiment says.
-        at_once: trainings side by side, each with its part of the threads; 0 for one per thread on a CPU, and one on a
-            GPU.
-        device, execution, data_root: as for a training; no part of what was published. Execution ``auto`` leaves a
-            training the one that it began with.
+        share: share of the published outer steps; step sizes still follow their full schedule.
+        seeds: trainings per arm, with seeds 0, 1, ...; 0 for the experiment's default.
+        split: classes to evaluate on.
+        episodes: episodes per evaluation; 0 for the experiment's default.
+        at_once: trainings that run in parallel, each with its share of the threads; 0 for one per thread on a CPU and
+            one on a GPU.
+        device, execution, data_root: as for a training. Execution ``auto`` leaves a resumed training the execution it
+            began with.
         quiet: show nothing on standard error.
 
     Returns:
-        All of it; None if a signal ended it before.
+        The results, or None if a signal interrupted the call.
 
     Raises:
-        ConfigError: the arguments cannot work.
-        DataError: a data set is not there.
+        ConfigError: the arguments are invalid.
+        DataError: a data set is missing.
         RunError: ``out`` holds something else or is in use.
-        TrainingsError: trainings failed, after all others were done or stopped.
+        TrainingsError: trainings failed; raised when all others have finished or stopped.
+
+    Example (hours of training)::
+
+        from torchreptile.experiments.reproduce import experiment
+
+        results = run_experiment(experiment("omniglot-5way"), "runs/omniglot-5way")
     """
     at_least(0, seeds=seeds, at_once=at_once)
     if episodes < 0 or episodes == 1:
-        raise ConfigError(f"episodes is {episodes}; it must be at least 2, or 0 for as many as usual")
+        raise ConfigError(f"episodes is {episodes}; it must be at least 2, or 0 for the default")
     asked = experiment.shortened(share).changed(
         lambda config: config.computed_as(config.replace(device=device, execution=execution, data_root=data_root))
     )
     for arm in {arm.config.task.dataset: arm for arm in asked.arms}.values():
         if arm.config.task.drawn and split != "test":
-            raise ConfigError(f"split is {split}, but {experiment.name} has no classes to divide; leave it out")
+            raise ConfigError(f"split is {split}, but {experiment.name} has no classes to split; leave it out")
         require_split(arm.config.task, split)  # now, not after hours of training
     out = Path(out)
-    pieces = [
+    jobs = [
         TrainingJob(
             arm,
             arm.config.replace(seed=seed),
@@ -111,65 +119,65 @@ def run_experiment(
         for arm in asked.arms
         for seed in range(seeds or experiment.seeds)
     ]
-    _require_ours(out, {piece.folder.path.name for piece in pieces})
+    _require_ours(out, {job.folder.path.name for job in jobs})
     threads = torch.get_num_threads()
-    # Not fewer where fewer trainings are left: the number of threads decides how sums are rounded.
-    at_once = min(at_once or (threads if choose_device(device).type == "cpu" else 1), len(pieces))
+    # Independent of how many trainings are left: the number of threads decides how sums are rounded.
+    at_once = min(at_once or (threads if choose_device(device).type == "cpu" else 1), len(jobs))
     with RunFolder(out).locked(make=True):
-        kept = _ResultFile(out, experiment, share)
-        for piece in pieces:
-            piece.require_same()
-        missing = [piece for piece in pieces if not kept.has(piece)]
+        results = _ResultFile(out, experiment, share)
+        for job in jobs:
+            job.require_same()
+        missing = [job for job in jobs if not results.has(job)]
         if not missing:
-            told = f"all of it was measured before; without {out / RESULT} it would be measured again"
-            Console(stderr=True, quiet=quiet).print(told, highlight=False, soft_wrap=True, markup=False)
+            note = f"everything was measured before; delete {out / RESULT} to measure again"
+            Console(stderr=True, quiet=quiet).print(note, highlight=False, soft_wrap=True, markup=False)
         try:
-            whole = _do(missing, kept, at_once, max(1, threads // at_once), quiet)
+            completed = _run_jobs(missing, results, at_once, max(1, threads // at_once), quiet)
         except JobsError as failed:
-            raise TrainingsError(str(failed), kept.reproduced()) from failed
-        return kept.reproduced() if whole else None
+            raise TrainingsError(str(failed), results.reproduced()) from failed
+        return results.reproduced() if completed else None
 
 
 def _require_ours(out: Path, names: set[str]) -> None:
-    """Refuse a folder with something in it and nothing of the experiment: a run folder, or a user's own.
+    """Refuse a non-empty folder that holds nothing of the experiment.
 
     Raises:
-        RunError: it is one.
+        RunError: the folder holds something else.
     """
-    there = {path.name for path in out.iterdir()} - {LOCK} if out.is_dir() else set()
-    if there and not there & {RESULT, *names}:
-        raise RunError(f"{out} holds something else ({sorted(there)[0]}, ...); name another folder with --out")
+    found = {path.name for path in out.iterdir()} - {LOCK} if out.is_dir() else set()
+    if found and not found & {RESULT, *names}:
+        raise RunError(f"{out} holds something else ({sorted(found)[0]}, ...); name another folder with --out")
 
 
-def _do(pieces: Sequence[TrainingJob], kept: _ResultFile, at_once: int, threads: int, quiet: bool) -> bool:
-    """Carry the pieces out, keeping each as soon as it is over; False if a signal stopped them."""
-    alone = at_once == 1 and not quiet  # then it shows by itself how it goes
+def _run_jobs(jobs: Sequence[TrainingJob], results: _ResultFile, at_once: int, threads: int, quiet: bool) -> bool:
+    """Train and evaluate, storing each result as soon as it is there; return False if a signal stopped the jobs."""
+    alone = at_once == 1 and not quiet  # a job that runs alone shows its own progress
 
-    def heard(number: int, said: float | str) -> None:
-        if isinstance(said, str):
-            bar.warned(said)
+    def on_message(number: int, message: float | str) -> None:
+        if isinstance(message, str):
+            bar.warned(message)
         else:
-            bar.told(number, said)
+            bar.told(number, message)
 
-    def done(number: int, answer: str) -> None:
+    def on_done(number: int, answer: str) -> None:
         trained = TrainedArm.of_content(json.loads(answer))
-        kept.add(trained)
+        results.add(trained)
         bar.finished(number, f"{trained.name}: {_main_cell(trained)}")
 
-    works = [piece.training + piece.measuring for piece in pieces]
+    works = [job.training + job.measuring for job in jobs]
     with ManyBar(Console(stderr=True, quiet=quiet), works, shown=not alone) as bar:
-        jobs = [Job(str(piece.folder.path), partial(piece.run_experiment, alone)) for piece in pieces]
-        return do_jobs(jobs, at_once, threads, heard, done)
+        processes = [Job(str(job.folder.path), partial(job.run_experiment, alone)) for job in jobs]
+        return do_jobs(processes, at_once, threads, on_message, on_done)
 
 
 class _ResultFile:
-    """What an experiment came to so far, in its folder."""
+    """The result.json of an experiment, extended as trainings finish."""
 
     def __init__(self, out: Path, experiment: Experiment, share: float) -> None:
-        """Read what earlier calls left.
+        """Read the results of earlier calls.
 
         Raises:
-            RunError: the file is damaged, of another experiment, or of other settings.
+            RunError: the file is damaged or belongs to another experiment or other settings.
         """
         self._out, self._experiment, self._share = out, experiment, share
         self._commands: list[str] = []
@@ -185,16 +193,16 @@ class _ResultFile:
         self._commands, self._note = before.commands, before.note
         self._trained = {(trained.arm, trained.seed): trained for trained in before.trainings}
 
-    def has(self, piece: TrainingJob) -> bool:
-        """Whether everything that is asked of it is known."""
-        trained = self._trained.get((piece.arm.name, piece.config.run.seed))
+    def has(self, job: TrainingJob) -> bool:
+        """Return whether all evaluations of a job are stored."""
+        trained = self._trained.get((job.arm.name, job.config.run.seed))
         if trained is None:
             return False
         known = {cell.conditions for cell in trained.cells}
-        return all(Conditions(piece.split, piece.episodes, how) in known for how in piece.arm.measurements)
+        return all(Conditions(job.split, job.episodes, measurement) in known for measurement in job.arm.measurements)
 
     def add(self, trained: TrainedArm) -> None:
-        """Keep a training; what was measured otherwise of the same weights stays."""
+        """Store a training, together with earlier evaluations of the same weights under other conditions."""
         before = self._trained.get((trained.arm, trained.seed))
         if before is not None and (before.outer_steps, before.seconds) == (trained.outer_steps, trained.seconds):
             now = {cell.conditions for cell in trained.cells}
@@ -207,18 +215,19 @@ class _ResultFile:
         write_text(self._out / RESULT, self.reproduced().to_json())
 
     def reproduced(self) -> Reproduced:
-        """All of it."""
+        """Return all stored trainings, in the experiment's order."""
         order = {arm.name: place for place, arm in enumerate(self._experiment.arms)}
         trainings = sorted(self._trained.values(), key=lambda trained: (order[trained.arm], trained.seed))
         return Reproduced(self._experiment.name, self._share, trainings, self._commands, self._note)
 
 
 def _most_episodes(cells: Sequence[Cell]) -> int:
+    """Return the largest number of episodes of any cell."""
     return max((cell.episodes for cell in cells), default=0)
 
 
 def _main_cell(trained: TrainedArm) -> str:
-    """For the line that says it is over: the last of what was measured without help."""
+    """Format the last inductive accuracy (or error) of a training, for the line that reports its end."""
     cell = next(cell for cell in reversed(trained.cells) if cell.measure in ("inductive", "mse"))
     if cell.measure in ERRORS:
         return f"mean squared error {SquaredError(cell.mean, cell.ci95, cell.episodes)}"

@@ -1,4 +1,4 @@
-"""How far apart what was measured of several arms is, and whether that is more than chance."""
+"""Differences between the arms of an experiment, and whether they exceed chance."""
 
 from __future__ import annotations
 
@@ -8,38 +8,41 @@ from dataclasses import dataclass
 
 from torchreptile.experiments.reproduce.result import Cell, Reproduced, Spread, TrainedArm, between_seeds
 
-LITTLE = 0.05  # a difference in accuracy that does not matter
+LITTLE = 0.05  # an accuracy difference too small to matter
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Between two arms: how much more the second has, and half the 95% interval of that."""
+    """A difference between two arms: the second minus the first, and half its 95% interval."""
 
     value: float
     margin: float
 
     @property
     def more(self) -> bool | None:
-        """Whether the second has more; None where it cannot be told."""
+        """Whether the second is larger; None if the interval includes 0."""
         return None if abs(self.value) <= self.margin else self.value > 0
 
     @property
-    def none_that_matters(self) -> bool | None:
-        """Whether the second has no less than the first but for :data:`LITTLE`; None where it cannot be told."""
+    def at_most_little_less(self) -> bool | None:
+        """Whether the second is less than :data:`LITTLE` below the first; None if the interval includes both cases."""
         if self.value - self.margin > -LITTLE:
             return True
         return False if self.value + self.margin < -LITTLE else None
 
     def __str__(self) -> str:
-        """In percent points."""
+        """Format in percentage points."""
         return f"{100 * self.value:+.1f} ± {100 * self.margin:.1f}"
 
 
 def contrast(*terms: tuple[int, Spread]) -> Difference:
-    """A sum of spreads with these factors, such as of one less another.
+    """Return a linear combination of results with its interval.
 
-    Trainings with one seed are measured on the same episodes: of several seeds the interval is that of what the seeds
-    come to one by one (Student's t), of a single one that over episodes.
+    Trainings with the same seed are evaluated on the same episodes. With several common seeds, the combination is
+    formed seed by seed and the interval is Student's t over seeds; with a single one it is that over episodes.
+
+    Args:
+        terms: (factor, result) pairs.
     """
     seeds = set.intersection(*(set(spread.by_seed) for _, spread in terms))
     if len(seeds) > 1:
@@ -50,12 +53,12 @@ def contrast(*terms: tuple[int, Spread]) -> Difference:
 
 
 def difference(one: Spread, other: Spread) -> Difference:
-    """How much more ``other`` has than ``one``."""
+    """Return ``other`` minus ``one``."""
     return contrast((1, other), (-1, one))
 
 
 def chosen(reproduced: Reproduced, measure: str) -> list[tuple[TrainedArm, Cell, Spread]]:
-    """Of every arm what was measured on most episodes, and of those with most seeds, on the classes that count."""
+    """Return one result per arm on the experiment's split: the one with most episodes, then most seeds."""
     found: dict[str, tuple[TrainedArm, Cell, Spread]] = {}
     for row in reproduced.spreads():
         trained, cell, spread = row
@@ -68,5 +71,5 @@ def chosen(reproduced: Reproduced, measure: str) -> list[tuple[TrainedArm, Cell,
 
 
 def by_arm(reproduced: Reproduced, measure: str) -> dict[str, Spread]:
-    """The same by the arms' names."""
+    """Return the results that :func:`chosen` selects, by name of the arm."""
     return {trained.arm: spread for trained, _, spread in chosen(reproduced, measure)}

@@ -1,7 +1,7 @@
-"""The sine waves that the Reptile paper begins with: fits before and after 32 inner steps, and the error by step.
+"""Experiment: regression of sine waves, with fits before and after 32 inner steps and the error by inner step.
 
-Nichol, Achiam, Schulman 2018, section 4, against joint training on all tasks, which learns the zero function, MAML,
-and weights that never saw a wave. Reptile's settings are in presets.py, MAML's too.
+Nichol, Achiam, Schulman 2018, section 4: Reptile against joint training on all tasks (which learns the zero function),
+MAML, and randomly initialised weights.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from torchreptile.core.config.presets import preset
 from torchreptile.experiments.reproduce.experiment import Arm, Experiment
 
 REPTILE = preset("sine")
-# Reptile with a single inner step is SGD on the points of all tasks together; five tasks of 10 points are as many
-# points per outer step as Reptile's one task with five steps of 10.
+# Reptile with a single inner step is SGD on the points of all tasks together. Five tasks of 10 points give as many
+# points per outer step as Reptile's one task with five inner steps of 10 points.
 JOINT = REPTILE.replace(inner_steps=1, meta_batch=5, outer_step_size=1.0)
-# Not MAML's published training, which has 70,000 steps of 25 tasks: as many outer steps as Reptile, five tasks in each.
+# As many outer steps as Reptile with five tasks each; MAML's published training has 70,000 steps of 25 tasks.
 MAML = preset("sine", "maml").replace(meta_batch=5, outer_steps=REPTILE.outer.outer_steps)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from torchreptile.core.config import Config
-from torchreptile.core.config.algorithm_table import algorithm_names, algorithm_row
+from torchreptile.core.config.algorithm_table import all_rows
 from torchreptile.core.config.presets import preset
 from torchreptile.experiments.reproduce.experiment import Arm, Experiment, Measurement
 from torchreptile.training.evaluation.published import published_cells
@@ -20,12 +20,10 @@ from torchreptile.training.evaluation.published import published_cells
 FINE_TUNED = " fine-tuned"
 PUBLISHED = published_cells()
 FORMS: dict[str, Mapping[str, Any]] = {
-    f"{name} {form}": made_by.settings
-    for name in algorithm_names()
-    for form, made_by in algorithm_row(name).forms.items()
+    f"{row.name} {form}": made_by.settings for row in all_rows() for form, made_by in row.forms.items()
 }
-TITLES = {name: algorithm_row(name).title for name in algorithm_names()} | {
-    f"{name} {form}": made_by.title for name in algorithm_names() for form, made_by in algorithm_row(name).forms.items()
+TITLES = {row.name: row.title for row in all_rows()} | {
+    f"{row.name} {form}": made_by.title for row in all_rows() for form, made_by in row.forms.items()
 }
 DATASETS = {"omniglot": "Omniglot", "mini-imagenet": "mini-ImageNet"}
 
