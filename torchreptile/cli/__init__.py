@@ -1,7 +1,8 @@
-"""The command ``reptile``: one module per command, a dataclass whose field docstrings are the help.
+"""The command line ``reptile``.
 
-torch and everything that needs it are imported inside ``run``, so that ``--help`` answers at once; what the commands
-do is in :mod:`torchreptile.cli.commands`.
+Each command's flags are a dataclass in :mod:`torchreptile.cli.flags`, whose docstrings are the help texts; its
+implementation is in :mod:`torchreptile.cli.commands`, imported only when the command runs, so that ``--help`` does not
+wait for torch.
 """
 
 from torchreptile.cli.main import main as main

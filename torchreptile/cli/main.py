@@ -1,4 +1,4 @@
-"""The entry point of ``reptile``: exit codes."""
+"""The entry point of ``reptile``, and its exit codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchreptile.core.version import __version__
 
 
 def main() -> None:
-    """Entry point: 0 for success, 2 for what was asked wrongly, 130 for a training stopped by a signal."""
+    """Run the command line; exit with 0 for success, 2 for an invalid request, 130 if stopped by a signal."""
     if sys.argv[1:] == ["--version"]:
         print(f"torchreptile {__version__}")
         return
@@ -23,10 +23,10 @@ def main() -> None:
         code = _refused(str(error))
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:  # the reader, such as `head`, went away
+    except BrokenPipeError:  # the reader, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except (OSError, MemoryError) as error:  # a full disk, a name too long, a sector gone: nothing to add to it
+    except (OSError, MemoryError) as error:  # such as a full disk: the system's own message says it all
         code = _refused(str(error) or type(error).__name__)
     except RuntimeError as error:
         if "allocate" not in str(error) and "out of memory" not in str(error):
@@ -36,5 +36,6 @@ def main() -> None:
 
 
 def _refused(reason: str) -> int:
+    """Print an error on one line; return the exit code."""
     print(f"reptile: {' '.join(reason.split())}", file=sys.stderr)
     return 2

@@ -1,4 +1,4 @@
-"""The original code's flags and defaults, so that the published commands can be pasted."""
+"""The original code's flags and defaults, so that published commands work unchanged."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ORIGINAL_FLAGS: dict[str, tuple[str, ...]] = {
     "--eval-samples": ("--eval-episodes",),
     "--eval-interval": ("--monitor-every",),
     "--checkpoint": ("--out",),
-    # Its loss is one per image, and TensorFlow goes down the sum of such, as Adam here always does.
+    # The original loss has one value per image, and TensorFlow differentiates their sum.
     "--sgd": ("--inner-loss", "sum", "--inner-optimizer", "sgd"),
     "--foml": ("--algorithm", "foml"),
 }
 
-# What the original code assumes where its command does not say; published commands rely on some of it (--shots 5).
+# The original code's defaults; published commands rely on some of them (such as --shots 5).
 ORIGINAL_DEFAULTS = Config().replace(
     shots=5,
     train_shots=0,
@@ -35,17 +35,22 @@ ORIGINAL_DEFAULTS = Config().replace(
     outer_step_size_final=0.1,
 )
 
-# Switches that people also add to our own commands do not make one of the original's.
-_CONVENIENT = {"--sgd", "--foml", "--checkpoint"}
+# Flags that are also common in commands with our own flags; alone they do not mark a command as the original's.
+_SHARED = {"--sgd", "--foml", "--checkpoint"}
 
 
 def _dashed(flag: str) -> str:
-    """The original code's flags with dashes, as argparse lets people write them with underscores."""
+    """Replace underscores by dashes, as argparse accepts both."""
     return flag.replace("_", "-")
 
 
 def translate(arguments: Sequence[str]) -> list[str]:
-    """Write the original code's flags as ours; ``--name=value`` keeps its value."""
+    """Translate the original code's flags into ours.
+
+    Example:
+        >>> translate(["--classes=5", "--foml"])
+        ['--way=5', '--algorithm', 'foml']
+    """
     translated: list[str] = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -55,5 +60,10 @@ def translate(arguments: Sequence[str]) -> list[str]:
 
 
 def was_pasted(arguments: Sequence[str]) -> bool:
-    """Whether ``arguments`` are a command of the original code."""
-    return any(_dashed(word.partition("=")[0]) in set(ORIGINAL_FLAGS) - _CONVENIENT for word in arguments)
+    """Return whether ``arguments`` are a command of the original code.
+
+    Example:
+        >>> was_pasted(["--meta-iters", "100000"]), was_pasted(["--outer-steps", "100000"])
+        (True, False)
+    """
+    return any(_dashed(word.partition("=")[0]) in set(ORIGINAL_FLAGS) - _SHARED for word in arguments)

@@ -26,6 +26,7 @@ from torchreptile.core.config import Config
 from torchreptile.core.config.algorithm_table import algorithm_row, owner_of
 from torchreptile.core.config.presets import PRESETS, TABLE, for_algorithm, preset
 from torchreptile.core.errors import ConfigError
+from torchreptile.core.user_code import names_a_file
 
 Command = Train | Evaluate | Adapt | Export | Compare | Reproduce | Report | Bench | Demo | Data | Presets
 
@@ -36,7 +37,7 @@ def parse(arguments: Sequence[str]) -> Command:
     Raises:
         ConfigError: they make none.
     """
-    words, pasted = list(arguments), False
+    words, pasted = _with_user_code(arguments), False
     if words[:1] == ["train"]:
         pasted = was_pasted(words)
         words = translate(words)
@@ -51,6 +52,39 @@ def parse(arguments: Sequence[str]) -> Command:
     if isinstance(command, Train) and command.preset != guess:
         command = _parse(words, command.preset, algorithm, pasted)
     return command
+
+
+def _with_user_code(arguments: Sequence[str]) -> list[str]:
+    """Load the algorithms and data sets that ``--algorithm FILE.py:CLASS`` and ``--dataset FILE.py:FUNCTION`` name.
+
+    A run folder that was trained with such code is read only by a command that names it again: nothing that is loaded
+    from a file of settings is run. Commands that need no choice of algorithm or data set only load the code.
+
+    Returns:
+        The words with names that settings know in place of the files.
+    """
+    words, place = list(arguments), 0
+    while place < len(words):
+        flag, equals, value = words[place].partition("=")
+        value = value if equals else next(iter(words[place + 1 : place + 2]), "")
+        if flag not in ("--algorithm", "--dataset") or not names_a_file(value):
+            place += 1
+            continue
+        name = _loaded(flag, value)
+        chooses = words[:1] == ["train"] and "--resume" not in words
+        words[place : place + (1 if equals else 2)] = [flag, name] if chooses else []
+        place += 2 if chooses else 0
+    return words
+
+
+def _loaded(flag: str, named: str) -> str:
+    if flag == "--algorithm":
+        from torchreptile.algorithms.custom import load_algorithm
+
+        return load_algorithm(named)
+    from torchreptile.data.custom import use_dataset_file
+
+    return use_dataset_file(named)
 
 
 def _value_of(flag: str, words: Sequence[str]) -> str:

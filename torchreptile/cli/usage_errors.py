@@ -1,4 +1,4 @@
-"""What the parser of the command line says of a mistake, as one line; it draws boxes of up to twenty."""
+"""Usage errors on one line, condensed from the boxes of up to twenty lines that the parser draws."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FLAG = re.compile(r"--[a-z][a-z-]*")
 
 @contextlib.contextmanager
 def one_line_refusals() -> Iterator[None]:
-    """Turn the parser's exit with a box on standard error into a :class:`ConfigError` of one line."""
+    """Turn a parser error, which draws a box and exits, into a :class:`ConfigError` with a one-line message."""
     drawn = io.StringIO()
     try:
         with contextlib.redirect_stderr(drawn):
@@ -29,7 +29,7 @@ def one_line_refusals() -> Iterator[None]:
 
 
 def condensed(box: str) -> str:
-    """The first part of a box, with the nearest flag where one is proposed, and where the help is."""
+    """Condense a parser's box to its first part, the closest flag if one is suggested, and the help command."""
     parts: list[list[str]] = [[]]
     for line in box.splitlines():
         text = line.strip().strip("│").strip()
@@ -37,14 +37,14 @@ def condensed(box: str) -> str:
             parts.append([])
         elif text and not text.startswith(("╭", "╰")):
             parts[-1].append(text)
-    if "╭" not in box:  # where there is no Unicode there is no frame, and the title stands in a part of its own
+    if "╭" not in box:  # without Unicode the box has no frame, and its title is a separate part
         parts = parts[1:] or parts
-    said = " ".join(parts[0]).rstrip(".:")
+    message = " ".join(parts[0]).rstrip(".:")
     for part in parts[1:]:
         text = " ".join(part)
         if text.startswith("Perhaps you meant") and (flag := _FLAG.search(text)):
-            said += f"; perhaps you meant {flag[0]}"
+            message += f"; perhaps you meant {flag[0]}"
         elif text.startswith("Available subcommands:"):
-            said += f"; there are {text.removeprefix('Available subcommands:').strip()}"
+            message += f"; available: {text.removeprefix('Available subcommands:').strip()}"
     helps = re.findall(r"reptile[a-z ]* --help", box)
-    return f"{said[0].lower()}{said[1:]}; see {helps[-1] if helps else 'reptile --help'}"
+    return f"{message[0].lower()}{message[1:]}; see {helps[-1] if helps else 'reptile --help'}"

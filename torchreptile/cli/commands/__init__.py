@@ -1,1 +1,1 @@
-"""What the commands do and print, one module each: with the library, returning an exit code."""
+"""The commands' implementations, one module each; every command returns its exit code."""

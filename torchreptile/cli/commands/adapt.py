@@ -1,4 +1,4 @@
-"""``reptile adapt``: learn classes from a few pictures, label others, show them."""
+"""``reptile adapt``: learn classes from a few pictures, label other pictures, and draw the result."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from torchreptile.experiments.reports.predictions_image import draw_predictions
 from torchreptile.inference.classifier import FewShotClassifier
 from torchreptile.inference.classifier_file import is_classifier
 from torchreptile.inference.label_folder import Labelled, fit_folder, label_pictures
-from torchreptile.models.custom import own_network
-from torchreptile.training.weights import Kept, load_weights
+from torchreptile.models.custom import requested_network
+from torchreptile.training.weights import CheckpointName, load_weights
 
 
 @dataclass(frozen=True)
 class AdaptFiles:
-    """What ``reptile adapt`` writes: None for what is not wanted."""
+    """The files that ``reptile adapt`` writes; None for those not requested."""
 
     csv: Path | None
     picture: Path
     classifier: Path | None
 
     def check(self) -> None:
-        """Refuse names that cannot be written to, before anything is computed.
+        """Refuse invalid file names before anything is computed.
 
         Raises:
-            ConfigError: another suffix than .png or .safetensors, or a folder that is not there.
+            ConfigError: a suffix is wrong, two names are equal, a name is a folder, or its folder is missing.
         """
         for flag, path, suffix in (("picture", self.picture, ".png"), ("save", self.classifier, ".safetensors")):
             if path is not None and path.suffix != suffix:
@@ -56,26 +56,28 @@ def adapt(
     query: Path,
     files: AdaptFiles,
     model: str,
-    checkpoint: Kept,
+    checkpoint: CheckpointName,
     as_json: bool,
     **settings: Any,
 ) -> int:
-    """Fit to the support set, or load what was fitted; label; print a table or JSON; draw."""
+    """Adapt to the support set or load a classifier, label the queries, print and draw them; return the exit code."""
     files.check()
-    network = own_network(model)
+    network = requested_network(model)
     if is_classifier(source):
         _refuse_adapting_again(source, support, settings | {"checkpoint": checkpoint})
         classifier = FewShotClassifier.load(source, network=network, device=settings["device"])
     elif source.suffix == ".safetensors" and not source.exists():
         raise ConfigError(f"{source}: there is no such file")
     elif support is None:
-        raise ConfigError(f"{source} has not learned your classes yet; name a folder of class folders by --support")
+        raise ConfigError(f"{source} has not learned your classes yet; name a folder of class folders with --support")
     else:
         classifier = FewShotClassifier(load_weights(source, checkpoint=checkpoint), network=network, **settings)
         fit_folder(classifier, support)
     labelled = label_pictures(classifier, query)
-    its = {name: images / 255 for name, images in classifier.support_.items()}
-    drawn = draw_predictions(its, labelled.images / 255, labelled.predicted, labelled.confidence, labelled.truth)
+    learned_from = {name: images / 255 for name, images in classifier.support_.items()}
+    drawn = draw_predictions(
+        learned_from, labelled.images / 255, labelled.predicted, labelled.confidence, labelled.truth
+    )
     if files.csv is not None:
         write_text(files.csv, labelled.to_csv())
     if files.classifier is not None:
@@ -93,21 +95,21 @@ def adapt(
 
 
 def _refuse_adapting_again(source: Path, support: Path | None, settings: dict[str, Any]) -> None:
-    """A classifier has learned what it labels: nothing that says how to learn may come with it.
+    """Refuse flags that configure adaptation together with a classifier, which is already adapted.
 
     Raises:
-        ConfigError: naming what does.
+        ConfigError: such flags are given; the message names them.
     """
     given = {"support": support is not None, "steps": settings["steps"] is not None}
     given |= {"transductive": settings["transductive"], "seed": settings["seed"] != 0}
     given |= {"checkpoint": settings["checkpoint"] != "last"}
     if any(given.values()):
         flags = ", ".join(f"--{name}" for name, is_given in given.items() if is_given)
-        raise ConfigError(f"{source} is a classifier that has learned its classes already; leave out {flags}")
+        raise ConfigError(f"{source} is a classifier that has already learned its classes; leave out {flags}")
 
 
 def print_labelled(labelled: Labelled, console: Console) -> None:
-    """One line per picture."""
+    """Print a table with one line per picture, and the accuracy if true classes are known."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("file", overflow="fold")
     table.add_column("predicted", overflow="fold")
@@ -115,12 +117,12 @@ def print_labelled(labelled: Labelled, console: Console) -> None:
     if labelled.truth is not None:
         table.add_column("")
     for number, file in enumerate(labelled.files):
-        said, sure = labelled.predicted[number], labelled.confidence[number]
-        right = [] if labelled.truth is None else ["" if said == labelled.truth[number] else "wrong"]
-        table.add_row(Text(file.name), Text(said), f"{100 * sure:.1f}%", *right)
+        predicted, confidence = labelled.predicted[number], labelled.confidence[number]
+        right = [] if labelled.truth is None else ["" if predicted == labelled.truth[number] else "wrong"]
+        table.add_row(Text(file.name), Text(predicted), f"{100 * confidence:.1f}%", *right)
     console.print(table)
-    if labelled.strangers:
-        names = ", ".join(labelled.strangers)
+    if labelled.unknown_folders:
+        names = ", ".join(labelled.unknown_folders)
         console.print(f"no accuracy: {names} is not the name of a class", highlight=False, soft_wrap=True, markup=False)
     if labelled.right is not None:
         of = len(labelled.files)

@@ -1,4 +1,4 @@
-"""``reptile bench``: every execution beside the loop that people write by hand."""
+"""``reptile bench``: time every execution against a naive loop."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torchreptile.core.config import Config
 from torchreptile.core.device import choose_device
 from torchreptile.core.errors import ConfigError
 from torchreptile.core.files import write_bytes, write_text
-from torchreptile.experiments.benchmark import bench as benching
 from torchreptile.experiments.benchmark import workloads
-from torchreptile.experiments.benchmark.bench import Bench
+from torchreptile.experiments.benchmark.bench import EXECUTIONS, SHAPES, Bench
+from torchreptile.experiments.benchmark.bench import bench as run_benchmark
 from torchreptile.experiments.reports.benchmark_plot import draw_bench
 
 
@@ -30,11 +30,11 @@ def bench(
     device: str,
     out: Path,
 ) -> int:
-    """Measure, print a table, write JSON and a picture."""
-    unknown = sorted(set(executions) - {workloads.NAIVE, *benching.EXECUTIONS})
+    """Run the benchmark, print a table, write JSON and a figure; return the exit code."""
+    unknown = sorted(set(executions) - {workloads.NAIVE, *EXECUTIONS})
     if unknown:
-        known = ", ".join([workloads.NAIVE, *benching.EXECUTIONS])
-        raise ConfigError(f"unknown execution {', '.join(unknown)}; there are {known}")
+        known = ", ".join([workloads.NAIVE, *EXECUTIONS])
+        raise ConfigError(f"unknown execution {', '.join(unknown)}; available: {known}")
     where = choose_device(device)
     graphs = (False, True) if where.type == "cuda" else (False,)
     candidates = [workloads.Candidate(workloads.NAIVE)] if workloads.NAIVE in executions else []
@@ -46,8 +46,8 @@ def bench(
         if execution != workloads.NAIVE
     ]
     with Console(stderr=True).status("benchmarking") as status:
-        result = benching.bench(
-            work, benching.SHAPES[network], candidates, where, rounds, memory, lambda what: status.update(what)
+        result = run_benchmark(
+            work, SHAPES[network], candidates, where, rounds, memory, lambda what: status.update(what)
         )
     print_bench(result, Output())
     picture, numbers = out / f"{network}.png", out / f"{network}.json"
@@ -59,7 +59,7 @@ def bench(
 
 
 def print_bench(result: Bench, console: Console) -> None:
-    """A table of all timings, fastest first."""
+    """Print a table of all timings, fastest first."""
     outer, inner, env = result.config.outer, result.config.inner, result.environment
     console.print(
         f"{outer.meta_batch} tasks x {inner.inner_steps} inner steps of {inner.inner_batch} images "
@@ -85,8 +85,8 @@ def print_bench(result: Bench, console: Console) -> None:
         )
     console.print(table)
     console.print(
-        "ms/step: whole outer steps, everything included; ms/task: an inner step of one task; of peak: of those "
-        "matrix products; outside: share of the step that is not the network's forward and backward pass.",
+        "ms/step: a complete outer step; ms/task: an inner step of one task; of peak: share of the speed of those "
+        "matrix products; outside: share of the step outside the network's forward and backward passes.",
         soft_wrap=True,
     )
     for name, reason in result.refused.items():

@@ -1,4 +1,4 @@
-"""``reptile compare``: several algorithms under one budget, one table and one picture."""
+"""``reptile compare``: train several algorithms under one budget; print a table and draw a figure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from rich.table import Table
 from torchreptile.cli.commands.console import FILE_WIDTH, STOPPED, Output
 from torchreptile.core.files import write_bytes
 from torchreptile.data.splits import Split
-from torchreptile.experiments import compare as comparing
 from torchreptile.experiments.compare import Comparison, Row
+from torchreptile.experiments.compare import compare as run_comparison
 from torchreptile.experiments.reports.comparison_plot import draw_comparison
-from torchreptile.training.evaluation.results import ERRORS, IN_SHORT, SquaredError
+from torchreptile.training.evaluation.labels import ERRORS, MODES, label_of
+from torchreptile.training.evaluation.results import SquaredError
 
 
 def compare(
@@ -30,10 +31,10 @@ def compare(
     changes: dict[str, Any],
     as_json: bool,
 ) -> int:
-    """Train and measure what is missing, print a table, and draw it."""
-    comparison = comparing.compare(preset, algorithms, seeds, out, split=split, episodes=episodes, **changes)
+    """Train and evaluate what is missing, then print and draw the comparison; return the exit code."""
+    comparison = run_comparison(preset, algorithms, seeds, out, split=split, episodes=episodes, **changes)
     if comparison is None:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         return STOPPED
     picture = out / "comparison.png"
     write_bytes(picture, draw_comparison(comparison))
@@ -47,7 +48,7 @@ def compare(
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """One line per algorithm."""
+    """Print a table with one line per algorithm."""
     first = comparison.trained[0].evaluation
     task = first.config.task
     console.print(
@@ -63,9 +64,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     several = any(row.seeds > 1 for row in rows)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("algorithm", no_wrap=True)
-    measures, headings = tuple(IN_SHORT), tuple(IN_SHORT.values())
-    if task.regression:
-        measures, headings = ("mse", "mse_before"), ("mse", "before")
+    measures = ("mse", "mse_before") if task.regression else MODES
+    headings = [label_of(measure).short for measure in measures]
     for heading in (*headings, *(["sd"] if several else []), "steps", "min", "params", "ms/task", "MiB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
@@ -80,24 +80,24 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             f"{row.peak_mib:,.0f}" if row.peak_mib else "-",
         )
     console.print(table)
-    seeds = f"; sd: between {rows[0].seeds} seeds, both ways" if several else ""
+    seeds = f"; sd: standard deviation between {rows[0].seeds} seeds, for each mode" if several else ""
     what, end = "accuracy in percent", "the labels of its queries"
     if task.regression:
         what, end = "mean squared error after and before adaptation", "its predictions"
     console.print(
-        f"{what} with its 95% CI over episodes{seeds}; min: of training, with the measurements on the way; ms/task: "
-        f"one task alone, from its support set to {end}; MiB: the training's process at its largest; -: does not "
-        "apply, or is not known.",
+        f"{what} with 95% CI over episodes{seeds}; min: minutes of training, including monitoring; ms/task: "
+        f"a single task, from its support set to {end}; MiB: peak memory of the training process; -: does not "
+        "apply or is unknown.",
         soft_wrap=True,
     )
     for row in rows:
-        if row.further:
-            others = ", ".join(f"{name} {_shown(row, name)}" for name in row.further)
+        if row.extra_metrics:
+            others = ", ".join(f"{name} {_shown(row, name)}" for name in row.extra_metrics)
             console.print(f"{row.algorithm}: {others}", highlight=False, soft_wrap=True)
 
 
 def _shown(row: Row, measure: str) -> str:
-    """With its interval, in percent if it is an accuracy, or ``-`` where it does not apply."""
+    """Format a metric with its interval, accuracies in percent; ``-`` where it does not apply."""
     if measure not in row.accuracy:
         return "-"
     mean, ci95 = row.accuracy[measure], row.ci95[measure]
@@ -105,7 +105,7 @@ def _shown(row: Row, measure: str) -> str:
 
 
 def _spread(row: Row, measure: str) -> str:
-    """Between seeds, in percent points if it is an accuracy."""
+    """Format the standard deviation between seeds, in percentage points for accuracies."""
     if measure not in row.between:
         return "-"
     spread = row.between[measure] or 0

@@ -1,16 +1,16 @@
-"""What the commands have in common where they print and end."""
+"""Printing and exit codes shared by the commands."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
-STOPPED = 130  # exit code of what a signal ended
-FILE_WIDTH = 120  # of a wide table that goes to a file
+STOPPED = 130  # exit code after a signal
+FILE_WIDTH = 120  # width of wide tables when printed to a file
 
 
 class Output(Console):
-    """Standard output; a reader that goes away, such as ``head``, is no error."""
+    """Standard output; a reader that exits early, such as ``head``, causes no error."""
 
     def on_broken_pipe(self) -> None:
-        """Leave it to the entry point; rich would exit with 1."""
+        """Leave a broken pipe to the entry point; rich would exit with 1."""
         raise BrokenPipeError

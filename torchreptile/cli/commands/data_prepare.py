@@ -1,4 +1,4 @@
-"""``reptile data prepare``: make a data set ready, say what was found, and name everything that is wrong."""
+"""``reptile data prepare``: check a data set, store it ready for training, and report its content and problems."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from torchreptile.data.mini_imagenet.dataset import BrokenError, Loader
 from torchreptile.data.splits import MissingSplit
 from torchreptile.training.progress_bars import CountBar
 
-SHOWN = 50  # problems on the screen; all of them are in a file
+SHOWN = 50  # problems printed; all of them are written to a file
 
 
 def prepare(data_root: str, resize: Resize) -> int:
-    """Make every split of mini-ImageNet that is there ready, and print what it holds.
+    """Prepare every available split of mini-ImageNet and print its content; return the exit code.
 
     Raises:
-        DataError: something is wrong with the pictures; all of it has been named by then.
+        DataError: pictures are broken; all problems have been reported by then.
     """
     folder = mini_imagenet.root(data_root)
     stores: dict[str, ImageStore] = {}
     problems: list[str] = []
     for split, source in mini_imagenet.sources(folder).items():
         if isinstance(source, MissingSplit):
-            print(f"{split}: left out: {source.reason}")
+            print(f"{split}: skipped: {source.reason}")
             continue
         loader = Loader(folder, split, source, resize)
         try:
-            stores[split] = _ready(loader)
+            stores[split] = _prepared(loader)
         except BrokenError as error:
             problems += error.problems
         except DataError as error:
             problems.append(str(error))
     if problems:
-        raise DataError(_listed(problems, str(folder)))
+        raise DataError(_report_problems(problems, str(folder)))
     for line in _duplicates(stores):
         print(line)
     return 0
 
 
-def _ready(loader: Loader) -> ImageStore:
-    """Make one split ready with a progress bar, and print what it holds."""
+def _prepared(loader: Loader) -> ImageStore:
+    """Prepare one split with a progress bar, and print its content."""
     start, file = time.monotonic(), loader.file
     before = file.stat().st_mtime_ns if file.is_file() else None
     with CountBar(Console(stderr=True), f"decoding {loader.split}", "images") as bar:
         store = loader(bar.update)
     seconds, count = time.monotonic() - start, len(store.images)
     made = file.stat().st_mtime_ns != before
-    how = f"{count / seconds:,.0f} pictures/s" if made else "ready since before"
+    how = f"{count / seconds:,.0f} pictures/s" if made else "already prepared"
     special = "".join(f"; {number:,} {what}" for what, number in loader.notes().items())
     print(
         f"{loader.split}: {len(store):,} classes, {count:,} pictures from {loader.source.where}{special}; "
@@ -66,24 +66,24 @@ def _ready(loader: Loader) -> ImageStore:
     return store
 
 
-def _listed(problems: list[str], where: str) -> str:
-    """Print the problems to standard error and write all of them to a file; returns the line that sums up."""
+def _report_problems(problems: list[str], where: str) -> str:
+    """Print the first problems to standard error and write all to a file; return a summary."""
     for problem in problems[:SHOWN]:
         print(problem, file=sys.stderr)
     file = cache_dir() / "mini-imagenet-problems.txt"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, "".join(f"{problem}\n" for problem in problems))
-        kept = f"all are in {file}"
+        listed = f"all are in {file}"
     except OSError as error:
-        kept = f"they could not be written to {file} ({error.strerror})"
+        listed = f"they could not be written to {file} ({error.strerror})"
     shown = f"the first {SHOWN} are above, " if len(problems) > SHOWN else ""
     plural = "problem" if len(problems) == 1 else "problems"
-    return f"mini-imagenet in {where}: {len(problems):,} {plural}; {shown}{kept}"
+    return f"mini-imagenet in {where}: {len(problems):,} {plural}; {shown}{listed}"
 
 
 def _duplicates(stores: dict[str, ImageStore]) -> list[str]:
-    """A line for every pair of identical pictures, those across two splits first, and one that counts them."""
+    """Return a line per pair of identical pictures, pairs across two splits first, and a line that counts them."""
     places: dict[bytes, list[tuple[str, str, int]]] = {}
     for split, store in stores.items():
         names = [
@@ -96,10 +96,11 @@ def _duplicates(stores: dict[str, ImageStore]) -> list[str]:
     pairs = [pair for same in places.values() for pair in combinations(same, 2)]
     pairs.sort(key=lambda pair: pair[0][0] == pair[1][0])
     across = sum(one[0] != other[0] for one, other in pairs)
-    lines = [f"identical pictures: {_called(one)} and {_called(other)}" for one, other in pairs]
+    lines = [f"identical pictures: {_place_name(one)} and {_place_name(other)}" for one, other in pairs]
     return [*lines, f"{len(pairs)} pairs of identical pictures, {across} of them across two splits"]
 
 
-def _called(place: tuple[str, str, int]) -> str:
+def _place_name(place: tuple[str, str, int]) -> str:
+    """Name a picture by split, class and number."""
     split, name, row = place
     return f"{split}/{name} number {row}"

@@ -1,4 +1,4 @@
-"""``reptile data show``: what a data set holds, counted and drawn."""
+"""``reptile data show``: count and draw the content of a data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from torchreptile.experiments.reports.contact_sheet import describe, draw_sheet
 
 
 def show(task: TaskConfig, queries: int, out: Path) -> int:
-    """Print a line per split and what is in two of them, and draw some of it to ``out``, a PNG file.
+    """Print the content of every split and pictures that occur in two; draw a contact sheet; return the exit code.
+
+    Args:
+        task: the data set, and way and shots of the drawn tasks.
+        queries: query images per class of the drawn tasks.
+        out: PNG file to write.
 
     Raises:
         ConfigError: ``out`` is no .png file, or ``queries`` is below 1.

@@ -1,4 +1,4 @@
-"""Data made ready with a progress bar, for the commands that may be the first to want them."""
+"""Loading data with a progress bar, for commands that may be the first to use them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torchreptile.training.progress_bars import CountBar
 
 
 def ready(task: TaskConfig) -> Splits:
-    """The data, own images decoded with a progress bar where they are not in the cache yet."""
+    """Load the data; own images that are not in the cache yet are decoded with a progress bar."""
     if not task.data:
         return load_splits(task)
     catalogue = folder.scan(Path(task.data))
     if catalogue.skipped:
         names = ", ".join(catalogue.skipped[:5]) + (", ..." if len(catalogue.skipped) > 5 else "")
-        print(f"hidden files passed over: {len(catalogue.skipped):,} ({names})")
+        print(f"hidden files skipped: {len(catalogue.skipped):,} ({names})")
     with CountBar(Console(stderr=True), "decoding", "images") as bar:
         folder.load(catalogue, folder.Form.of(task), bar.update)
     return load_splits(task)

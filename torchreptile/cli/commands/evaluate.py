@@ -1,4 +1,4 @@
-"""``reptile evaluate``: measure, and print beside the published numbers."""
+"""``reptile evaluate``: evaluate weights, and print the results with published numbers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ from rich.table import Table
 from torchreptile.cli.commands.console import Output
 from torchreptile.core.config.presets import PRESETS, preset
 from torchreptile.core.distributed.launcher import is_first
-from torchreptile.models.custom import own_network
+from torchreptile.models.custom import requested_network
 from torchreptile.training.evaluation.evaluate import evaluate as measure
+from torchreptile.training.evaluation.labels import label_of
 from torchreptile.training.evaluation.record import Evaluation
-from torchreptile.training.evaluation.results import ERRORS, MODES
 from torchreptile.training.progress_bars import CountBar
 
 
 def evaluate(source: Path, as_json: bool, model: str, **settings: Any) -> int:
-    """Measure, and print a table or JSON."""
+    """Evaluate weights and print a table or JSON; return the exit code.
+
+    Args:
+        source: a run folder or the name of shipped weights.
+        as_json: print JSON instead of a table.
+        model: the custom network, such as ``net.py:Net``; empty for the published one.
+        settings: other arguments of :func:`torchreptile.evaluate`.
+    """
     with CountBar(Console(stderr=True, quiet=not is_first()), "evaluating", "episodes") as bar:
-        evaluation = measure(source, on_progress=bar.update, network=own_network(model), **settings)
+        evaluation = measure(source, on_progress=bar.update, network=requested_network(model), **settings)
     if not is_first():
         return 0
     if as_json:
@@ -32,9 +39,9 @@ def evaluate(source: Path, as_json: bool, model: str, **settings: Any) -> int:
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """A table of both accuracies, or of errors before and after adaptation, beside the published ones."""
+    """Print a table of accuracies or errors with published numbers."""
     config, task, result = evaluation.config, evaluation.config.task, evaluation.result
-    own = f" (the very {task.members} these weights were trained on: no test result)"
+    own = f" (the {task.members} these weights were trained on: not a test result)"
     console.print(
         f"{evaluation.source}: {task.kind}, {evaluation.split} {task.members}"
         f"{own if evaluation.on_training_classes else ''} of {task.title} "
@@ -49,15 +56,14 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     table.add_column(f"{result.measure}, 95% CI", justify="right")
     table.add_column("published", justify="right")
     for name, its in result.rows().items():
-        shown = ERRORS.get(name, name.replace("_", "-") if name in MODES else name)
-        table.add_row(shown, str(its or "does not apply"), evaluation.beside(name))
+        table.add_row(label_of(name).name, str(its or "does not apply"), evaluation.published_text(name))
     console.print(table)
-    if said := _otherwise(evaluation):
-        console.print(said, highlight=False, soft_wrap=True)
+    if note := _published_settings(evaluation):
+        console.print(note, highlight=False, soft_wrap=True)
 
 
-def _otherwise(evaluation: Evaluation) -> str:
-    """Where the published numbers are measured otherwise than these were; empty where there are none, or alike."""
+def _published_settings(evaluation: Evaluation) -> str:
+    """Name the evaluation settings that differ from those of the published numbers; empty if none do."""
     config, task = evaluation.config, evaluation.config.task
     cell = f"{task.dataset}-{task.shots}shot-{task.way}way"
     if cell not in PRESETS or not any(evaluation.published(name) for name in evaluation.result.rows()):
@@ -68,4 +74,4 @@ def _otherwise(evaluation: Evaluation) -> str:
         for name in ("eval_steps", "eval_batch")
         if getattr(there, name) != getattr(here, name)
     ]
-    return f"the published numbers go with {' and '.join(changed)}" if changed else ""
+    return f"the published numbers were obtained with {' and '.join(changed)}" if changed else ""

@@ -1,21 +1,21 @@
-"""``reptile export``: a classifier as a program."""
+"""``reptile export``: write a classifier as a program that runs without this package."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from torchreptile.inference.classifier import FewShotClassifier
-from torchreptile.models.custom import own_network
+from torchreptile.models.custom import requested_network
 
 
 def export(classifier: Path, to: Path, model: str) -> int:
-    """Write the program, and say what it takes."""
-    notes = FewShotClassifier.load(classifier, network=own_network(model)).export(to)
+    """Write the program and print its inputs and outputs; return the exit code."""
+    notes = FewShotClassifier.load(classifier, network=requested_network(model)).export(to)
     many, number = ("any number of images", "N") if notes.any_number else ("one image", "1")
     channels, height, width = notes.image_shape
     print(
-        f"takes {many} per call, ({number}, {channels}, {height}, {width}) floats from 0 (black) to 1 (white); "
-        f"gives probabilities ({number}, {len(notes.classes)}) of {', '.join(notes.classes)}"
+        f"input: {many} per call, ({number}, {channels}, {height}, {width}) floats from 0 (black) to 1 (white); "
+        f"output: probabilities ({number}, {len(notes.classes)}) of {', '.join(notes.classes)}"
     )
     print(to)
     return 0

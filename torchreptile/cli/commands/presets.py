@@ -1,4 +1,4 @@
-"""``reptile presets``: the presets with what was published for them, and the shipped weights."""
+"""``reptile presets``: list the presets with published results, and the shipped weights."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from rich.table import Table
 from torchreptile.cli.commands.console import Output
 from torchreptile.core.config.presets import PRESETS
 from torchreptile.experiments.reports.run_data import SPLITS
+from torchreptile.training.evaluation.labels import MODES, label_of
 from torchreptile.training.evaluation.published import FIGURE_ONLY, published
-from torchreptile.training.evaluation.results import IN_SHORT
 from torchreptile.training.weights import shipped_card, shipped_weights
 
 
 def presets() -> int:
-    """List presets and shipped weights."""
+    """Print the presets and the shipped weights; return the exit code."""
     table = Table()
     for heading in ("preset", "published", "published, transductive"):
         table.add_column(heading, no_wrap=True)
@@ -29,13 +29,13 @@ def presets() -> int:
     console.print("\nshipped weights:")
     for name in shipped_weights():
         card = shipped_card(name)
-        steps, whole = card["outer_steps_done"], card["training"]["published_outer_steps"]
-        lines = [f"  {name}, {steps:,}{f' of {whole:,}' if whole else ''} outer steps"]
+        steps, published_steps = card["outer_steps_done"], card["training"]["published_outer_steps"]
+        lines = [f"  {name}, {steps:,}{f' of {published_steps:,}' if published_steps else ''} outer steps"]
         for line in card["results"]:
             where = f"{line['dataset']} {line['way']}-way {line['shots']}-shot, {SPLITS[line['split']]}"
-            said = (
-                f"{line[mode]['accuracy']:.2f}% ± {line[mode]['ci95']:.2f} {short}" for mode, short in IN_SHORT.items()
+            accuracies = (
+                f"{line[mode]['accuracy']:.2f}% ± {line[mode]['ci95']:.2f} {label_of(mode).short}" for mode in MODES
             )
-            lines.append(f"    {where}: {', '.join(said)}")
+            lines.append(f"    {where}: {', '.join(accuracies)}")
         console.print("\n".join(lines), highlight=False, soft_wrap=True)
     return 0

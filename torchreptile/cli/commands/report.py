@@ -1,21 +1,21 @@
-"""``reptile report``: pages, tables and pictures of runs."""
+"""``reptile report``: write reports of one or several runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchreptile.experiments.reports import report as report_one
-from torchreptile.experiments.reports import report_beside
-from torchreptile.models.custom import own_network
+from torchreptile.experiments.reports import report as report_run
+from torchreptile.experiments.reports import report_runs
+from torchreptile.models.custom import requested_network
 
 
 def report(runs: Sequence[Path], out: Path | None, model: str) -> int:
-    """Draw, and name the files written."""
+    """Write the report, and print the names of its files; return the exit code."""
     if len(runs) == 1:
-        written = report_one(runs[0], own_network(model), out)
+        written = report_run(runs[0], requested_network(model), out)
     else:
-        written = report_beside(runs, out or Path("runs") / "report")
+        written = report_runs(runs, out or Path("runs") / "report")
     for path in written:
         print(path)
     return 0

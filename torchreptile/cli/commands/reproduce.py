@@ -1,4 +1,4 @@
-"""The command ``reptile reproduce``."""
+"""``reptile reproduce``: reproduce rows of the papers' tables and figures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def reproduce(
     execution: str,
     data_root: str,
 ) -> int:
-    """Carry an experiment out, print its table, and write result.json, result.md and result.png."""
+    """Run an experiment, print its table, and write result.json, result.md and result.png; return the exit code."""
     which = experiment(name)
     try:
         reproduced = run_experiment(
@@ -54,14 +54,14 @@ def reproduce(
             show(failed.others, which, out)
         raise
     if reproduced is None:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         return STOPPED
     show(reproduced, which, out)
     return 0
 
 
 def show(reproduced: Reproduced, which: Experiment, out: Path) -> None:
-    """Write table and picture beside result.json, print the table, and where all three are."""
+    """Write table and figure next to result.json, and print the table and the files' names."""
     markdown, picture = out / "result.md", out / "result.png"
     write_text(markdown, to_markdown(reproduced, which))
     write_bytes(picture, draw_reproduced(reproduced, which))
@@ -70,7 +70,7 @@ def show(reproduced: Reproduced, which: Experiment, out: Path) -> None:
 
 
 def print_reproduced(reproduced: Reproduced, which: Experiment, console: Console) -> None:
-    """The measurements, and what was found."""
+    """Print the measurements and the findings."""
     for measured in measurements(reproduced, which):
         if measured.what:
             console.print(f"{measured.what}:", highlight=False, soft_wrap=True, markup=False)
@@ -82,19 +82,19 @@ def print_reproduced(reproduced: Reproduced, which: Experiment, console: Console
             table.add_row(*map(Text, row))
         console.print(table)
     found = findings(reproduced, which)
-    for its in found:
-        console.print(f"{its.what}: {its.verdict} ({its.numbers})", highlight=False, soft_wrap=True, markup=False)
-    if found and (doubt := caution(reproduced)):
-        console.print(f"with 95% confidence intervals; {doubt}", highlight=False, soft_wrap=True)
+    for one in found:
+        console.print(f"{one.what}: {one.verdict} ({one.numbers})", highlight=False, soft_wrap=True, markup=False)
+    if found and (caveat := caution(reproduced)):
+        console.print(f"with 95% confidence intervals; {caveat}", highlight=False, soft_wrap=True)
     if missing := reproduced.missing(which):
         console.print(unfinished(missing), highlight=False, soft_wrap=True, markup=False)
 
 
 def experiments() -> int:
-    """List what can be reproduced."""
+    """Print a list of all experiments; return the exit code."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("name", no_wrap=True)
-    table.add_column("what; source; outer steps")
+    table.add_column("experiment; source; outer steps")
     for one in EXPERIMENTS.values():
         trainings, steps = len(one.arms) * one.seeds, max(arm.config.outer.outer_steps for arm in one.arms)
         times = f"{trainings} trainings of " if trainings > 1 else ""

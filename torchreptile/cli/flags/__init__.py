@@ -1,1 +1,1 @@
-"""The flags of each command; their docstrings are the help."""
+"""The flags of each command, one dataclass per command; their docstrings are the help texts."""

@@ -1,4 +1,4 @@
-"""``reptile adapt``."""
+"""Flags of ``reptile adapt``."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from torchreptile.core.files import free
 
 @dataclass(frozen=True)
 class Adapt:
-    """Learn classes from a few pictures of each, and label others: predictions with confidences, and a picture of
+    """Learn classes from a few pictures of each and label other pictures; print predictions with confidences, and draw
     them."""
 
     source: Annotated[Positional[Path], arg(metavar="WEIGHTS|RUN|CLASSIFIER")]
-    """Shipped weights by name, a run folder, or a classifier that --save wrote, which needs no --support."""
+    """Name of shipped weights, a run folder, or a classifier written by --save, which needs no --support."""
     query: Path
-    """What to label: a picture or a folder. Folders in it named after the classes tell the truth: accuracy is shown."""
+    """Pictures to label: a file or a folder. If it has subfolders named after the classes, accuracy is shown too."""
     support: Path | None = None
-    """What to learn from: a folder with a folder of pictures for every class, whose name is the label."""
+    """Pictures to learn from: a folder with one subfolder per class, named after the class."""
     csv: Path | None = None
     """Also write the predictions to this file."""
     picture: Path | None = None
-    """Picture of the support set and the labelled pictures; by default a new one under runs/."""
+    """File to draw the support set and the labelled pictures to; by default a new one under runs/."""
     save: Path | None = None
-    """Keep the classifier in this .safetensors file (and a .json beside it)."""
+    """Save the classifier to this .safetensors file (and a .json file next to it)."""
     checkpoint: Literal["last", "best"] = "last"
-    """Of a run folder: the last checkpoint, or the one with the best validation accuracy."""
+    """For a run folder: the last checkpoint, or the one with the best validation accuracy."""
     steps: int | None = None
-    """Inner steps on the support set; by default as many as in the weights' own evaluation, in proportion more for more
-    classes than they were trained for."""
+    """Inner steps on the support set; by default the number used to evaluate the weights, increased in proportion for
+    more classes than they were trained for."""
     transductive: bool = False
-    """Label all pictures together, so that what is said of one depends on the others."""
+    """Label all pictures in one batch, so that the label of one depends on the others."""
     seed: int = 0
     """Seed of the inner mini-batches."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     model: str = ""
-    """The network of your own that was trained, such as net.py:Net: see reptile train --help."""
+    """The custom network that was trained, such as net.py:Net: see reptile train --help."""
     json: bool = False
     """Print JSON instead of a table."""
 
     def run(self) -> int:
-        """Fit, label, print, draw."""
+        """Adapt to the support set, label the queries, print and draw them; return the exit code."""
         from torchreptile.cli.commands.adapt import AdaptFiles, adapt
 
         return adapt(

@@ -1,4 +1,4 @@
-"""``reptile bench``."""
+"""Flags of ``reptile bench``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torchreptile.core.config import Config, Precision
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure how fast this machine meta-trains: every execution beside the loop that people write by hand."""
+    """Measure how fast this machine meta-trains: every execution against a naive loop."""
 
     network: Literal["omniglot", "mini-imagenet"] = "omniglot"
-    """Which of the paper's two networks, on random images of its size."""
+    """Which of the paper's two networks, with random images of its input size."""
     way: int = 5
     """Classes in a task."""
     train_shots: int = 10
@@ -26,20 +26,20 @@ class Bench:
     inner_steps: int = 5
     """Inner steps per task."""
     executions: tuple[str, ...] = ("naive", "loop", "grouped", "matmul", "vmap", "compiled", "native")
-    """What to compare; naive is deepcopy and torch.optim.Adam, task after task."""
+    """Executions to compare; naive is deepcopy and torch.optim.Adam, one task after another."""
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    """Precisions of each; naive runs in fp32 alone."""
+    """Precisions of each execution; naive runs only in fp32."""
     rounds: int = 20
-    """Outer steps of each; medians count."""
+    """Timed outer steps per execution; the median is reported."""
     memory: bool = True
-    """Also measure peak memory, each in a process of its own."""
+    """Also measure peak memory, each execution in a separate process."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N. On a GPU each runs eagerly and as a CUDA graph."""
+    """auto, cpu, cuda or cuda:N. On a GPU every execution runs eagerly and as a CUDA graph."""
     out: Path = Path("bench")
     """Folder for NETWORK.json and NETWORK.png."""
 
     def run(self) -> int:
-        """Measure, print and draw."""
+        """Run the benchmark, print and draw the timings; return the exit code."""
         from torchreptile.cli.commands.bench import bench
 
         work = Config().replace(

@@ -35,7 +35,7 @@ class Compare:
     episodes: int = 1000
     """Episodes per evaluation."""
     split_scheme: str = "default"
-    """How classes are split: see reptile train --help. For omniglot, vinyals has validation classes, reptile does not."""
+    """How classes are split: see reptile train --help. omniglot's vinyals has validation classes, reptile has none."""
     outer_steps: int = 0
     """Outer steps per training; 0 trains for the published number, or as many as the time allows."""
     data_root: str = ""

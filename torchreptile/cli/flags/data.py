@@ -1,4 +1,4 @@
-"""``reptile data prepare`` and ``reptile data show``."""
+"""Flags of ``reptile data prepare`` and ``reptile data show``."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torchreptile.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Prepare:
-    """Read a data set, check every picture of it and keep it ready for training.
+    """Read a data set, check every picture and store it ready for training.
 
-    mini-ImageNet cannot be downloaded: its pictures are ImageNet's. Any form that people have is read in place:
+    mini-ImageNet cannot be downloaded, because its pictures are ImageNet's. All common layouts are read in place:
     images/ with train.csv, val.csv and test.csv; images-{train,val,test}.tar(.xz|.gz) with the csv lists;
     {train,val,test}/CLASS/*.jpg; the pickles mini-imagenet-cache-{train,val,test}.pkl or
     miniImageNet_category_split_*.pickle; ILSVRC-2012's train folder with the csv lists. Nothing is extracted.
-    A split that is not there is left out.
+    A missing split is skipped.
     """
 
     dataset: Annotated[Positional[Literal["mini-imagenet"]], arg(metavar="mini-imagenet")]
     """The data set."""
     data_root: str = ""
-    """Folder that holds it; by default $TORCHREPTILE_DATA/mini-imagenet."""
+    """Folder that holds the data set; by default $TORCHREPTILE_DATA/mini-imagenet."""
     resize: Resize = "nearest"
-    """How pictures that are not 84 x 84 yet are brought to that size; published results used nearest. Train and
-    evaluate with the same."""
+    """How pictures of other sizes are resized to 84 x 84; published results used nearest. Use the same for training and
+    evaluation."""
 
     def run(self) -> int:
-        """Prepare, and say what was found."""
+        """Prepare the data set and print its content; return the exit code."""
         from torchreptile.cli.commands.data_prepare import prepare
 
         return prepare(self.data_root, self.resize)
@@ -40,14 +40,14 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Show:
-    """Count what a data set or your own images hold, and draw some of it on one sheet: a few images of a few classes of
-    every split, and a few tasks as training and evaluation draw them. Look at it before you train.
+    """Count the classes and images of a data set or of your own images, and draw a contact sheet: a few images of a few
+    classes of every split, and a few tasks as training and evaluation draw them. Look at it before you train.
     """
 
     dataset: Annotated[Positional[str], arg(metavar="DATASET|FOLDER|FILE.csv")]
-    """omniglot, glyphs, mini-imagenet, or own images as for reptile train --data."""
+    """omniglot, glyphs, mini-imagenet, or your own images as for reptile train --data."""
     out: Path = Path("sheet.png")
-    """The picture to write."""
+    """PNG file to write."""
     way: int = 5
     """Classes in a task."""
     shots: int = 1
@@ -55,20 +55,20 @@ class Show:
     queries: int = 3
     """Query images per class."""
     split_scheme: str = "default"
-    """How classes are divided: see reptile train --help."""
+    """How classes are split: see reptile train --help."""
     split_seed: int = 0
-    """Seed of the shuffle that divides the classes."""
+    """Seed of the shuffle that splits the classes."""
     split_ratio: str = ""
     """Own images: the shares of classes for train/val/test."""
     image_size: int = 0
-    """Own images: height and width they are brought to."""
+    """Own images: height and width they are resized to."""
     grey: bool = False
     """Own images: one channel instead of three."""
     resize: Resize | Literal["auto"] = "auto"
-    """How pictures of another size are brought to the one wanted."""
+    """How pictures of another size are resized."""
 
     def run(self) -> int:
-        """Draw, and say what there is."""
+        """Print the counts and draw the sheet; return the exit code."""
         from torchreptile.cli.commands.data_show import show
 
         if self.dataset in FUNCTIONS:
@@ -96,5 +96,5 @@ class Data:
     action: Annotated[Prepare, subcommand("prepare")] | Annotated[Show, subcommand("show")]
 
     def run(self) -> int:
-        """Do it."""
+        """Run the chosen action; return the exit code."""
         return self.action.run()

@@ -1,4 +1,4 @@
-"""``reptile evaluate``."""
+"""Flags of ``reptile evaluate``."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from torchreptile.core.distributed.launcher import launch, started_by_launcher
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure accuracy, transductive and not, with 95% confidence intervals, beside the published numbers; of functions
-    the mean squared error, before and after adaptation."""
+    """Measure transductive and inductive accuracy with 95% confidence intervals, and show them with published numbers;
+    for regression, the mean squared error before and after adaptation."""
 
     source: Annotated[Positional[Path], arg(metavar="RUN|WEIGHTS")]
     """A run folder, or the name of shipped weights such as omniglot-5way."""
     split: Literal["train", "val", "test"] = "test"
-    """Which classes to measure on."""
+    """Classes to evaluate on."""
     episodes: int | None = None
-    """How many episodes; by default the training's --eval-episodes (10,000 as published)."""
+    """Number of episodes; by default the training's --eval-episodes (10,000 as published)."""
     shots: int | None = None
     """Support images per class; by default the training's."""
     way: int | None = None
     """Classes per episode; must be the training's, but for matching, protonet and pretrained."""
     checkpoint: Literal["last", "best"] = "last"
-    """Of a run folder: the last checkpoint, as published, or the one with the best validation accuracy."""
+    """For a run folder: the last checkpoint, as published, or the one with the best validation accuracy."""
     dataset: str | None = None
-    """Another data set than the one trained on."""
+    """Data set to evaluate on; by default the training's."""
     data_root: str | None = None
     """Folder that holds the data set; by default the training's."""
     data: str | None = None
-    """Own images, as for reptile train --data, in place of the training's; brought to the size it was trained on."""
+    """Your own images to evaluate on, as for reptile train --data; resized to the size the network was trained on."""
     table: str | None = None
-    """Own functions, as for reptile train --table, in place of the training's; standardised as those were."""
+    """Your own functions to evaluate on, as for reptile train --table; standardised like the training's."""
     eval_steps: int | None = None
     """Inner steps per episode; by default the training's."""
     eval_batch: int | None = None
@@ -56,14 +56,14 @@ class Evaluate:
     task_chunk: int = 0
     """Episodes computed at a time, to bound memory; 0 takes as many as fit."""
     model: str = ""
-    """The network of your own that was trained, such as net.py:Net: see reptile train --help."""
+    """The custom network that was trained, such as net.py:Net: see reptile train --help."""
     workers: int = 1
     """Processes on this machine that share the episodes; one per core is fastest on a CPU."""
     json: bool = False
     """Print JSON instead of a table."""
 
     def run(self) -> int:
-        """Measure and print."""
+        """Evaluate and print the results; return the exit code."""
         if self.workers != 1 and not started_by_launcher():
             return launch(self.workers, sys.argv[1:])
         from torchreptile.cli.commands.evaluate import evaluate

@@ -1,4 +1,4 @@
-"""``reptile export``."""
+"""Flags of ``reptile export``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tyro.conf import Positional, arg
 
 @dataclass(frozen=True)
 class Export:
-    """Write a classifier as a program that needs none of this package, and hold it against the classifier."""
+    """Export a classifier as a program that runs without this package, and check that both predict the same."""
 
     classifier: Annotated[Positional[Path], arg(metavar="CLASSIFIER")]
-    """A .safetensors file that ``reptile adapt --save`` or FewShotClassifier.save wrote."""
+    """A .safetensors file written by ``reptile adapt --save`` or FewShotClassifier.save."""
     to: Path
-    """The file to write: .onnx for ONNX (pip install 'torchreptile[onnx]'), .pt2 for torch.export."""
+    """File to write: .onnx for ONNX (pip install 'torchreptile[onnx]'), .pt2 for torch.export."""
     model: str = ""
-    """The network of your own that was trained, such as net.py:Net: see reptile train --help."""
+    """The custom network that was trained, such as net.py:Net: see reptile train --help."""
 
     def run(self) -> int:
-        """Export, and say what the program takes."""
+        """Export the classifier and print the program's inputs and outputs; return the exit code."""
         from torchreptile.cli.commands.export import export
 
         return export(self.classifier, self.to, self.model)

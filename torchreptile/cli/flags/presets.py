@@ -1,4 +1,4 @@
-"""``reptile presets``."""
+"""Flags of ``reptile presets``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Presets:
-    """List the presets with what was published for them, and the shipped weights."""
+    """List the presets with published results, and the shipped weights."""
 
     def run(self) -> int:
-        """Print the list."""
+        """Print the list; return the exit code."""
         from torchreptile.cli.commands.presets import presets
 
         return presets()

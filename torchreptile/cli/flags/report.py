@@ -1,4 +1,4 @@
-"""``reptile report``."""
+"""Flags of ``reptile report``."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torchreptile.core.files import free
 
 @dataclass(frozen=True)
 class Report:
-    """Write a one-file report.html, report.md, report.csv and curves.png: of one run into its folder, of several beside
-    one another into a folder of their own.
+    """Write a self-contained report.html, report.md, report.csv and curves.png: for one run into its folder, for
+    several runs side by side into a new folder.
     """
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
     """Run folders."""
     out: Path | None = None
-    """Folder to write to; by default the run's own, of several runs a new one under runs/."""
+    """Folder to write to; by default the run folder, or a new one under runs/ for several runs."""
     model: str = ""
-    """The network of your own that was trained, such as net.py:Net: see reptile train --help."""
+    """The custom network that was trained, such as net.py:Net: see reptile train --help."""
 
     def run(self) -> int:
-        """Draw, and say where."""
+        """Write the report and print the names of its files; return the exit code."""
         from torchreptile.cli.commands.report import report
 
         if not self.runs:

@@ -1,4 +1,4 @@
-"""``reptile reproduce``."""
+"""Flags of ``reptile reproduce``."""
 
 from __future__ import annotations
 
@@ -14,42 +14,41 @@ from torchreptile.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Reproduce a row of the papers' tables, or a figure of the Reptile paper: train with the
-    published settings, measure, and put it beside what was published. Stopped or killed, the same command goes on.
+    """Reproduce a row of the papers' tables or a figure of the Reptile paper: train with the published settings,
+    evaluate, and compare with the published numbers. If interrupted, run the same command again to resume.
     """
 
     experiment: Annotated[Positional[str], arg(metavar="NAME")] = ""
-    """Which; --list names them."""
+    """Name of the experiment; see --list."""
     list: bool = False
-    """List what can be reproduced."""
+    """List the experiments."""
     budget: float = 1.0
-    """Share of the published outer steps to train for, such as 0.25; step sizes go through their whole schedule all the
-    same."""
+    """Share of the published outer steps to train for, such as 0.25; step sizes still follow their full schedule."""
     seeds: int = 0
-    """Trainings of each kind, with the seeds 0, 1, ...; 0 for one of a table row, and one or three of a figure."""
+    """Trainings of each kind, with the seeds 0, 1, ...; 0 means one for a table row, and one or three for a figure."""
     split: Literal["train", "val", "test"] = "test"
-    """Which classes to measure on. Asked again with another split, the same trainings are measured on that too."""
+    """Classes to evaluate on. Run again with another split to evaluate the same trainings on that one too."""
     episodes: int = 0
-    """Episodes of each measurement; 0 for 10,000 of a table row, and 1,000 or 2,000 of a figure."""
+    """Episodes per evaluation; 0 means 10,000 for a table row, and 1,000 or 2,000 for a figure."""
     out: Path | None = None
-    """Folder for the run folders and result.json, result.md, result.png; by default runs/reproduce-NAME, which is gone
-    on with where it is there."""
+    """Folder for the run folders and result.json, result.md and result.png; by default runs/reproduce-NAME, which is
+    resumed if it exists."""
     at_once: int = 0
-    """Trainings side by side, each with its share of the threads; 0 for one per core on a CPU."""
+    """Trainings that run in parallel, each with its share of the threads; 0 means one per core on a CPU."""
     data_root: str = ""
-    """mini-imagenet: the folder that holds it."""
+    """mini-imagenet: the folder that holds the data set."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     execution: ExecutionName = "auto"
     """How a meta-batch of tasks is computed: see reptile train --help."""
 
     def run(self) -> int:
-        """Carry out what is missing, and print."""
+        """Train and evaluate what is missing, print and draw the results; return the exit code."""
         from torchreptile.cli.commands.reproduce import experiments, reproduce
 
         if self.list or not self.experiment:
             if self != Reproduce(list=self.list):
-                raise ConfigError("what is to be reproduced? Give its NAME, or --list alone to list what can be")
+                raise ConfigError("no experiment is named; give a NAME, or only --list to see all of them")
             return experiments()
         share = "" if self.budget == 1 else f"-{self.budget:g}"
         out = self.out or Path("runs") / f"reproduce-{self.experiment}{share}"
