@@ -1,9 +1,9 @@
-"""Evaluation episodes beside the loop that people write: 5-way 1-shot, 50 inner steps, both modes.
+"""Time of evaluation episodes against a naive loop: 5-way 1-shot, 50 inner steps, both modes.
 
     python benchmarks/evaluation.py [--rounds 5] [--out evaluation.json]
 
-Random images of Omniglot's size. In every round the naive loop does some episodes and then each execution a
-draw of 100, in one process, after warm-up; medians of the time per episode.
+Random images of Omniglot's size. In every round the naive loop computes a few episodes and each execution a batch of
+100, in one process, after a warm-up; prints medians of the time per episode.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
 from torchreptile.core.device import choose_device, keep_freed_memory
 from torchreptile.core.environment import environment
@@ -47,7 +47,7 @@ class Settings:
 
 
 def naive(config: Config, sampler: EpisodeSampler) -> Callable[[], object]:
-    """Episode after episode: a deep copy, torch.optim.Adam, then each query with the support set, and all at once."""
+    """Return a naive loop over episodes: deepcopy and torch.optim.Adam, then each query alone, and all in one batch."""
     generator = torch.Generator(sampler.store.images.device).manual_seed(0)
     net = build_network(for_images, SHAPE, config.task.way).to(sampler.store.images.device)
     settings = config.evaluation
@@ -72,7 +72,7 @@ def naive(config: Config, sampler: EpisodeSampler) -> Callable[[], object]:
 
 
 def ours(config: Config, sampler: EpisodeSampler, execution: str, device: torch.device) -> Callable[[], object]:
-    """A draw of episodes as `reptile evaluate` does it."""
+    """Return a function that evaluates a batch of episodes as `reptile evaluate` does."""
     algorithm = build_algorithm(config.replace(execution=execution), SHAPE, device)
     fresh = initial_params(for_images, SHAPE, config.task.way, seed=0)
     state = algorithm.initial_state({name: p.to(device) for name, p in fresh.items()})
@@ -95,7 +95,7 @@ def main(settings: Settings) -> None:
             work()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            if turn:  # the first one warms up
+            if turn:  # the first turn is a warm-up
                 taken[name].append((time.perf_counter() - start) / episodes)
     medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
     for name, seconds in medians.items():

@@ -1,14 +1,14 @@
-"""Everything that only a GPU can show, in one command and within eight minutes.
+"""All measurements that need a GPU, in one command and within eight minutes.
 
     python benchmarks/gpu.py [--out gpu-results] [--minutes 8]
 
-1. Replayed CUDA graphs give the numbers of the eager path, for every execution and precision.
+1. Differences between replayed CUDA graphs and eager execution, for every execution and precision.
 2. `reptile bench` on the GPU for the three published trainings.
-3. Wall time of the published trainings: the whole Omniglot 5-way one if the time allows, the others projected
-   from some hundred outer steps. Random images of the right shape; what they show does not change the time.
+3. Wall time of the published trainings: all of the Omniglot 5-way one if time allows, the others projected from a few
+   hundred outer steps. Uses random images of the right shape; their content does not influence the time.
 4. Wall time of 10,000 evaluation episodes, 5-way 1-shot, 50 inner steps, both modes.
 
-Prints what it finds as it goes and leaves results.json in the folder, rewritten after every part.
+Prints results as they come, and writes results.json into the folder after every part.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 import torch
 import tyro
 
-from torchreptile.algorithms import build_algorithm
 from torchreptile.algorithms.base import MetaState
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
 from torchreptile.core.config.presets import preset
 from torchreptile.core.device import precision_of
@@ -39,7 +39,7 @@ from torchreptile.training.outer_step import OuterStep
 OMNIGLOT, MINI_IMAGENET = (1, 28, 28), (3, 84, 84)
 EXECUTIONS = ("grouped", "matmul", "vmap", "compiled")
 CHECKED_STEPS = 5
-# Published settings of the largest jobs; mini-ImageNet's: Nichol et al. 2018, appendix A.
+# Settings of the largest published trainings; for mini-ImageNet see Nichol et al. 2018, appendix A.
 JOBS: dict[str, tuple[Config, tuple[int, int, int]]] = {
     "omniglot 5-way": (preset("omniglot-1shot-5way"), OMNIGLOT),
     "omniglot 20-way": (preset("omniglot-1shot-20way"), OMNIGLOT),
@@ -49,7 +49,7 @@ JOBS: dict[str, tuple[Config, tuple[int, int, int]]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Where to and how long."""
+    """Output folder and limits."""
 
     out: Path = Path("gpu-results")
     minutes: float = 8.0
@@ -57,7 +57,7 @@ class Settings:
 
 
 class Report:
-    """Collects results and rewrites the file after each."""
+    """Results, written to a file after each one."""
 
     def __init__(self, folder: Path, minutes: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,18 +65,18 @@ class Report:
         self._content: dict[str, Any] = {"environment": environment()}
 
     def left(self) -> float:
-        """Seconds."""
+        """Return the remaining time in seconds."""
         return self._end - time.monotonic()
 
     def add(self, name: str, content: Any) -> None:
-        """Keep and print."""
+        """Store and print a result."""
         self._content[name] = content
         self._file.write_text(json.dumps(self._content, indent=2))
         print(f"[{self.left():.0f} s left] {name}: {json.dumps(content)}", flush=True)
 
 
 def moved_logits(candidate: Candidate, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
-    """What a probe of images gives after a few outer steps from a fixed start."""
+    """Return the logits of fixed images after a few outer steps from a fixed start."""
     config = Config().replace(execution=candidate.execution, precision=candidate.precision)
     store = random_store(shape, device)
     algorithm = build_algorithm(config, shape, device)
@@ -97,7 +97,7 @@ def moved_logits(candidate: Candidate, shape: tuple[int, int, int], device: torc
 
 
 def check_graphs(report: Report, device: torch.device) -> None:
-    """The largest difference of logits between replayed and eager outer steps; noise between two eager runs beside."""
+    """Report the largest difference of logits between replayed and eager outer steps, and between two eager runs."""
     for network, shape in (("omniglot", OMNIGLOT), ("mini-imagenet", MINI_IMAGENET)):
         found: dict[str, Any] = {}
         for execution in EXECUTIONS:
@@ -105,7 +105,7 @@ def check_graphs(report: Report, device: torch.device) -> None:
                 try:
                     eager, again = (moved_logits(Candidate(execution, precision), shape, device) for _ in "12")
                     graph = moved_logits(Candidate(execution, precision, graph=True), shape, device)
-                except Exception as error:  # a way that cannot run here is a finding, not the end
+                except Exception as error:  # an execution that cannot run here is a result, not an error
                     found[f"{execution} {precision}"] = str(error).splitlines()[0]
                     continue
                 found[f"{execution} {precision}"] = {
@@ -117,7 +117,7 @@ def check_graphs(report: Report, device: torch.device) -> None:
 
 
 def compare(report: Report, settings: Settings, device: torch.device) -> dict[str, Candidate]:
-    """Bench the published trainings; the fastest fp32 way for each."""
+    """Benchmark the published trainings; return the fastest fp32 candidate for each."""
     fastest: dict[str, Candidate] = {}
     for name, (config, shape) in JOBS.items():
         candidates = [Candidate(NAIVE), Candidate("loop")]
@@ -135,7 +135,7 @@ def compare(report: Report, settings: Settings, device: torch.device) -> dict[st
 
 
 def trainings(report: Report, fastest: dict[str, Candidate], device: torch.device) -> None:
-    """Projected wall time of each published training; the first is done whole if there is time."""
+    """Report the projected wall time of each published training; run the first to its end if there is time."""
     for name, (config, shape) in JOBS.items():
         candidate = fastest[name]
         work = outer_steps(config, shape, candidate, device)
@@ -162,7 +162,7 @@ def trainings(report: Report, fastest: dict[str, Candidate], device: torch.devic
 
 
 def evaluation(report: Report, candidate: Candidate, device: torch.device) -> None:
-    """10,000 episodes as published."""
+    """Report the time of 10,000 evaluation episodes with published settings."""
     config = preset("omniglot-1shot-5way").replace(execution=candidate.execution)
     algorithm = build_algorithm(config, OMNIGLOT, device)
     fresh = initial_params(for_images, OMNIGLOT, config.task.way, seed=0)
@@ -175,7 +175,7 @@ def evaluation(report: Report, candidate: Candidate, device: torch.device) -> No
 
 
 def main(settings: Settings) -> None:
-    """All parts, each in what time is left."""
+    """Run all parts within the time limit."""
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks/gpu.py: there is no GPU here")
     device, report = torch.device("cuda", 0), Report(settings.out, settings.minutes)

@@ -1,11 +1,11 @@
-"""MAML's outer step beside the same task by task, and beside `higher` and torchopt, taking turns in one run.
+"""Time of MAML's outer step against a loop over tasks, `higher` and torchopt, in one run.
 
     python benchmarks/maml.py --network omniglot --rounds 7 [--peers] [--algorithms maml fomaml anil meta-sgd]
 
-The published settings (5-way 1-shot, meta-batch 32 or 4) on random images; everything included, from drawing tasks to
-the outer update. "Task by task" is what people write: a dict of fast weights, torch.autograd.grad with create_graph,
-one task after another. Peers run in the environment of requirements/functional.txt, in a process of their own
-(peers/with_maml.py).
+Published settings (5-way 1-shot, meta-batch 32 or 4) on random images; times include everything from drawing tasks to
+the outer update. "Task by task" is the common implementation: a dict of fast weights and torch.autograd.grad with
+create_graph, one task after another. Peers run in a separate process with the environment of
+requirements/functional.txt (peers/with_maml.py). All take turns.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ class Settings:
     network: Literal["omniglot", "mini-imagenet"] = "omniglot"
     algorithms: tuple[str, ...] = ("maml", "fomaml", "anil", "meta-sgd")
     executions: tuple[str, ...] = ("auto",)
-    """Of ours; auto is what `reptile train` takes."""
+    """Executions of torchreptile; auto is the default of `reptile train`."""
     peers: bool = False
-    """Also run higher and torchopt, at MAML's work."""
+    """Also run higher and torchopt on MAML's workload."""
     rounds: int = 7
     threads: int = 1
     meta_batch: int = 0
     """Tasks per outer step; 0 means as published."""
     out: Path | None = None
-    """Write the results here as JSON too."""
+    """File to write the results to as JSON."""
 
 
 def ours(config: Config, shape: tuple[int, int, int]) -> Callable[[], object]:
-    """The next outer step, by the object that `reptile train` uses, and in the execution that it takes."""
+    """Return a function that runs the next outer step as `reptile train` does."""
     steps = config.outer.outer_steps * config.outer.meta_batch * config.inner.inner_steps
     algorithm = build_algorithm(config, shape, CPU, task_steps=steps)
     sampler = algorithm.sampler(random_store(shape, CPU))
@@ -74,7 +74,7 @@ def ours(config: Config, shape: tuple[int, int, int]) -> Callable[[], object]:
 
 
 def task_by_task(config: Config, shape: tuple[int, int, int]) -> Callable[[], object]:
-    """The same as people write it, with torch.optim.Adam outside."""
+    """Return a function that runs an outer step task by task, with torch.optim.Adam as outer optimiser."""
     name, inner = config.method.algorithm, config.inner
     kind = algorithm_class(name)
     net = build_network(kind.network(config), shape, config.task.way)
@@ -83,8 +83,8 @@ def task_by_task(config: Config, shape: tuple[int, int, int]) -> Callable[[], ob
     phi = dict(net.named_parameters())
     moving = [key for key in phi if key.startswith("head.")] if name == "anil" else list(phi)
     rates = {key: torch.full_like(phi[key], inner.inner_lr, requires_grad=name == "meta-sgd") for key in moving}
-    learned = [*phi.values(), *(rates.values() if name == "meta-sgd" else ())]
-    adam = torch.optim.Adam(learned, lr=1e-3)
+    meta_params = [*phi.values(), *(rates.values() if name == "meta-sgd" else ())]
+    adam = torch.optim.Adam(meta_params, lr=1e-3)
 
     def loss_of(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(torch.func.functional_call(net, weights, (x,)), y)
@@ -102,14 +102,14 @@ def task_by_task(config: Config, shape: tuple[int, int, int]) -> Callable[[], ob
             loss = loss_of(fast, episodes.query_x[task], episodes.query_y[task]) / len(episodes)
             loss.backward()  # type: ignore[no-untyped-call]
         if config.outer.outer_clip:
-            torch.nn.utils.clip_grad_value_(learned, config.outer.outer_clip)
+            torch.nn.utils.clip_grad_value_(meta_params, config.outer.outer_clip)
         adam.step()
 
     return work
 
 
 class Peer:
-    """A library in a process of its own, which answers a line with the seconds of an outer step."""
+    """A library in a separate process, which runs an outer step per line of input and returns its seconds."""
 
     def __init__(self, library: str, config: Config, settings: Settings) -> None:
         sys.path.insert(0, str(PEERS))
@@ -130,24 +130,27 @@ class Peer:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def seconds(self) -> float:
-        """Of its next outer step, by its own clock."""
+        """Return the seconds of its next outer step, by its own clock."""
         to, back = self._process.stdin, self._process.stdout
         assert to is not None
         assert back is not None
-        return _asked(to, back)
+        return _request_step(to, back)
 
     def close(self) -> None:
-        """End of input sends it away."""
+        """End the process by closing its input."""
         self._process.communicate()
 
 
-def _asked(to: IO[str], back: IO[str]) -> float:
+def _request_step(to: IO[str], back: IO[str]) -> float:
+    """Request an outer step; return its seconds."""
     to.write("step\n")
     to.flush()
     return float(back.readline())
 
 
 def _timed(work: Callable[[], object]) -> Callable[[], float]:
+    """Return a function that runs ``work`` and returns its seconds."""
+
     def seconds() -> float:
         start = time.perf_counter()
         work()
@@ -178,7 +181,7 @@ def main(settings: Settings) -> None:
     for turn in range(settings.rounds + 1):
         for name in order:
             seconds = contestants[name]()
-            if turn:  # the first is to warm up
+            if turn:  # the first turn is a warm-up
                 taken[name].append(seconds)
         order.reverse()
     for peer in peers:

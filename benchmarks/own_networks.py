@@ -1,8 +1,8 @@
-"""Networks of one's own against the naive loop: a small ResNet and a transformer encoder, on random images.
+"""Custom networks against the naive loop: a small ResNet and a transformer encoder, on random images.
 
     python benchmarks/own_networks.py [--rounds 10] [--out own-networks]
 
-Every execution that takes any module, in one run, interleaved: as `reptile bench` does it.
+Times every execution that accepts any module in one run, taking turns as in `reptile bench`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Settings:
 
 
 class ResNet(nn.Module):
-    """Three stages of one residual block, with ordinary BatchNorm: 16, 32 and 64 filters."""
+    """A ResNet of three residual blocks with 16, 32 and 64 filters and ordinary BatchNorm."""
 
     def __init__(self, image_shape: tuple[int, int, int], way: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class ResNet(nn.Module):
 
 
 class Stage(nn.Module):
-    """A residual block that halves the map."""
+    """A residual block that halves the height and width of the feature map."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Stage(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Patches of 7x7 pixels as 16 tokens of a two-layer encoder."""
+    """A two-layer encoder over 16 tokens, which are patches of 7 x 7 pixels."""
 
     def __init__(self, image_shape: tuple[int, int, int], way: int) -> None:
         super().__init__()

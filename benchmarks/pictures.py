@@ -1,9 +1,9 @@
-"""Omniglot's drawings as they were published, 105 x 105: what it is worth to scale them as in training.
+"""Accuracy on Omniglot's original 105 x 105 drawings, scaled as in training or smoothly.
 
     TORCHREPTILE_DATA=DIR python benchmarks/pictures.py
 
-5-way 1-shot tasks of test classes by ``omniglot-5way``, each query alone, scaled as ``FewShotClassifier`` does it and
-smoothly; accuracy in percent with its 95% CI over the episodes, and that of the difference.
+Labels 5-way 1-shot tasks of test classes with ``omniglot-5way``, inductively, with drawings scaled as
+``FewShotClassifier`` does and smoothly. Prints accuracies in percent, and their difference, with 95% CI over episodes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WEIGHTS, SHAPE, LABELS = "omniglot-5way", (1, 28, 28), ["a", "b", "c", "d", "e"]
 
 
 def published() -> dict[str, list[Image.Image]]:
-    """The drawings of every character, by its name."""
+    """Return the original drawings of every character, by its name."""
     folder = data_dir()
     if folder is None:
         raise SystemExit("set TORCHREPTILE_DATA to a folder with omniglot/images_background.zip")
@@ -42,7 +42,7 @@ def published() -> dict[str, list[Image.Image]]:
 
 
 def main() -> None:
-    """Measure both on the same episodes."""
+    """Measure both scalings on the same episodes, and print accuracies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=300)
     args = parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> None:
     for _ in range(args.episodes):
         classes = generator.choice(len(names), len(LABELS), replace=False)
         pairs = [(drawings[names[one]], generator.choice(20, 2, replace=False)) for one in classes]
-        support, queries = ([its[chosen[place]] for its, chosen in pairs] for place in (0, 1))
+        support, queries = ([images[chosen[place]] for images, chosen in pairs] for place in (0, 1))
         for scaling in scalings:
             classifier = FewShotClassifier(WEIGHTS).fit(as_images(support, SHAPE, scaling), LABELS)
             right[scaling].append(classifier.score(as_images(queries, SHAPE, scaling), LABELS))

@@ -1,9 +1,9 @@
-"""How the cost of an outer step grows with tasks, image size and processes.
+"""Time of an outer step by number of tasks, image size and number of processes.
 
     python benchmarks/scaling.py [--execution grouped] [--rounds 15] [--out scaling.json]
 
-Tasks and image sizes take turns in one process, medians. Processes: the same training of ten tasks by one
-single-threaded process and by two, three times in turn, the median of their steps.
+Task numbers and image sizes take turns in one process; medians are printed. For processes, an outer step of ten tasks
+is timed in one single-threaded process and in two, three times in turn, with the median over all steps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import tyro
 
-from torchreptile.algorithms import build_algorithm
+from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
 from torchreptile.core.distributed.launcher import free_port
 from torchreptile.core.distributed.process_group import joined
@@ -45,11 +45,11 @@ class Settings:
     rounds: int = 15
     out: Path = Path("scaling.json")
     as_worker: bool = False
-    """Measure as one of the processes; used by this script itself."""
+    """Run as one of several processes; used by the script itself."""
 
 
 def in_turn(works: dict[int, Any], rounds: int) -> dict[int, float]:
-    """Median ms of each, taking turns."""
+    """Time the functions in turn; return the median ms of each."""
     for work in works.values():
         for _ in range(WARM_UP):
             work()
@@ -63,7 +63,7 @@ def in_turn(works: dict[int, Any], rounds: int) -> dict[int, float]:
 
 
 def worker(settings: Settings) -> None:
-    """Outer steps shared with the other processes; rank 0 prints its times in ms."""
+    """Run outer steps together with the other processes; rank 0 prints its times in ms."""
     torch.set_num_threads(1)
     config, shape, device = Config().replace(execution=settings.execution), (1, 28, 28), torch.device("cpu")
     with joined() as processes:
@@ -83,7 +83,7 @@ def worker(settings: Settings) -> None:
 
 
 def shared(settings: Settings, count: int) -> list[float]:
-    """Times of outer steps by ``count`` single-threaded processes."""
+    """Return the times in ms of outer steps shared by ``count`` single-threaded processes."""
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
     words = [
         sys.executable,
@@ -103,13 +103,13 @@ def shared(settings: Settings, count: int) -> list[float]:
         )
         for rank in range(count)
     ]
-    said = [process.communicate()[0] for process in started]
-    times: list[float] = json.loads(said[0])
+    outputs = [process.communicate()[0] for process in started]
+    times: list[float] = json.loads(outputs[0])
     return times
 
 
 def main(settings: Settings) -> None:
-    """All three."""
+    """Measure, print and save all three."""
     if settings.as_worker:
         return worker(settings)
     cpu, candidate = torch.device("cpu"), Candidate(settings.execution)

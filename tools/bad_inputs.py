@@ -1,11 +1,10 @@
-"""Makes docs/bad-inputs.md anew: every bad input is made, given to the command, and its answer is written down.
+"""Regenerate docs/bad-inputs.md: create every bad input, give it to the command, and write down its answer.
 
     python tools/bad_inputs.py > docs/bad-inputs.md
 
-The two published data sets are stood in for by tiny ones of the same layout; nothing is downloaded. A few inputs need
-Linux and the right to mount a small disk; where that is not given, they are left out of the table. Whatever is not
-answered as it should be (another exit code than 2, more than one line, files left behind) is named on standard error,
-and the script then ends with 1.
+Tiny data sets of the same layout replace the two published ones; nothing is downloaded. A few inputs need Linux and
+permission to mount a small disk; without it they are left out of the table. Answers that break the rules (an exit code
+other than 2, more than one line, files left behind) are reported on standard error, and the exit code is then 1.
 """
 
 # ruff: noqa: E501 - one input is one line
@@ -44,7 +43,7 @@ from torchreptile.inference.classifier import FewShotClassifier
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.weights import load_weights, save_weights
 
-SECONDS = 120  # that an answer may take
+SECONDS = 120  # time limit of an answer
 Words = list[str]
 SMALL = [
     "--way",
@@ -83,10 +82,10 @@ class Case:
     """One bad input.
 
     Attributes:
-        what: it is, for people.
-        make: builds it in an empty folder, the working folder of the command, and returns the command's words.
-        code: the exit code that is right; 0 for what is odd but taken.
-        leaves: the start of the names of files that may be left: a run that has begun is kept, to be looked at.
+        what: description of the input.
+        make: creates the input in an empty folder, the working folder of the command, and returns the command's words.
+        code: expected exit code; 0 for an unusual but valid input.
+        leaves: start of the names of files that may remain, such as the folder of a run that has begun.
     """
 
     what: str
@@ -97,13 +96,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the command did.
+    """The result of running the command.
 
     Attributes:
-        code: its exit code.
-        out, err: what it printed.
-        left: files that were not there before.
-        crashed: the exception that came out, if one did.
+        code: exit code.
+        out, err: standard output and standard error.
+        left: new files.
+        crashed: the exception that escaped; empty if there was none.
     """
 
     code: int
@@ -113,24 +112,24 @@ class Answer:
     crashed: str = ""
 
 
-# ------------------------------------------------------------------------------------------------ what inputs are made of
+# --------------------------------------------------------------------------------------------- building blocks of inputs
 
 
 def noise(seed: int, mode: str = "RGB", side: int = 8) -> Image.Image:
-    """A picture that no other seed has."""
+    """Return a random picture, different for every seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    """As a file's content."""
+    """Encode a picture as the content of a file."""
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
 
 
 def png_claiming(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
-    """A PNG whose header claims a size and that holds next to nothing."""
+    """Return a PNG file whose header claims a size, but which has almost no content."""
     head = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = [
         struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c))
@@ -140,20 +139,20 @@ def png_claiming(width: int, height: int, depth: int = 8, colour: int = 2) -> by
 
 
 class Code:
-    """Runs when it is unpickled by a reader that is not careful."""
+    """An object whose code runs when it is unpickled carelessly."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("it-ran",)
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """A file, and the folders it needs."""
+    """Write a file, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def own(folder: Path, splits: tuple[str, ...] = ("train/", "val/", "test/"), images: int = 3) -> Path:
-    """Own images, two classes in each split."""
+    """Create own images, two classes in each split."""
     for number, name in enumerate(f"{split}{split[:2]}{n}" for split in splits for n in range(2)):
         for index in range(images):
             write(folder / "own" / name / f"{index}.png", encoded(noise(100 * number + index)))
@@ -161,17 +160,17 @@ def own(folder: Path, splits: tuple[str, ...] = ("train/", "val/", "test/"), ima
 
 
 def show(name: str = "own", *more: str) -> Words:
-    """Look at own images, which decodes all of them."""
+    """Return a command that shows own images, which decodes all of them."""
     return ["data", "show", name, "--image-size", "8", "--way", "2", "--shots", "1", "--queries", "1", *more]
 
 
 def train(*more: str) -> Words:
-    """Train on own images."""
+    """Return a command that trains on own images."""
     return ["train", "--data", "own", *SMALL, *more]
 
 
 def picture(content: bytes, name: str = "odd.png") -> Callable[[Path], Words]:
-    """Own images, one of which has this content."""
+    """Return an input of own images, one of which has this content."""
 
     def make(folder: Path) -> Words:
         write(own(folder) / "train" / "tr0" / name, content)
@@ -181,7 +180,7 @@ def picture(content: bytes, name: str = "odd.png") -> Callable[[Path], Words]:
 
 
 def plain(*words: str) -> Callable[[Path], Words]:
-    """Words alone, with own images at hand."""
+    """Return an input of words, in a folder with own images."""
 
     def make(folder: Path) -> Words:
         own(folder)
@@ -191,7 +190,7 @@ def plain(*words: str) -> Callable[[Path], Words]:
 
 
 def changed(change: Callable[[Path], object], *words: str) -> Callable[[Path], Words]:
-    """Own images, and then ``change(own)``."""
+    """Return an input of own images that ``change`` is applied to."""
 
     def make(folder: Path) -> Words:
         change(own(folder))
@@ -201,7 +200,7 @@ def changed(change: Callable[[Path], object], *words: str) -> Callable[[Path], W
 
 
 def table(content: str | bytes, *words: str) -> Callable[[Path], Words]:
-    """A csv file of functions."""
+    """Return an input of a csv file with functions."""
 
     def make(folder: Path) -> Words:
         write(folder / "own.csv", content)
@@ -211,7 +210,7 @@ def table(content: str | bytes, *words: str) -> Callable[[Path], Words]:
 
 
 def adapted(change: Callable[[Path], object], *words: str) -> Callable[[Path], Words]:
-    """Two classes to learn from and a picture to label, and then ``change(folder)``."""
+    """Return an input of two support classes and a picture to label, in a folder that ``change`` is applied to."""
 
     def make(folder: Path) -> Words:
         for seed, name in enumerate(("support/alpha/1.png", "support/beta/1.png", "query/1.png")):
@@ -223,23 +222,23 @@ def adapted(change: Callable[[Path], object], *words: str) -> Callable[[Path], W
 
 
 def asked(*words: str) -> Callable[[Path], Words]:
-    """``reptile adapt`` with these words in addition."""
+    """Return an input for ``reptile adapt`` with additional words."""
     return adapted(lambda folder: None, "adapt", "omniglot-5way", "--support", "support", "--query", "query", *words)
 
 
 def saved(change: Callable[[Path], object], *words: str) -> Callable[[Path], Words]:
-    """A classifier that ``reptile adapt --save`` wrote, and then ``change(file)``."""
+    """Return an input of a saved classifier, to whose file ``change`` is applied."""
 
-    def keep(folder: Path) -> None:
+    def save(folder: Path) -> None:
         support = [folder / "support" / name / "1.png" for name in ("alpha", "beta")]
         FewShotClassifier("omniglot-5way", steps=1).fit(support, ["alpha", "beta"]).save(folder / "own.safetensors")
         change(folder / "own.safetensors")
 
-    return adapted(keep, *(words or ("adapt", "own.safetensors", "--query", "query")))
+    return adapted(save, *(words or ("adapt", "own.safetensors", "--query", "query")))
 
 
 def listing(text: str | bytes) -> Callable[[Path], Words]:
-    """A csv file beside own images."""
+    """Return an input of own images with a csv file of labels."""
 
     def make(folder: Path) -> Words:
         write(own(folder) / "list.csv", text)
@@ -252,7 +251,7 @@ BASE: dict[str, Path] = {}
 
 
 def trained(change: Callable[[Path], object], *words: str) -> Callable[[Path], Words]:
-    """A copy of a small run, as ``run``, and then ``change(run)``."""
+    """Return an input of a small run in ``run`` that ``change`` is applied to."""
 
     def make(folder: Path) -> Words:
         shutil.copytree(BASE["run"], folder / "run")
@@ -263,7 +262,7 @@ def trained(change: Callable[[Path], object], *words: str) -> Callable[[Path], W
 
 
 def checkpoint(change: Callable[[dict[str, object]], object]) -> Callable[[Path], Words]:
-    """A run whose last checkpoint was changed."""
+    """Return an input of a run whose last checkpoint was changed."""
 
     def edit(run: Path) -> None:
         content = torch.load(run / "last.pt", weights_only=True)
@@ -274,7 +273,7 @@ def checkpoint(change: Callable[[dict[str, object]], object]) -> Callable[[Path]
 
 
 def settings(change: Callable[[dict[str, dict[str, object]]], object]) -> Callable[[Path], Words]:
-    """A run whose config.json was changed."""
+    """Return an input of a run whose config.json was changed."""
 
     def edit(run: Path) -> None:
         content = json.loads((run / "config.json").read_text())
@@ -285,14 +284,14 @@ def settings(change: Callable[[dict[str, dict[str, object]]], object]) -> Callab
 
 
 def edit_steps(run: Path) -> None:
-    """Make config.json that of a longer training."""
+    """Change config.json to a longer training."""
     content = json.loads((run / "config.json").read_text())
     content["outer"]["outer_steps"] += 1
     write(run / "config.json", json.dumps(content))
 
 
 def weights(change: Callable[[Path], object]) -> Callable[[Path], Words]:
-    """A weights file with its card, and then ``change(file)``."""
+    """Return an input of a weights file with its card, to which ``change`` is applied."""
 
     def make(folder: Path) -> Words:
         save_weights(load_weights(BASE["run"]), folder / "own.safetensors", {})
@@ -303,7 +302,7 @@ def weights(change: Callable[[Path], object]) -> Callable[[Path], Words]:
 
 
 def cut(path: Path, share: float = 0.5) -> None:
-    """Lose the end of a file."""
+    """Cut off the end of a file."""
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
 
@@ -318,14 +317,14 @@ CLASSES = {"train": ["n00000001", "n00000002"], "val": ["n00000003"], "test": ["
 
 
 def drawing(seed: int, side: int = 105, mode: str = "1") -> bytes:
-    """A drawing as Omniglot has them."""
+    """Return a random drawing in Omniglot's format."""
     return encoded(
         Image.fromarray(np.random.default_rng(seed).integers(0, 2, (side, side), dtype=np.uint8) * 255).convert(mode)
     )
 
 
 def zips(change: Callable[[dict[str, bytes]], object] = lambda members: None) -> Callable[[Path], Words]:
-    """A tiny Omniglot; ``change`` has the members of its first zip."""
+    """Return an input of a tiny Omniglot; ``change`` is applied to the members of its first zip."""
 
     def make(folder: Path) -> Words:
         for archive in ARCHIVES:
@@ -348,7 +347,7 @@ FIRST = "images_background/Zeta/character01/0001_01.png"
 
 
 def then(make: Callable[[Path], Words], change: Callable[[Path], object]) -> Callable[[Path], Words]:
-    """Change the folder after it was made."""
+    """Return an input whose folder is changed after it was created."""
 
     def both(folder: Path) -> Words:
         words = make(folder)
@@ -359,7 +358,7 @@ def then(make: Callable[[Path], Words], change: Callable[[Path], object]) -> Cal
 
 
 def mini(change: Callable[[Path], object] = lambda root: None, *words: str) -> Callable[[Path], Words]:
-    """A tiny mini-ImageNet, images/ with lists, and then ``change(root)``."""
+    """Return an input of a tiny mini-ImageNet (images/ with lists) that ``change`` is applied to."""
 
     def make(folder: Path) -> Words:
         root = folder / "mini"
@@ -377,7 +376,7 @@ def mini(change: Callable[[Path], object] = lambda root: None, *words: str) -> C
 def tarred(
     change: Callable[[tarfile.TarFile], object] = lambda tar: None, cut_to: float = 1
 ) -> Callable[[Path], Words]:
-    """The training pictures in a tar, with ``change(tar)`` at its end."""
+    """Return an input of training pictures in a tar, to which ``change`` is applied."""
 
     def to_tar(root: Path) -> None:
         with tarfile.open(root / "images-train.tar.gz", "w:gz") as tar:
@@ -391,14 +390,14 @@ def tarred(
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> Callable[[tarfile.TarFile], None]:
-    """An empty member of a tar."""
+    """Return a function that adds an empty member to a tar."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, link
     return lambda tar: tar.addfile(info)
 
 
 def pickled(content: object, cut_to: float = 1) -> Callable[[Path], Words]:
-    """Nothing but a pickle, as people pass it around."""
+    """Return an input of a single pickle, a common form of mini-ImageNet."""
 
     def make(folder: Path) -> Words:
         write(folder / "mini" / "mini-imagenet-cache-train.pkl", pickle.dumps(content))
@@ -414,7 +413,7 @@ IMAGES = np.zeros((6, 8, 8, 3), np.uint8)
 
 @contextmanager
 def stand_ins() -> Iterator[None]:
-    """The published data sets as tiny as the ones made here."""
+    """Replace the published data sets by tiny ones."""
     archives = omniglot.Expected(ARCHIVES, "0" * 64)
     counts = mini_imagenet.Expected({split: len(names) for split, names in CLASSES.items()}, 3, 8)
     real = omniglot.official, mini_imagenet.official
@@ -429,7 +428,7 @@ def stand_ins() -> Iterator[None]:
 
 
 def mounted(options: str, make: Callable[[Path], Words]) -> Callable[[Path], Words]:
-    """``small`` is a disk of its own."""
+    """Return an input with a separate small disk mounted at ``small``."""
 
     def both(folder: Path) -> Words:
         (folder / "small").mkdir()
@@ -443,7 +442,7 @@ def mounted(options: str, make: Callable[[Path], Words]) -> Callable[[Path], Wor
 
 
 def in_use(run: Path) -> None:
-    """Another process trains in ``run``: its lock is held until the case is over."""
+    """Hold the lock of ``run`` until the case is over, as if another process were training in it."""
     lock = RunFolder(run).locked()
     lock.__enter__()
     HELD.append(lock)
@@ -453,7 +452,7 @@ HELD: list[object] = []
 
 
 def upright(folder: Path) -> Words:
-    """All of one class lie on their side, as their EXIF data say."""
+    """Create own images with a class of pictures that their EXIF data mark as rotated."""
     exif = Image.Exif()
     exif[0x0112] = 6
     for index in range(3):
@@ -462,13 +461,13 @@ def upright(folder: Path) -> Words:
 
 
 def loop(root: Path) -> None:
-    """A class folder that leads to itself."""
+    """Replace a class folder by a link to itself."""
     os.symlink("..", root / "train" / "tr0" / "again")
     os.symlink("round", root / "train" / "round")
 
 
 def repeated(root: Path) -> None:
-    """One picture in training and test classes."""
+    """Copy a picture from a training class to a test class."""
     shutil.copy(root / "train" / "tr0" / "0.png", root / "test" / "te0" / "again.png")
 
 
@@ -533,14 +532,14 @@ OWN = [
     Case("a folder that does not exist", plain(*show("nowhere"))),
     Case("an empty folder", changed(lambda root: (root.parent / "empty").mkdir(), *show("empty"))),
     Case("a zip in place of a folder", changed(lambda root: write(root.parent / "own.zip", "PK"), *show("own.zip"))),
-    Case("pictures beside the class folders", changed(lambda root: write(root / "train" / "x.png", encoded(noise(1))))),
+    Case("pictures next to the class folders", changed(lambda root: write(root / "train" / "x.png", encoded(noise(1))))),
     Case("a class without pictures", changed(lambda root: (root / "train" / "empty").mkdir())),
     Case("a folder in a class", changed(lambda root: (root / "train" / "tr0" / "more").mkdir())),
-    Case("a folder `valid` beside train and test", changed(lambda root: own(root / "valid"))),
+    Case("a folder `valid` next to train and test", changed(lambda root: own(root / "valid"))),
     Case("a class in train and in test", changed(lambda root: shutil.copytree(root / "train" / "tr0", root / "test" / "tr0"))),
     Case("a class too small for shot and query", changed(lambda root: [(root / "val" / "va0" / f"{n}.png").unlink() for n in (1, 2)], *train())),
     Case("one picture in training and test classes", changed(repeated), 0),
-    Case("the same, trained without the duplicates, which leaves a class too small",
+    Case("one picture in two splits, trained without duplicates, which leaves a class too small",
          changed(repeated, *train("--exclude-duplicates", "--train-shots", "3"))),
     Case("a text file among the pictures", picture(b"hello", "notes.txt")),
     Case("an empty file", picture(b"")),
@@ -568,12 +567,12 @@ OWN = [
     Case("a pipe named .png", changed(lambda root: os.mkfifo(root / "train" / "tr0" / "x.png"))),
     Case("a picture that cannot be read (an error of the disk)", changed(lambda root: os.symlink("/proc/self/mem", root / "train" / "tr0" / "x.png"))),
     Case("a class named with a line break, `|` and quotes", changed(lambda root: os.rename(root / "train" / "tr0", root / "train" / "a\nb|'\"<x>")), 0),
-    Case("the same, and a picture in it is damaged", changed(lambda root: (os.rename(root / "train" / "tr0", root / "train" / "a\nb|'\""), write(root / "train" / "a\nb|'\"" / "x.png", "x")))),
+    Case("a class named with a line break, `|` and a quote, with a damaged picture", changed(lambda root: (os.rename(root / "train" / "tr0", root / "train" / "a\nb|'\""), write(root / "train" / "a\nb|'\"" / "x.png", "x")))),
     Case("a file name that is not UTF-8", changed(lambda root: write(root / "train" / "tr0" / os.fsdecode(b"\xff.png"), encoded(noise(1))))),
     Case("a class name that is not UTF-8", changed(lambda root: os.rename(root / "train" / "tr0", root / "train" / os.fsdecode(b"\xff")))),
     Case("a csv without the columns", listing("path,class\ntrain/tr0/0.png,a\n")),
     Case("an empty csv", listing("")),
-    Case("a csv with its first line alone", listing("file,label\n")),
+    Case("a csv with only its first line", listing("file,label\n")),
     Case("a csv in Latin-1", listing("file,label\ntrain/tr0/0.png,caf\xe9\n".encode("latin1"))),
     Case("a csv that lists a missing file", listing("file,label\ntrain/tr0/9.png,a\n")),
     Case("a csv that leads out of its folder", listing("file,label\n../../secret.png,a\n/etc/passwd,b\n")),
@@ -639,11 +638,11 @@ MINI = [
 
 
 def grown(folder: Path) -> Words:
-    """A run on own images that are divided by ratio; since then there is a class more, so they divide otherwise."""
+    """Create a run on own images split by ratio, and then add a class, which changes the split."""
     own(folder, tuple("abcdefgh"), images=4)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         if cli.parse(train()).run():
-            raise SystemExit("the run on own images did not come about")
+            raise SystemExit("the run on own images failed")
     shutil.copytree(folder / "own" / "aa0", folder / "own" / "_new")
     return ["evaluate", "run"]
 
@@ -681,7 +680,7 @@ RUNS = [
     Case("`--resume` of an empty folder", changed(lambda root: (root.parent / "empty").mkdir(), "train", "--resume", "empty")),
     Case("`--resume` when the images have changed", trained(lambda run: None)),
     Case("`--resume` when the images are gone", trained(lambda run: None)),
-    Case("`evaluate` when a class was added, so that others are test classes now", grown, leaves="run/"),
+    Case("`evaluate` after a class was added, which changes the test classes", grown, leaves="run/"),
     Case("`evaluate --checkpoint best` where there is none", trained(lambda run: (run / "best.pt").unlink(), "evaluate", "run", "--checkpoint", "best")),
     Case("`evaluate` of an unknown name", plain("evaluate", "omniglot-6way")),
     Case("`evaluate --way 3` of a 2-way run", trained(lambda run: None, "evaluate", "run", "--way", "3", "--split", "train")),
@@ -703,25 +702,25 @@ RUNS = [
 INTRODUCTION = """\
 # Bad inputs
 
-What people give to a program by mistake, and strangers on purpose, with the answer of the command `reptile` to each.
-A refusal is one line on standard error that begins with `reptile: `, and exit code 2. Nothing that is given is run, and
-nothing half-written stays behind. What is odd but can be used is *taken*, as the answer says.
+Inputs that are wrong by mistake or hostile on purpose, with the answer of the command `reptile` to each. Bad inputs are
+refused with exit code 2 and one line on standard error that begins with `reptile: `. No code in an input is run, and no
+half-written files remain. Unusual but valid inputs are *accepted*, as their answers say.
 
-Made by `python tools/bad_inputs.py > docs/bad-inputs.md`, with tiny stand-ins for the two published data sets (of
-8 x 8 pixels, with another fingerprint than the real ones); the script fails if an answer is not of that kind.
+Generated by `python tools/bad_inputs.py > docs/bad-inputs.md`, with tiny replacements for the two published data sets
+(8 x 8 pixels, with other fingerprints than the real ones); the script fails if an answer breaks these rules.
 """
 
 FUNCTIONS = [
     Case("a table that does not exist", table("", "--table", "nowhere.csv")),
     Case("an empty table", table("")),
-    Case("a table of column names alone", table("task,x,y\n")),
+    Case("a table with only column names", table("task,x,y\n")),
     Case("a table without a column task", table("x,y\n1,2\n")),
-    Case("a table with a word where a number should be", table("task,x,y\na,1,2\na,warm,2\n")),
+    Case("a table with a word in place of a number", table("task,x,y\na,1,2\na,warm,2\n")),
     Case("a table with NaN", table("task,x,y\na,1,2\na,1,nan\n")),
     Case("a table with a row too short", table("task,x,y\na,1,2\na,1\n")),
     Case("a table in UTF-16", table("task,x,y\na,1,2\n".encode("utf-16"))),
     Case("a table with tasks too small", table("task,x,y\n" + "a,1,2\nb,1,2\nc,1,2\n" * 9)),
-    Case("a table, and `--targets` that it has not", table("task,x,y\na,1,2\n", "--table", "own.csv", "--targets", "z")),
+    Case("a table without the column named by `--targets`", table("task,x,y\na,1,2\n", "--table", "own.csv", "--targets", "z")),
     Case("a table for an algorithm that labels images", table("task,x,y\na,1,2\n", "--table", "own.csv", "--algorithm", "protonet")),
     Case("a table and own images", plain("train", "--table", "own.csv", "--data", "own")),
     Case("a table for a run on images", trained(lambda run: None, "evaluate", "run", "--table", "own.csv")),
@@ -734,57 +733,57 @@ ADAPTING = [
     Case("`adapt` from a single class", adapted(lambda folder: shutil.rmtree(folder / "support" / "beta"))),
     Case("`adapt` from a class without pictures", adapted(lambda folder: (folder / "support" / "beta" / "1.png").unlink())),
     Case("`adapt` without `--support`", adapted(lambda folder: None, "adapt", "omniglot-5way", "--query", "query")),
-    Case("`adapt --query` of what is not there", adapted(lambda folder: None, "adapt", "omniglot-5way", "--support", "support", "--query", "nowhere")),
+    Case("`adapt --query` of a missing file", adapted(lambda folder: None, "adapt", "omniglot-5way", "--support", "support", "--query", "nowhere")),
     Case("`adapt --query` of a folder without pictures", adapted(lambda folder: (folder / "query" / "1.png").unlink())),
     Case("`adapt --query` of a picture cut off", adapted(lambda folder: cut(folder / "query" / "1.png"))),
     Case("`adapt` from a picture that is text", adapted(lambda folder: write(folder / "support" / "beta" / "1.png", "hello"))),
-    Case("`adapt` by unknown weights", adapted(lambda folder: None, "adapt", "omniglot-6way", "--support", "support", "--query", "query")),
-    Case("`adapt` by a classifier that is not there", adapted(lambda folder: None, "adapt", "no.safetensors", "--query", "query")),
+    Case("`adapt` with unknown weights", adapted(lambda folder: None, "adapt", "omniglot-6way", "--support", "support", "--query", "query")),
+    Case("`adapt` with a missing classifier", adapted(lambda folder: None, "adapt", "no.safetensors", "--query", "query")),
     Case("`adapt --steps -1`", asked("--steps", "-1")),
-    Case("`adapt --csv` into a folder that is not there", asked("--csv", "nowhere/said.csv")),
-    Case("`adapt --picture` of another kind", asked("--picture", "said.jpg")),
-    Case("`adapt --save` of another kind", asked("--save", "mine.pt")),
+    Case("`adapt --csv` into a missing folder", asked("--csv", "nowhere/said.csv")),
+    Case("`adapt --picture` with another suffix", asked("--picture", "said.jpg")),
+    Case("`adapt --save` with another suffix", asked("--save", "mine.pt")),
     Case("`adapt --csv` and `--picture` to one file", asked("--csv", "said.png", "--picture", "said.png")),
-    Case("`adapt` by a classifier, and `--support`", saved(lambda file: None, "adapt", "own.safetensors", "--support", "support", "--query", "query")),
-    Case("`adapt` by a classifier cut off", saved(cut)),
-    Case("`adapt` by a classifier with another one's card", saved(lambda file: write(file.with_suffix(".json"), "{}"))),
-    Case("`export` of what is no classifier", adapted(lambda folder: write(folder / "own.safetensors", "hello"), "export", "own.safetensors", "--to", "own.onnx")),
+    Case("`adapt` with a classifier and `--support`", saved(lambda file: None, "adapt", "own.safetensors", "--support", "support", "--query", "query")),
+    Case("`adapt` with a classifier cut off", saved(cut)),
+    Case("`adapt` with a classifier that has another one's card", saved(lambda file: write(file.with_suffix(".json"), "{}"))),
+    Case("`export` of a file that is no classifier", adapted(lambda folder: write(folder / "own.safetensors", "hello"), "export", "own.safetensors", "--to", "own.onnx")),
     Case("`export` to another kind of file", saved(lambda file: None, "export", "own.safetensors", "--to", "own.pth")),
-    Case("`export` into a folder that is not there", saved(lambda file: None, "export", "own.safetensors", "--to", "nowhere/own.pt2")),
+    Case("`export` into a missing folder", saved(lambda file: None, "export", "own.safetensors", "--to", "nowhere/own.pt2")),
 ]  # fmt: skip
 
 
 def result(content: str) -> Callable[[Path], Words]:
-    """A folder of a reproduction whose result.json has this content."""
+    """Return an input of a reproduction's folder whose result.json has this content."""
     return changed(
         lambda root: write(root.parent / "out" / "result.json", content), "reproduce", "sine", "--out", "out"
     )
 
 
 REPRODUCING = [
-    Case("an experiment that there is not", plain("reproduce", "omniglot")),
+    Case("an unknown experiment", plain("reproduce", "omniglot")),
     Case("`--list` and a name", plain("reproduce", "sine", "--list")),
     Case("`--budget` and no name", plain("reproduce", "--budget", "0.5")),
     Case("`--split val` of functions that are drawn", plain("reproduce", "sine", "--split", "val")),
-    Case("`--data-root` for a data set that is not looked for there", plain("reproduce", "omniglot-5way", "--data-root", ".")),
+    Case("`--data-root` for a data set that does not use it", plain("reproduce", "omniglot-5way", "--data-root", ".")),
     Case("`--budget 0`", plain("reproduce", "sine", "--budget", "0")),
     Case("`--budget 2`", plain("reproduce", "sine", "--budget", "2")),
     Case("`--budget nan`", plain("reproduce", "sine", "--budget", "nan")),
     Case("`--seeds -1`", plain("reproduce", "sine", "--seeds", "-1")),
     Case("`--episodes 1`", plain("reproduce", "sine", "--episodes", "1")),
     Case("`--at-once -1`", plain("reproduce", "sine", "--at-once", "-1")),
-    Case("`--device` that is not there", plain("reproduce", "sine", "--device", "cuda:7")),
-    Case("a data set that is not there", plain("reproduce", "mini-imagenet-5way", "--data-root", "nowhere")),
+    Case("`--device` that does not exist", plain("reproduce", "sine", "--device", "cuda:7")),
+    Case("a missing data set", plain("reproduce", "mini-imagenet-5way", "--data-root", "nowhere")),
     Case("`result.json` is text", result("hello"), leaves="out/"),
     Case("`result.json` of something else", result('{"format": "other"}'), leaves="out/"),
-    Case("`result.json` with a training that is none", result('{"format": "torchreptile-result-1", "name": "sine", "share": 1, "commands": [], "note": "", "trainings": [7]}'), leaves="out/"),
+    Case("`result.json` with an invalid training", result('{"format": "torchreptile-result-1", "name": "sine", "share": 1, "commands": [], "note": "", "trainings": [7]}'), leaves="out/"),
     Case("`result.json` of another experiment", result('{"format": "torchreptile-result-1", "name": "omniglot-5way", "share": 0.5, "commands": [], "note": "", "trainings": []}'), leaves="out/"),
     Case("`--out` is a file", changed(lambda root: write(root.parent / "out", "hello"), "reproduce", "sine", "--out", "out")),
 ]  # fmt: skip
 
 
 def compared(*words: str) -> Callable[[Path], Words]:
-    """A comparison of one algorithm on the task that needs no data."""
+    """Return an input for ``reptile compare`` with one algorithm on sine waves."""
     return plain("compare", "sine", "--algorithms", "reptile", *words)
 
 
@@ -800,7 +799,7 @@ COMPARING = [
     Case("`--seeds 0`", compared("--seeds", "0")),
     Case("`--episodes 1`", compared("--episodes", "1")),
     Case("`--split-scheme halves`", plain("compare", "omniglot-1shot-5way", "--algorithms", "reptile", "--split-scheme", "halves")),
-    Case("a data set that is not there", plain("compare", "mini-imagenet-1shot-5way", "--algorithms", "reptile", "--data-root", "nowhere")),
+    Case("a missing data set", plain("compare", "mini-imagenet-1shot-5way", "--algorithms", "reptile", "--data-root", "nowhere")),
     Case("`comparison.json` is text", changed(lambda root: write(root.parent / "out" / "comparison.json", "hello"), "compare", "sine", "--algorithms", "reptile", "--out", "out"), leaves="out/"),
     Case("`--out` is a file", changed(lambda root: write(root.parent / "out", "hello"), "compare", "sine", "--algorithms", "reptile", "--out", "out")),
 ]  # fmt: skip
@@ -818,16 +817,16 @@ GROUPS = {
 }
 
 
-# ------------------------------------------------------------------------------------------------ asking
+# ------------------------------------------------------------------------------------------------ running the command
 
 
 def files(folder: Path) -> set[str]:
-    """Everything below, relative."""
+    """Return the relative names of all files below a folder."""
     return {os.path.relpath(Path(where, name), folder) for where, _, names in os.walk(folder) for name in names}
 
 
 def ask(case: Case, folder: Path) -> Answer | None:
-    """Make the input in ``folder`` and give it to the command; None where it cannot be made here."""
+    """Create the input in ``folder`` and run the command; return None if the input cannot be created here."""
     folder.mkdir()
     os.chdir(folder)
     os.environ.update(TORCHREPTILE_CACHE=str(folder / "cache"), HTTPS_PROXY="http://127.0.0.1:9")
@@ -872,15 +871,15 @@ def ask(case: Case, folder: Path) -> Answer | None:
     return Answer(code, out.getvalue(), err.getvalue(), tuple(left), crashed)
 
 
-def said(answer: Answer, folder: Path) -> str:
-    """The answer on one line, without the folder of this run."""
+def one_line(answer: Answer, folder: Path) -> str:
+    """Return the answer on one line, without temporary names."""
     lines = [
         line.strip(" -│╭╮╰╯─┃━┏┓┡┩└┘┳╇┴")
         for line in (answer.err if answer.code else answer.out or answer.err).splitlines()
     ]
-    if lines and lines[-1].startswith("reptile: mini-imagenet in "):  # every problem has a line of its own before
+    if lines and lines[-1].startswith("reptile: mini-imagenet in "):  # preceded by a line per problem
         lines = [*lines[:-1], lines[-1].removeprefix("reptile: ")]
-    elif answer.code and lines and lines[-1].startswith("reptile: "):  # before it, what is printed of a training
+    elif answer.code and lines and lines[-1].startswith("reptile: "):  # preceded by the output of a training
         lines = lines[-1:]
     elif not answer.code:
         lines = [line for line in lines if not line.startswith(("val: ", "test: ", "sheet.png"))]
@@ -892,7 +891,7 @@ def said(answer: Answer, folder: Path) -> str:
 
 
 def faults(case: Case, answer: Answer) -> list[str]:
-    """What is not as it should be."""
+    """Return the rules that an answer breaks."""
     found = [f"crashed with {answer.crashed}"] if answer.crashed else []
     if answer.code != case.code and not answer.crashed:
         found.append(f"exit code {answer.code}, not {case.code}: {(answer.out + answer.err).strip()[-300:]}")
@@ -901,15 +900,15 @@ def faults(case: Case, answer: Answer) -> list[str]:
     if case.code and (left := [name for name in answer.left if not name.startswith(case.leaves)]):
         found.append(f"left {', '.join(left)}")
     if any("it-ran" in name for name in answer.left) or Path("it-ran").exists():
-        found.append("THE CODE IN IT RAN")
+        found.append("THE CODE IN THE INPUT RAN")
     last = (answer.err.splitlines() or [""])[-1]
     if answer.code == 2 and not last.startswith("reptile: ") and "full helptext" not in answer.err:
-        found.append(f"does not end with one line that says why: {last!r}")
+        found.append(f"does not end with a line that gives the reason: {last!r}")
     return found
 
 
 def prepare_base(folder: Path) -> None:
-    """The small run that others are copies of."""
+    """Train the small run that inputs are copied from."""
     folder.mkdir()
     BASE["own"], BASE["run"] = own(folder), folder / "run"
     os.chdir(folder)
@@ -917,11 +916,11 @@ def prepare_base(folder: Path) -> None:
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         code = cli.parse(train()).run()
     if code:
-        raise SystemExit("the small run did not come about")
+        raise SystemExit("the small run failed")
 
 
 def main() -> int:
-    """Print the page; 1 if something was not answered as it should be."""
+    """Print the page; return 1 if an answer breaks the rules."""
     only = sys.argv[1] if len(sys.argv) > 1 else ""
     wrong = number = 0
     home = os.getcwd()
@@ -938,9 +937,10 @@ def main() -> int:
                 answer = ask(case, folder)
                 if answer is None:
                     continue
-                line = said(answer, folder)
+                line = one_line(answer, folder)
                 print(
-                    f"| {case.what} | {'taken: ' * (not answer.code)}{line.replace('|', chr(92) + '|')} |", flush=True
+                    f"| {case.what} | {'accepted: ' * (not answer.code)}{line.replace('|', chr(92) + '|')} |",
+                    flush=True,
                 )
                 for fault in faults(case, answer):
                     wrong += 1

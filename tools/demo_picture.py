@@ -1,4 +1,4 @@
-"""Makes docs/images/demo.png anew: the demo, taught by the hand that the tests draw with.
+"""Redraw docs/images/demo.png: a screenshot of the demo after drawing examples with the tests' simulated hand.
 
 python tools/demo_picture.py [CHROMIUM]
 """
@@ -21,7 +21,7 @@ NAMES = "hut", "snail", "fork"
 
 
 def main() -> None:
-    """Serve, draw, and take the picture."""
+    """Start the demo, draw, and take a screenshot."""
     chromium = sys.argv[1] if len(sys.argv) > 1 else shutil.which("chromium")
     command = [sys.executable, "-m", "torchreptile", "demo", "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served, sync_playwright() as driver:
@@ -39,7 +39,7 @@ def main() -> None:
             draw(page, page.locator("#query-pad canvas"), symbol(1, rng))
             page.locator("#verdict.answer").wait_for()
             page.mouse.move(0, 0)
-            page.wait_for_timeout(400)  # until the bars have come to rest
+            page.wait_for_timeout(400)  # until the bars stop moving
             page.screenshot(path=ROOT / "docs" / "images" / "demo.png")
         finally:
             served.terminate()

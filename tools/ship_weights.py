@@ -1,11 +1,11 @@
-"""Put what a run learned into the package, with a card that says where it comes from and how good it is.
+"""Add a run's weights to the package, with a card that records their origin and accuracy.
 
     python tools/ship_weights.py RUN NAME COMMAND
 
-COMMAND is what trained the run, as somebody else would type it. Writes torchreptile/weights/NAME.safetensors and
-NAME.json from the run's last checkpoint. The card's results are the run's own evaluations (eval-*.json) on classes it
-was not trained on, of each kind the one on most episodes, with its split; so run `reptile evaluate RUN` first, with and
-without --shots.
+COMMAND is the command that repeats the training. Writes NAME.safetensors and NAME.json into
+torchreptile/training/shipped_weights from the run's last checkpoint. The card lists the run's evaluations
+(eval-*.json) on classes it was not trained on; of evaluations that differ only in the number of episodes, the largest
+counts. So run `reptile evaluate RUN` first, with and without --shots.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from torchreptile.core.config.presets import PRESETS
+from torchreptile.core.environment import computed_by
 from torchreptile.core.errors import RunError, TorchReptileError
 from torchreptile.data.splits import resolve_scheme
-from torchreptile.experiments.reproduce.result import hardware
 from torchreptile.training.checkpoint import load_checkpoint
+from torchreptile.training.evaluation.labels import MODES
 from torchreptile.training.evaluation.record import Evaluation
-from torchreptile.training.evaluation.results import MODES
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.weights import load_weights, save_weights
 
@@ -35,7 +35,7 @@ LICENCES = {
 
 
 def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
-    """One line of the card: percent, with 95% confidence intervals over episodes; the command repeats it."""
+    """Return one result of the card: accuracies in percent with 95% confidence intervals, and the command for them."""
     task, settings = evaluation.config.task, evaluation.config.evaluation
     line: dict[str, Any] = {
         "dataset": task.dataset,
@@ -49,7 +49,7 @@ def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
         f"--shots {task.shots} --episodes {settings.eval_episodes} --seed {evaluation.seed} "
         f"--eval-steps {settings.eval_steps} --eval-batch {settings.eval_batch}",
         "minutes": round(evaluation.seconds / 60, 1),
-        "hardware": hardware(evaluation.environment),
+        "hardware": computed_by(evaluation.environment),
     }
     for mode in MODES:
         accuracy = getattr(evaluation.result, mode)
@@ -61,7 +61,7 @@ def result(evaluation: Evaluation, name: str) -> dict[str, Any]:
 
 
 def evaluations(folder: RunFolder, step: int) -> list[Evaluation]:
-    """Of the run's weights on new classes; of those that differ in nothing else, the one on most episodes."""
+    """Return a run's evaluations on new classes; of those that differ only in episodes, the one with most."""
     found = [Evaluation.from_json(file.read_text()) for file in sorted(folder.path.glob("eval-*.json"))]
     largest: dict[tuple[object, ...], Evaluation] = {}
     for evaluation in sorted(found, key=lambda evaluation: evaluation.config.evaluation.eval_episodes):
@@ -75,12 +75,12 @@ def evaluations(folder: RunFolder, step: int) -> list[Evaluation]:
 def main(run: str, name: str, command: str, weights: Path = WEIGHTS) -> None:
     """Write weights and card into the folder ``weights``."""
     folder = RunFolder(Path(run))
-    learned, checkpoint = load_weights(run), load_checkpoint(folder.last)
+    trained, checkpoint = load_weights(run), load_checkpoint(folder.last)
     results = [result(evaluation, name) for evaluation in evaluations(folder, checkpoint.step)]
     if not results:
         raise RunError(f"{run} has no evaluation of its last checkpoint on new classes; run `reptile evaluate {run}`")
-    task, outer = learned.config.task, learned.config.outer
-    # A training limited by time has no length of its own; of any other it may be less than the published one.
+    task, outer = trained.config.task, trained.config.outer
+    # A training limited by time has no published length to compare with.
     as_published = PRESETS.get(f"{task.dataset}-{task.shots}shot-{task.way}way")
     card = {
         "data": {
@@ -91,7 +91,7 @@ def main(run: str, name: str, command: str, weights: Path = WEIGHTS) -> None:
         },
         "licence": LICENCES[task.dataset],
         "training": {
-            "seed": learned.config.run.seed,
+            "seed": trained.config.run.seed,
             "published_outer_steps": as_published.config.outer.outer_steps
             if as_published and not outer.max_minutes
             else None,
@@ -102,7 +102,7 @@ def main(run: str, name: str, command: str, weights: Path = WEIGHTS) -> None:
         "results": results,
     }
     file = weights / f"{name}.safetensors"
-    save_weights(dataclasses.replace(learned, name=name), file, card)
+    save_weights(dataclasses.replace(trained, name=name), file, card)
     print(file, file.stat().st_size, "bytes")
 
 

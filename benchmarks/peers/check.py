@@ -1,4 +1,4 @@
-"""Proof that contestants do the same work: the same start and the same images must give the same losses."""
+"""Check that all contestants do the same work: equal weights and images must give equal losses."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from torchreptile.experiments.benchmark.bench import random_store
 from torchreptile.models.blueprint import initial_params
 from torchreptile.models.conv4.network import for_images
 
-# Relative, in fp32, one for each outer step. The second step starts from weights and a second moment that the first
-# has left, and with them from rounding: where a pixel wins its pooling window in one order of additions and loses in
-# another, the gradient jumps (float64 agrees to the last digits).
+# Relative tolerances in fp32, one per outer step. The second step starts from the first one's rounding errors: where
+# they decide which pixel of a pooling window is largest, the gradient jumps (in float64 all digits agree).
 TOLERANCES = (1e-4, 1e-3)
 SEED = 1
 
 
 def make_case(network: str, rules: str, eps: float) -> Case:
-    """Fresh weights, and the images that torchreptile draws in its first outer steps from ``SEED``."""
+    """Return initial weights, and the images that torchreptile draws in its first outer steps from ``SEED``."""
     shape, shots = NETWORKS[network].image_shape, PROTOCOLS[rules].shots
     sampler = EpisodeSampler(random_store(shape, CPU), WAY, settings(PROTOCOLS[rules]).task.images_per_class, queries=0)
     generator = torch.Generator().manual_seed(SEED)
@@ -41,19 +40,22 @@ def make_case(network: str, rules: str, eps: float) -> Case:
 
 
 def losses_of(contestant: Contestant, network: str, case: str, threads: int) -> np.ndarray:
-    """(outer steps, inner steps, tasks), from a fresh process."""
+    """Return the losses (outer steps, inner steps, tasks) of a contestant in a new process."""
     with Running(contestant, network, case, threads, warm_up=False) as running:
         return running.losses()
 
 
 def check(contestants: list[Contestant], network: str, cases: dict[str, str], threads: int) -> bool:
-    """Print how far each contestant's losses are from the reference's; False if any is too far or fails.
+    """Print the difference of each contestant's losses to the reference's.
 
     Args:
-        contestants: whom to check.
-        network: which.
-        cases: file of each set of rules.
-        threads: of each contestant.
+        contestants: the contestants to check.
+        network: name of the network.
+        cases: file with the case, by rules.
+        threads: threads per contestant.
+
+    Returns:
+        False if a difference is too large or a contestant fails.
     """
     expected: dict[str, np.ndarray] = {}
     good = True
@@ -64,7 +66,7 @@ def check(contestants: list[Contestant], network: str, cases: dict[str, str], th
         try:
             found = losses_of(contestant, network, cases[rules], threads)
         except UnavailableError as error:
-            print(f"{contestant!s:45} not here: {error}", flush=True)
+            print(f"{contestant!s:45} unavailable: {error}", flush=True)
             continue
         except FailedError as error:
             good = False
@@ -81,9 +83,9 @@ def check(contestants: list[Contestant], network: str, cases: dict[str, str], th
 
 
 def furthest(found: np.ndarray, expected: np.ndarray) -> list[float]:
-    """The largest relative difference of losses in each outer step.
+    """Return the largest relative difference of losses in each outer step.
 
-    A contestant that tells the mean over tasks alone is held against the mean.
+    A contestant that reports only the mean over tasks is compared with the mean.
     """
     if found.shape[2] == 1:
         expected = expected.mean(2, keepdims=True)

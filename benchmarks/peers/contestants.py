@@ -1,4 +1,4 @@
-"""Who takes part."""
+"""The contestants: torchreptile's executions and other libraries."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from itertools import product
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to do the work.
+    """One implementation of the workload.
 
     Attributes:
-        family: who is compared: ours, or a library.
-        variant: how; the script knows the words.
-        script: what runs it, in this folder.
-        environment: the interpreter it runs in: see environments.py.
+        family: name of the library.
+        variant: variant, as the script understands it.
+        script: script of this folder that runs it.
+        environment: environment that it runs in, see environments.py.
         rules: see work.PROTOCOLS.
     """
 
@@ -25,22 +25,23 @@ class Contestant:
     rules: str = "reptile"
 
     def __str__(self) -> str:
-        """For people."""
+        """Name family and variant, and rules other than Reptile's."""
         return f"{self.family} {self.variant}" + ("" if self.rules == "reptile" else f" ({self.rules})")
 
 
 def _ours(execution: str, rules: str = "reptile") -> Contestant:
+    """Return torchreptile with an execution."""
     return Contestant("torchreptile", execution, "with_torchreptile.py", "torchreptile", rules)
 
 
 PEAK = _ours("peak")
-"""Not a contestant: what the machine can do at most."""
+"""Not a contestant: the machine's peak speed."""
 
 REFERENCE = {rules: _ours("loop", rules) for rules in ("reptile", "full-batch")}
-"""Whose losses the check compares with: the plainest of ours, one task after another through autograd."""
+"""The contestants whose losses the check compares with: one task after another through autograd."""
 
 STANDARD = {rules: _ours("auto", rules) for rules in ("reptile", "full-batch")}
-"""Who the table's last column compares with: what a user of ours gets without asking."""
+"""The contestants that the table's last column compares with: torchreptile's default execution."""
 
 JAX = [
     Contestant("jax", "-".join(words), "with_jax.py", "jax")

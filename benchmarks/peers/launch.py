@@ -1,4 +1,4 @@
-"""The other end of worker.py: starts contestants, each alone in a process, and asks them for work."""
+"""The other end of worker.py: start contestants in separate processes and send them work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchreptile.core.distributed.launcher import SPINS
 
 
 class FailedError(Exception):
-    """A contestant that ended early; says the last line it left."""
+    """A contestant ended early; the message is its last line of output."""
 
 
 class Running:
@@ -32,26 +32,26 @@ class Running:
         """
         words = [str(interpreter(contestant.environment)), str(HERE / contestant.script)]
         words += [contestant.variant, network, contestant.rules, case, str(threads)]
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed in __exit__
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed in __exit__
         self._process = subprocess.Popen(
             words if warm_up else [*words, "--no-warm-up"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._errors,
             text=True,
             bufsize=1,
-            env=surroundings(contestant, threads),
+            env=environment_variables(contestant, threads),
         )
         self._answer("ready")
 
     def seconds(self, outer_steps: int) -> float:
-        """What so many outer steps take, by the worker's own clock."""
-        self._tell(f"step {outer_steps}")
+        """Run outer steps; return their seconds, by the worker's own clock."""
+        self._send(f"step {outer_steps}")
         return float(self._answer("time"))
 
     def losses(self) -> np.ndarray:
-        """Of the case's outer steps, (outer steps, inner steps, tasks)."""
-        self._tell("check")
+        """Return the losses of the case's outer steps, (outer steps, inner steps, tasks)."""
+        self._send("check")
         return np.array(json.loads(self._answer("losses")))
 
     def __enter__(self) -> Self:
@@ -62,33 +62,35 @@ class Running:
     ) -> None:
         self._process.terminate()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._said):
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream is not None:
                 stream.close()
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
+        """Send a line to the worker."""
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
 
     def _answer(self, word: str) -> str:
+        """Read the worker's answer, which must start with this word; return the rest."""
         assert self._process.stdout is not None
         first, _, rest = self._process.stdout.readline().partition(" ")
         if first.strip() != word:
             self._process.wait()
-            self._said.seek(0)
-            lines = self._said.read().strip().splitlines()
+            self._errors.seek(0)
+            lines = self._errors.read().strip().splitlines()
             raise FailedError(lines[-1] if lines else f"ended with {self._process.returncode}")
         return rest
 
 
-def surroundings(contestant: Contestant, threads: int) -> dict[str, str]:
-    """Environment variables: every library is told the number of threads in its own words."""
-    told = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")}
-    told["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
-    told["JAX_PLATFORMS"] = "cpu"
+def environment_variables(contestant: Contestant, threads: int) -> dict[str, str]:
+    """Return environment variables that set the number of threads for every library."""
+    variables = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")}
+    variables["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
+    variables["JAX_PLATFORMS"] = "cpu"
     inherited = dict(os.environ)
     if contestant.environment == OURS:
-        told["GOMP_SPINCOUNT"] = SPINS  # as the command reptile has it
+        variables["GOMP_SPINCOUNT"] = SPINS  # as in the command reptile
     else:
-        inherited.pop("PYTHONPATH", None)  # a peer sees its own packages alone
-    return inherited | told
+        inherited.pop("PYTHONPATH", None)  # peers see only the packages of their environment
+    return inherited | variables

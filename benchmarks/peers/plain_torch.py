@@ -1,4 +1,4 @@
-"""What a user of a PyTorch library brings along: plain modules, tasks drawn by index, the frame of an outer step."""
+"""Parts shared by the PyTorch peers: plain modules, drawing of tasks, and the frame of an outer step."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class Backbone(nn.Module):
-    """(B, C, H, W) -> (B, features)."""
+    """The convolutional blocks: (B, C, H, W) -> (B, features)."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.stride, hidden = network.stride, network.hidden
         channels = [network.channels, *[hidden] * BLOCKS]
         self.pads = [same_padding(side, network.stride) for side in network.sides[:-1]]
-        # A convolution pads by itself where both sides are alike.
-        own = [before if before == after else 0 for before, after in self.pads]
+        # The convolution does symmetric padding itself.
+        symmetric = [before if before == after else 0 for before, after in self.pads]
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels[block], hidden, KERNEL, self.stride, own[block]) for block in range(BLOCKS)
+            nn.Conv2d(channels[block], hidden, KERNEL, self.stride, symmetric[block]) for block in range(BLOCKS)
         )
         self.norms = nn.ModuleList(
             nn.BatchNorm2d(hidden, eps=BATCH_NORM_EPS, track_running_stats=False) for _ in range(BLOCKS)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Padding as TensorFlow's 'SAME'."""
+        """Compute the features, with TensorFlow's 'SAME' padding."""
         for (before, after), conv, norm in zip(self.pads, self.convs, self.norms, strict=True):
             if before != after:
                 x = F.pad(x, (before, after, before, after))
@@ -59,7 +59,7 @@ class Backbone(nn.Module):
 
 
 class Net(nn.Module):
-    """Backbone and linear layer, with torchreptile's initial weights."""
+    """Backbone and linear head, with torchreptile's initial weights."""
 
     def __init__(self, network: Network, weights: dict[str, np.ndarray]) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Net(nn.Module):
         load(self, weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> logits (B, way)."""
+        """Compute logits: (B, C, H, W) -> (B, way)."""
         out: Tensor = self.head(self.backbone(x))
         return out
 
@@ -79,15 +79,15 @@ def load(module: nn.Module, weights: dict[str, np.ndarray]) -> None:
 
 
 class Tasks:
-    """Draws from images in memory."""
+    """Random tasks from images in memory."""
 
     def __init__(self, network: Network, shots: int) -> None:
-        """``shots``: images per class and task."""
+        """Create the images; tasks have ``shots`` images per class."""
         self._store, self._shots = torch.from_numpy(noise_store(network)), shots
         self._generator = torch.Generator().manual_seed(0)
 
     def support(self) -> tuple[Tensor, Tensor]:
-        """All images of TASKS tasks: (TASKS, WAY * shots, C, H, W) from 0 to 1, and labels (TASKS, WAY * shots)."""
+        """Draw TASKS tasks: images (TASKS, WAY * shots, C, H, W) from 0 to 1, and labels (TASKS, WAY * shots)."""
         keys = torch.rand(TASKS, CLASSES, generator=self._generator)
         classes = keys.topk(WAY, dim=1).indices
         keys = torch.rand(TASKS, WAY, IMAGES_PER_CLASS, generator=self._generator)
@@ -96,7 +96,7 @@ class Tasks:
         return self._store[images.flatten(1)].float().div_(255), labels
 
     def minibatches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """INNER_STEPS pairs of images (TASKS, INNER_BATCH, C, H, W) and labels: support sets shuffled and dealt."""
+        """Draw TASKS tasks; yield INNER_STEPS mini-batches of images (TASKS, INNER_BATCH, C, H, W) and labels."""
         x, y = self.support()
         order = torch.rand(y.shape, generator=self._generator).argsort(1)
         tasks = torch.arange(TASKS)[:, None]
@@ -105,34 +105,34 @@ class Tasks:
 
 
 def recorded(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-    """The mini-batches of one outer step of a case, as :meth:`Tasks.minibatches` yields them."""
+    """Yield the mini-batches of one outer step of a case, in the form of :meth:`Tasks.minibatches`."""
     for x, y in zip(images, labels, strict=True):
         yield torch.from_numpy(x).float().div_(255), torch.from_numpy(y)
 
 
-def apart(batches: Batches) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Each task's own mini-batches; images as convolutions of one network like them."""
+def by_task(batches: Batches) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Yield each task's mini-batches, with images in channels_last order, which is faster for a single network."""
     steps = list(batches)
     for task in range(TASKS):
         yield [(x[task].contiguous(memory_format=torch.channels_last), y[task]) for x, y in steps]
 
 
 class Functional(ABC):
-    """Draws tasks and leaves the learning to a subclass."""
+    """A contestant that draws tasks; subclasses implement the outer step."""
 
     def __init__(self, network: Network, rules: Protocol, case: Case) -> None:
         self.net, self._tasks = Net(network, case.weights), Tasks(network, rules.shots)
 
     @abstractmethod
     def learn(self, batches: Batches) -> Tensor:
-        """One outer step; losses (steps, TASKS)."""
+        """Run an outer step; return its losses (steps, TASKS)."""
 
     def step(self, count: int) -> None:
-        """Drawn tasks."""
+        """Run outer steps on random tasks."""
         for _ in range(count):
             self.learn(self._tasks.minibatches())
 
     def check(self, case: Case) -> np.ndarray:
-        """The case's images in place of drawn ones."""
+        """Run outer steps on the case's images; return their losses (outer steps, inner steps, TASKS)."""
         steps = zip(case.images, case.labels, strict=True)
         return torch.stack([self.learn(recorded(*step)) for step in steps]).double().numpy()

@@ -1,9 +1,9 @@
-"""Rivals, each in its own environment, at exactly the work of ours, taking turns in one run.
+"""Benchmark of other libraries, each in its own environment, on the same workload as torchreptile, in one run.
 
     python benchmarks/peers/run.py --network omniglot --check
     python benchmarks/peers/run.py --network omniglot [--rounds 20] [--threads 2] [--only jax] [--out peers.json]
 
-README.md says what is compared and what to beware of.
+README.md describes what is compared, and its caveats.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from work import ADAM_EPS, CHECK_EPS, NETWORKS, PROTOCOLS
 
 from torchreptile.core.environment import environment
 
-PAUSE = 0.05  # seconds between turns, for the threads of who was at work to go to sleep
+PAUSE = 0.05  # seconds between turns, until the last contestant's threads are idle
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,19 @@ class Settings:
     rounds: int = 20
     """Turns of each contestant, at least 3."""
     steps: int = 5
-    """Outer steps in a turn."""
+    """Outer steps per turn."""
     threads: int = 2
-    """Of each contestant; where the system allows, all are kept to as many processors."""
+    """Threads of each contestant; if the system supports it, all run on the same number of processors."""
     only: tuple[str, ...] = ("",)
-    """Leave out contestants with none of these texts in their names."""
+    """Only run contestants with one of these texts in their names."""
     out: Path | None = None
-    """Write the results here as JSON too."""
+    """File to write the results to as JSON."""
     check: bool = False
-    """Do not measure; see whether all do the same work."""
+    """Only check that all contestants do the same work."""
 
 
 def keep_to_processors(threads: int) -> str:
-    """Confine this process, and so everybody it starts, to as many processors as there are threads; says to which."""
+    """Confine this process and its children to one processor per thread; return a description for the results."""
     torch.set_num_threads(threads)
     if not hasattr(os, "sched_setaffinity"):
         return "not confined: this system has no processor masks"
@@ -65,7 +65,7 @@ def keep_to_processors(threads: int) -> str:
 
 @contextmanager
 def case_files(network: str, eps: float) -> Iterator[dict[str, str]]:
-    """The case of each set of rules, in files."""
+    """Write the case of each set of rules to a temporary file; yield the files by rules."""
     with tempfile.TemporaryDirectory() as folder:
         files = {rules: str(Path(folder) / f"{rules}.npz") for rules in PROTOCOLS}
         for rules, file in files.items():
@@ -76,12 +76,12 @@ def case_files(network: str, eps: float) -> Iterator[dict[str, str]]:
 def measure(
     contestants: list[Contestant], settings: Settings, cases: dict[str, str]
 ) -> tuple[dict[Contestant, list[float]], dict[str, str]]:
-    """Seconds of an outer step in each turn, and who could not take part and why."""
+    """Return the seconds of an outer step in each turn, and the reasons why contestants could not run."""
     running: dict[Contestant, Running] = {}
     refused: dict[str, str] = {}
     with ExitStack() as stack:
         for contestant in (PEAK, *contestants):
-            _tell(f"warming up {contestant}")
+            _print_progress(f"warming up {contestant}")
             try:
                 started = Running(contestant, settings.network, cases[contestant.rules], settings.threads, warm_up=True)
                 running[contestant] = stack.enter_context(started)
@@ -90,16 +90,16 @@ def measure(
         seconds: dict[Contestant, list[float]] = {contestant: [] for contestant in running}
         order = list(running)
         for turn in range(settings.rounds):
-            _tell(f"round {turn + 1} of {settings.rounds}")
+            _print_progress(f"round {turn + 1} of {settings.rounds}")
             for contestant in order:
                 time.sleep(PAUSE)
                 seconds[contestant].append(running[contestant].seconds(settings.steps) / settings.steps)
-            order.reverse()  # so that nobody always follows the same neighbour
+            order.reverse()  # so that no contestant always follows the same one
     return seconds, refused
 
 
 def main(settings: Settings) -> int:
-    """Check or measure; the exit status."""
+    """Check or measure; return the exit code."""
     if settings.rounds < 3 and not settings.check:
         sys.exit(f"rounds is {settings.rounds}; it must be at least 3")
     contestants = [contestant for contestant in CONTESTANTS if any(text in str(contestant) for text in settings.only)]
@@ -126,7 +126,8 @@ def main(settings: Settings) -> int:
     return 0
 
 
-def _tell(what: str) -> None:
+def _print_progress(what: str) -> None:
+    """Print a line to standard error."""
     print(what, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What the turns add up to: medians and quartiles, each contestant beside ours at the same rules."""
+"""Summary of the timings: medians, quartiles, and ratios to torchreptile under the same rules."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torchreptile.experiments.benchmark.bench import PEAK_SIDE
 
 
 def summary(seconds: dict[Contestant, list[float]], peak_seconds: float, network: Network) -> dict[str, Any]:
-    """Ready for JSON.
+    """Return a summary for JSON.
 
     Args:
-        seconds: of an outer step, per turn.
-        peak_seconds: of a product of square matrices, median.
-        network: whose arithmetic counts.
+        seconds: seconds of an outer step in each turn, by contestant.
+        peak_seconds: median seconds of a product of square matrices.
+        network: the network, for its amount of arithmetic.
     """
     peak = 2 * PEAK_SIDE**3 / peak_seconds / 1e9
     medians = {contestant: statistics.median(turns) for contestant, turns in seconds.items()}
@@ -40,12 +40,13 @@ def summary(seconds: dict[Contestant, list[float]], peak_seconds: float, network
 
 
 def _ratio(medians: dict[Contestant, float], contestant: Contestant) -> float | None:
+    """Return a contestant's time relative to torchreptile's default, if that was measured."""
     standard = medians.get(STANDARD[contestant.rules])
     return medians[contestant] / standard if standard else None
 
 
 def best_of_each(rows: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
-    """The fastest variant of every family, at each set of rules; ``rows`` come fastest first."""
+    """Return the fastest variant by family and rules; ``rows`` must be sorted, fastest first."""
     best: dict[tuple[str, str], str] = {}
     for row in rows:
         best.setdefault((row["family"], row["rules"]), row["name"])
@@ -53,7 +54,7 @@ def best_of_each(rows: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
 
 
 def table(results: dict[str, Any], refused: dict[str, str]) -> str:
-    """For people; a star marks the fastest variant of each family."""
+    """Format the results; a star marks the fastest variant of each family."""
     stars = set(best_of_each(results["contestants"]).values())
     lines = [
         f"fp32 matrix peak in the same run: {results['fp32_peak_gflops']:.0f} GFLOP/s",
@@ -69,5 +70,5 @@ def table(results: dict[str, Any], refused: dict[str, str]) -> str:
             f"{row['name']:45} {star} {row['outer_step_ms']:17.1f} {f'{low:.1f} - {high:.1f}':>17} "
             f"{row['peak_share']:8.0%} {ratio:>7}"
         )
-    lines += [f"{name:45}   not here: {why}" for name, why in refused.items()]
+    lines += [f"{name:45}   unavailable: {why}" for name, why in refused.items()]
     return "\n".join(lines)

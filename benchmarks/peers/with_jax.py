@@ -1,8 +1,8 @@
-"""Reptile in JAX as well as it can be written: one jitted function is a whole outer step, tasks drawn on the device.
+"""Reptile in idiomatic JAX: a single jitted function is an outer step, and tasks are drawn on the device.
 
 A variant is three words, ``TASKS-CONVOLUTION-STEPS``:
 
-    tasks         vmap (side by side), map (lax.map, one after another), loop (written out, one after another)
+    tasks         vmap (in parallel), map (lax.map, one after another), loop (unrolled, one after another)
     convolution   conv (lax.conv, NHWC), patches (nine shifted slices and a matrix product)
     steps         scan (lax.scan over inner steps), unrolled
 """
@@ -40,16 +40,16 @@ from worker import Contestant, serve
 
 Params = dict[str, Array]
 Convolution = Callable[[Array, Array, int], Array]
-"""(B, H, W, C), kernel (h, w, C, O), stride -> (B, H', W', O), padded as 'SAME'."""
+"""(B, H, W, C), kernel (h, w, C, O), stride -> (B, H', W', O), with 'SAME' padding."""
 
 
 def conv(x: Array, kernel: Array, stride: int) -> Array:
-    """XLA's own."""
+    """Convolve with XLA's convolution."""
     return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def patches(x: Array, kernel: Array, stride: int) -> Array:
-    """As a matrix product."""
+    """Convolve with a matrix product over shifted slices."""
     before, after = same_padding(x.shape[1], stride)
     side = -(-x.shape[1] // stride)
     x = jnp.pad(x, ((0, 0), (before, after), (before, after), (0, 0)))
@@ -59,9 +59,9 @@ def patches(x: Array, kernel: Array, stride: int) -> Array:
 
 
 def logits(params: Params, x: Array, network: Network, convolve: Convolution) -> Array:
-    """(B, H, W, C) -> (B, way)."""
+    """Compute logits: (B, H, W, C) -> (B, way)."""
     for block in range(BLOCKS):
-        # The bias in front of BatchNorm is left out: it would be taken out again, and its gradient is 0.
+        # A bias before BatchNorm is omitted: BatchNorm subtracts it, so its gradient is 0.
         x = convolve(x, params[f"convs.{block}.weight"], network.stride)
         x = x - x.mean((0, 1, 2))
         x = x * lax.rsqrt((x * x).mean((0, 1, 2)) + BATCH_NORM_EPS)
@@ -72,15 +72,15 @@ def logits(params: Params, x: Array, network: Network, convolve: Convolution) ->
 
 
 @dataclass(frozen=True)
-class How:
-    """What stays the same from step to step, and what the words of a variant mean.
+class Variant:
+    """The constants of an outer step.
 
     Attributes:
-        network: the form of the network.
+        network: dimensions of the network.
         convolve: one of the convolutions above.
-        unroll: write the inner steps out.
+        unroll: unroll the inner steps.
         tasks: vmap, map or loop.
-        eps: of Adam.
+        eps: Adam's epsilon.
     """
 
     network: Network
@@ -91,54 +91,60 @@ class How:
 
 
 State = tuple[Params, Params, Array]
-"""Weights, Adam's second moment, inner steps behind it."""
+"""Weights, Adam's second moment, and the number of inner steps so far."""
 
 
-def train(how: How, state: State, images: Array, labels: Array) -> tuple[Params, Params, Array]:
-    """One task: its weights and second moment after the inner steps, and the loss of each, (steps,).
+def train(variant: Variant, state: State, images: Array, labels: Array) -> tuple[Params, Params, Array]:
+    """Run the inner loop of one task.
 
     Args:
-        how: what and how.
-        state: where it starts.
+        variant: constants of the outer step.
+        state: initial state.
         images: (steps, B, H, W, C) uint8.
         labels: (steps, B).
+
+    Returns:
+        Weights and second moment after the inner steps, and the losses (steps,).
     """
 
     def loss(params: Params, x: Array, y: Array) -> Array:
-        log_p = jax.nn.log_softmax(logits(params, x.astype(jnp.float32) / 255, how.network, how.convolve))
+        log_p = jax.nn.log_softmax(logits(params, x.astype(jnp.float32) / 255, variant.network, variant.convolve))
         return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
 
     def step(state: State, batch: tuple[Array, Array]) -> tuple[State, Array]:
         params, v, done = state
         value, g = jax.value_and_grad(loss)(params, *batch)
         v = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, v, g)
-        correction = jnp.sqrt(-jnp.expm1((done + 1) * np.log(BETA2)))  # of beta1 = 0 there is none
+        correction = jnp.sqrt(-jnp.expm1((done + 1) * np.log(BETA2)))  # none for beta1 = 0
         params = jax.tree.map(
-            lambda p, g, v: p - INNER_LR * g / (jnp.sqrt(v) / correction + how.eps), params, g, v
+            lambda p, g, v: p - INNER_LR * g / (jnp.sqrt(v) / correction + variant.eps), params, g, v
         )  # fmt: skip
         return (params, v, done + 1), value
 
-    (params, v, _), losses = lax.scan(step, state, (images, labels), unroll=INNER_STEPS if how.unroll else 1)
+    (params, v, _), losses = lax.scan(step, state, (images, labels), unroll=INNER_STEPS if variant.unroll else 1)
     return params, v, losses
 
 
-def outer_step(how: How, state: State, images: Array, labels: Array) -> tuple[State, Array]:
-    """The state afterwards, and the losses (steps, T).
+def outer_step(variant: Variant, state: State, images: Array, labels: Array) -> tuple[State, Array]:
+    """Run an outer step.
 
     Args:
-        how: what and how.
-        state: before.
+        variant: constants of the outer step.
+        state: initial state.
         images: (T, steps, B, H, W, C) uint8.
         labels: (T, steps, B).
+
+    Returns:
+        The new state, and the losses (steps, T).
     """
-    one = partial(train, how, state)
-    if how.tasks == "vmap":
+    one = partial(train, variant, state)
+    if variant.tasks == "vmap":
         params, moments, losses = jax.vmap(one)(images, labels)
-    elif how.tasks == "map":
+    elif variant.tasks == "map":
         params, moments, losses = lax.map(lambda task: one(*task), (images, labels))
     else:
-        learned = [one(x, y) for x, y in zip(images, labels, strict=True)]
-        params, moments, losses = jax.tree.map(lambda *copies: jnp.stack(copies), *learned)
+        adapted = [one(x, y) for x, y in zip(images, labels, strict=True)]
+        params, moments, losses = jax.tree.map(lambda *copies: jnp.stack(copies), *adapted)
     phi, _, done = state
     phi = jax.tree.map(lambda p, copies: p + OUTER_STEP_SIZE * (copies.mean(0) - p), phi, params)
     v = jax.tree.map(lambda copies: copies.mean(0), moments)
@@ -146,7 +152,7 @@ def outer_step(how: How, state: State, images: Array, labels: Array) -> tuple[St
 
 
 def draw(key: Array, store: Array, shots: int) -> tuple[Array, Array]:
-    """Mini-batches of fresh tasks: images (T, steps, B, H, W, C) uint8 and labels (T, steps, B)."""
+    """Draw mini-batches of random tasks: images (T, steps, B, H, W, C) uint8 and labels (T, steps, B)."""
     of_classes, of_images, of_order = jax.random.split(key, 3)
     _, classes = lax.top_k(jax.random.uniform(of_classes, (TASKS, CLASSES)), WAY)
     _, within = lax.top_k(jax.random.uniform(of_images, (TASKS, WAY, IMAGES_PER_CLASS)), shots)
@@ -158,30 +164,30 @@ def draw(key: Array, store: Array, shots: int) -> tuple[Array, Array]:
 
 
 class Jax:
-    """Weights and optimiser state stay on the device; each step's buffers are given to the next."""
+    """The contestant: weights and optimiser state stay on the device, and each step reuses the last one's buffers."""
 
     def __init__(self, variant: str, network: Network, rules: Protocol, case: Case) -> None:
         tasks, convolution, steps = variant.split("-")
         convolve = {"conv": conv, "patches": patches}[convolution]
-        learn = partial(outer_step, How(network, convolve, steps == "unrolled", tasks, case.eps))
+        learn = partial(outer_step, Variant(network, convolve, steps == "unrolled", tasks, case.eps))
 
-        def whole(state: State, key: Array, store: Array) -> tuple[State, Array]:
+        def draw_and_learn(state: State, key: Array, store: Array) -> tuple[State, Array]:
             key, now = jax.random.split(key)
             return learn(state, *draw(now, store, rules.shots))[0], key
 
-        self._learn, self._whole = jax.jit(learn), jax.jit(whole, donate_argnums=0)
+        self._learn, self._draw_and_learn = jax.jit(learn), jax.jit(draw_and_learn, donate_argnums=0)
         phi = _in_jax_order(case.weights, network)
         self._state: State = (phi, jax.tree.map(jnp.zeros_like, phi), jnp.zeros(()))
         self._key, self._store = jax.random.key(0), jnp.asarray(noise_store(network).transpose(0, 2, 3, 1))
 
     def step(self, count: int) -> None:
-        """Steps follow each other without waiting for Python."""
+        """Run outer steps on random tasks, dispatched without waiting for each other's results."""
         for _ in range(count):
-            self._state, self._key = self._whole(self._state, self._key, self._store)
+            self._state, self._key = self._draw_and_learn(self._state, self._key, self._store)
         jax.block_until_ready(self._state)
 
     def check(self, case: Case) -> np.ndarray:
-        """The same, with the case's images in place of drawn ones."""
+        """Run outer steps on the case's images; return their losses (outer steps, inner steps, tasks)."""
         losses = []
         for images, labels in zip(case.images, case.labels, strict=True):
             x, y = images.transpose(1, 0, 2, 4, 5, 3), labels.transpose(1, 0, 2)
@@ -191,7 +197,7 @@ class Jax:
 
 
 def _in_jax_order(weights: dict[str, np.ndarray], network: Network) -> Params:
-    """Kernels as (h, w, I, O), the head as (rows, columns, channels) -> classes."""
+    """Convert weights to JAX's order: kernels (h, w, I, O), and a head over (rows, columns, channels)."""
     ours = dict(weights)
     for block in range(BLOCKS):
         ours[f"convs.{block}.weight"] = weights[f"convs.{block}.weight"].transpose(2, 3, 1, 0)
@@ -202,7 +208,7 @@ def _in_jax_order(weights: dict[str, np.ndarray], network: Network) -> Params:
 
 
 def build(variant: str, network: Network, rules: Protocol, case: Case, threads: int) -> Contestant:
-    """The contestant that the command line names; its threads are set by the environment and by the processor mask."""
+    """Return the contestant that the command line names; environment and processor mask limit its threads."""
     return Jax(variant, network, rules, case)
 
 

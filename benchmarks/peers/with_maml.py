@@ -1,7 +1,7 @@
-"""MAML with `higher` or torchopt, one task after another, as their own examples do it; told by benchmarks/maml.py.
+"""MAML with `higher` or torchopt, one task after another as in their own examples; started by benchmarks/maml.py.
 
-It is given its work as JSON on the command line, and answers every line of standard input with the seconds of an outer
-step: drawing tasks, inner steps that can be differentiated, backward through them, torch.optim.Adam.
+Takes its workload as JSON on the command line, and answers every line of standard input with the seconds of an outer
+step: drawing tasks, differentiable inner steps, backward through them, and torch.optim.Adam.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from work import CLASSES, IMAGES_PER_CLASS, NETWORKS, noise_store
 
 @dataclass(frozen=True)
 class Work:
-    """What benchmarks/maml.py says; see its Peer."""
+    """The workload that benchmarks/maml.py sends; see its Peer."""
 
     library: str
     network: str
@@ -35,7 +35,7 @@ class Work:
 
 
 class Net(nn.Module):
-    """The library's network for MAML: on Omniglot the head sees averages."""
+    """torchreptile's network for MAML: on Omniglot the head's input is averaged over positions."""
 
     def __init__(self, network: str, way: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Net(nn.Module):
         self.hidden = shape.hidden
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> logits (B, way)."""
+        """Compute logits: (B, C, H, W) -> (B, way)."""
         features = self.backbone(x)
         if self.averaged:
             features = features.view(len(x), self.hidden, -1).mean(2)
@@ -54,7 +54,7 @@ class Net(nn.Module):
 
 
 class Contestant:
-    """Draws tasks and does an outer step with either library."""
+    """Outer steps with either library on random tasks."""
 
     def __init__(self, work: Work) -> None:
         self.work, self.net = work, Net(work.network, work.way)
@@ -63,7 +63,7 @@ class Contestant:
         self.store, self.draws = torch.from_numpy(noise_store(NETWORKS[work.network])), np.random.default_rng(0)
 
     def task(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Support images and labels, query images and labels."""
+        """Draw a task: support images and labels, query images and labels."""
         work, each = self.work, self.work.shots + self.work.queries
         classes = self.draws.choice(CLASSES, work.way, replace=False)
         chosen = np.stack([c * IMAGES_PER_CLASS + self.draws.choice(IMAGES_PER_CLASS, each, False) for c in classes])
@@ -74,7 +74,7 @@ class Contestant:
         return *support, *query
 
     def step(self) -> None:
-        """One outer step."""
+        """Run an outer step."""
         self.adam.zero_grad()
         for _ in range(self.work.tasks):
             one = self.with_higher if self.work.library == "higher" else self.with_torchopt
@@ -84,7 +84,7 @@ class Contestant:
         self.adam.step()
 
     def with_higher(self, x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
-        """The queries' loss through `innerloop_ctx`."""
+        """Return the query loss after inner steps by `innerloop_ctx`."""
         import higher
 
         with higher.innerloop_ctx(self.net, self.inner, copy_initial_weights=False) as (net, sgd):
@@ -93,24 +93,24 @@ class Contestant:
             return F.cross_entropy(net(query_x), query_y)
 
     def with_torchopt(self, x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
-        """The queries' loss through MetaSGD."""
+        """Return the query loss after inner steps by MetaSGD."""
         import torchopt
 
-        self.kept = torchopt.extract_state_dict(self.net, by="reference", detach_buffers=True)
+        self.initial = torchopt.extract_state_dict(self.net, by="reference", detach_buffers=True)
         sgd = torchopt.MetaSGD(self.net, lr=self.work.lr)
         for _ in range(self.work.steps):
             sgd.step(F.cross_entropy(self.net(x), y))
         return F.cross_entropy(self.net(query_x), query_y)
 
     def rewind(self) -> None:
-        """Back to phi, as torchopt's examples do after every task."""
+        """Restore the meta-parameters after a task, as torchopt's examples do."""
         import torchopt
 
-        torchopt.recover_state_dict(self.net, self.kept)
+        torchopt.recover_state_dict(self.net, self.initial)
 
 
 def main() -> None:
-    """Answer until the input ends."""
+    """Run an outer step for every line of input."""
     work = Work(**json.loads(sys.argv[1]))
     torch.set_num_threads(work.threads)
     contestant = Contestant(work)

@@ -1,8 +1,8 @@
-"""parallel-metalearn, set up as its README shows: the variant is its ``backend``, vmap or sequential.
+"""Reptile of parallel-metalearn, set up as in its README; the variant is its ``backend``, vmap or sequential.
 
-Its Reptile takes the whole support set in every inner step and starts Adam afresh in every task, so its tasks
-have 10 images (2 per class) and its rules are ``full-batch``. Every step of it also measures the adapted networks
-on query images; it gets the fewest there can be, one per task.
+It uses the full support set in every inner step and resets Adam for every task, so its tasks have 10 images (2 per
+class) and its rules are ``full-batch``. Its outer steps also evaluate the adapted networks on query images, which
+cannot be turned off; it gets one query per task, the minimum.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from torch import Tensor, nn
 from work import BETA2, INNER_LR, INNER_STEPS, OUTER_STEP_SIZE, WAY, Case, Network, Protocol
 from worker import Contestant, serve
 
-# InnerAdam of 0.5.6 cannot run as it is: it maps over its (weight, moments) tuples as if they were leaves, which
-# torch's pytrees do not do unless told so. Told so, its own arithmetic works.
+# InnerAdam of 0.5.6 does not run unchanged: it maps over (weight, moments) tuples as leaves, but torch's pytrees
+# descend into tuples by default. With tuples declared as leaves, it works.
 optimizers.pytree = SimpleNamespace(tree_map=partial(pytree.tree_map, is_leaf=lambda node: isinstance(node, tuple)))
 
 Loaded = tuple[Tensor, dict[str, Tensor], Tensor, dict[str, Tensor]]
-"""Support images and labels, query images and labels, as its loaders yield them."""
+"""Support images and labels, query images and labels, in the form of its loaders."""
 
 
 class _TakingFlags(nn.Module):
-    """Lets a plain module be called with the library's flags (training, num_step)."""
+    """A wrapper that lets a plain module accept the library's flags (training, num_step)."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _TakingFlags(nn.Module):
 
 
 class MetaLearn:
-    """The library's Reptile with InnerAdam; outer SGD is the plain outer update."""
+    """The library's Reptile with InnerAdam; SGD as outer optimiser gives the plain outer update."""
 
     def __init__(self, backend: str, network: Network, rules: Protocol, case: Case) -> None:
         model = MAML_Model(_TakingFlags(Backbone(network)), _TakingFlags(nn.Linear(network.features, WAY)))
@@ -71,14 +71,15 @@ class MetaLearn:
             yield x, {"labels": y}, x[:, :1], {"labels": y[:, :1]}
 
     def step(self, count: int) -> None:
-        """The library's own step."""
+        """Run the library's outer steps."""
         for _ in range(count):
             self._reptile.step(self._tasks)
 
     def check(self, case: Case) -> np.ndarray:
-        """(outer steps, inner steps, 1): the library tells the mean over tasks alone, and only after its inner steps.
+        """Return losses (outer steps, inner steps, 1), averaged over tasks.
 
-        So the loss at inner step k is asked for by k - 1 inner steps that are not kept, with the support set as query.
+        The library reports only the mean over tasks after its last inner step, so the loss at inner step k is obtained
+        with k - 1 inner steps, without an update, and with the support set as query set.
         """
         losses = []
         for images, labels in zip(case.images, case.labels, strict=True):
@@ -95,7 +96,7 @@ class MetaLearn:
 
 
 def build(variant: str, network: Network, rules: Protocol, case: Case, threads: int) -> Contestant:
-    """The contestant that the command line names."""
+    """Return the contestant that the command line names."""
     torch.set_num_threads(threads)
     return MetaLearn(variant, network, rules, case)
 

@@ -1,13 +1,13 @@
-"""A contestant in a process of its own: it waits for a line on standard input, works, and answers with a line.
+"""The process of a contestant: it reads a line from standard input, does the work, and answers with a line.
 
-    told              answers                 meaning
+    input             answer                  meaning
                       ready                   built and warmed up
-    step 5            time 0.0421             five outer steps took so many seconds, to the end of the last
-    check             losses [[[1.6, ...      those of the case's outer steps, (outer steps, inner steps, tasks)
-    (end of input)                            goes away
+    step 5            time 0.0421             seconds of five outer steps, to the end of the last
+    check             losses [[[1.6, ...      losses of the case's outer steps, (outer steps, inner steps, tasks)
+    (end of input)                            exits
 
-Whatever goes wrong ends the process with its traceback on standard error. Waiting is a blocking read, so that
-who is not at work does not disturb who is.
+Any error ends the process with a traceback on standard error. Waiting is a blocking read, so that idle contestants do
+not disturb the active one.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ WARM_UP = 3
 
 
 class Contestant(Protocol):
-    """What a ``with_*.py`` offers."""
+    """The interface of the contestants in ``with_*.py``."""
 
     def step(self, count: int) -> None:
-        """Do so many outer steps, drawing of tasks included, and return when they are done."""
+        """Run outer steps, including the drawing of tasks, and return when they are finished."""
 
     def check(self, case: Case) -> np.ndarray:
-        """Losses of outer steps on the case's images from the weights it was built with, by the code of ``step``."""
+        """Return the losses of outer steps on the case's images from the initial weights, computed as in ``step``."""
 
 
 Build = Callable[[str, Network, Rules, Case, int], Contestant]
@@ -42,20 +42,20 @@ Build = Callable[[str, Network, Rules, Case, int], Contestant]
 
 
 def serve(build: Build) -> None:
-    """Build the contestant that the command line names and do what standard input says."""
+    """Build the contestant that the command line names, and serve requests from standard input."""
     parser = argparse.ArgumentParser()
     parser.add_argument("variant")
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("rules", choices=PROTOCOLS)
-    parser.add_argument("case", help="file of the start")
+    parser.add_argument("case", help="file with the case")
     parser.add_argument("threads", type=int)
-    parser.add_argument("--no-warm-up", action="store_true", help="be ready at once: for checks")
-    told = parser.parse_args()
+    parser.add_argument("--no-warm-up", action="store_true", help="skip the warm-up, for checks")
+    args = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print must not be taken for an answer
-    case = Case.load(told.case)
-    contestant = build(told.variant, NETWORKS[told.network], PROTOCOLS[told.rules], case, told.threads)
-    if not told.no_warm_up:
+    os.dup2(2, 1)  # output of libraries must not be mistaken for an answer
+    case = Case.load(args.case)
+    contestant = build(args.variant, NETWORKS[args.network], PROTOCOLS[args.rules], case, args.threads)
+    if not args.no_warm_up:
         contestant.step(WARM_UP)
     print("ready", file=answers)
     for line in sys.stdin:
@@ -67,4 +67,4 @@ def serve(build: Build) -> None:
         elif word == "check":
             print("losses", json.dumps(contestant.check(case).tolist()), file=answers)
         else:
-            raise ValueError(f"told {line!r}; it must be step N or check")
+            raise ValueError(f"input is {line!r}; it must be step N or check")

@@ -1,4 +1,4 @@
-"""Draw docs/images/episodes.png: ``python docs/images/episodes.py glyphs-5way``, or a run on generated characters."""
+"""Draw docs/images/episodes.png: ``python docs/images/episodes.py glyphs-5way``, or with a run folder on glyphs."""
 
 import io
 import sys
@@ -12,8 +12,8 @@ from torchreptile.training.weights import load_weights
 
 GAP = 24  # pixels between episodes
 
-learned = load_weights(sys.argv[1])
-shown = sample_episodes(learned, split_store(learned.config, "test"))[:3]
+weights = load_weights(sys.argv[1])
+shown = sample_episodes(weights, split_store(weights.config, "test"))[:3]
 pictures = [Image.open(io.BytesIO(draw_episode(each.episode, each.predicted))) for each in shown]
 width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
 sheet = Image.new("RGB", (width, pictures[0].height), "white")
