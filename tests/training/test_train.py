@@ -20,7 +20,6 @@ from torchreptile.training import trainer
 from torchreptile.training.callbacks import Callback
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.measure import measure
-from torchreptile.training.loggers import TensorBoardLogger
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.train import resume, train
 
@@ -184,16 +183,3 @@ def test_training_outside_the_main_thread(tmp_path: Path, easy_data: Splits) -> 
     worker.start()
     worker.join()
     assert steps == [2]
-
-
-def test_tensorboard_has_what_the_metrics_have(tmp_path: Path, easy_data: Splits) -> None:
-    """The same tags and steps as metrics.jsonl, also after a resume."""
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="an extra")
-    config = small_config(outer_steps=4, monitor_every=1)
-    train(config, tmp_path / "run", [*stop_at(2), TensorBoardLogger()])
-    resume(tmp_path / "run", [TensorBoardLogger()])
-    events = reader.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    lines = metrics_without_time(tmp_path / "run")
-    scalars = events.Scalars("val_transductive")
-    assert [point.step for point in scalars] == [1, 2, 3, 4]
-    assert [point.value for point in scalars] == pytest.approx([line["val_transductive"] for line in lines])

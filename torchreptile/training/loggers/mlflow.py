@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from torchreptile.core.config import Config
+from torchreptile.core.errors import ConfigError, first_line
 from torchreptile.core.files import write_text
 from torchreptile.training.loggers.base import Logger, remembered_id
 
@@ -32,8 +33,8 @@ class MLflowLogger(Logger):
         """Log to a tracking server or a folder.
 
         Args:
-            tracking_uri: a server or ``file:`` folder; by default ``MLFLOW_TRACKING_URI``, else a folder ``mlruns``
-                next to the run folder.
+            tracking_uri: a server or a ``file:`` URI of a folder; by default ``MLFLOW_TRACKING_URI``, else a folder
+                ``mlruns`` next to the run folder.
             experiment: the experiment's name; it is made if there is none.
 
         Raises:
@@ -47,7 +48,15 @@ class MLflowLogger(Logger):
     def open(self, folder: Path, config: Config, step: int) -> None:
         """Create a run, or continue the one with the id that the run folder holds."""
         uri = self._uri or os.environ.get("MLFLOW_TRACKING_URI") or (folder.absolute().parent / "mlruns").as_uri()
-        client = self.module().MlflowClient(tracking_uri=uri)
+        if uri.startswith("file:"):
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 asks whether a folder is really meant
+        mlflow = self.module()
+        try:
+            self._open(mlflow.MlflowClient(tracking_uri=uri), folder, config)
+        except mlflow.exceptions.MlflowException as error:
+            raise ConfigError(f"MLflow cannot log to {uri} ({first_line(error)}); set MLFLOW_TRACKING_URI") from error
+
+    def _open(self, client: Any, folder: Path, config: Config) -> None:
         file = folder / ID_FILE
         self._run_id = remembered_id(file)
         if not self._run_id:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 from typing import Any, final
 
 from torchreptile.core.config import Config
-from torchreptile.core.errors import ConfigError
+from torchreptile.core.errors import ConfigError, first_line
 from torchreptile.core.files import write_text
 from torchreptile.training.loggers.base import Logger, remembered_id
 
@@ -45,7 +46,7 @@ class WandbLogger(Logger):
         wandb = self.module()
         file = folder / "wandb" / "id"
         file.parent.mkdir(exist_ok=True)
-        name = remembered_id(file) or wandb.util.generate_id()
+        name = remembered_id(file) or secrets.token_hex(4)
         try:
             self._run = wandb.init(
                 project=self._project,
@@ -57,7 +58,7 @@ class WandbLogger(Logger):
             )
         except wandb.Error as error:
             raise ConfigError(
-                f"Weights & Biases cannot be used ({error}); run wandb login, or set WANDB_MODE=offline"
+                f"Weights & Biases cannot be used ({first_line(error)}); run wandb login, or set WANDB_MODE=offline"
             ) from error
         write_text(file, name + "\n")
 

@@ -1,0 +1,205 @@
+"""Algorithms and data sets from outside the package: a user's file, a registered class, a second installed package."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import torchreptile as tr
+from tests.easy import REPOSITORY
+from torchreptile.algorithms.base import MetaGradient, MetaState
+from torchreptile.algorithms.build import algorithm_class, use_algorithm
+from torchreptile.algorithms.reptile import Reptile
+from torchreptile.core.config import AlgorithmRow, TaskConfig
+from torchreptile.core.config.algorithm_table import algorithm_names
+from torchreptile.core.errors import ConfigError, DataError
+from torchreptile.data.custom import custom_splits
+from torchreptile.data.dataset_table import register_dataset
+from torchreptile.data.episodes import Episodes
+from torchreptile.testing import check_algorithm
+
+ALGORITHM = f"{REPOSITORY / 'examples' / 'algorithm.py'}:SignedReptile"
+DATASET = f"{REPOSITORY / 'examples' / 'dataset.py'}:bars"
+SHORT = ["--outer-steps", "2", "--monitor-episodes", "2", "--eval-steps", "2", "--device", "cpu", "--execution", "loop"]
+
+
+def reptile(*words: str, code: int = 0, **environment: str) -> str:
+    """Run the command, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "torchreptile", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **environment},
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def example(name: str) -> ModuleType:
+    """A script of examples/ as a module."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", REPOSITORY / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_algorithm_from_a_file_trains_resumes_and_is_measured_where_it_is_named(tmp_path: Path) -> None:
+    run, named = str(tmp_path / "run"), ["--algorithm", ALGORITHM]
+    assert "--sign-share" in reptile("train", *named, "--help")
+    reptile("train", "glyphs-1shot-5way", *named, "--sign-share", "0.5", *SHORT, "--out", run)
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["method"]
+    assert settings == {"algorithm": "signed-reptile", "sign_share": 0.5}
+    refused = reptile("evaluate", run, "--episodes", "4", code=2)
+    assert "algorithm is signed-reptile" in refused
+    assert "FILE.py:CLASS" in refused
+    assert "inductive" in reptile("evaluate", run, "--episodes", "4", *named)
+    assert "run" in reptile("train", "--resume", run, *named)
+    assert "sign_share is 2" in reptile("train", *named, "--sign-share", "2", code=2)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("nowhere.py:Mine", "there is no file nowhere.py"),
+        (ALGORITHM.replace("SignedReptile", "replace"), "must be a subclass of torchreptile.Algorithm"),
+        (ALGORITHM.replace("SignedReptile", "Missing"), "has no callable Missing"),
+        (ALGORITHM.replace("SignedReptile", "Reptile"), "Reptile has no row"),
+    ],
+)
+def test_a_file_without_such_an_algorithm_is_refused_in_one_line(named: str, message: str) -> None:
+    printed = reptile("train", "--algorithm", named, code=2)
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_a_data_set_from_a_file_is_divided_and_run_only_where_it_is_named(tmp_path: Path) -> None:
+    run, named = str(tmp_path / "run"), ["--dataset", DATASET]
+    assert "give --grey --image-size 28" in reptile("train", *named, *SHORT, "--out", run, code=2)
+    reptile("train", *named, "--grey", *SHORT, "--out", run)
+    assert f"add --dataset {DATASET}" in reptile("evaluate", run, "--episodes", "4", code=2)
+    assert "bars" in reptile("evaluate", run, "--episodes", "4", *named)
+
+
+def test_images_in_memory_are_a_store_and_a_registered_data_set() -> None:
+    classes = example("dataset").bars()
+    store = tr.ImageStore.from_arrays(classes)
+    assert (len(store), store.image_shape) == (60, (1, 28, 28))
+    register_dataset("test-bars", lambda: store)
+    task = TaskConfig(dataset="test-bars", grey=True, image_size=28, split_ratio="0.5/0/0.5")
+    splits = custom_splits(task)
+    assert (len(splits.train), splits.val, len(splits.test)) == (30, None, 30)
+    assert not set(splits.train.class_names) & set(splits.test.class_names)
+    name = splits.test.class_names[3]
+    start = int(splits.test.class_starts[3])
+    torch.testing.assert_close(splits.test.images[start : start + 20, 0], torch.from_numpy(classes[name]))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({}, "there are no classes"),
+        ({"a": torch.zeros(2, 1, 8, 8)}, r"class a has images of shape \(2, 1, 8, 8\) torch.float32"),
+        ({"a": torch.zeros(2, 8, 8).byte(), "b": torch.zeros(2, 8, 9).byte()}, "class b has images of shape"),
+        ({"a": torch.zeros(0, 8, 8).byte()}, "one or more"),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(classes: dict[str, torch.Tensor], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        tr.ImageStore.from_arrays(classes)
+
+
+def fails() -> None:
+    raise RuntimeError("no disk today")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"), [(fails, "RuntimeError: no disk today"), (lambda: 3, "its function returned a int")]
+)
+def test_a_function_that_gives_no_images_is_named(function: object, message: str) -> None:
+    register_dataset("test-broken", function)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=message):
+        custom_splits(TaskConfig(dataset="test-broken"))
+
+
+def test_a_second_installed_package_brings_an_algorithm_and_a_data_set(tmp_path: Path) -> None:
+    """A module and its metadata in a folder on the path are what an installed package is."""
+    site = tmp_path / "site"
+    info = site / "outside-1.0.dist-info"
+    info.mkdir(parents=True)
+    source = (REPOSITORY / "examples" / "algorithm.py").read_text()
+    (site / "outside_algorithm.py").write_text(source.replace("signed-reptile", "outside-reptile"))
+    (site / "outside_data.py").write_text((REPOSITORY / "examples" / "dataset.py").read_text())
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[torchreptile.algorithms]\noutside-reptile = outside_algorithm:SignedReptile\nbroken = nothing:Here\n"
+        "[torchreptile.datasets]\noutside-bars = outside_data:bars\n"
+    )
+    path = {"PYTHONPATH": f"{site}:{REPOSITORY}"}
+    run = str(tmp_path / "run")
+    words = ["--algorithm", "outside-reptile", "--sign-share", "0.5", "--dataset", "outside-bars", "--grey"]
+    reptile("train", *words, *SHORT, "--out", run, **path)
+    assert "outside-reptile" in reptile("evaluate", run, "--episodes", "4", **path)
+    assert "algorithm broken: its package cannot be imported" in reptile(
+        "train", "--algorithm", "broken", code=2, **path
+    )
+    assert "algorithm is outside-reptile" in reptile("evaluate", run, code=2)  # without the package
+
+
+@pytest.mark.parametrize("name", algorithm_names())
+def test_built_in_algorithms_pass_the_checks(name: str) -> None:
+    small = {"mann_units": 10, "mann_slots": 8, "mann_width": 6, "mann_heads": 2} if name == "mann" else {}
+    check_algorithm(name, **small)
+
+
+class Keeping(Reptile):
+    """Wrong on purpose: it changes the state that it is given."""
+
+    row = AlgorithmRow(name="keeping", title="Keeping", implementation="", plain_steps=True)
+
+    def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
+        result = super().meta_gradient(state, episodes, generator)
+        for p in state.params.values():
+            p += 1
+        return result
+
+
+class Drawing(Reptile):
+    """Wrong on purpose: it draws from the global generator."""
+
+    row = AlgorithmRow(name="drawing", title="Drawing", implementation="", plain_steps=True)
+
+    def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
+        result = super().meta_gradient(state, episodes, generator)
+        return replace(result, gradient={name: g + 0.1 * torch.rand_like(g) for name, g in result.gradient.items()})
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(Keeping, "meta_gradient changed the state"), (Drawing, "the same seed gave other weights")],
+)
+def test_the_checks_find_what_is_wrong(kind: type[Reptile], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_algorithm(kind)
+
+
+def test_a_class_of_your_own_is_known_by_its_row() -> None:
+    signed = example("algorithm").SignedReptile
+    assert algorithm_class(use_algorithm(signed)) is signed
+    assert use_algorithm(signed) == "signed-reptile"  # again
+    check_algorithm(signed, sign_share=0.5)
+    with pytest.raises(ConfigError, match="Reptile has no row"):
+        use_algorithm(Reptile)
+    with pytest.raises(ConfigError, match="the name maml belongs to another algorithm"):
+        use_algorithm(type("Mine", (Reptile,), {"row": replace(signed.row, name="maml")}))

@@ -1,0 +1,61 @@
+"""Data sets beyond the built-in ones: registered by this process, or installed as entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from torchreptile.core.errors import ConfigError
+from torchreptile.core.user_code import described, names_a_file
+
+ENTRY_POINTS = "torchreptile.datasets"
+DatasetFunction = Callable[[], Any]
+"""() -> images by class name, (n, C, H, W) uint8; or an ImageStore; or Splits."""
+
+_registered: dict[str, DatasetFunction] = {}
+
+
+def register_dataset(name: str, function: DatasetFunction) -> None:
+    """Make a data set known to this process.
+
+    Args:
+        name: as in ``--dataset``.
+        function: called without arguments when the data are needed; returns a mapping from class names to images
+            (n, C, H, W) uint8, an ``ImageStore``, or ``Splits``.
+
+    Example:
+        >>> import torch
+        >>> register_dataset("noise", lambda: {f"class {k}": torch.zeros(20, 1, 28, 28).byte() for k in range(30)})
+        >>> is_custom_dataset("noise")
+        True
+    """
+    _registered[name] = function
+
+
+def is_custom_dataset(name: str) -> bool:
+    """Return whether ``name`` is code of the user's own, known to this process or not."""
+    return names_a_file(name) or name in _registered or name in _installed()
+
+
+def dataset_function(name: str) -> DatasetFunction:
+    """Return what makes the data set called ``name``.
+
+    Raises:
+        ConfigError: it is a file that the user did not name to this process, or its package fails.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name not in _installed():
+        raise ConfigError(f"dataset {name} is code, which is run only where you name it: add --dataset {name}")
+    try:
+        function: DatasetFunction = _installed()[name].load()
+    except Exception as error:  # whatever its package raises
+        raise ConfigError(f"dataset {name}: its package cannot be imported ({described(error)})") from error
+    return function
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
