@@ -1,4 +1,4 @@
-"""ImageStore: a data set as one uint8 tensor, classes contiguous, addressed by index alone.
+"""ImageStore: a data set as one uint8 tensor with contiguous classes, addressed by index.
 
 A store is small enough to live on the device (Omniglot: 25 MB), so sampling an episode is index
 arithmetic: no DataLoader, no decoding, no copies between host and device.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,20 +27,35 @@ FORMAT = "torchreptile-images-1"
 
 @dataclass(frozen=True, eq=False)
 class ImageStore:
-    """Images of many classes.
+    """Images of many classes, in memory.
 
     Attributes:
-        images: (N, C, H, W) uint8, every class's images one after another; 0 is black, 255 is white.
-        class_sizes: (K,) int64, how many images each class has; they add up to N.
-        class_names: K names, for people: ``"Greek/character03"``.
-        name: what the data set is called, for people and for files.
+        images: (N, C, H, W) uint8, the images of each class one after another; 0 is black, 255 is white.
+        class_sizes: (K,) int64, the number of images in each class; they add up to N.
+        class_names: the K names of the classes, such as ``"Greek/character03"``.
+        name: name of the data set, used in messages and files.
+
+    Raises:
+        DataError: the images are not such a tensor, or sizes and names do not fit them.
+
+    Example:
+        >>> import torch
+        >>> import torchreptile as tr
+        >>> images = torch.randint(0, 256, (9, 1, 28, 28), dtype=torch.uint8)
+        >>> store = tr.ImageStore(images, torch.tensor([4, 3, 2]), ("alpha", "beta", "gamma"), name="letters")
+        >>> len(store), store.image_shape
+        (3, (1, 28, 28))
+        >>> store.select([2, 0]).class_names
+        ('gamma', 'alpha')
+        >>> len(store.with_rotations())
+        12
     """
 
     images: Tensor
     class_sizes: Tensor
     class_names: tuple[str, ...]
     name: str
-    targets: ClassVar[int] = 0  # numbers to predict: there are labels instead
+    targets: ClassVar[int] = 0  # numbers to predict per example: none, images have labels
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -54,25 +69,64 @@ class ImageStore:
                 f"up to {int(self.class_sizes.sum())}, but {len(self.images)} images"
             )
 
+    @classmethod
+    def from_arrays(cls, classes: Mapping[str, Any], name: str = "arrays") -> ImageStore:
+        """Return a store of images that are in memory.
+
+        Args:
+            classes: for every class name its images, a tensor or array (n, C, H, W) or (n, H, W) uint8; classes may
+                have different numbers of them.
+            name: what the data set is called.
+
+        Raises:
+            DataError: no classes, or images of another type or of several shapes.
+
+        Example:
+            >>> import numpy as np
+            >>> classes = {"a": np.zeros((20, 28, 28), np.uint8), "b": np.ones((9, 28, 28), np.uint8)}
+            >>> store = ImageStore.from_arrays(classes)
+            >>> store.image_shape, store.class_sizes.tolist()
+            ((1, 28, 28), [20, 9])
+        """
+        if not classes:
+            raise DataError(f"{name}: there are no classes")
+        tensors: list[Tensor] = []
+        for label, images in classes.items():
+            tensor = torch.as_tensor(images)
+            tensor = tensor[:, None] if tensor.ndim == 3 else tensor
+            if tensor.dtype != torch.uint8 or tensor.ndim != 4 or not len(tensor):
+                raise DataError(
+                    f"{name}: class {label} has images of shape {tuple(tensor.shape)} {tensor.dtype}; they must be "
+                    "(n, C, H, W) uint8, one or more"
+                )
+            if tensors and tensor.shape[1:] != tensors[0].shape[1:]:
+                raise DataError(
+                    f"{name}: class {label} has images of shape {tuple(tensor.shape[1:])}, others have "
+                    f"{tuple(tensors[0].shape[1:])}; all must have one"
+                )
+            tensors.append(tensor.cpu())
+        sizes = torch.tensor([len(tensor) for tensor in tensors])
+        return cls(torch.cat(tensors), sizes, tuple(map(str, classes)), name)
+
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
+        """The device of the images."""
         return self.images.device
 
     @property
     def class_starts(self) -> Tensor:
-        """(K,) int64: the index of each class's first image."""
+        """(K,) int64, the index of the first image of each class."""
         return self.class_sizes.cumsum(0) - self.class_sizes
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
+        """The shape (C, H, W) of an image."""
         _, channels, height, width = self.images.shape
         return channels, height, width
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over names, sizes, shape and pixels: equal exactly when the data are equal."""
+        """SHA-256 of class names, sizes, shape and pixels, in hexadecimal; equal exactly when the data are equal."""
         digest = hashlib.sha256()
         head = [list(self.class_names), self.class_sizes.tolist(), list(self.images.shape)]
         digest.update(json.dumps(head).encode())
@@ -80,15 +134,19 @@ class ImageStore:
         return digest.hexdigest()
 
     def inverted(self) -> ImageStore:
-        """Black for white and white for black, in memory of its own."""
+        """Return a copy of the store with black and white exchanged."""
         return replace(self, images=255 - self.images)
 
     def __len__(self) -> int:
-        """The number of classes."""
+        """Return the number of classes."""
         return len(self.class_names)
 
     def select(self, classes: Sequence[int] | Tensor) -> ImageStore:
-        """A store of these classes alone, in this order."""
+        """Return a store with only the classes of these indices, in this order.
+
+        Raises:
+            DataError: ``classes`` is empty.
+        """
         chosen = torch.as_tensor(classes, dtype=torch.int64).cpu()
         if not len(chosen):
             raise DataError(f"{self.name}: no classes to select")
@@ -102,32 +160,32 @@ class ImageStore:
         )
 
     def without(self, images: Sequence[int]) -> ImageStore:
-        """A store that lacks the images with these indices; a class may be left with none."""
-        kept = torch.ones(len(self.images), dtype=torch.bool)
-        kept[list(images)] = False
-        owners = torch.arange(len(self)).repeat_interleave(self.class_sizes.cpu())
+        """Return a store without the images of these indices; a class may be left empty."""
+        remains = torch.ones(len(self.images), dtype=torch.bool)
+        remains[list(images)] = False
+        classes = torch.arange(len(self)).repeat_interleave(self.class_sizes.cpu())
         return replace(
             self,
-            images=self.images[kept.to(self.images.device)],
-            class_sizes=owners[kept].bincount(minlength=len(self)).to(self.class_sizes.device),
+            images=self.images[remains.to(self.images.device)],
+            class_sizes=classes[remains].bincount(minlength=len(self)).to(self.class_sizes.device),
         )
 
     def with_rotations(self) -> ImageStore:
-        """Every class four times, turned by 0, 90, 180 and 270 degrees: each turn a class of its own."""
-        turns = [torch.rot90(self.images, quarter, dims=(-2, -1)) for quarter in range(4)]
+        """Return a store with every class rotated by 0, 90, 180 and 270 degrees; each rotation is a separate class."""
+        rotated = [torch.rot90(self.images, quarter, dims=(-2, -1)) for quarter in range(4)]
         return replace(
             self,
-            images=torch.cat(turns),
+            images=torch.cat(rotated),
             class_sizes=self.class_sizes.repeat(4),
             class_names=tuple(f"{name}/rot{90 * quarter:03d}" for quarter in range(4) for name in self.class_names),
         )
 
     def to(self, device: torch.device | str) -> ImageStore:
-        """The same store with its tensors on ``device``."""
+        """Return the store with its tensors on ``device``."""
         return replace(self, images=self.images.to(device), class_sizes=self.class_sizes.to(device))
 
     def save(self, path: Path) -> None:
-        """Write the store to one safetensors file, atomically: other processes see all of it or nothing."""
+        """Write the store to one safetensors file, atomically: other processes see the complete file or none."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             save_file(
@@ -149,10 +207,10 @@ class ImageStore:
 
         Args:
             path: the file.
-            source: what the file must have been made of, if it says so.
+            source: identifies what the file must have been made from, as in ``Plan.source``; empty for any.
 
         Raises:
-            DataError: the file is missing, damaged, of another format or made of something else.
+            DataError: the file is missing, damaged, of another format or made from something else.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -160,14 +218,14 @@ class ImageStore:
                 if metadata.get("format") != FORMAT:
                     raise DataError(f"{path}: not an image store of this version; delete it to have it made again")
                 if source and metadata.get("source") != source:
-                    raise DataError(f"{path}: made of other files than are there now; delete it to have it made again")
+                    raise DataError(f"{path}: made from files that have changed since; delete it to have it made again")
                 store = cls(
                     images=file.get_tensor("images"),
                     class_sizes=file.get_tensor("class_sizes"),
                     class_names=tuple(json.loads(metadata["class_names"])),
                     name=metadata["name"],
                 )
-                if store.fingerprint != metadata["fingerprint"]:  # safetensors guards the frame, not the pixels
+                if store.fingerprint != metadata["fingerprint"]:  # safetensors checks the header, not the pixels
                     raise DataError(f"{path}: its pixels have changed since it was written; delete it")
                 return store
         except (OSError, KeyError, ValueError, SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""Load the data set that the settings name, divided into splits."""
+"""Loading of the data set that the settings name, divided into splits."""
 
 from __future__ import annotations
 
@@ -6,34 +6,41 @@ from typing import TYPE_CHECKING
 
 from torchreptile.core.config import TaskConfig
 from torchreptile.core.errors import DataError
+from torchreptile.data.custom import custom_splits
+from torchreptile.data.dataset_table import is_custom_dataset
 from torchreptile.data.image_store import ImageStore
+from torchreptile.data.splits import Split, Splits, SplitsOf, mapped, resolve_scheme, shuffled_classes
 
 if TYPE_CHECKING:
     from torchreptile.data.functions.sine import Sines
     from torchreptile.data.functions.tables import Tables
-from torchreptile.data.splits import Split, Splits, SplitsOf, mapped, resolve_scheme, shuffled_classes
 
-GLYPHS_VAL, GLYPHS_TEST = 100, 300
+GLYPHS_VAL, GLYPHS_TEST = 100, 300  # classes
 
 
 def load_splits(task: TaskConfig) -> Splits:
-    """The data set of ``task``, divided by its scheme; its split seed matters to the schemes that shuffle.
+    """Load the data set of ``task``, divided into splits by ``task.split_scheme``.
 
-    With ``task.inverted`` the stores hold inverted images, which is what the learner sees.
+    Schemes that shuffle depend on ``task.split_seed``. With ``task.inverted`` the stores hold inverted images.
 
     Raises:
-        ConfigError: an unknown data set, or a scheme that this data set does not have.
+        ConfigError: the data set is unknown, or does not have the scheme.
         DataError: the data are missing, damaged or cannot be downloaded.
+
+    Example:
+        >>> splits = load_splits(TaskConfig(dataset="glyphs"))
+        >>> len(splits.train), len(splits.val), len(splits.test)  # training classes in four rotations
+        (6400, 100, 300)
     """
     splits = _load_splits(task)
     return mapped(splits, ImageStore.inverted) if task.inverted else splits
 
 
 def require_split(task: TaskConfig, split: Split) -> None:
-    """Find out before anything is trained whether there will be something to measure on.
+    """Check, before anything is trained, that the split for the evaluation exists.
 
     Raises:
-        DataError: the split is not there, or its data are damaged.
+        DataError: the split is missing, or its data are damaged.
     """
     if task.regression:
         load_functions(task).get(split)
@@ -47,6 +54,9 @@ def require_split(task: TaskConfig, split: Split) -> None:
 
 
 def _load_splits(task: TaskConfig) -> Splits:
+    """Load the splits as the data set has them, not inverted."""
+    if is_custom_dataset(task.dataset):
+        return custom_splits(task)
     scheme = resolve_scheme(task.dataset, task.split_scheme)
     if task.dataset == "omniglot":
         from torchreptile.data.omniglot import dataset as omniglot
@@ -66,9 +76,10 @@ def _load_splits(task: TaskConfig) -> Splits:
 
 
 def load_functions(task: TaskConfig) -> SplitsOf[Sines | Tables]:
-    """The functions of ``task``: every split of sine waves draws new ones; tables are divided by tasks.
+    """Load the functions of ``task``: each split of sine waves draws new ones; tables are divided by tasks.
 
     Raises:
+        ConfigError: the data set is unknown, or does not have the split scheme.
         DataError: the tables cannot be used.
     """
     resolve_scheme(task.dataset, task.split_scheme)
@@ -83,6 +94,7 @@ def load_functions(task: TaskConfig) -> SplitsOf[Sines | Tables]:
 
 
 def _split_glyphs(store: ImageStore, seed: int) -> Splits:
+    """Divide the generated characters at random; training classes get their four rotations."""
     order = shuffled_classes(store, seed)
     test_start = len(store) - GLYPHS_TEST
     val_start = test_start - GLYPHS_VAL

@@ -1,19 +1,17 @@
-"""Splits: which classes (or tasks) are trained on, which choose the checkpoint and which are only ever measured."""
+"""Splits: the classes (or tasks) for meta-training, for choosing the checkpoint and for the final evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, final
+from typing import Generic, Literal, TypeVar, final
 
 import torch
 
 from torchreptile.core.errors import ConfigError, DataError
+from torchreptile.data.dataset_table import is_custom_dataset
 from torchreptile.data.image_store import ImageStore
-
-if TYPE_CHECKING:
-    pass
 
 SPLIT_SCHEMES: dict[str, tuple[str, ...]] = {
     "omniglot": ("reptile", "vinyals", "background-evaluation"),
@@ -24,8 +22,7 @@ SPLIT_SCHEMES: dict[str, tuple[str, ...]] = {
     "sine-maml": ("drawn",),
     "table": ("own",),
 }
-"""The schemes of every data set; the first one is what ``default`` means."""
-
+"""The split schemes of every data set; the first one is what ``default`` means."""
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -33,13 +30,17 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class MissingSplit:
-    """A split that is not there, which is no error until it is used; ``reason`` is the message of that error."""
+    """A split that does not exist, which is an error only when it is used.
+
+    Attributes:
+        reason: the message of that error.
+    """
 
     reason: str
 
 
 Source = ImageStore | Callable[[], ImageStore] | MissingSplit
-"""Where a split comes from: a store, what loads one when it is first used, or why there is none."""
+"""The origin of a split: a store, a function that loads one on first use, or the reason why there is none."""
 
 
 S = TypeVar("S", covariant=True)
@@ -47,7 +48,15 @@ S = TypeVar("S", covariant=True)
 
 @final
 class SplitsOf(Generic[S]):
-    """Stores that share no class or task, each loaded when it is first used: one that is never used may be absent."""
+    """The three splits of a data set, which share no class or task.
+
+    Each is loaded when it is first used, so one that is never used may be missing.
+
+    Example:
+        >>> splits: SplitsOf[str] = SplitsOf("training classes", MissingSplit("there is no validation"), lambda: "test")
+        >>> splits.val is None, splits.test
+        (True, 'test')
+    """
 
     def __init__(
         self,
@@ -55,33 +64,33 @@ class SplitsOf(Generic[S]):
         val: S | Callable[[], S] | MissingSplit,
         test: S | Callable[[], S] | MissingSplit,
     ) -> None:
-        """Nothing is loaded yet."""
+        """Store where the splits come from; nothing is loaded yet."""
         self._sources: dict[Split, S | Callable[[], S] | MissingSplit] = {"train": train, "val": val, "test": test}
 
     @cached_property
     def train(self) -> S:
-        """Meta-training classes, with the four rotations where the scheme has them."""
+        """The meta-training classes, with four rotations where the scheme has them."""
         return self._load("train")
 
     @cached_property
     def val(self) -> S | None:
-        """Meta-validation classes, never rotated; None where there are none."""
+        """The meta-validation classes, never rotated; None where there are none."""
         return self._load("val") if self.has("val") else None
 
     @cached_property
     def test(self) -> S:
-        """Meta-test classes, never rotated."""
+        """The meta-test classes, never rotated."""
         return self._load("test")
 
     def has(self, split: Split) -> bool:
-        """Whether there is such a split; nothing is loaded to find out."""
+        """Return whether the split exists, without loading it."""
         return not isinstance(self._sources[split], MissingSplit)
 
     def get(self, split: Split) -> S:
-        """The split of that name.
+        """Return the split of that name.
 
         Raises:
-            DataError: it is absent, or its data are damaged.
+            DataError: the split is missing, or its data are damaged.
         """
         store: S | None = getattr(self, split)
         return self._load(split) if store is None else store
@@ -94,13 +103,14 @@ class SplitsOf(Generic[S]):
 
 
 Splits = SplitsOf[ImageStore]
+"""The splits of a data set of images."""
 
 
 T = TypeVar("T")
 
 
 def mapped(splits: SplitsOf[T], change: Callable[[T], T]) -> SplitsOf[T]:
-    """The same with every store changed when it is first used."""
+    """Return the splits with every store changed when it is first used."""
 
     def changed(split: Split) -> Callable[[], T] | MissingSplit:
         source = splits._sources[split]
@@ -110,11 +120,16 @@ def mapped(splits: SplitsOf[T], change: Callable[[T], T]) -> SplitsOf[T]:
 
 
 def resolve_scheme(dataset: str, scheme: str) -> str:
-    """The scheme that ``default`` stands for; any other name as it is.
+    """Return the split scheme that ``default`` stands for, or any other name as it is.
 
     Raises:
-        ConfigError: a data set that does not exist, or a scheme that it does not have.
+        ConfigError: the data set does not exist, or does not have the scheme.
+
+    >>> resolve_scheme("omniglot", "default")
+    'reptile'
     """
+    if is_custom_dataset(dataset) and scheme in ("default", "own"):
+        return "own"
     if dataset not in SPLIT_SCHEMES:
         raise ConfigError(f"dataset {dataset!r} is unknown; choose one of {', '.join(SPLIT_SCHEMES)}")
     schemes = SPLIT_SCHEMES[dataset]
@@ -126,18 +141,26 @@ def resolve_scheme(dataset: str, scheme: str) -> str:
 
 
 def shuffled_classes(store: ImageStore, seed: int) -> torch.Tensor:
-    """(K,) int64: the store's classes in an order that depends on ``seed`` alone."""
+    """Return (K,) int64, the classes of the store in an order that depends only on ``seed``."""
     return torch.randperm(len(store), generator=torch.Generator().manual_seed(seed))
 
 
 def by_ratio(names: list[str], shares: tuple[float, float, float], seed: int) -> dict[Split, list[str]]:
-    """Classes (or tasks) shuffled by ``seed`` and cut; a share above 0 gets one at least, while there are any."""
+    """Shuffle classes (or tasks) and divide them into splits.
+
+    Args:
+        names: names of the classes.
+        shares: shares of train, val and test; a share above 0 gets at least one class, while there are enough.
+        seed: seed of the shuffle.
+
+    >>> {split: len(names) for split, names in by_ratio(list("abcdefghij"), (0.6, 0.2, 0.2), seed=0).items()}
+    {'train': 6, 'val': 2, 'test': 2}
+    """
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
     counts = [max(1, round(share * len(names))) if share else 0 for share in shares]
     while sum(counts) > len(names):
-        most = max(
-            counts
-        )  # where every split has one class, those to train on are needed most, then those to test with
+        most = max(counts)
+        # Where every split has one class, training classes are needed most, then test classes.
         counts[counts.index(most) if most > 1 else 1 if counts[1] else 2] -= 1
     counts[0 if shares[0] else shares.index(max(shares))] += len(names) - sum(counts)
     ends = [sum(counts[: number + 1]) for number in range(len(counts))]

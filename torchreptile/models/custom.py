@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import sys
-from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from torchreptile.core.errors import ConfigError, first_line
-from torchreptile.models.blueprint import Network, Shape, build_network
+from torchreptile.core.errors import ConfigError
+from torchreptile.core.user_code import described, load_from_file
+from torchreptile.models.blueprint import Network, build_network
+from torchreptile.models.built_in import Shape
 
 TINY_BATCH = 2
 
@@ -55,30 +53,7 @@ def load_network(named: str) -> Network:
           (1): Linear(in_features=784, out_features=5, bias=True)
         )
     """
-    path, colon, name = named.rpartition(":")
-    if not colon or not name.isidentifier() or not path.endswith(".py"):
-        raise ConfigError(f"model is {named}; it must be a Python file and a name in it, such as net.py:Net")
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"model is {named}, but there is no file {file}")
-    key = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]
-    spec = importlib.util.spec_from_file_location(f"torchreptile_model_{file.stem}_{key}", file)
-    assert spec is not None
-    assert spec.loader is not None  # neither is None for a .py file
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # a user's code may raise anything
-        del sys.modules[spec.name]
-        raise ConfigError(f"model {named}: {file} fails ({_described(error)})") from error
-    found = module.__dict__.get(name)
-    if not callable(found):
-        callables = sorted(n for n, value in module.__dict__.items() if callable(value) and not n.startswith("_"))
-        raise ConfigError(
-            f"model {named}: {file} has no callable {name}; its callables are {', '.join(callables) or 'none'}"
-        )
-    return cast(Network, found)
+    return cast(Network, load_from_file("model", named))
 
 
 def check_network(network: Network, image_shape: Shape, outputs: int) -> None:
@@ -106,7 +81,7 @@ def check_network(network: Network, image_shape: Shape, outputs: int) -> None:
             made: object = network(image_shape, outputs)
     except Exception as error:  # a user's code may raise anything
         raise ConfigError(
-            f"network {name}: {name}({image_shape}, {outputs}) fails ({_described(error)}); "
+            f"network {name}: {name}({image_shape}, {outputs}) fails ({described(error)}); "
             f"it is called with the {what} and the number of outputs"
         ) from error
     if not isinstance(made, nn.Module):
@@ -118,16 +93,10 @@ def check_network(network: Network, image_shape: Shape, outputs: int) -> None:
         with torch.random.fork_rng(devices=[]), torch.no_grad():  # Dropout draws random numbers
             out: object = build_network(network, image_shape, outputs)(images)
     except Exception as error:
-        raise ConfigError(f"network {name} fails on {inputs} {tuple(images.shape)} ({_described(error)})") from error
+        raise ConfigError(f"network {name} fails on {inputs} {tuple(images.shape)} ({described(error)})") from error
     shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     if shape != (TINY_BATCH, outputs):
         raise ConfigError(
             f"network {name}: {inputs} {tuple(images.shape)} give {shape}; they must give {(TINY_BATCH, outputs)}, "
             f"{outputs} numbers per {inputs[:-1]}"
         )
-
-
-def _described(error: Exception) -> str:
-    """Return the type of an error and the first line of its message, if it has one."""
-    kind, line = type(error).__name__, first_line(error)
-    return kind if line == kind else f"{kind}: {line}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -66,6 +67,15 @@ def algorithm_row(name: str) -> AlgorithmRow:
     raise ConfigError(f"algorithm is {name}; it must be one of {names}, or FILE.py:CLASS of your own{hint}")
 
 
+def all_rows() -> list[AlgorithmRow]:
+    """Return the rows of all algorithms, without those of installed packages that cannot be imported."""
+    rows = []
+    for name in algorithm_names():
+        with suppress(ConfigError):  # named once somebody asks for it
+            rows.append(algorithm_row(name))
+    return rows
+
+
 def owner_of(setting: str) -> str:
     """Return the algorithm that has ``setting`` for itself, or an empty string.
 
@@ -74,9 +84,9 @@ def owner_of(setting: str) -> str:
         'mann'
     """
     common = {field.name for field in dataclasses.fields(AlgorithmSettings)}
-    for name in algorithm_names():
-        if setting in {field.name for field in dataclasses.fields(algorithm_row(name).settings)} - common:
-            return name
+    for row in all_rows():
+        if setting in {field.name for field in dataclasses.fields(row.settings)} - common:
+            return row.name
     return ""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
 from torchreptile.core.config.algorithm import AlgorithmRow, AlgorithmSettings
-from torchreptile.core.config.algorithm_table import algorithm_names, algorithm_row, owner_of
+from torchreptile.core.config.algorithm_table import algorithm_row, all_rows, owner_of
 from torchreptile.core.config.network import NetworkConfig
 from torchreptile.core.config.optimization import InnerConfig, OuterConfig
 from torchreptile.core.config.runtime import EvalConfig, RunConfig
@@ -78,11 +78,9 @@ class Config:
             f"transductive is set, but {row.name} labels each query alone and has no such accuracy; leave it out",
         )
         if self.task.regression:
-            fitting = (name for name in algorithm_names() if algorithm_row(name).fits_functions)
-            require(
-                row.fits_functions,
-                f"algorithm is {row.name}, which labels images; functions are fitted by {', '.join(fitting)}",
-            )
+            if not row.fits_functions:
+                fitting = ", ".join(other.name for other in all_rows() if other.fits_functions)
+                raise ConfigError(f"algorithm is {row.name}, which labels images; functions are fitted by {fitting}")
             require(
                 not self.evaluation.transductive,
                 f"transductive is set, but the tasks of {title} are functions, measured by their error; leave it out",

@@ -1,4 +1,4 @@
-"""What a task is made of: its data, their split, and how many of what."""
+"""Settings of tasks: the data set, its splits, and the numbers of classes and images."""
 
 from __future__ import annotations
 
@@ -8,64 +8,68 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torchreptile.core.config.validation import LARGEST_SEED, at_least, at_most, check_types, require
+from torchreptile.core.user_code import names_a_file
 
 Resize = Literal["nearest", "bicubic", "lanczos"]
-DATASETS = ("omniglot", "glyphs", "mini-imagenet")  # that have a name; own images are the data set "folder"
-FUNCTIONS = ("sine", "sine-maml", "table")  # data sets whose tasks are functions; own ones are "table"
-LARGEST_IMAGE = 1024  # pixels high and wide
+DATASETS = ("omniglot", "glyphs", "mini-imagenet")  # the user's own images are the data set "folder"
+FUNCTIONS = ("sine", "sine-maml", "table")  # data sets whose tasks are functions; the user's own are "table"
+LARGEST_IMAGE = 1024  # height and width, pixels
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """What a task is made of."""
+    """Settings of tasks: the data set, its splits, and the numbers of classes and images."""
 
     dataset: str = "omniglot"
-    """Data set: omniglot (downloaded on first use), glyphs (generated) or mini-imagenet (yours: see
-    reptile data prepare --help). Own images: see --data. Of functions: sine (Reptile's) and sine-maml (MAML's). Own
-    functions: see --table."""
+    """Data set of images: omniglot (downloaded on first use), glyphs (generated) or mini-imagenet (you provide it: see
+    reptile data prepare --help); for your own images see --data. Data set of functions: sine (as in Reptile) or
+    sine-maml (as in MAML); for your own functions see --table."""
     data: str = ""
-    """Own images, in place of a data set: a folder of class folders; one with train, val and test folders of class
-    folders; or a csv file with the columns file and label. See docs/own-data.md."""
+    """Your own images, in place of a data set: a folder of class folders; a folder with train, val and test folders of
+    class folders; or a csv file with the columns file and label. See docs/own-data.md."""
     table: str = ""
-    """Own functions to fit, in place of a data set: a folder of csv files, one per task, or one csv file with a column
-    task. Every row is a point. See docs/regression.md."""
+    """Your own functions to fit, in place of a data set: a folder of csv files, one per task, or one csv file with a
+    column task. Every row is a point. See docs/regression.md."""
     targets: str = ""
-    """Own functions: the columns to predict, parted by commas; all others are inputs. By default y, y1, y2, ... or,
-    where there are none, the last column."""
+    """Your own functions: the columns to predict, separated by commas; all others are inputs. By default y, y1, y2, ...
+    or, where there are none, the last column."""
     image_size: int = 0
-    """Own images: height and width they are brought to, pixels; 0 means 84, or 28 with --grey."""
+    """Your own images: height and width to scale them to, in pixels; 0 means 84, or 28 with --grey."""
     grey: bool = False
-    """Own images: one channel instead of three."""
+    """Your own images: one channel instead of three."""
     split_ratio: str = ""
-    """Own images that are not divided yet, and own functions: the shares of classes or tasks for train/val/test; by
-    default 0.6/0.2/0.2."""
+    """Your own images without a division of their own, and your own functions: the shares of classes or tasks for
+    train/val/test; by default 0.6/0.2/0.2."""
     data_root: str = ""
-    """mini-imagenet: the folder that holds it; by default $TORCHREPTILE_DATA/mini-imagenet."""
+    """mini-imagenet: the folder of the data set; by default $TORCHREPTILE_DATA/mini-imagenet."""
     resize: Resize | Literal["auto"] = "auto"
-    """How pictures of another size are brought to the one wanted. auto is nearest for mini-imagenet, as published
-    results had it, and lanczos for own images."""
+    """How pictures of another size are scaled. auto is nearest for mini-imagenet, as in published results, and lanczos
+    for your own images."""
     exclude_duplicates: bool = False
-    """Leave out of training every image that is also in validation or test classes, pixel by pixel."""
+    """Leave out of training every image whose pixels are identical to one in validation or test classes."""
     inverted: bool = False
-    """Show the learner every image inverted: drawings as light ink on dark paper, where the padding of convolutions is
-    paper too. The published code of MAML, Matching and Prototypical Networks does so with Omniglot, Reptile's not."""
+    """Show the learner every image inverted: drawings as light ink on dark paper, so that the zero padding of
+    convolutions looks like paper. The published code of MAML, Matching and Prototypical Networks does so with Omniglot,
+    Reptile's does not."""
     split_scheme: str = "default"
-    """How classes are divided: omniglot has reptile (the default), vinyals and background-evaluation; glyphs has
-    seed, mini-imagenet ravi."""
+    """How classes are divided: omniglot has reptile (the default), vinyals and background-evaluation; glyphs has seed;
+    mini-imagenet has ravi."""
     split_seed: int = 0
-    """Seed of the shuffle that divides the classes; apart from --seed, so that seeds compare on one split."""
+    """Seed of the shuffle that divides the classes; independent of --seed, so that runs with different seeds share one
+    split."""
     way: int = 5
     """Classes in a task; 1 for functions, which have none."""
     shots: int = 1
-    """Labelled (support) images per class in evaluation; known points of a function."""
+    """Labelled (support) images per class in evaluation; for functions, known points."""
     train_shots: int = 10
     """Images per class, or points, in a training task; 0 means as many as --shots."""
     train_way: int = 0
-    """Classes in a training task, for algorithms that can be tested with another way than they were trained with
-    (matching, protonet); images, each of another class, in a mini-batch of pretrained. 0 means as many as --way."""
+    """Classes in a training task, for algorithms that can be trained with another way than they are tested with
+    (matching, protonet); for pretrained, images in a mini-batch, each of a different class. 0 means as many as
+    --way."""
     train_queries: int = 0
-    """Query images per class, or points, in a training task, beside --train-shots, for the algorithms that learn from
-    queries."""
+    """Query images per class, or query points, in a training task in addition to --train-shots, for the algorithms that
+    learn from queries."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -81,7 +85,9 @@ class TaskConfig:
         at_most(LARGEST_SEED, split_seed=self.split_seed)
 
     def _settle_data(self) -> None:
-        """Own data are a data set of their own; their path must hold in whatever folder the run goes on."""
+        """Set the data set that ``data`` or ``table`` implies; make paths absolute, as a run may resume elsewhere."""
+        if names_a_file(self.dataset):
+            object.__setattr__(self, "dataset", os.path.abspath(self.dataset))
         require(not (self.data and self.table), f"data is {self.data} and table is {self.table}; give one of them")
         for name, dataset in (("data", "folder"), ("table", "table")):
             if path := getattr(self, name):
@@ -91,16 +97,17 @@ class TaskConfig:
         for name, dataset in (("data", "folder"), ("table", "table")):
             require(
                 self.dataset != dataset or bool(getattr(self, name)),
-                f"dataset is {dataset}, but {name} names none; give --{name} FOLDER or FILE.csv",
+                f"dataset is {dataset}, but {name} is not set; give --{name} FOLDER or FILE.csv",
             )
         require(
-            not self.split_ratio or bool(self.data or self.table),
-            f"split_ratio is {self.split_ratio}, but it is for own images; give --data FOLDER or FILE.csv too",
+            not self.split_ratio or bool(self.data or self.table) or self.custom,
+            f"split_ratio is {self.split_ratio}, but it applies to your own images only; give --data FOLDER or "
+            "FILE.csv too",
         )
         for name, value in (("image_size", self.image_size), ("grey", self.grey)):
             require(
-                not value or bool(self.data),
-                f"{name} is {value}, but it is for own images; give --data FOLDER or FILE.csv too",
+                not value or bool(self.data) or self.custom,
+                f"{name} is {value}, but it applies to your own images only; give --data FOLDER or FILE.csv too",
             )
         require(
             not self.data_root or self.dataset == "mini-imagenet",
@@ -109,11 +116,12 @@ class TaskConfig:
         )
         require(
             not self.targets or bool(self.table),
-            f"targets is {self.targets}, but it is for own functions; give --table FOLDER or FILE.csv too",
+            f"targets is {self.targets}, but it applies to your own functions only; give --table FOLDER or FILE.csv "
+            "too",
         )
 
     def _check_way(self) -> None:
-        """Functions have no classes; elsewhere there must be some to tell apart."""
+        """Refuse a way other than 1 for functions, which have no classes, and a way below 2 for images."""
         if not self.regression:
             at_least(2, way=self.way)
             return
@@ -125,54 +133,59 @@ class TaskConfig:
         require(not self.exclude_duplicates, "exclude_duplicates is for images, not for functions; leave it out")
 
     @property
+    def custom(self) -> bool:
+        """Whether the data set is the user's code: a function in a file or in an installed package."""
+        return self.dataset not in (*DATASETS, *FUNCTIONS, "folder")
+
+    @property
     def regression(self) -> bool:
-        """Whether tasks are functions to fit, not classes to tell apart."""
+        """Whether tasks are functions to fit rather than classes of images."""
         return self.dataset in FUNCTIONS
 
     @property
     def drawn(self) -> bool:
-        """Whether every task is drawn anew, so that no two trainings or tests share one."""
+        """Whether every task is newly generated, so that training and test never share one."""
         return self.regression and not self.table
 
     @property
     def kind(self) -> str:
-        """What a task is, for people: ``5-way 1-shot``, or ``10-point``."""
+        """The kind of task as text: ``5-way 1-shot``, or ``10-point``."""
         return f"{self.shots}-point" if self.regression else f"{self.way}-way {self.shots}-shot"
 
     @property
     def members(self) -> str:
-        """What is divided into splits: classes, or tasks where these are functions."""
+        """The word for what is divided into splits: ``classes``, or ``tasks`` where these are functions."""
         return "tasks" if self.regression else "classes"
 
     @property
     def title(self) -> str:
-        """What the data are called, for people: the data set, or the folder or csv file of own images or functions."""
+        """The name of the data as text: the data set, or the folder or csv file of the user's own data."""
         own = self.data or self.table
-        return os.path.splitext(os.path.basename(own))[0] if own else self.dataset
+        return os.path.splitext(os.path.basename(own))[0] if own else self.dataset.rpartition(":")[2]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of its images."""
-        if self.data:
+        """The shape (C, H, W) of an image."""
+        if self.data or self.custom:
             return 1 if self.grey else 3, self.own_image_size, self.own_image_size
         return (3, 84, 84) if self.dataset == "mini-imagenet" else (1, 28, 28)
 
     @property
     def own_image_size(self) -> int:
-        """Height and width of own images, the 0 of ``image_size`` resolved."""
+        """Height and width of the user's own images, with the 0 of ``image_size`` resolved."""
         return self.image_size or (28 if self.grey else 84)
 
     @property
     def large_images(self) -> bool:
         """Whether the images are of a size for which mini-ImageNet's published settings suit, not Omniglot's."""
-        return self.dataset == "mini-imagenet" or (bool(self.data) and self.own_image_size >= 64)
+        return self.dataset == "mini-imagenet" or ((bool(self.data) or self.custom) and self.own_image_size >= 64)
 
     @property
     def shares(self) -> tuple[float, float, float]:
-        """Of the classes, for train, val and test; the default of ``split_ratio`` resolved.
+        """The shares of the classes for train, val and test, with the default of ``split_ratio`` resolved.
 
         Raises:
-            ConfigError: they are not three shares of a whole.
+            ConfigError: ``split_ratio`` is not three shares that add up to 1.
         """
         try:
             train, val, test = (float(share) for share in (self.split_ratio or "0.6/0.2/0.2").split("/"))
@@ -186,15 +199,15 @@ class TaskConfig:
 
     @property
     def drawn_by_hand(self) -> bool:
-        """Whether the images are lines of one width, black on white, rather than pictures of any kind."""
+        """Whether the images are drawings, black lines of one width on white, rather than pictures of any kind."""
         return self.dataset in ("omniglot", "glyphs")
 
     @property
     def images_per_class(self) -> int:
-        """Images per class in a training task, the 0 of ``train_shots`` resolved."""
+        """Images per class in a training task, with the 0 of ``train_shots`` resolved."""
         return self.train_shots or self.shots
 
     @property
     def training_way(self) -> int:
-        """Classes in a training task, the 0 of ``train_way`` resolved."""
+        """Classes in a training task, with the 0 of ``train_way`` resolved."""
         return self.train_way or self.way
