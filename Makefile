@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: setup quickstart test test-processors test-processors-short lint tables clean
+.PHONY: setup quickstart test test-processors test-processors-short lint docs tables clean
 
 setup: $(VENV)/.installed
 
@@ -43,9 +43,19 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The documentation site, site/index.html, from docs/ and the docstrings. Its tools are no part of setup: 75 MB.
+docs: $(VENV)/.docs-installed
+	rm -rf site
+	$(BIN)/python -m sphinx -b html -W --keep-going -q -E -d build/doctrees docs site
+	@echo "site/index.html"
+
+$(VENV)/.docs-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 # README's table and docs/results.md from results/.
 tables: setup
 	$(BIN)/python tools/tables.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build site

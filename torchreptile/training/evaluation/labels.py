@@ -10,7 +10,7 @@ class Label:
     """The names of one measure.
 
     Attributes:
-        key: the name in code, in metrics.jsonl and in eval-*.json.
+        key: the name in code, in ``metrics.jsonl`` and in ``eval-*.json``.
         short: the heading of a narrow column.
         name: what tables and legends call it.
         long: how it is measured.
