@@ -194,6 +194,19 @@ def test_the_checks_find_what_is_wrong(kind: type[Reptile], message: str) -> Non
         check_algorithm(kind)
 
 
+def test_a_class_of_your_own_is_trained_from_python(tmp_path: Path) -> None:
+    signed = example("algorithm").SignedReptile
+    short = {"outer_steps": 2, "monitor_episodes": 2, "eval_steps": 2, "execution": "loop", "device": "cpu"}
+    config = tr.preset("glyphs-1shot-5way", signed).replace(**short, sign_share=0.5)
+    runs = [
+        tr.train(config, tmp_path / "one"),
+        tr.train(tr.preset("glyphs-1shot-5way").replace(**short), tmp_path / "two", algorithm=signed),
+    ]
+    assert [run.step for run in runs] == [2, 2]
+    first, second = (tr.evaluate(run.folder, episodes=4, seed=0).config.method for run in runs)
+    assert (first.algorithm, second.algorithm) == ("signed-reptile", "signed-reptile")
+
+
 def test_a_class_of_your_own_is_known_by_its_row() -> None:
     signed = example("algorithm").SignedReptile
     assert algorithm_class(use_algorithm(signed)) is signed

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from torchreptile.algorithms.base import Algorithm
+from torchreptile.algorithms.build import use_algorithm
 from torchreptile.core.config import Config
+from torchreptile.core.config.presets import for_algorithm
 from torchreptile.core.distributed.launcher import restarted_by_launcher
 from torchreptile.core.distributed.process_group import Processes, joined
 from torchreptile.models.blueprint import Network
@@ -20,7 +23,13 @@ from torchreptile.training.trainer import Run as Run
 from torchreptile.training.trainer import Trainer
 
 
-def train(config: Config, out: Path | str, callbacks: Iterable[Callback] = (), network: Network | None = None) -> Run:
+def train(
+    config: Config,
+    out: Path | str,
+    callbacks: Iterable[Callback] = (),
+    network: Network | None = None,
+    algorithm: type[Algorithm] | None = None,
+) -> Run:
     """Meta-train from the beginning.
 
     Under torchrun every process calls this alike; they share the tasks and rank 0 writes. A process that
@@ -33,6 +42,7 @@ def train(config: Config, out: Path | str, callbacks: Iterable[Callback] = (), n
             :class:`torchreptile.Callback`.
         network: makes the module to train, from image shape and way; by default the one published with the
             algorithm.
+        algorithm: a class of your own with a ``row``, to train in place of the algorithm that ``config`` names.
 
     Raises:
         ConfigError, DataError, RunError: settings, data or folder cannot be used.
@@ -45,6 +55,9 @@ def train(config: Config, out: Path | str, callbacks: Iterable[Callback] = (), n
         ...     tr.train(config, folder).step
         2
     """
+    if algorithm is not None:
+        name = use_algorithm(algorithm)
+        config = config if config.method.algorithm == name else for_algorithm(name, config)
     with training_loop(config, out, callbacks, network) as trainer:
         return trainer.run()
 

@@ -7,8 +7,10 @@ where they stand. The published accuracies are in published.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-from torchreptile.core.config.algorithm_table import algorithm_row
+from torchreptile.core.config.algorithm import AlgorithmRow
+from torchreptile.core.config.algorithm_table import algorithm_row, register_algorithm
 from torchreptile.core.config.config import Config
 from torchreptile.core.errors import ConfigError
 
@@ -72,12 +74,29 @@ def for_algorithm(algorithm: str, config: Config) -> Config:
     return config.replace(algorithm=algorithm, **change(config))
 
 
-def preset(name: str, algorithm: str = "reptile") -> Config:
-    """The settings of the preset ``name``, for that algorithm.
+class HasRow(Protocol):
+    """An algorithm class of your own, as far as its settings are concerned."""
+
+    row: AlgorithmRow
+
+
+def preset(name: str, algorithm: str | type[HasRow] = "reptile") -> Config:
+    """Return the settings of a preset for an algorithm.
+
+    Args:
+        name: one of those that ``reptile presets`` lists.
+        algorithm: a name, or an algorithm class of your own with a ``row``.
 
     Raises:
         ConfigError: there is no such preset or algorithm.
+
+    Example:
+        >>> preset("omniglot-1shot-5way", "maml").inner.inner_lr
+        0.4
     """
+    if not isinstance(algorithm, str):
+        register_algorithm(algorithm.row)
+        algorithm = algorithm.row.name
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name}; the presets are {', '.join(PRESETS)}")
     return for_algorithm(algorithm, PRESETS[name].config)
