@@ -1,6 +1,6 @@
-"""ANIL's row: Raghu, Raghu, Bengio, Vinyals 2020, arXiv 1909.09157, who keep MAML's settings.
+"""ANIL's row: Raghu, Raghu, Bengio, Vinyals 2020, arXiv 1909.09157, who use MAML's settings.
 
-The margins are standard deviations over three trainings.
+The margins of its published accuracies are standard deviations over three trainings.
 """
 
 from __future__ import annotations

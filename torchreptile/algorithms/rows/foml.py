@@ -11,7 +11,7 @@ from torchreptile.core.config.validation import at_least, require
 
 @dataclass(frozen=True)
 class FOMLSettings(AlgorithmSettings):
-    """First-order MAML in Reptile's frame."""
+    """Settings of first-order MAML in Reptile's setting."""
 
     foml_tail: int = 0
     """foml: images per class reserved for the last inner step; 0 means a shared tail."""

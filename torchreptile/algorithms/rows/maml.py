@@ -12,9 +12,10 @@ MINI_SOURCE = "Li et al. 2017, table 3"
 
 
 def image_settings(config: Config) -> dict[str, Any]:
-    """Finn, Abbeel, Levine 2017, appendix A.1; on the whole support set, moved by Adam at a constant 1e-3.
+    """Return MAML's published settings for images: inner steps on the full support set, and Adam at a constant 1e-3.
 
-    Their code divides the inner loss by the shots once more, which is the learning rate's part here.
+    Finn, Abbeel, Levine 2017, appendix A.1. Their code divides the inner loss by the shots once more; here the inner
+    learning rate accounts for that.
     """
     task, large = config.task, config.task.large_images
     if large:
@@ -43,8 +44,11 @@ def image_settings(config: Config) -> dict[str, Any]:
 
 
 def function_settings(config: Config) -> dict[str, Any]:
-    """Finn et al. 2017, section 5.1: one step of 0.01 on 10 points, moved by Adam. 25 tasks at a time, 70,000 of those,
-    and Adam's 1e-3 are their code's."""
+    """Return MAML's published settings for functions: one inner step of 0.01 on 10 points, and Adam.
+
+    Finn et al. 2017, section 5.1. The meta-batch of 25 tasks, 70,000 outer steps and Adam's 1e-3 are those of their
+    code.
+    """
     return {
         "train_shots": 0, "train_queries": config.evaluation.queries,
         "inner_optimizer": "sgd", "inner_lr": 0.01, "inner_batch": 0, "inner_steps": 1, "eval_batch": 0,

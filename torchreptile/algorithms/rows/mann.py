@@ -12,7 +12,7 @@ from torchreptile.core.config.validation import at_least, at_most, require
 
 @dataclass(frozen=True)
 class MANNSettings(AlgorithmSettings):
-    """A network with an external memory."""
+    """Settings of the network with an external memory."""
 
     mann_units: int = 200
     """mann: units of the LSTM controller."""
@@ -40,10 +40,10 @@ class MANNSettings(AlgorithmSettings):
 
 
 def image_settings(config: Config) -> dict[str, Any]:
-    """Santoro et al. 2016: episodes of 10 images per class, 16 at a time, 100,000 of those; images moved and turned.
+    """Return settings for images: 100,000 steps on 16 episodes of 10 images per class, shifted and rotated at random.
 
-    The optimiser is Adam at 1e-3, as in the public implementations that reach the paper's numbers; the paper's own
-    is RMSProp.
+    Santoro et al. 2016. The optimiser is Adam at 1e-3, as in the public implementations that reach the paper's numbers;
+    the paper used RMSProp.
     """
     return {
         "train_shots": 10,

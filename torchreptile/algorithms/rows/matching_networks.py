@@ -21,7 +21,7 @@ MINI_20_WAY_SOURCE = "Li et al. 2017, table 3"
 
 @dataclass(frozen=True)
 class MatchingSettings(AlgorithmSettings):
-    """Matching Networks."""
+    """Settings of Matching Networks."""
 
     fce_reads: int = 0
     """matching: reads of the support set by the attention LSTM of the full context embeddings; 0 means without."""
@@ -36,9 +36,12 @@ class MatchingSettings(AlgorithmSettings):
 
 
 def image_settings(config: Config) -> dict[str, Any]:
-    """Training tasks like those of the test (Vinyals et al. 2016, section 2.2). No optimiser was published with it:
-    15 queries per class and one task per step are Ravi and Larochelle's (ICLR 2017), Adam at 1e-3 is Chen et al.'s
-    (ICLR 2019), whose code scales the cosines by 100; 10 and the annealing are ours."""
+    """Return settings for images: training tasks have the way and shots of the test tasks.
+
+    Vinyals et al. 2016, section 2.2, who published no optimiser. 15 queries per class and one task per step follow Ravi
+    and Larochelle (ICLR 2017); Adam at 1e-3 follows Chen et al. (ICLR 2019), whose code scales the cosines by 100. The
+    scale of 10 and the annealing are our choice.
+    """
     return {
         "attention_scale": 10.0, "train_shots": 0, "train_queries": 15, "meta_batch": 1,
         "outer_optimizer": "adam", "outer_step_size": 1e-3, "outer_steps": 75_000,

@@ -1,6 +1,6 @@
 """Meta-LSTM's row: Ravi and Larochelle, ICLR 2017; at 20-way the numbers are those of Li et al. 2017.
 
-Running averages over the support set label the queries, so nothing is shared among them.
+Queries are normalised by running averages over the support set, so every evaluation is inductive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MINI_SOURCE = "Li et al. 2017, table 3"
 
 @dataclass(frozen=True)
 class MetaLSTMSettings(AlgorithmSettings):
-    """An LSTM that is the optimiser."""
+    """Settings of the meta-learned LSTM optimiser."""
 
     meta_lstm_units: int = 20
     """meta-lstm: units of the LSTM that reads losses and gradients."""
@@ -31,9 +31,9 @@ class MetaLSTMSettings(AlgorithmSettings):
 
 
 def image_settings(config: Config) -> dict[str, Any]:
-    """Ravi and Larochelle 2017: training tasks of as many shots as are tested, 15 queries per class, one at a time.
+    """Return the published settings for images: one task per step, the shots of the test tasks, 15 queries per class.
 
-    Every update is on the whole support set.
+    Ravi and Larochelle 2017. Every update is on the full support set.
     """
     updates = 12 if config.task.shots == 1 else 5
     return {
@@ -55,7 +55,7 @@ def image_settings(config: Config) -> dict[str, Any]:
 
 
 def function_settings(config: Config) -> dict[str, Any]:
-    """As for images with more than one shot; nothing was published for functions."""
+    """Return settings for functions: those for images with more than one shot, as none were published."""
     return image_settings(config) | {"train_queries": config.evaluation.queries, "queries": config.evaluation.queries}
 
 

@@ -13,7 +13,10 @@ MINI_SOURCE = "Li et al. 2017, table 3"
 
 
 def image_settings(config: Config) -> dict[str, Any]:
-    """Li et al. 2017, section 4.2: MAML's frame with one inner step; rates begin within 0.005 to 0.1."""
+    """Return Meta-SGD's settings for images: MAML's with one inner step and initial rates within 0.005 to 0.1.
+
+    Li et al. 2017, section 4.2.
+    """
     lr = 0.01 if config.task.large_images else 0.1
     return maml.image_settings(config) | {"inner_steps": 1, "eval_steps": 1, "inner_lr": lr}
 

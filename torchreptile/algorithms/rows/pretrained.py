@@ -14,7 +14,7 @@ MINI_SOURCE = "Chen et al. 2019, table 2"
 
 @dataclass(frozen=True)
 class PretrainedSettings(AlgorithmSettings):
-    """A classifier of all training classes, whose features are kept."""
+    """Settings of the baselines: a classifier of all meta-training classes, whose features are reused."""
 
     pretrained_head: Literal["linear", "cosine"] = "linear"
     """pretrained: the classifier, of training classes and then of a task's: linear (Baseline of Chen et al. 2019) or
@@ -22,10 +22,13 @@ class PretrainedSettings(AlgorithmSettings):
 
 
 def image_settings(config: Config) -> dict[str, Any]:
-    """Chen et al. 2019 and its code: mini-batches of 16 images, Adam at 1e-3, 5 passes over Omniglot's training images
-    and 400 over mini-ImageNet's; in a task 100 passes of SGD at 0.01 over the support set, 4 images at a time."""
+    """Return the baselines' published settings for images.
+
+    Chen et al. 2019 and their code: mini-batches of 16 images, Adam at 1e-3, 5 epochs of Omniglot's training images and
+    400 of mini-ImageNet's; in a task 100 epochs of SGD at 0.01 over the support set, 4 images at a time.
+    """
     task = config.task
-    # Their Omniglot is divided as Vinyals et al. divide it, so that 5 passes are over 4,112 classes.
+    # They split Omniglot like Vinyals et al., so an epoch covers 4,112 classes.
     division = {"split_scheme": "vinyals"} if task.dataset == "omniglot" else {}
     return division | {
         "train_way": 16, "train_shots": 1, "meta_batch": 1,

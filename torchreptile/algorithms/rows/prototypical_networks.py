@@ -12,8 +12,11 @@ MINI_SOURCE = "Snell et al. 2017, table 2"
 
 
 def image_settings(config: Config) -> dict[str, Any]:
-    """Snell et al. 2017, sections 3.1 and 3.2: more classes than in the test, as many shots, Adam halved every 2,000
-    tasks. They stopped when the validation loss did; by 20,000 steps nothing moves any more."""
+    """Return the published settings for images: more classes than in test tasks, and as many shots.
+
+    Snell et al. 2017, sections 3.1 and 3.2: Adam's step size is halved every 2,000 tasks. They stopped when the
+    validation loss stopped improving; after 20,000 steps the weights no longer change.
+    """
     task, large = config.task, config.task.large_images
     way = (20 if task.shots > 1 or task.way > 5 else 30) if large else 60
     return {

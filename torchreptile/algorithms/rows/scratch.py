@@ -1,4 +1,4 @@
-"""The row of training from scratch in every task."""
+"""The row of training from scratch on every support set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torchreptile.core.config.config import Config
 
 
 def own_settings(config: Config) -> dict[str, Any]:
-    """Reptile's steps in a task, with an optimiser that knows nothing yet; one outer step, for there is none to do."""
+    """Return settings for images and functions: Reptile's, with a fresh inner optimiser, and a single outer step."""
     return {"inner_state": "reset", "outer_steps": 1, "meta_batch": 1}
 
 

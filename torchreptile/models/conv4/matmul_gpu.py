@@ -28,7 +28,7 @@ class FusableBlock(Block):
     """Convolution, BatchNorm, ReLU and perhaps pooling of T networks, written for torch.compile."""
 
     def __init__(self, stride: int, number: int, params: Params) -> None:
-        """Take the parameters of block ``number``, padded to whole groups of loads.
+        """Take the parameters of block ``number``, padded to full groups of loads.
 
         Args:
             stride: of the convolution; 1 means that the block ends in 2x2 max-pooling.

@@ -41,7 +41,7 @@ class Execution:
             order; None leaves it to autograd.
         shared_features: computes the head's inputs (T, B, features) from images (T, B, C, H, W) with one body for all
             tasks, whose parameters are not stacked; None if the network has no separate head.
-        step: takes whole inner steps, where that is faster than from a gradient.
+        step: takes complete inner steps, where that is faster than from a gradient.
         compiled: whether ``forward`` is to be compiled together with the operations around it.
         kernel_order: the order of the axes of stacked kernels in memory.
         draws: whether the network draws random numbers (Dropout).
