@@ -32,10 +32,18 @@ Command = Train | Evaluate | Adapt | Export | Compare | Reproduce | Report | Ben
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """The command that ``arguments`` (without the program's name) ask for.
+    """Parse a command line.
+
+    Args:
+        arguments: the words after the program's name.
 
     Raises:
-        ConfigError: they make none.
+        ConfigError: the command line is invalid; the message is one line.
+
+    Example:
+        >>> command = parse(["evaluate", "omniglot-5way", "--shots", "5"])
+        >>> command.shots, command.split
+        (5, 'test')
     """
     words, pasted = _with_user_code(arguments), False
     if words[:1] == ["train"]:
@@ -43,7 +51,7 @@ def parse(arguments: Sequence[str]) -> Command:
         words = translate(words)
         if len(named := list(dict.fromkeys(_values_of("--algorithm", words)))) > 1:
             raise ConfigError(f"algorithm is {' and '.join(named)}; name one (--foml is --algorithm foml)")
-    # A preset's settings, for an algorithm, are the defaults of the other flags: known before the flags are read.
+    # The preset and the algorithm decide the defaults of the other flags, so they must be known before parsing.
     guess = next((word for word in words if word in PRESETS), "")
     algorithm = _value_of("--algorithm", words) or "reptile"
     if words[:1] == ["train"]:
@@ -57,13 +65,15 @@ def parse(arguments: Sequence[str]) -> Command:
 def _with_user_code(arguments: Sequence[str]) -> list[str]:
     """Load the algorithms and data sets that ``--algorithm FILE.py:CLASS`` and ``--dataset FILE.py:FUNCTION`` name.
 
-    A run folder that was trained with such code is read only by a command that names it again: nothing that is loaded
-    from a file of settings is run. Commands that need no choice of algorithm or data set only load the code.
+    A run that was trained with such code can be read only by a command that names the file again, because code named
+    in a file of settings is never run. Commands other than a new training only load the code.
 
     Returns:
-        The words with names that settings know in place of the files.
+        The words, with registered names in place of the files.
     """
     words, place = list(arguments), 0
+    if words[:1] == ["compare"]:
+        return [_loaded("--algorithm", word) if names_a_file(word) else word for word in words]
     while place < len(words):
         flag, equals, value = words[place].partition("=")
         value = value if equals else next(iter(words[place + 1 : place + 2]), "")
@@ -78,6 +88,7 @@ def _with_user_code(arguments: Sequence[str]) -> list[str]:
 
 
 def _loaded(flag: str, named: str) -> str:
+    """Load an algorithm or data set from a file; return the name it is registered under."""
     if flag == "--algorithm":
         from torchreptile.algorithms.custom import load_algorithm
 
@@ -99,10 +110,10 @@ def _values_of(flag: str, words: Sequence[str]) -> list[str]:
 
 
 def _refuse_settings_of_others(words: Sequence[str], algorithm: str) -> None:
-    """Name the algorithm that a setting belongs to, where it is not the one asked for.
+    """Refuse settings of other algorithms than the requested one.
 
     Raises:
-        ConfigError: it belongs to another.
+        ConfigError: a setting belongs to another algorithm; the message names it.
     """
     for place, word in enumerate(words):
         flag, _, value = word.partition("=")
@@ -114,6 +125,7 @@ def _refuse_settings_of_others(words: Sequence[str], algorithm: str) -> None:
 
 
 def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> Command:
+    """Parse words whose defaults come from a preset and an algorithm."""
     start = Train(config=for_algorithm(algorithm, preset(preset_name) if preset_name else _plain(words, pasted)))
     kinds = (
         Annotated[Train, subcommand("train", default=start)]
@@ -140,10 +152,10 @@ def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> 
 
 
 def _plain(words: list[str], pasted: bool) -> Config:
-    """The settings that count where no preset is named."""
+    """Return the default settings of a command that names no preset."""
     if _value_of("--table", words):
         return TABLE
     dataset = _value_of("--dataset", words)
-    if dataset in PRESETS:  # functions, whose only preset has their name
+    if dataset in PRESETS:  # regression: a data set whose only preset has its name
         return preset(dataset)
     return ORIGINAL_DEFAULTS if pasted else Config()

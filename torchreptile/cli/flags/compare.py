@@ -22,14 +22,13 @@ class Compare:
     preset: Annotated[Positional[str], arg(metavar="PRESET")]
     """The task; see ``reptile presets``. Every algorithm uses the settings published with it for that task."""
     algorithms: tuple[str, ...]
-    """The algorithms to compare."""
+    """The algorithms to compare; your own as FILE.py:CLASS."""
     max_minutes: float = 20.0
     """Minutes of training per run; 0 trains for the published number of outer steps."""
     seeds: int = 1
     """Trainings of each algorithm, with the seeds 0, 1, ..."""
     out: Path | None = None
-    """Folder for the run folders, comparison.json and comparison.png; by default runs/compare-PRESET, which is resumed
-    if it exists."""
+    """Folder for runs, comparison.json and comparison.png, resumed if it exists; by default runs/compare-PRESET."""
     split: Literal["train", "val", "test"] = "test"
     """Classes to evaluate on."""
     episodes: int = 1000

@@ -31,8 +31,7 @@ class Reproduce:
     episodes: int = 0
     """Episodes per evaluation; 0 means 10,000 for a table row, and 1,000 or 2,000 for a figure."""
     out: Path | None = None
-    """Folder for the run folders and result.json, result.md and result.png; by default runs/reproduce-NAME, which is
-    resumed if it exists."""
+    """Folder for runs and result.json, .md and .png, resumed if it exists; by default runs/reproduce-NAME."""
     at_once: int = 0
     """Trainings that run in parallel, each with its share of the threads; 0 means one per core on a CPU."""
     data_root: str = ""

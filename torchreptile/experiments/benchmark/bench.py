@@ -162,10 +162,10 @@ def bench(
     flop = _step_gflop(config, image_shape, network)
     naive = statistics.median(seconds[Candidate(NAIVE)][0]) if Candidate(NAIVE) in seconds else None
     timings = []
-    for candidate, (whole, bare) in seconds.items():
+    for candidate, (full, bare) in seconds.items():
         on_progress(f"memory of {candidate}")
         mib = _peak_mib_in_subprocess(config, image_shape, candidate, device, network) if memory else None
-        timings.append(_timing(candidate, config, whole, bare, flop, peak, naive, mib))
+        timings.append(_timing(candidate, config, full, bare, flop, peak, naive, mib))
     timings.sort(key=lambda timing: timing.outer_step_ms)
     return Bench(image_shape, config, rounds, flop, peak, timings, refused, environment())
 
@@ -212,16 +212,16 @@ def _warm(
     """Build and warm up a candidate: its outer steps and, where measured, its bare forward and backward passes."""
     bare = None
     if candidate.execution == NAIVE:
-        whole = naive_outer_steps(config, image_shape, device, network)
+        full = naive_outer_steps(config, image_shape, device, network)
     else:
-        whole = outer_steps(config, image_shape, candidate, device, network)
+        full = outer_steps(config, image_shape, candidate, device, network)
         if not candidate.graph:
             bare = bare_steps(config, image_shape, candidate, device, network)
     with precision_of(device, candidate.precision):
-        for work in [whole] if bare is None else [whole, bare]:
+        for work in [full] if bare is None else [full, bare]:
             for _ in range(WARM_UP):
                 _seconds(work, device)
-    return whole, bare
+    return full, bare
 
 
 def _step_gflop(config: Config, image_shape: tuple[int, int, int], network: Network) -> float:

@@ -56,8 +56,8 @@ def is_drawn(picture: Path, reproduced: Reproduced, experiment: Experiment) -> b
 def _fingerprint(reproduced: Reproduced, experiment: Experiment) -> str:
     """Hash everything a figure depends on; settings are left out, so that adding one does not change it."""
     trainings = [trained.content() | {"settings": None} for trained in reproduced.trainings]
-    beside = [str(cell.published) for trained in reproduced.trainings for cell in trained.cells]
-    content = [reproduced.name, reproduced.share, trainings, experiment.what, beside, DRAWING]
+    published = [str(cell.published) for trained in reproduced.trainings for cell in trained.cells]
+    content = [reproduced.name, reproduced.share, trainings, experiment.what, published, DRAWING]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -97,9 +97,9 @@ def _row(reproduced: Reproduced, experiment: Experiment) -> Figure:
     figure = _figure(8, 1.9 + 0.42 * len(cells))
     axes = figure.subplots()
     here = [(number, (100 * spread.mean, 100 * spread.ci95)) for number, (_, spread) in enumerate(cells)]
-    beside = [(number, cell.published) for number, (cell, _) in enumerate(cells)]
-    papers = [(number, (cell.accuracy, cell.margin or 0.0)) for number, cell in beside if cell is not None]
-    for what, marker, colour, drawn in (("here", "o", COLOURS[0], here), ("published", "D", COLOURS[1], papers)):
+    found = [(number, cell.published) for number, (cell, _) in enumerate(cells)]
+    published = [(number, (cell.accuracy, cell.margin or 0.0)) for number, cell in found if cell is not None]
+    for what, marker, colour, drawn in (("here", "o", COLOURS[0], here), ("published", "D", COLOURS[1], published)):
         if not drawn:
             continue
         offset = -0.12 if what == "here" else 0.12
