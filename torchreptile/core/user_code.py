@@ -1,7 +1,7 @@
-"""Code of the user's own, named on the command line as ``FILE.py:NAME``.
+"""The user's own code, named on the command line as ``FILE.py:NAME``.
 
-Such a file is run as Python code, so only a name that the user typed leads here: settings that were read from a run
-folder, a checkpoint or weights never do.
+Such a file is run as Python code, so it is loaded only where the user typed the name, never because of settings that
+were read from a run folder, a checkpoint or weights.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def names_a_file(named: str) -> bool:
 
 
 def load_from_file(setting: str, named: str) -> object:
-    """Run a Python file and return what it calls NAME.
+    """Run a Python file and return the callable it defines under a name.
 
     Args:
-        setting: what is named so, for messages: model, algorithm, dataset.
+        setting: the setting that names it, for messages: model, algorithm or dataset.
         named: ``FILE.py:NAME``.
 
     Raises:
-        ConfigError: there is no such file or name, or the file fails.
+        ConfigError: there is no such file or callable, or the file fails.
     """
     path, _, name = named.rpartition(":")
     if not names_a_file(named):
@@ -46,7 +46,7 @@ def load_from_file(setting: str, named: str) -> object:
     assert spec is not None
     assert spec.loader is not None  # neither is None for a .py file
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
+    sys.modules[spec.name] = module  # dataclasses look up their module there
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # a user's code may raise anything

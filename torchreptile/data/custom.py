@@ -1,4 +1,4 @@
-"""Data sets of the user's own: a function that returns images by class, an ImageStore or splits of them."""
+"""Custom data sets: a user's function that returns images by class, an ImageStore or Splits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from torchreptile.data.splits import MissingSplit, Split, Splits, SplitsOf, by_r
 
 
 def use_dataset_file(named: str) -> str:
-    """Register the function that ``FILE.py:FUNCTION`` names, and return the data set's name: that, with the whole path.
+    """Register a data set by its ``FILE.py:FUNCTION``.
 
-    The file is run as Python code: name only one you trust.
+    The file is run as Python code, so it must be one that you trust.
+
+    Returns:
+        The name of the data set, ``FILE.py:FUNCTION`` with the absolute path.
 
     Raises:
         ConfigError: there is no such file or function, or the file fails.
@@ -31,10 +34,10 @@ def use_dataset_file(named: str) -> str:
 def custom_splits(task: TaskConfig) -> Splits:
     """Return the splits of the custom data set that ``task`` names.
 
-    Classes that come undivided are divided by ``split_ratio`` and ``split_seed``.
+    Classes that its function does not divide are divided by ``split_ratio`` and ``split_seed``.
 
     Raises:
-        ConfigError: no such data set is known, or its images have another shape than the settings say.
+        ConfigError: the data set is unknown, or the shape of its images differs from the settings.
         DataError: its function fails, or returns no images.
     """
     name = task.dataset
@@ -65,6 +68,7 @@ def custom_splits(task: TaskConfig) -> Splits:
 
 
 def _divided(store: ImageStore, task: TaskConfig) -> Splits:
+    """Divide the classes by ``split_ratio`` and ``split_seed``."""
     parts = by_ratio(sorted(store.class_names), task.shares, task.split_seed)
     places = {name: place for place, name in enumerate(store.class_names)}
 

@@ -18,10 +18,10 @@ _registered: dict[str, DatasetFunction] = {}
 
 
 def register_dataset(name: str, function: DatasetFunction) -> None:
-    """Make a data set known to this process.
+    """Register a data set under a name, for this process.
 
     Args:
-        name: as in ``--dataset``.
+        name: name of the data set, as in ``--dataset``.
         function: called without arguments when the data are needed; returns a mapping from class names to images
             (n, C, H, W) uint8, an ``ImageStore``, or ``Splits``.
 
@@ -35,15 +35,15 @@ def register_dataset(name: str, function: DatasetFunction) -> None:
 
 
 def is_custom_dataset(name: str) -> bool:
-    """Return whether ``name`` is code of the user's own, known to this process or not."""
+    """Return whether ``name`` is a custom data set: a file, or one that is registered or installed."""
     return names_a_file(name) or name in _registered or name in _installed()
 
 
 def dataset_function(name: str) -> DatasetFunction:
-    """Return what makes the data set called ``name``.
+    """Return the function of the data set called ``name``.
 
     Raises:
-        ConfigError: it is a file that the user did not name to this process, or its package fails.
+        ConfigError: it is a file that this process was not asked to run, or its package fails.
     """
     if name in _registered:
         return _registered[name]
@@ -51,11 +51,12 @@ def dataset_function(name: str) -> DatasetFunction:
         raise ConfigError(f"dataset {name} is code, which is run only where you name it: add --dataset {name}")
     try:
         function: DatasetFunction = _installed()[name].load()
-    except Exception as error:  # whatever its package raises
+    except Exception as error:  # an import may raise anything
         raise ConfigError(f"dataset {name}: its package cannot be imported ({described(error)})") from error
     return function
 
 
 @cache
 def _installed() -> dict[str, EntryPoint]:
+    """Return the data sets of installed packages, by name."""
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
