@@ -45,8 +45,9 @@ lint: setup
 
 # The documentation site, site/index.html, from docs/ and the docstrings. Its tools are no part of setup: 75 MB.
 docs: $(VENV)/.docs-installed
-	rm -rf site
-	$(BIN)/python -m sphinx -b html -W --keep-going -q -E -d build/doctrees docs site
+	rm -rf site build/site
+	$(BIN)/python -m sphinx -b html -W --keep-going -q -E -d build/doctrees docs build/site
+	mv build/site site
 	@echo "site/index.html"
 
 $(VENV)/.docs-installed: $(VENV)/.installed

@@ -51,6 +51,7 @@ html_css_files = ["site.css"]
 
 DOCS = Path(__file__).parent
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)")
+WHOLE_LINK = re.compile(r"(?<!!)\[([^]]*)\]\(([^)\s#:]+)\)")
 BARE_LINK = re.compile(r"\[[\w./-]+(?:\.md|/)\](?=\([^)]+\.md[)#])")
 ANCHOR = re.compile(r'^<a id="([^"]+)"></a>\s*$', re.MULTILINE)
 MODULES = re.compile(r"^<!-- modules of (\S+) -->$", re.MULTILINE)
@@ -86,6 +87,10 @@ def for_site(text: str, folder: str, page_folder: str) -> str:
         target = normpath(f"{folder}/{found[1]}")
         return relpath(FROM_ROOT.get(target, target), page_folder)
 
+    def folder_name(found: re.Match[str]) -> str:
+        return found[1] if (DOCS / folder / found[2]).is_dir() else found[0]
+
+    text = WHOLE_LINK.sub(folder_name, text)  # a folder has no page
     text = BARE_LINK.sub("[]", LINK.sub(link, text))  # a link that shows a file's name shows the page's title instead
     return ANCHOR.sub(r"(\1)=", text)
 
