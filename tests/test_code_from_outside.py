@@ -69,6 +69,13 @@ def test_an_algorithm_from_a_file_trains_resumes_and_is_measured_where_it_is_nam
     assert "sign_share is 2" in reptile("train", *named, "--sign-share", "2", code=2)
 
 
+def test_an_algorithm_from_a_file_is_compared_with_others(tmp_path: Path) -> None:
+    words = ["compare", "glyphs-1shot-5way", "--algorithms", "scratch", ALGORITHM, "--outer-steps", "2"]
+    printed = reptile(*words, "--episodes", "4", "--device", "cpu", "--out", str(tmp_path / "out"))
+    assert "signed-reptile" in printed
+    assert "scratch" in printed
+
+
 @pytest.mark.parametrize(
     ("named", "message"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 import shlex
 from functools import cache
 from pathlib import Path
@@ -87,7 +88,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     load = loading._load_splits  # what every caller of load_splits ends up in
 
     def splits(task: TaskConfig) -> Splits:
-        return load(task) if task.data or task.dataset == "glyphs" else easy(task.image_shape)
+        return load(task) if task.data or task.custom or task.dataset == "glyphs" else easy(task.image_shape)
 
     monkeypatch.setattr(loading, "_load_splits", splits)
     monkeypatch.chdir(tmp_path)
@@ -97,6 +98,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [*names, "support/alpha/1.png", "support/beta/1.png"]:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (60, 40), dtype=np.uint8)).save(name)
+    shutil.copytree(REPOSITORY / "examples", "examples", ignore=shutil.ignore_patterns("__pycache__"))
     Path("plants").mkdir()
     for number in range(12):
         points = rng.uniform(0, 1, (30, 2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from torchreptile.algorithms.base import Algorithm
 from torchreptile.algorithms.build import use_algorithm
 from torchreptile.core.errors import ConfigError
@@ -22,7 +24,19 @@ def load_algorithm(named: str) -> str:
     Raises:
         ConfigError: the file fails, or the class is no such algorithm.
     """
+    named = os.path.abspath(named)
     found = load_from_file("algorithm", named)
     if not (isinstance(found, type) and issubclass(found, Algorithm)):
         raise ConfigError(f"algorithm {named}: it must be a subclass of torchreptile.Algorithm")
-    return use_algorithm(found)
+    name = use_algorithm(found)
+    if named not in _loaded:
+        _loaded.append(named)
+    return name
+
+
+def loaded_files() -> list[str]:
+    """Return what was loaded in this process, for a process that works for it to load too."""
+    return list(_loaded)
+
+
+_loaded: list[str] = []

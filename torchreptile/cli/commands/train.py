@@ -70,7 +70,7 @@ def describe(config: Config, out: Path, model: str) -> int:
 
 
 def _describe_functions(config: Config, out: Path, model: str) -> int:
-    """The same where tasks are functions; there are no pictures that could be in two splits."""
+    """Describe a training on functions, which have no pictures that could be in two splits."""
     splits = load_functions(config.task)
     algorithm = build_algorithm(
         config,

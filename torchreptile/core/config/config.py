@@ -154,19 +154,21 @@ class Config:
 
     @property
     def training_batch(self) -> int:
-        """Images, or points, in an inner mini-batch of training, the 0 of the setting resolved."""
+        """Images, or points, in an inner mini-batch of a training task, the 0 of ``inner_batch`` resolved."""
         images = self.task.images_per_class - self.method.reserved_images
         return self.inner.inner_batch or self.task.way * images
 
     @property
     def evaluation_batch(self) -> int:
-        """The same of an evaluation episode."""
+        """Images, or points, in an inner mini-batch of an evaluation episode, the 0 of ``eval_batch`` resolved."""
         return self.evaluation.eval_batch or self.task.way * self.task.shots
 
     @property
     def adapting_batch(self) -> int:
-        """The same to adapt to a support set of any size; 0 for all of it. Adam's step grows with the mini-batch, and
-        all of a large set would make a huge one: it keeps to as many as an evaluation has."""
+        """Images, or points, in an inner mini-batch for a support set of any size; 0 for all of it.
+
+        Adam's step grows with the mini-batch, so it keeps to as many as an evaluation has.
+        """
         return self.evaluation_batch if self.inner.inner_optimizer == "adam" else self.evaluation.eval_batch
 
     def replace(self, **changes: Any) -> Config:
