@@ -309,7 +309,7 @@ def _settings(config: Config) -> list[dict[str, Any]]:
     groups = []
     for name, title in GROUP_WORDS.items():
         own = dataclasses.asdict(getattr(config, name))
-        usual = dataclasses.asdict(getattr(preset.config, name)) if preset else own
+        usual = own | (dataclasses.asdict(getattr(preset.config, name)) if preset else {})
         rows = [(key, words_of(value), value != usual[key], words_of(usual[key])) for key, value in own.items()]
         groups.append({"title": title, "rows": rows})
     return groups

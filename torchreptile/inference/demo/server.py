@@ -26,7 +26,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from torchreptile.core.errors import ConfigError, TorchReptileError
-from torchreptile.inference.demo import requests as asked
+from torchreptile.inference.demo import requests
 from torchreptile.inference.demo.access import Guard, is_loopback, refusal
 from torchreptile.inference.demo.adaptation import Adapter
 from torchreptile.inference.demo.examples import example_set
@@ -91,12 +91,12 @@ class Handlers:
             {
                 "weights": weights.name,
                 "way": weights.config.task.way,
-                "steps": min(self.adapter.steps, asked.MOST_STEPS),
+                "steps": min(self.adapter.steps, requests.MOST_STEPS),
                 "channels": channels,
                 "side": side,
-                "most_steps": asked.MOST_STEPS,
-                "most_classes": asked.MOST_CLASSES,
-                "most_images": asked.MOST_IMAGES,
+                "most_steps": requests.MOST_STEPS,
+                "most_classes": requests.MOST_CLASSES,
+                "most_images": requests.MOST_IMAGES,
                 "picture_bytes": PICTURE_BYTES,
             }
         )
@@ -106,9 +106,9 @@ class Handlers:
         body = await read(request, QUESTION_BYTES)
 
         def work() -> dict[str, Any]:
-            question = asked.question(body, self.adapter.shape)
+            question = requests.question(body, self.adapter.shape)
             answer = self.adapter.answer(question.classes, question.query, question.steps)
-            seen = None if question.query is None else asked.text_of(question.query)
+            seen = None if question.query is None else requests.text_of(question.query)
             return asdict(answer) | {"seen": seen}
 
         return JSONResponse(await self.worker.do(work))
@@ -118,15 +118,15 @@ class Handlers:
         body = await read(request, PICTURE_BYTES)
         by_hand = self.adapter.weights.config.task.drawn_by_hand
         pixels = await self.worker.do(lambda: pixels_of_picture(body, self.adapter.shape, by_hand))
-        return JSONResponse(asked.text_of(pixels))
+        return JSONResponse(requests.text_of(pixels))
 
     async def examples(self, request: Request) -> Response:
         """Return generated symbols for ``?seed=``: images of each class, and one more of one class as the query."""
         given = request.query_params.get("seed", "")
         number = int(given) if re.fullmatch("[0-9]{1,10}", given) else given
-        seed = asked.whole_number(number, "seed", 0, asked.MOST_SEED)
+        seed = requests.whole_number(number, "seed", 0, requests.MOST_SEED)
         drawings = await self.worker.do(lambda: example_set(EXAMPLE_CLASSES, EXAMPLE_IMAGES + 1, seed))
-        sent = [[asked.text_of(shaped(pixels, self.adapter.shape)) for pixels in images] for images in drawings]
+        sent = [[requests.text_of(shaped(pixels, self.adapter.shape)) for pixels in images] for images in drawings]
         return JSONResponse({"classes": [images[:-1] for images in sent], "query": sent[seed % EXAMPLE_CLASSES][-1]})
 
 
