@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 import shlex
+import shutil
 from functools import cache
 from pathlib import Path
 

@@ -212,7 +212,8 @@ def test_a_network_of_ones_own_fits_functions(tmp_path: Path) -> None:
 
     train(small_sine(), tmp_path / "run", network=net)
     assert math.isfinite(evaluate(tmp_path / "run", network=net).result.score(False))
-    with pytest.raises(ConfigError, match=r"points \(2, 1\) give \(2, 2\); they must give \(2, 1\), 1 numbers per point"):
+    wrong = r"points \(2, 1\) give \(2, 2\); they must give \(2, 1\), 1 numbers per point"
+    with pytest.raises(ConfigError, match=wrong):
         train(small_sine(), tmp_path / "other", network=lambda shape, outputs: nn.Linear(1, 2))
 
 
