@@ -15,7 +15,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.utils import get_source_line
-from sphinx.addnodes import pending_xref
+from sphinx.addnodes import desc_signature, pending_xref
 from sphinx.application import Sphinx
 from sphinx.domains.python import PyClasslike, PythonDomain
 from sphinx.environment import BuildEnvironment
@@ -202,6 +202,12 @@ def shorten_defaults(
     return signature and signature.replace("<factory>", "..."), returned
 
 
+def source_module(app: Sphinx, module: str, name: str) -> str:
+    """Return the module in whose source an object is shown: its own, or the documented one for other people's types."""
+    own = str(getattr(find(f"{module}.{name}"), "__module__", ""))
+    return own if own.startswith("torchreptile") else module
+
+
 def tidy(app: Sphinx, doctree: nodes.document) -> None:
     """Leave out base classes that say nothing, and link an attribute to its own class alone, never to a namesake."""
     for paragraph in [*doctree.findall(nodes.paragraph)]:
@@ -210,6 +216,11 @@ def tidy(app: Sphinx, doctree: nodes.document) -> None:
     for node in doctree.findall(pending_xref):
         if node.get("reftype") == "obj" and "refwarn" not in node:
             node["refspecific"] = False
+    for signature in doctree.findall(desc_signature):  # the package's own names are also found by their modules'
+        if signature.get("module") == "torchreptile":
+            name = signature["fullname"]
+            home = source_module(app, "torchreptile", name.partition(".")[0])
+            signature["ids"] += [f"{home}.{name}"] if home != "torchreptile" else []
 
 
 def setup(app: Sphinx) -> None:
@@ -224,5 +235,6 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", rewrite_page)
     app.connect("include-read", rewrite_root_page)
     app.connect("autodoc-process-signature", shorten_defaults)
+    app.connect("viewcode-follow-imported", source_module)
     app.connect("doctree-read", tidy)
     app.connect("missing-reference", resolve)
