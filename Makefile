@@ -43,7 +43,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The documentation site, site/index.html, from docs/ and the docstrings. Its tools are no part of setup: 75 MB.
+# The documentation site, site/index.html, from docs/ and the docstrings. Setup leaves its tools out: 80 MB.
 docs: $(VENV)/.docs-installed
 	rm -rf site build/site
 	$(BIN)/python -m sphinx -b html -W --keep-going -q -E -d build/doctrees docs build/site
