@@ -10,8 +10,10 @@ import torch
 import torchreptile as tr
 from tests.easy import small_config
 from tests.runs import assert_same_run
+from torchreptile.core.errors import ConfigError
 from torchreptile.data.splits import Splits
 from torchreptile.training.checkpoint import load_checkpoint
+from torchreptile.training.run_folder import RunFolder
 
 
 def test_iterating_is_the_same_training(tmp_path: Path, easy_data: Splits) -> None:
@@ -62,3 +64,21 @@ def test_an_error_in_the_loop_leaves_a_run_that_can_be_resumed(tmp_path: Path, e
     with tr.resumed_loop(tmp_path / "run") as trainer:
         assert [step.step for step in trainer] == [6]
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_metrics_as_a_data_frame(tmp_path: Path, easy_data: Splits) -> None:
+    pytest.importorskip("pandas", reason="not a dependency")
+    frame = tr.train(small_config(monitor_every=2), tmp_path / "run").metrics_frame()
+    lines = RunFolder(tmp_path / "run").metrics()
+    assert list(frame.index) == [2, 4, 6]
+    assert list(frame["val_inductive"]) == [line["val_inductive"] for line in lines]
+    assert set(frame.columns) == set(lines[0]) - {"step"}
+
+
+def test_without_pandas_there_is_no_data_frame(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchreptile.training.trainer.find_spec", lambda name: None)
+    run = tr.train(small_config(outer_steps=1), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"^pandas is not installed; pip install pandas$"):
+        run.metrics_frame()

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from torchreptile.algorithms.base import MetaState
 from torchreptile.core.config import MEASUREMENTS
 from torchreptile.core.device import precision_of
 from torchreptile.core.distributed.signals import stop_on_signals
-from torchreptile.core.errors import LostProcessError, RunError
+from torchreptile.core.errors import ConfigError, LostProcessError, RunError
 from torchreptile.training.callbacks import Callback, Metrics
 from torchreptile.training.checkpoint import Checkpoint, save_checkpoint
 from torchreptile.training.evaluation.measure import measure
@@ -48,6 +50,16 @@ class Run:
     step: int
     interrupted: bool
     measured: dict[str, Measured]
+
+    def metrics_frame(self) -> Any:
+        """Return metrics.jsonl as a pandas DataFrame: a row per measurement, indexed by outer step.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        if find_spec("pandas") is None:
+            raise ConfigError("pandas is not installed; pip install pandas")
+        return import_module("pandas").DataFrame(RunFolder(self.folder).metrics()).set_index("step")
 
 
 class Step(NamedTuple):
