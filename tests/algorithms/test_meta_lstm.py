@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from tests.easy import TINY, easy_store, shaken, small_config
-from torchreptile.algorithms.meta_lstm import MetaLSTM
 from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_lstm import MetaLSTM
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError
 from torchreptile.data.episodes import Episodes
