@@ -353,3 +353,15 @@ def test_edited_settings_are_refused(tmp_path: Path, easy_data: Splits) -> None:
         resume(run.folder)
     settings.unlink()  # then the checkpoint's settings hold
     assert resume(run.folder).step == 2
+
+
+def test_what_the_caller_set_torch_to_changes_no_bit(tmp_path: Path, easy_data: Splits) -> None:
+    """A job does not inherit such settings; a training in it and one in the caller's process must agree."""
+    train(small_config(execution="loop"), tmp_path / "one")
+    torch.set_float32_matmul_precision("medium")
+    try:
+        train(small_config(execution="loop"), tmp_path / "other")
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert_same_run(tmp_path / "one", tmp_path / "other")

@@ -45,14 +45,21 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def precision_of(device: torch.device, precision: str) -> Iterator[None]:
-    """Compute in full fp32 on ``device`` unless TF32 is asked for: by default PyTorch rounds a GPU's convolutions.
+    """Compute in full fp32 on ``device`` unless TF32 is asked for, whatever the caller has set PyTorch to.
+
+    By default PyTorch rounds a GPU's convolutions, and a caller may have allowed it to round a CPU's matrix products.
 
     Args:
         device: the device; a GPU also becomes the current one.
         precision: fp32, tf32 or bf16.
     """
     if device.type != "cuda":
-        yield
+        allowed = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(allowed)
         return
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32

@@ -164,3 +164,11 @@ def test_hints_of_the_compiler_are_not_passed_on_and_warnings_are() -> None:
         for said in ("TensorFloat32 tensor cores are there", "\nOnline softmax is disabled on the fly", "it smokes"):
             assert quietly(compiles)(said) == said
     assert [str(warning.message) for warning in told] == ["it smokes"]
+
+
+@pytest.mark.parametrize("shape", [SMALL, LARGE])
+def test_compiled_without_a_compiler_is_refused(shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchreptile.models.execution.compiler.compiler_works", lambda device=None: False)
+    for net, its_shape in ((for_images(shape, 3), shape), (Dense(), TINY)):
+        with pytest.raises(ConfigError, match="execution compiled is not possible here: no working C"):
+            choose_execution("compiled", net, its_shape, CPU)

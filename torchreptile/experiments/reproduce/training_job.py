@@ -110,7 +110,7 @@ class TrainingJob:
                         seed=config.run.seed,
                         data_root=config.task.data_root or None,
                         device=config.run.device,
-                        execution=config.run.execution,
+                        execution=folder.config().run.execution,  # the training's own
                         on_progress=progress,
                     )
             measured += cells(evaluation, "last")

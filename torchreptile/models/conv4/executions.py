@@ -21,6 +21,7 @@ from torchreptile.models.execution.compiler import (
     COMPILE_LARGE_FROM,
     COMPILE_ON_GPU_FROM,
     compiler_works,
+    require_compiler,
 )
 from torchreptile.models.execution.execution import TAPS_FIRST, Execution, StackedForward
 from torchreptile.models.execution.generic import generic_execution
@@ -125,6 +126,7 @@ def _matmul(net: Conv4, reason: str, device: torch.device) -> Execution:
 
 def _compiled(net: Conv4, reason: str, device: torch.device) -> Execution:
     """Return the compiled execution: convolutions one by one for large maps on a CPU, else matrix products."""
+    require_compiler(device)
     if net.stride == 1 and device.type == "cpu" and not net.averaged:
         return replace(
             generic_execution(net, "loop", reason),

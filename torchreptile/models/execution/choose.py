@@ -14,7 +14,7 @@ from torch import nn
 
 from torchreptile.core.errors import ConfigError
 from torchreptile.models.built_in import BuiltInNetwork, ExecutionRequest, Shape
-from torchreptile.models.execution.compiler import COMPILE_FROM, COMPILE_LARGE_FROM, compiler_works
+from torchreptile.models.execution.compiler import COMPILE_FROM, COMPILE_LARGE_FROM, compiler_works, require_compiler
 from torchreptile.models.execution.execution import Execution
 from torchreptile.models.execution.generic import GENERIC, generic_execution, vmap_obstacle
 
@@ -58,6 +58,8 @@ def choose_execution(
         raise ConfigError(f"execution {name} needs a built-in network; {kind} runs with loop, vmap or compiled")
     if name != "loop" and (obstacle := vmap_obstacle(module, image_shape, device)):
         raise ConfigError(f"execution {name}: {kind} cannot be batched over tasks ({obstacle})")
+    if name == "compiled":
+        require_compiler(device)
     return generic_execution(module, name, "as requested")
 
 

@@ -7,6 +7,8 @@ from subprocess import SubprocessError
 
 import torch
 
+from torchreptile.core.errors import ConfigError
+
 # Task-steps from which compiling pays off on a CPU: it takes from 10 seconds to a minute once per machine, and saves
 # 1 to 3 ms per task-step of small maps on two cores, 10 ms of large maps.
 COMPILE_FROM = 100_000
@@ -25,3 +27,16 @@ def compiler_works(device: torch.device | None = None) -> bool:
     except (RuntimeError, OSError, SubprocessError):  # no compiler, Python headers, Triton or disk space
         return False
     return True
+
+
+def require_compiler(device: torch.device) -> None:
+    """Refuse the execution ``compiled`` where torch.compile has no C++ compiler to work with.
+
+    Args:
+        device: where it will run; on a GPU, torch.compile reports by itself what it lacks.
+
+    Raises:
+        ConfigError: it is a CPU, and there is no working compiler.
+    """
+    if device.type == "cpu" and not compiler_works():
+        raise ConfigError("execution compiled is not possible here: no working C++ compiler; auto takes another")
