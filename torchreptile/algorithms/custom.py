@@ -24,13 +24,12 @@ def load_algorithm(named: str) -> str:
     Raises:
         ConfigError: the file fails, or the class is no such algorithm.
     """
-    named = os.path.abspath(named)
     found = load_from_file("algorithm", named)
     if not (isinstance(found, type) and issubclass(found, Algorithm)):
         raise ConfigError(f"algorithm {named}: it must be a subclass of torchreptile.Algorithm")
     name = use_algorithm(found)
-    if named not in _loaded:
-        _loaded.append(named)
+    if (path := os.path.abspath(named)) not in _loaded:
+        _loaded.append(path)
     return name
 
 
