@@ -117,9 +117,9 @@ def killable_config(outer_steps: int) -> Config:
     return small_config(outer_steps=outer_steps, save_minutes=0.0, monitor_every=4, eval_steps=1)
 
 
-def load_tool(name: str) -> ModuleType:
-    """A script of tools/, which is no package, as a module."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", REPOSITORY / "tools" / f"{name}.py")
+def load_script(folder: str, name: str) -> ModuleType:
+    """Load a script of tools/ or examples/, which are no packages, as a module."""
+    spec = importlib.util.spec_from_file_location(f"{folder}_{name}", REPOSITORY / folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

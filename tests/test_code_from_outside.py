@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
 import torchreptile as tr
-from tests.easy import REPOSITORY
+from tests.easy import REPOSITORY, load_script
 from torchreptile.algorithms.base import MetaGradient, MetaState
 from torchreptile.algorithms.build import algorithm_class, use_algorithm
 from torchreptile.algorithms.reptile import Reptile
@@ -42,17 +40,6 @@ def reptile(*words: str, code: int = 0, **environment: str) -> str:
     )
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
-
-
-def example(name: str) -> ModuleType:
-    """A script of examples/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"example_{name}", REPOSITORY / "examples" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_an_algorithm_from_a_file_trains_resumes_and_is_measured_where_it_is_named(tmp_path: Path) -> None:
@@ -100,7 +87,7 @@ def test_a_data_set_from_a_file_is_divided_and_run_only_where_it_is_named(tmp_pa
 
 
 def test_images_in_memory_are_a_store_and_a_registered_data_set() -> None:
-    classes = example("dataset").bars()
+    classes = load_script("examples", "dataset").bars()
     store = tr.ImageStore.from_arrays(classes)
     assert (len(store), store.image_shape) == (60, (1, 28, 28))
     register_dataset("test-bars", lambda: store)
@@ -202,7 +189,7 @@ def test_the_checks_find_what_is_wrong(kind: type[Reptile], message: str) -> Non
 
 
 def test_a_class_of_your_own_is_trained_from_python(tmp_path: Path) -> None:
-    signed = example("algorithm").SignedReptile
+    signed = load_script("examples", "algorithm").SignedReptile
     short = {"outer_steps": 2, "monitor_episodes": 2, "eval_steps": 2, "execution": "loop", "device": "cpu"}
     config = tr.preset("glyphs-1shot-5way", signed).replace(**short, sign_share=0.5)
     runs = [
@@ -215,7 +202,7 @@ def test_a_class_of_your_own_is_trained_from_python(tmp_path: Path) -> None:
 
 
 def test_a_class_of_your_own_is_known_by_its_row() -> None:
-    signed = example("algorithm").SignedReptile
+    signed = load_script("examples", "algorithm").SignedReptile
     assert algorithm_class(use_algorithm(signed)) is signed
     assert use_algorithm(signed) == "signed-reptile"  # again
     check_algorithm(signed, sign_share=0.5)

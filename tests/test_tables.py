@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.easy import REPOSITORY, load_tool
+from tests.easy import REPOSITORY, load_script
 from torchreptile.core.errors import ConfigError, RunError, TorchReptileError
 from torchreptile.experiments.reports.reproduction_figures import draw_reproduced, is_drawn
 from torchreptile.experiments.reproduce import EXPERIMENTS
@@ -19,7 +19,7 @@ from torchreptile.experiments.reproduce.result import read_reproduced
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    return load_tool("tables")
+    return load_script("tools", "tables")
 
 
 def test_readme_and_results_page_are_what_results_hold() -> None:

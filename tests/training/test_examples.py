@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-from tests.easy import REPOSITORY, small_config
+from tests.easy import load_script, small_config
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.data.loading import load_splits
 from torchreptile.data.splits import Splits
 from torchreptile.training.outer_step import OuterStep
 
 
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"examples_{name}", REPOSITORY / "examples" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_reptile_written_out_is_the_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
     """Three outer steps from the same random numbers, by the library's own outer step."""
-    loop = example("reptile_loop")
+    loop = load_script("examples", "reptile_loop")
     written_out = loop.main(steps=3, episodes=4)
     assert "validation classes: " in capsys.readouterr().out
     config = loop.CONFIG.replace(
@@ -46,7 +33,7 @@ def test_reptile_written_out_is_the_algorithm(capsys: pytest.CaptureFixture[str]
 
 
 def test_early_stopping(tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    callback = example("callback")
+    callback = load_script("examples", "callback")
     monkeypatch.setattr(callback.tr, "preset", lambda name: small_config(), raising=False)
     steps = callback.main(tmp_path / "run")
     assert 40 <= steps < 2000

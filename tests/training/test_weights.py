@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.easy import TINY, load_tool, small_config
+from tests.easy import TINY, load_script, small_config
 from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.optim.inner_loop import InnerState
@@ -184,7 +184,7 @@ def test_shipped_weights_are_small_whole_and_say_where_they_come_from(name: str)
 def test_shipping_takes_the_evaluation_on_most_episodes_and_says_how_long_it_was_trained(
     tmp_path: Path, easy_data: Splits
 ) -> None:
-    tool, run = load_tool("ship_weights"), tmp_path / "run"
+    tool, run = load_script("tools", "ship_weights"), tmp_path / "run"
     train(small_config(dataset="glyphs", outer_steps=2), run)
     for episodes in (6, 4):
         evaluate(run, episodes=episodes, device="cpu")
