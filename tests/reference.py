@@ -132,7 +132,7 @@ class ReferenceLearner:
             changes.append({name: after[name] - before[name] for name in phi})
             states.append(copy.deepcopy(self.optimizer.state_dict()))
         if self.policy == "share":
-            self.optimizer.load_state_dict(mean_second_moment(states))
+            self.optimizer.load_state_dict(as_if_in_sequence(shared, states))
         moved = {}
         for name, p in phi.items():
             moved[name] = p + step_size * sum(change[name] for change in changes) / len(changes)
@@ -159,13 +159,25 @@ class ReferenceLearner:
         return together, torch.stack(alone)
 
 
-def mean_second_moment(states: list[dict]) -> dict:
-    """Optimiser states that differ in Adam's second moment alone, averaged (the first moment is unused: beta1 = 0)."""
-    mean = copy.deepcopy(states[0])
-    for index, entry in mean["state"].items():
+def as_if_in_sequence(start: dict, ends: list[dict]) -> dict:
+    """Optimizer state as if tasks that all began at ``start`` had run in sequence, averaged over all orders.
+
+    Each task is as often the last as the first: what it added decays by the steps of the 0, 1, ... tasks after it. The
+    first moment is unused: beta1 = 0.
+    """
+    state = copy.deepcopy(ends[0])
+    for index, entry in state["state"].items():
         if "exp_avg_sq" in entry:
-            entry["exp_avg_sq"] = torch.stack([s["state"][index]["exp_avg_sq"] for s in states]).mean(0)
-    return mean
+            before = start["state"].get(index, {"step": 0, "exp_avg_sq": 0.0})
+            taken = int(entry["step"] - before["step"])
+            v = before["exp_avg_sq"] * 0.999 ** (taken * len(ends))
+            for end in ends:
+                added = end["state"][index]["exp_avg_sq"] - before["exp_avg_sq"] * 0.999**taken
+                for later in range(len(ends)):
+                    v = v + added * 0.999 ** (taken * later) / len(ends)
+            entry["exp_avg_sq"] = v
+            entry["step"] = entry["step"] + taken * (len(ends) - 1)
+    return state
 
 
 def annealed(start: float, end: float, step: int, steps: int) -> float:
