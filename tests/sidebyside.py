@@ -14,7 +14,7 @@ from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.image_store import ImageStore
-from torchreptile.training.outer_step import moved
+from torchreptile.training.outer_step import updated
 
 
 @dataclass
@@ -52,7 +52,7 @@ def run_both(config: Config, store: ImageStore, outer_steps: int = 3) -> SideByS
         episodes = sampler.sample(outer.meta_batch, ours)
         learned = algorithm.meta_gradient(state, episodes, ours)
         size = outer.step_size_at(step / outer_steps)
-        state = moved(outer, state, learned, size)
+        state = updated(outer, state, learned, size)
 
         episodes = sampler.sample(outer.meta_batch, theirs)
         tasks = training_batches(config, episodes, theirs)

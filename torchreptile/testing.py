@@ -16,7 +16,7 @@ from torchreptile.core.config.presets import for_algorithm
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.image_store import ImageStore
 from torchreptile.training.checkpoint import Checkpoint, checkpoint_bytes, load_checkpoint
-from torchreptile.training.outer_step import moved
+from torchreptile.training.outer_step import updated
 
 SHAPE = (1, 12, 12)
 SMALL: dict[str, Any] = {
@@ -31,11 +31,11 @@ def check_algorithm(algorithm: type[Algorithm] | str, **settings: Any) -> None:
 
     It is trained for a few steps on 3-way tasks of 12 x 12 images: same seed, same bits; another seed, other weights;
     what it is given is left unchanged; the number of tasks computed at a time makes no difference; training goes
-    through a checkpoint; labels are what the labelled query says whatever the other queries are.
+    through a checkpoint; the inductive label of a query does not depend on the other queries.
 
     Args:
         algorithm: a class with a ``row``, or the name of a known algorithm.
-        settings: changes to the small configuration, such as an own setting.
+        settings: changes to the small configuration, such as a setting of the algorithm.
 
     Raises:
         AssertionError: a property does not hold; the message names it.
@@ -73,7 +73,7 @@ def _trained(config: Config, seed: int, steps: int = 3, start: MetaState | None 
     sampler, generator = algorithm.sampler(patterns()), torch.Generator().manual_seed(seed)
     for _ in range(steps):
         gradient = algorithm.meta_gradient(state, sampler.sample(config.outer.meta_batch, generator), generator)
-        state = moved(config.outer, state, gradient, config.outer.outer_step_size)
+        state = updated(config.outer, state, gradient, config.outer.outer_step_size)
     return state
 
 
@@ -123,17 +123,17 @@ def check_gradient_shapes(config: Config) -> None:
 
 def check_chunks(config: Config) -> None:
     """How many tasks are computed at a time changes nothing but rounding."""
-    whole, single = (_trained(config.replace(task_chunk=size, inner_optimizer="sgd"), 1, 1) for size in (3, 1))
-    for name, p in whole.params.items():
+    together, single = (_trained(config.replace(task_chunk=size, inner_optimizer="sgd"), 1, 1) for size in (3, 1))
+    for name, p in together.params.items():
         furthest = float((p - single.params[name]).abs().max())
         assert furthest < 1e-4, f"one task at a time gave other weights: {name} differs by {furthest:.2g}"
 
 
 def check_checkpoint(config: Config) -> None:
-    """Training goes on from a checkpoint with the same bits."""
+    """Resuming from a checkpoint gives the same bits as training without a break."""
     state = _trained(config, 1)
-    kept = Checkpoint(config, state, 3, 0.0, torch.Generator().get_state(), 0, (0.0, 0), -1.0, "", "cpu", "loop")
-    read = load_checkpoint(io.BytesIO(checkpoint_bytes(kept))).state
+    saved = Checkpoint(config, state, 3, 0.0, torch.Generator().get_state(), 0, (0.0, 0), -1.0, "", "cpu", "loop")
+    read = load_checkpoint(io.BytesIO(checkpoint_bytes(saved))).state
     assert _equal(read, state), "a checkpoint lost something of the state"
     assert _equal(_trained(config, 2, 2, read), _trained(config, 2, 2, state)), "a resumed training gave other weights"
 

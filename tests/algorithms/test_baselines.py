@@ -15,7 +15,7 @@ from torchreptile.algorithms.base import Algorithm, MetaState
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.pretrained import classified, first_heads, trained
 from torchreptile.data.samplers import EpisodeSampler
-from torchreptile.training.outer_step import moved
+from torchreptile.training.outer_step import updated
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 CLASSES = 12
@@ -105,7 +105,7 @@ def test_scratch_learns_nothing_before_the_task() -> None:
     algorithm = build_algorithm(config, TINY, torch.device("cpu"))
     state = algorithm.begin(0)
     drawn = algorithm.sampler(easy_store(CLASSES, 20, 3, TINY)).sample(2, seeded(0))
-    after = moved(config.outer, state, algorithm.meta_gradient(state, drawn, seeded(0)), 1.0)
+    after = updated(config.outer, state, algorithm.meta_gradient(state, drawn, seeded(0)), 1.0)
     assert all(torch.equal(p, after.params[name]) for name, p in state.params.items())
     assert not torch.equal(state.params["head.weight"], algorithm.begin(1).params["head.weight"])
 

@@ -20,7 +20,7 @@ from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.data.splits import Splits
 from torchreptile.training.evaluation.evaluate import evaluate
 from torchreptile.training.evaluation.record import Evaluation
-from torchreptile.training.outer_step import moved
+from torchreptile.training.outer_step import updated
 from torchreptile.training.train import resume, train
 from torchreptile.training.weights import load_weights, save_weights
 
@@ -242,7 +242,9 @@ def test_with_a_network_of_ones_own_a_query_shares_its_batch_with_the_support_se
         its = replace(e, query_x=e.query_x[:, query : query + 1])
         torch.testing.assert_close(alone[:, query : query + 1], adapted(algorithm, state, its, "transductive"), **EXACT)
     learned = algorithm.meta_gradient(state, e, torch.Generator())
-    assert not torch.equal(moved(config.outer, state, learned, 0.1).params["head.weight"], state.params["head.weight"])
+    assert not torch.equal(
+        updated(config.outer, state, learned, 0.1).params["head.weight"], state.params["head.weight"]
+    )
 
 
 def test_trained_with_more_classes_than_tested_with() -> None:

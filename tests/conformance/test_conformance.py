@@ -18,7 +18,7 @@ from torchreptile.data.image_store import ImageStore
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from torchreptile.training.evaluation.measure import measure
-from torchreptile.training.outer_step import moved
+from torchreptile.training.outer_step import updated
 
 MINIBATCHES = {"train_shots": 5, "inner_batch": 10, "inner_steps": 4, "eval_steps": 5, "eval_batch": 10}
 ONE_STEP = {
@@ -122,7 +122,7 @@ def trained(
     sampler = algorithm.sampler(store or tiny_store())
     for _ in range(steps):
         learned = algorithm.meta_gradient(state, sampler.sample(tasks, generator), generator)
-        state = moved(algorithm.config.outer, state, learned, algorithm.config.outer.outer_step_size / 2)
+        state = updated(algorithm.config.outer, state, learned, algorithm.config.outer.outer_step_size / 2)
     return state
 
 

@@ -19,7 +19,7 @@ from torchreptile.data.samplers import SineSampler, sampler_of
 from torchreptile.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from torchreptile.training.evaluation.measure import measure
 from torchreptile.training.evaluation.results import Fit
-from torchreptile.training.outer_step import moved
+from torchreptile.training.outer_step import updated
 
 pytestmark = pytest.mark.parametrize("name", FIT_FUNCTIONS)
 
@@ -49,7 +49,7 @@ def trained(algorithm: Algorithm, state: MetaState, steps: int, generator: torch
     sampler, size = algorithm.sampler(sines("sine")), algorithm.config.outer.outer_step_size
     for step in range(steps):
         learned = algorithm.meta_gradient(state, sampler.sample(4, generator), generator)
-        state = moved(algorithm.config.outer, state, learned, size * (1 - step / steps))
+        state = updated(algorithm.config.outer, state, learned, size * (1 - step / steps))
     return state
 
 
@@ -78,7 +78,7 @@ def test_resumed_equals_never_stopped(name: str, tmp_path: Path) -> None:
     def on(algorithm: Algorithm, state: MetaState, generator: torch.Generator) -> MetaState:
         for _ in range(3):
             learned = algorithm.meta_gradient(state, sampler.sample(4, generator), generator)
-            state = moved(algorithm.config.outer, state, learned, size)
+            state = updated(algorithm.config.outer, state, learned, size)
         return state
 
     generator = seeded(1)

@@ -1,4 +1,4 @@
-"""Runs stopped by a signal, killed, or told to stop: going on must equal never having stopped, bit by bit."""
+"""Runs stopped by a signal, killed, or asked to stop: resuming must equal never having stopped, bit by bit."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_another_execution_is_told(tmp_path: Path, easy_data: Splits, monkeypatc
     train(small_config(), run, stop_at(2))
     resume(run, [told], computed_as=small_config(execution="loop"))
     assert told.warnings == [
-        f"{run} was computed by execution grouped until now; it goes on by loop, whose sums are rounded otherwise"
+        f"{run} was computed with execution grouped until now; it resumes with loop, whose sums are rounded differently"
     ]
     first, second = sessions(RunFolder(run).environment())
     assert (first["execution"], second["execution"]) == ("grouped", "loop")
@@ -169,7 +169,7 @@ def test_another_execution_is_told(tmp_path: Path, easy_data: Splits, monkeypatc
     monkeypatch.setattr("torchreptile.models.conv4.executions.native_library", no_native_code)
     monkeypatch.setattr("torchreptile.models.conv4.native.native_library", no_native_code)
     resume(run, [told])
-    assert "cannot be had here (execution native is not possible here: none today" in told.warnings[1]
+    assert "not available here (execution native is not possible here: none today" in told.warnings[1]
 
 
 def test_a_run_from_a_gpu_goes_on_with_draws_of_its_own(tmp_path: Path, easy_data: Splits) -> None:

@@ -83,7 +83,7 @@ class Callback:
 
 
 class OutputCallback(Callback):
-    """Base class of callbacks that only show or log; one whose stream was closed is dropped, and the training goes on.
+    """Base class of callbacks that only show or log; one whose stream was closed is dropped, and training continues.
 
     Closed means a broken pipe, a closed file or a terminal that has gone; any other exception is raised.
     """

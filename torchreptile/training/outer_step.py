@@ -1,4 +1,4 @@
-"""One outer step: draw a meta-batch, learn from it, move phi. On a GPU the whole of it is one CUDA graph."""
+"""One outer step: draw a meta-batch, compute its meta-gradient, update phi. On a GPU the step is one CUDA graph."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ from torchreptile.core.cuda_graph import Recording
 from torchreptile.data.samplers import Sampler
 
 
-def moved(settings: OuterConfig, state: MetaState, learned: MetaGradient, step_size: float | Tensor) -> MetaState:
-    """The state after an outer step of that size."""
-    params, outer = outer_update(settings, state.params, state.outer, learned.gradient, step_size)
-    return replace(state, params=params, inner=learned.inner, outer=outer, averages=learned.averages)
+def updated(settings: OuterConfig, state: MetaState, gradient: MetaGradient, step_size: float | Tensor) -> MetaState:
+    """Return the state after an outer step against a meta-gradient.
+
+    Args:
+        settings: the outer optimiser's.
+        state: the state before; not modified.
+        gradient: the meta-gradient of a meta-batch.
+        step_size: the outer step size, a number or a tensor ().
+    """
+    params, outer = outer_update(settings, state.params, state.outer, gradient.gradient, step_size)
+    return replace(state, params=params, inner=gradient.inner, outer=outer, averages=gradient.averages)
 
 
 class OuterStep:
-    """Moves a state by one outer step.
+    """Outer steps of any algorithm, one per call.
 
-    On a GPU the step is recorded at its first call and replayed afterwards; the state it returns then lives in
-    the same tensors from step to step, so keep a copy of what must stay.
+    On a GPU the step is recorded at its first call and replayed afterwards; the returned state then occupies the same
+    tensors at every step, so clone what must not change.
     """
 
     def __init__(
@@ -35,13 +42,13 @@ class OuterStep:
         generator: torch.Generator,
         record: bool,
     ) -> None:
-        """Prepare.
+        """Create the step; nothing is computed yet.
 
         Args:
-            algorithm: gives the meta-gradient.
-            sampler: of training tasks.
-            settings: how many tasks, and how phi is moved.
-            generator: of tasks and mini-batches.
+            algorithm: computes the meta-gradient.
+            sampler: draws training tasks.
+            settings: tasks per meta-batch, and the outer optimiser.
+            generator: draws tasks and mini-batches.
             record: replay a CUDA graph instead of launching every kernel; the numbers are the same.
         """
         self._algorithm, self._sampler, self._generator = algorithm, sampler, generator
@@ -52,13 +59,13 @@ class OuterStep:
         self._step_size = torch.zeros((), device=generator.device)
 
     def __call__(self, state: MetaState, step_size: float) -> tuple[MetaState, Tensor]:
-        """The state after the step, and the mean training loss, ()."""
+        """Return the state after one outer step of this size, and the mean training loss, ()."""
         if not self._record:
             with self._algorithm.execution.claim():
                 return self._step(state, step_size)
         if self._state is None or self._recording is None:
             self._state = state.mapped(torch.Tensor.clone)
-            self._recording = Recording(self._step_in_place, self._generator, self._state.tensors())
+            self._recording = Recording(self._step_in_place, self._generator, changed=self._state.tensors())
         elif state is not self._state:
             _write(self._state, state)
         self._step_size.fill_(step_size)
@@ -66,8 +73,8 @@ class OuterStep:
 
     def _step(self, state: MetaState, step_size: float | Tensor) -> tuple[MetaState, Tensor]:
         episodes = self._sampler.sample(self._settings.meta_batch, self._generator)
-        learned = self._algorithm.meta_gradient(state, episodes, self._generator)
-        return moved(self._settings, state, learned, step_size), learned.loss
+        gradient = self._algorithm.meta_gradient(state, episodes, self._generator)
+        return updated(self._settings, state, gradient, step_size), gradient.loss
 
     def _step_in_place(self) -> Tensor:
         assert self._state is not None

@@ -80,7 +80,7 @@ class _LiveLine:
         return time.monotonic() - self._shown >= (LIVE_SECONDS if live else PLAIN_SECONDS)
 
     def show(self, done: float, total: float, numbers: str, plain: str) -> None:
-        """Show that ``done`` of ``total`` is over: ``numbers`` next to the bar, or ``plain`` in a line of its own."""
+        """Show that ``done`` of ``total`` is finished: ``numbers`` next to the bar, or ``plain`` as a separate line."""
         if self._console.is_jupyter:
             self._show_in_jupyter(done / total, numbers)
         elif self._console.is_terminal:
@@ -106,7 +106,7 @@ class ProgressBar(OutputCallback):
     """Callback that shows a training: step, loss, accuracy with its interval, ms per outer step, time left.
 
     On a terminal and in Jupyter one line changes in place, and every measurement prints a line that stays; in a file
-    there is a line a minute besides.
+    there is also a line every minute.
 
     Example:
         >>> import tempfile
@@ -131,7 +131,7 @@ class ProgressBar(OutputCallback):
         self._total = ""
 
     def on_warning(self, message: str) -> None:
-        """Print it in a line of its own."""
+        """Print the warning on a separate line."""
         self._console.print(f"warning: {message}", highlight=False, soft_wrap=True, markup=False)
 
     def on_start(self, folder: Path, config: Config, step: int, execution: Execution) -> None:
@@ -139,7 +139,7 @@ class ProgressBar(OutputCallback):
         limit = config.outer.max_minutes
         self._total = f"in {limit:g} min" if limit else f"of {config.outer.outer_steps:,}"
         self._accuracy, self._first = "", None
-        resumed = f", going on from outer step {step:,}" if step else ""
+        resumed = f", resuming at outer step {step:,}" if step else ""
         self._console.print(f"run folder {folder}{resumed}", highlight=False, soft_wrap=True)
         self._console.print(f"execution {execution.name}: {execution.reason}", highlight=False, soft_wrap=True)
         self._line.start()
@@ -177,7 +177,7 @@ class ProgressBar(OutputCallback):
         if not self._hints:
             line = f"{'stopped at' if interrupted else 'finished after'} {step:,} outer steps"
         elif interrupted:
-            line = f"stopped at outer step {step:,}, saved; go on with: reptile train --resume {name}"
+            line = f"stopped at outer step {step:,}, saved; resume with: reptile train --resume {name}"
         else:
             line = f"finished after {step:,} outer steps; next: reptile evaluate {name}, reptile report {name}"
         self._console.print(line, highlight=False, soft_wrap=True)
@@ -212,7 +212,7 @@ class CountBar:
         self._line.stop()
 
     def update(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` are over; cheap enough to be called thousands of times a second."""
+        """Show that ``done`` of ``total`` are finished; cheap enough to be called thousands of times a second."""
         if self._line.due():
             left = duration((time.monotonic() - self._start) * (total - done) / done)
             plain = f"{self._what}: {done:,} of {total:,} {self._of}  {left} left"
@@ -221,19 +221,19 @@ class CountBar:
 
 @final
 class ManyBar:
-    """Follows trainings side by side: how many are over, and the time left for all."""
+    """A progress bar over parallel trainings: how many have finished, and the time left for all."""
 
     def __init__(self, console: Console, works: Sequence[float], shown: bool = True) -> None:
-        """Shown on ``console`` while used as a context manager.
+        """Prepare a bar, shown while it is used as a context manager.
 
         Args:
-            console: where.
-            works: how much there is to do in each, in a unit of their own.
-            shown: False where they show by themselves how it goes; warnings and ends are printed all the same.
+            console: where it is shown.
+            works: the amount of work in each, in any common unit.
+            shown: False if the trainings show their own progress; warnings and ends are printed regardless.
         """
         self._console, self._line, self._live = console, _LiveLine(console, ""), shown and bool(works)
         self._works, self._done = works, [0.0] * len(works)
-        self._before: dict[int, float] = {}  # the share of each that another session had done
+        self._before: dict[int, float] = {}  # the share of each done in earlier sessions
         self._over = 0
         self._start = time.monotonic()
         self._warned: set[str] = set()
@@ -248,20 +248,20 @@ class ManyBar:
         """Clear the bar."""
         self._line.stop()
 
-    def told(self, number: int, share: float) -> None:
-        """That share of a training is over, from 0 to 1."""
+    def update(self, number: int, share: float) -> None:
+        """Show that a share of training ``number`` is finished, from 0 to 1."""
         self._before.setdefault(number, share)
         self._done[number] = share
         self._show()
 
-    def warned(self, message: str) -> None:
-        """Print it in a line of its own; once, however many trainings say it."""
+    def warn(self, message: str) -> None:
+        """Print a warning on a separate line; once, even if several trainings give it."""
         if message not in self._warned:
             self._warned.add(message)
             self._console.print(f"warning: {message}", highlight=False, soft_wrap=True, markup=False)
 
-    def finished(self, number: int, what: str) -> None:
-        """A training is over; print a line that stays."""
+    def finish(self, number: int, what: str) -> None:
+        """Print a permanent line for training ``number``, which has finished."""
         self._done[number], self._over = 1.0, self._over + 1
         self._console.print(
             f"{self._over} of {len(self._works)}  {what}", highlight=False, soft_wrap=True, markup=False

@@ -66,7 +66,7 @@ class TrainingSetup:
     processes: Processes = ALONE
 
     def environment(self) -> dict[str, Any]:
-        """Return what env.json says of the place where this computes: command, versions, hardware, execution."""
+        """Return the contents of env.json: command, versions, hardware, execution."""
         return environment(self.device) | {"execution": self.algorithm.execution.name}
 
 
@@ -122,7 +122,7 @@ def build_setup(
         build_algorithm, config, store.image_shape, device, _task_steps(config, device), processes, network, classes,
         store.targets,
     )  # fmt: skip
-    # What was chosen on another kind of device says nothing of this one.
+    # A choice made on another kind of device does not apply to this one.
     keep = before is not None and before.device == device.type
     algorithm = _computed_as(build, before, config, folder, callback) if before and keep else build()
     task, queries = config.task, config.evaluation.queries
@@ -144,11 +144,11 @@ def _computed_as(
     except ConfigError as error:
         if config.run.execution != "auto":
             raise
-        algorithm, reason = build(), f", which cannot be had here ({error})"
+        algorithm, reason = build(), f", which is not available here ({error})"
     if algorithm.execution.name != before.execution:
         callback.on_warning(
-            f"{folder.path} was computed by execution {before.execution} until now{reason}; "
-            f"it goes on by {algorithm.execution.name}, whose sums are rounded otherwise"
+            f"{folder.path} was computed with execution {before.execution} until now{reason}; "
+            f"it resumes with {algorithm.execution.name}, whose sums are rounded differently"
         )
     return algorithm
 
@@ -200,7 +200,9 @@ def resumed_checkpoint(
         )
     if checkpoint.data != setup.data:
         what = "functions" if config.task.regression else "images"
-        raise RunError(f"{folder.path} was trained on other {what} than {config.task.title} holds now; it cannot go on")
+        raise RunError(
+            f"{folder.path} was trained on other {what} than {config.task.title} holds now; it cannot be resumed"
+        )
     if _optimizer_shapes(state) != _optimizer_shapes(begun):
         raise RunError(f"{folder.last} is damaged: what its optimisers remember does not fit its weights")
     if shapes(state.averages) != shapes(begun.averages):

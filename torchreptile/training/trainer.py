@@ -132,7 +132,7 @@ class Trainer:
                 raise
             except LostProcessError as error:
                 callback.on_exception(error)
-                raise LostProcessError(f"{error}; go on with --resume {self.folder.path}") from error
+                raise LostProcessError(f"{error}; resume with --resume {self.folder.path}") from error
             except BaseException as error:
                 callback.on_exception(error)
                 raise
@@ -203,7 +203,7 @@ class TrainingSession:
         return self._start.seconds + time.monotonic() - self._began
 
     def agree(self, stop: bool) -> bool:
-        """Whether any process was told to stop; also sets the common clock, by which annealing may go."""
+        """Return whether any process is to stop; also sets the common clock, which annealing may follow."""
         before = self.seconds
         stopped, self.seconds = self._setup.processes.agree(stop, self.clock())
         # By the common clock, so that all processes measure at the same steps.
@@ -216,7 +216,7 @@ class TrainingSession:
         return stopped
 
     def done(self) -> float:
-        """The share of the training that is over, from 0 to 1: by steps, or by time where that is further."""
+        """Return the finished share of the training, from 0 to 1: by steps or by time, whichever is larger."""
         outer = self._setup.config.outer
         by_time = self.seconds / (60 * outer.max_minutes) if outer.max_minutes else 0.0
         return min(1.0, max(self.step / outer.outer_steps, by_time))
@@ -245,7 +245,7 @@ class TrainingSession:
         return loss
 
     def measure(self) -> None:
-        """Accuracy or error on training and validation classes, never on test ones: logged, shown, the best kept."""
+        """Measure on training and validation classes, never on test classes; log, show, and save the best weights."""
         setup, run = self._setup, self._setup.config.run
         loss = float(self._loss_sum) / max(self.unmeasured, 1)
         if not math.isfinite(loss):

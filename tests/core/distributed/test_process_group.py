@@ -77,7 +77,7 @@ def test_a_training_by_two_is_written_by_one_and_resumed_exactly(tmp_path: Path,
     assert lost[0].returncode == 2, lost
     assert lost[1].returncode == -9
     assert "another process of this run was lost" in lost[0].stderr
-    assert f"go on with --resume {tmp_path / 'run'}" in lost[0].stderr
+    assert f"resume with --resume {tmp_path / 'run'}" in lost[0].stderr
     assert load_checkpoint(tmp_path / "run" / "last.pt").step == 5
     ended = together("resume", tmp_path / "run")
     assert [process.returncode for process in ended] == [0, 0], ended

@@ -30,7 +30,7 @@ class Train:
     out: Path | None = None
     """Run folder to make; it must not exist. By default under runs/."""
     resume: Path | None = None
-    """Go on with this run, exactly as if it had not been stopped."""
+    """Resume this run exactly, as if it had not been stopped."""
     model: str = ""
     """A network of your own: a Python file and a class or function in it, such as net.py:Net, called with the image
     shape (C, H, W) and the number of outputs. The file is run; see docs/own-model.md. Name it again with --resume."""
@@ -57,7 +57,7 @@ class Train:
             )
         if self.resume is not None:
             if self.config != (preset(self.preset) if self.preset else Config()) or self.out is not None:
-                raise ConfigError(f"--resume {self.resume} goes on with the run's own settings; give no others")
+                raise ConfigError(f"--resume {self.resume} resumes with the run's own settings; give no others")
             return resume(self.resume, self.log, self.model)
         if self.pretrained:
             return self._evaluation().run()
@@ -67,12 +67,12 @@ class Train:
         return train(self.config, out, self.log, self.model)
 
     def _name(self) -> str:
-        """What the run is called if nobody says."""
+        """Return the default name of the run."""
         task, algorithm = self.config.task, self.config.method.algorithm
         return self.preset if self.preset and not (task.data or task.table) else f"{task.title}-{algorithm}"
 
     def _evaluation(self) -> Evaluate:
-        """What --pretrained asks for."""
+        """Return the evaluation that --pretrained requests."""
         if self.out is None:
             raise ConfigError("--pretrained needs --out RUN (or --checkpoint RUN): the run to evaluate")
         task, evaluation, run = self.config.task, self.config.evaluation, self.config.run

@@ -155,14 +155,14 @@ def _run_jobs(jobs: Sequence[TrainingJob], results: _ResultFile, at_once: int, t
 
     def on_message(number: int, message: float | str) -> None:
         if isinstance(message, str):
-            bar.warned(message)
+            bar.warn(message)
         else:
-            bar.told(number, message)
+            bar.update(number, message)
 
     def on_done(number: int, answer: str) -> None:
         trained = TrainedArm.of_content(json.loads(answer))
         results.add(trained)
-        bar.finished(number, f"{trained.name}: {_main_cell(trained)}")
+        bar.finish(number, f"{trained.name}: {_main_cell(trained)}")
 
     works = [job.training + job.measuring for job in jobs]
     with ManyBar(Console(stderr=True, quiet=quiet), works, shown=not alone) as bar:
