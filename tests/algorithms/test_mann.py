@@ -19,8 +19,9 @@ from torchreptile.data.augmentation import jittered
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.models.conv4.network import for_images
+from torchreptile.models.losses import task_losses
 from torchreptile.models.mann import least_used, lookup, write
-from torchreptile.training.evaluation.measure import measure
+from torchreptile.training.evaluation.measure import ADAPTATION_STREAM, measure
 
 SMALL = {"mann_units": 9, "mann_slots": 7, "mann_width": 5, "mann_heads": 2}
 
@@ -44,10 +45,19 @@ def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
     return float(one @ other) / math.sqrt(float(one @ one) * float(other @ other))
 
 
+def read_in_order(
+    algorithm: MANN, params: dict[str, torch.Tensor], episodes: Episodes, order: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels of support sets presented in ``order`` (T, S)."""
+    x, labels = in_order(episodes.support_x, episodes.support_y, order)
+    return algorithm.read_through(params, x, labels), labels
+
+
 class PlainEpisode:
     """One episode, in the order of section 3: controller, least used rows, wipe, write, read, usage."""
 
-    def __init__(self, params: dict[str, torch.Tensor]) -> None:
+    def __init__(self, params: dict[str, torch.Tensor], read_first: bool) -> None:
+        self.read_first = read_first
         double = torch.float64
         self.p, self.units, self.slots, self.width, self.heads = params, 9, 7, 5, 2
         self.hidden, self.cell = torch.zeros(9, dtype=double), torch.zeros(9, dtype=double)
@@ -68,6 +78,11 @@ class PlainEpisode:
         keys = torch.tanh(p["keys.weight"] @ self.hidden + p["keys.bias"]).split(self.width)
         alphas = torch.sigmoid(p["gates.weight"] @ self.hidden + p["gates.bias"]).tolist()
 
+        vectors = keys
+        if "vectors.weight" in p:
+            vectors = torch.tanh(p["vectors.weight"] @ self.hidden + p["vectors.bias"]).split(self.width)
+        before = list(self.rows)
+
         ranked = sorted(range(self.slots), key=lambda row: self.usage[row])
         chosen = ranked[: self.heads]
         self.rows[ranked[0]] = torch.zeros(self.width, dtype=torch.float64)
@@ -75,10 +90,10 @@ class PlainEpisode:
         for head in range(self.heads):
             for row in range(self.slots):
                 weight = alphas[head] * self.spread[head][row] + (1 - alphas[head]) * (row in chosen)
-                self.rows[row] = self.rows[row] + weight * keys[head]
+                self.rows[row] = self.rows[row] + weight * vectors[head]
                 usage[row] += weight
         for head in range(self.heads):
-            raised = [math.exp(cosine(keys[head], row)) for row in self.rows]
+            raised = [math.exp(cosine(keys[head], row)) for row in (before if self.read_first else self.rows)]
             self.spread[head] = [value / sum(raised) for value in raised]
             self.reads[head] = sum(w * row for w, row in zip(self.spread[head], self.rows, strict=True))
             usage = [used + w for used, w in zip(usage, self.spread[head], strict=True)]
@@ -86,18 +101,19 @@ class PlainEpisode:
         return p["head.weight"] @ torch.cat([self.hidden, *self.reads]) + p["head.bias"]
 
 
-def test_a_whole_episode_is_the_papers() -> None:
+@pytest.mark.parametrize("variant", [(), ("mann_separate_write",), ("mann_read_first",)])
+def test_a_whole_episode_is_the_papers(variant: tuple[str, ...]) -> None:
     """Logits and all state after 18 steps of 4 episodes, to 1e-10; the memory of 7 rows is overwritten on the way."""
-    algorithm, state = begun()
+    algorithm, state = begun(**dict.fromkeys(variant, True))
     episodes = sampled(4, shots=6)
     order = algorithm.draw(4, 18, seeded(3))
-    logits, labels = algorithm.read_through(state.params, episodes, order)
+    logits, labels = read_in_order(algorithm, state.params, episodes, order)
     x, _ = in_order(episodes.support_x, episodes.support_y, order)
     network = algorithm.memory_network
     before = F.pad(F.one_hot(labels, 3).double()[:, :-1], (0, 0, 1, 0))
     _, after = network.present(state.params, x, before, network.fresh(x, 4))
     for task in range(4):
-        plain, told = PlainEpisode(state.params), None
+        plain, told = PlainEpisode(state.params, "mann_read_first" in variant), None
         for step in range(18):
             expected = plain.step(x[task, step], told)
             torch.testing.assert_close(logits[task, step], expected, rtol=0, atol=1e-10)
@@ -130,14 +146,25 @@ def test_training_moves_images_and_measuring_does_not() -> None:
     episodes = sampled(2, shots=3, queries=1)
     drawn = moving.training_draw(2, 9, seeded(3))
     assert drawn.shape == (2, 9, 4)
-    x = jittered(episodes.support_x, drawn[..., 1:], 1.0)
-    expected = plain.losses(state.params, replace(episodes, support_x=x), drawn[..., :1])
+    x, y = in_order(episodes.support_x, episodes.support_y, drawn[..., 0].argsort(1))
+    moved = jittered(x, drawn[..., 1:], 1.0)
+    expected = task_losses(plain.read_through(state.params, moved, y), y)
     torch.testing.assert_close(moving.losses(state.params, episodes, drawn), expected, rtol=0, atol=1e-12)
     assert not torch.equal(expected, plain.losses(state.params, episodes, drawn[..., :1]))
     assert torch.equal(
         plain.predict(state, episodes, seeded(1)).inductive,
         moving.predict(state, episodes, seeded(1)).inductive,
     )
+
+
+def test_images_are_drawn_with_replacement_on_request() -> None:
+    """Each number chooses an image by itself: the loss is that of the images at these places, repeats included."""
+    algorithm, state = begun(mann_replacement=True, mann_jitter=0.0)
+    episodes, drawn = sampled(2, shots=3), algorithm.training_draw(2, 9, seeded(3))
+    chosen = (drawn[..., 0] * 9).long()
+    assert len(set(chosen[0].tolist())) < 9
+    logits, labels = read_in_order(algorithm, state.params, episodes, chosen)
+    torch.testing.assert_close(algorithm.losses(state.params, episodes, drawn), task_losses(logits, labels))
 
 
 def test_reading_goes_by_cosine_alone() -> None:
@@ -170,10 +197,10 @@ def test_a_label_is_not_seen_before_the_next_image() -> None:
     """Another label at step 7 leaves all predictions up to step 7 as they were, and changes the next."""
     algorithm, state = begun()
     episodes, order = sampled(3, shots=4), torch.arange(12).expand(3, 12)
-    first, labels = algorithm.read_through(state.params, episodes, order)
+    first, labels = read_in_order(algorithm, state.params, episodes, order)
     other = labels.clone()
     other[:, 7] = (other[:, 7] + 1) % 3
-    second, _ = algorithm.read_through(state.params, replace(episodes, support_y=other), order)
+    second, _ = read_in_order(algorithm, state.params, replace(episodes, support_y=other), order)
     assert torch.equal(first[:, :8], second[:, :8])
     assert bool((first[:, 8] != second[:, 8]).any(1).all())
 
@@ -183,8 +210,8 @@ def test_an_image_is_not_seen_before_its_step() -> None:
     episodes, order = sampled(3, shots=4), torch.arange(12).expand(3, 12)
     x = episodes.support_x.clone()
     x[:, 7] = 1 - x[:, 7]
-    first, _ = algorithm.read_through(state.params, episodes, order)
-    second, _ = algorithm.read_through(state.params, replace(episodes, support_x=x), order)
+    first, _ = read_in_order(algorithm, state.params, episodes, order)
+    second, _ = read_in_order(algorithm, state.params, replace(episodes, support_x=x), order)
     assert torch.equal(first[:, :7], second[:, :7])
     assert bool((first[:, 7] != second[:, 7]).any(1).all())
 
@@ -201,7 +228,7 @@ def test_a_query_is_the_next_image_after_the_support_set() -> None:
             support_x=torch.cat([x, episodes.query_x[:, query : query + 1]], 1),
             support_y=torch.cat([y, episodes.query_y[:, query : query + 1]], 1),
         )
-        sequence, _ = algorithm.read_through(state.params, longer, torch.arange(7).expand(3, 7))
+        sequence, _ = read_in_order(algorithm, state.params, longer, torch.arange(7).expand(3, 7))
         torch.testing.assert_close(logits[:, query], sequence[:, -1], rtol=0, atol=1e-10)
 
 
@@ -218,13 +245,13 @@ def test_accuracy_by_presentation_is_measured() -> None:
     result = measure(algorithm, state, EpisodeSampler(store, 3, 1, 1), 40, seed=5)
     assert result.transductive is None
     assert list(result.extra_metrics) == [f"presentation {number}" for number in (1, 2, 3, 4)]
-    generator = seeded(5)
-    drawn = EpisodeSampler(store, 3, 1, 1).sample(100, generator)[:40]
+    generator = seeded(5 ^ ADAPTATION_STREAM)
+    drawn = EpisodeSampler(store, 3, 1, 1).sample(100, seeded(5))[:40]
     algorithm.predict(state, drawn, generator)
     further = algorithm.extra_metrics(store)
     assert further is not None
     episodes = further.sampler.sample(100, generator)[:40]
-    logits, labels = algorithm.read_through(state.params, episodes, algorithm.draw(40, 12, generator))
+    logits, labels = read_in_order(algorithm, state.params, episodes, algorithm.draw(40, 12, generator))
     hits: list[list[bool]] = [[], [], [], []]
     for guesses, truth in zip(logits.argmax(2).tolist(), labels.tolist(), strict=True):
         seen = [0, 0, 0]

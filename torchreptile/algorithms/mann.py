@@ -64,6 +64,8 @@ class MANN(LossGradient):
             width=own.mann_width,
             heads=own.mann_heads,
             decay=own.mann_decay,
+            separate_write=own.mann_separate_write,
+            read_first=own.mann_read_first,
         )
 
     @classmethod
@@ -79,23 +81,26 @@ class MANN(LossGradient):
         return sampler_of(store, self.config.task.way, self.config.task.images_per_class, queries=0)
 
     def training_draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
-        """Draw (T, S, 1) numbers that set the order of each episode, or (T, S, 4) that also shift and rotate images."""
+        """Draw (T, S, 1) numbers that set which image comes when, or (T, S, 4) that also shift and rotate images."""
         numbers = 1 + DRAWS if self.config.own(MANNSettings).mann_jitter else 1
         return torch.rand(tasks, images, numbers, generator=generator, device=generator.device)
 
     def losses(self, params: Params, episodes: Episodes, drawn: Tensor) -> Tensor:
         """Return the mean cross-entropy over the images of each episode, (T,)."""
-        if amount := self.config.own(MANNSettings).mann_jitter:
-            episodes = replace(episodes, support_x=jittered(episodes.support_x, drawn[..., 1:], amount))
-        logits, labels = self.read_through(params, episodes, drawn[..., 0].argsort(1))
-        return task_losses(logits, labels)
-
-    def read_through(self, params: Params, episodes: Episodes, order: Tensor) -> tuple[Tensor, Tensor]:
-        """Read support sets in ``order`` (T, S), and return logits (T, S, way) and labels (T, S) in that order."""
+        own, images = self.config.own(MANNSettings), episodes.support_y.shape[1]
+        if own.mann_replacement:
+            order = (drawn[..., 0] * images).long().clamp_(max=images - 1)
+        else:
+            order = drawn[..., 0].argsort(1)
         x, labels = in_order(episodes.support_x, episodes.support_y, order)
-        start = self.memory_network.fresh(x, len(x))
-        logits, _ = self.memory_network.present(params, x, one_step_late(labels, self.config.task.way, x.dtype), start)
-        return logits, labels
+        if own.mann_jitter:
+            x = jittered(x, drawn[..., 1:], own.mann_jitter)
+        return task_losses(self.read_through(params, x, labels), labels)
+
+    def read_through(self, params: Params, x: Tensor, labels: Tensor) -> Tensor:
+        """Present images (T, S, C, H, W) with labels (T, S) one after another, and return logits (T, S, way)."""
+        before = one_step_late(labels, self.config.task.way, x.dtype)
+        return self.memory_network.present(params, x, before, self.memory_network.fresh(x, len(x)))[0]
 
     def draw(self, tasks: int, images: int, generator: torch.Generator) -> Tensor:
         """Draw a random order for each support set, (T, S)."""
@@ -136,7 +141,8 @@ class MANN(LossGradient):
 
         @torch.no_grad()
         def by_presentation(part: slice) -> Tensor:
-            logits, labels = self.read_through(state.params, episodes[part], order[part])
+            x, labels = in_order(episodes[part].support_x, episodes[part].support_y, order[part])
+            logits = self.read_through(state.params, x, labels)
             correct, turn = (logits.argmax(2) == labels), presentations(labels, self.config.task.way)
             return torch.stack([(correct & (turn == number)).sum(1) / self.config.task.way for number in reported])
 

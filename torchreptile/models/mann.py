@@ -65,12 +65,12 @@ def least_used(usage: Tensor, heads: int) -> Tensor:
     return usage.argsort(dim=1, stable=True)[:, :heads]
 
 
-def write(memory: Tensor, keys: Tensor, gates: Tensor, read: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Erase the least used row, then add the keys to the rows (equations 7 and 8).
+def write(memory: Tensor, vectors: Tensor, gates: Tensor, read: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Erase the least used row, then add the vectors to the rows (equations 7 and 8).
 
     Args:
         memory: (T, N, W).
-        keys: (T, R, W).
+        vectors: (T, R, W), the keys in the paper.
         gates: (T, R, 1) from 0 (write to the least used rows) to 1 (write where the head last read).
         read: (T, R, N) the heads' last read weights.
         rows: (T, R) indices of the least used rows.
@@ -81,14 +81,15 @@ def write(memory: Tensor, keys: Tensor, gates: Tensor, read: Tensor, rows: Tenso
     least = torch.zeros_like(read[:, 0]).scatter(1, rows, 1.0)
     weights = gates * read + (1 - gates) * least.unsqueeze(1)
     retained = torch.ones_like(least).scatter(1, rows[:, :1], 0.0)
-    return torch.baddbmm(memory * retained.unsqueeze(2), weights.transpose(1, 2), keys), weights
+    return torch.baddbmm(memory * retained.unsqueeze(2), weights.transpose(1, 2), vectors), weights
 
 
 class MANNNetwork(BuiltInNetwork):
     """The memory-augmented network (MANN) of Santoro et al. 2016, section 3, which reads T episodes in parallel.
 
     ``image``, ``label`` and ``back`` map the image, the previous label and the controller's last output to its four
-    gates; ``keys`` and ``gates`` address the memory; ``head`` maps controller output and read rows to logits.
+    gates; ``keys`` and ``gates`` address the memory, and ``vectors``, if any, are written to it; ``head`` maps controller
+    output and read rows to logits.
 
     Example:
         >>> import torch
@@ -110,6 +111,8 @@ class MANNNetwork(BuiltInNetwork):
         width: int = 40,
         heads: int = 4,
         decay: float = 0.99,
+        separate_write: bool = False,
+        read_first: bool = False,
     ) -> None:
         """Build the network; call :meth:`initialise` to draw its weights.
 
@@ -121,9 +124,12 @@ class MANNNetwork(BuiltInNetwork):
             width: W, numbers in a row.
             heads: R, keys written and read per step.
             decay: the share of a row's usage that remains from step to step, 0 to 1.
+            separate_write: whether vectors of their own are written, rather than the keys.
+            read_first: whether keys are compared with the memory before it is written to, rather than after.
         """
         super().__init__()
         channels, height, breadth = image_shape
+        self.separate_write, self.read_first = separate_write, read_first
         self.way, self.units, self.slots, self.width, self.heads = way, units, slots, width, heads
         self.decay, self.size = decay, (min(height, INPUT_SIZE), min(breadth, INPUT_SIZE))
         outputs = units + heads * width
@@ -131,6 +137,7 @@ class MANNNetwork(BuiltInNetwork):
         self.label = nn.Linear(way, 4 * units, bias=False)
         self.back = nn.Linear(outputs, 4 * units, bias=False)
         self.keys = nn.Linear(units, heads * width)
+        self.vectors = nn.Linear(units, heads * width) if separate_write else None
         self.gates = nn.Linear(units, heads)
         self.head = nn.Linear(outputs, way)
 
@@ -140,7 +147,9 @@ class MANNNetwork(BuiltInNetwork):
         The forget gate's bias is 1, so that the cell is retained at first. A label is one number among hundreds of
         inputs, which Glorot's rule would drown among the pixels: its weights are standard normal.
         """
-        for layer in (self.image, self.back, self.keys, self.gates, self.head):
+        for layer in (self.image, self.back, self.keys, self.vectors, self.gates, self.head):
+            if layer is None:
+                continue
             nn.init.xavier_uniform_(layer.weight, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -190,8 +199,9 @@ class MANNNetwork(BuiltInNetwork):
         inputs = F.linear(self._pixels(x), params["image.weight"], params["image.bias"])
         inputs = inputs + F.linear(before, params["label.weight"])
         back = params["back.weight"].t().contiguous()
-        address = torch.cat([params["keys.weight"], params["gates.weight"]]).t().contiguous()
-        bias = torch.cat([params["keys.bias"], params["gates.bias"]])
+        addressing = ["keys", "vectors", "gates"] if self.separate_write else ["keys", "gates"]
+        address = torch.cat([params[f"{name}.weight"] for name in addressing]).t().contiguous()
+        bias = torch.cat([params[f"{name}.bias"] for name in addressing])
         outputs = []
         for step in inputs.unbind(1):
             state = self._step(step, back, address, bias, state)
@@ -204,11 +214,11 @@ class MANNNetwork(BuiltInNetwork):
         cell = forget.sigmoid() * state.cell + admit.sigmoid() * new.tanh()
         hidden = show.sigmoid() * cell.tanh()
         addressed = torch.addmm(bias, hidden, address)
-        keys = addressed[:, : self.heads * self.width].tanh().view(-1, self.heads, self.width)
-        gates = addressed[:, self.heads * self.width :].sigmoid().unsqueeze(2)
+        keys, *vectors = addressed[:, : -self.heads].tanh().view(len(hidden), -1, self.heads, self.width).unbind(1)
+        gates = addressed[:, -self.heads :].sigmoid().unsqueeze(2)
         rows = least_used(state.usage, self.heads)
-        memory, written = write(state.memory, keys, gates, state.read, rows)
-        read = lookup(keys, memory)
+        memory, written = write(state.memory, vectors[0] if vectors else keys, gates, state.read, rows)
+        read = lookup(keys, state.memory if self.read_first else memory)
         # Usage only ranks the rows, so no gradient flows through it.
         usage = self.decay * state.usage + (read.detach().sum(1) + written.detach().sum(1))
         output = torch.cat([hidden, torch.bmm(read, memory).flatten(1)], 1)

@@ -24,6 +24,12 @@ class MANNSettings(AlgorithmSettings):
     """mann: read heads, which are also the least used rows that may be written."""
     mann_decay: float = 0.99
     """mann: what remains of a row's usage from one image to the next."""
+    mann_separate_write: bool = False
+    """mann: write vectors of their own to the memory, as public implementations do; the paper writes the keys."""
+    mann_read_first: bool = False
+    """mann: compare the keys with the memory as it was before the step's writing, as public implementations do."""
+    mann_replacement: bool = False
+    """mann: draw the images of a training episode with replacement, so that classes appear unequally often."""
     mann_jitter: float = 0.0
     """mann: how far training images are moved and turned at random: 1 is up to a tenth of their width and 11 degrees,
     0 not at all."""
