@@ -88,8 +88,8 @@ class MANNNetwork(BuiltInNetwork):
     """The memory-augmented network (MANN) of Santoro et al. 2016, section 3, which reads T episodes in parallel.
 
     ``image``, ``label`` and ``back`` map the image, the previous label and the controller's last output to its four
-    gates; ``keys`` and ``gates`` address the memory, and ``vectors``, if any, are written to it; ``head`` maps controller
-    output and read rows to logits.
+    gates; ``keys`` and ``gates`` address the memory, and ``vectors``, if any, are written to it; ``head`` maps the
+    controller's output and the rows read to logits.
 
     Example:
         >>> import torch
