@@ -19,19 +19,19 @@ WARM_UP = 3  # calls before recording, in which libraries choose algorithms and 
 class Recording(Generic[R]):
     """A function without arguments, recorded at the first call and replayed at every call.
 
-    The function must read and write the same tensors every time and draw from ``generator`` only; a replay draws
+    The function must read and write the same tensors every time and draw from ``generators`` only; a replay draws
     what a plain call would have drawn. The next call overwrites the result.
     """
 
-    def __init__(self, work: Callable[[], R], generator: torch.Generator, changed: Sequence[Tensor] = ()) -> None:
+    def __init__(self, work: Callable[[], R], *generators: torch.Generator, changed: Sequence[Tensor] = ()) -> None:
         """Remember the function; it is recorded at the first call.
 
         Args:
             work: the function.
-            generator: the generator it draws from, on its GPU.
+            generators: the generators it draws from, on its GPU.
             changed: the tensors it changes; they are restored after the warm-up.
         """
-        self._work, self._generator, self._changed = work, generator, changed
+        self._work, self._generators, self._changed = work, generators, changed
         self._replay: Callable[[], R] | None = None
 
     def __call__(self) -> R:
@@ -42,11 +42,12 @@ class Recording(Generic[R]):
 
     def _record(self) -> Callable[[], R]:
         """Return a function that replays the work, or the work itself where it cannot be recorded."""
-        generator_state = self._generator.get_state()
+        generator_states = [generator.get_state() for generator in self._generators]
         originals = [tensor.clone() for tensor in self._changed]
 
         def restore() -> None:
-            self._generator.set_state(generator_state)
+            for generator, state in zip(self._generators, generator_states, strict=True):
+                generator.set_state(state)
             for tensor, original in zip(self._changed, originals, strict=True):
                 tensor.copy_(original)
 
@@ -58,7 +59,8 @@ class Recording(Generic[R]):
         torch.cuda.current_stream().wait_stream(side_stream)
         restore()
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._generator)
+        for generator in self._generators:
+            graph.register_generator_state(generator)
         try:
             with torch.cuda.graph(graph):
                 result = self._work()

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.easy import TINY, double_params, easy_store, skip_without_native, small_config
+from tests.easy import MINIATURES, TINY, double_params, easy_store, skip_without_native, small_config
 from tests.sidebyside import cut, reference_for, run_both
 from torchreptile.algorithms.base import Algorithm, MetaState
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, DataError, RunError
+from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.models.blueprint import initial_params
@@ -133,6 +134,37 @@ def test_the_first_episodes_of_a_longer_measurement_are_the_same(episodes: int) 
     for long, short, other in zip(taken[:2], taken[2:4], taken[4:], strict=True):
         assert torch.equal(long[:episodes], short)
         assert not torch.equal(short, other)
+
+
+def test_every_setting_and_algorithm_is_measured_on_the_same_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every draw, the last and incomplete one included, whatever adaptation draws and however tasks are chunked."""
+    monkeypatch.setattr("torchreptile.training.evaluation.measure.EPISODES_PER_DRAW", 2)
+    sampler = EpisodeSampler(easy_store(10, images=4, shape=TINY), 3, 1, 1)
+    seen: list[torch.Tensor] = []
+    sample = EpisodeSampler.sample
+
+    def noted(self: EpisodeSampler, tasks: int, generator: torch.Generator) -> Episodes:
+        episodes = sample(self, tasks, generator)
+        if self is sampler:
+            seen.append(torch.cat([episodes.support_x, episodes.query_x], 1))
+        return episodes
+
+    monkeypatch.setattr(EpisodeSampler, "sample", noted)
+    settings: list[dict[str, object]] = [
+        {"eval_batch": 3, "eval_steps": 4},
+        {"eval_batch": 2, "eval_steps": 1, "task_chunk": 1},
+        {"eval_batch": 3, "eval_steps": 0, "task_chunk": 3},
+        {"algorithm": "protonet", "execution": "auto"},
+        {"algorithm": "mann", "execution": "auto", **MINIATURES["mann"]},
+    ]
+    for changes in settings:
+        algorithm = algorithm_for(small_config(**changes), TINY)
+        measure(algorithm, algorithm.begin(0), sampler, 7, seed=0)
+    assert len(seen) == 4 * len(settings)
+    first = torch.stack(seen[:4])
+    assert not torch.equal(first[0], first[1])
+    for start in range(4, len(seen), 4):
+        assert torch.equal(torch.stack(seen[start : start + 4]), first), settings[start // 4]
 
 
 def test_progress_is_told() -> None:

@@ -19,6 +19,9 @@ from torchreptile.training.evaluation.results import Accuracy, Fit, Measured, Re
 # Episodes drawn at a time. A constant, because the size of a draw decides which random numbers it gets:
 # the first 1,000 of 10,000 episodes are the same as 1,000 episodes with the same seed.
 EPISODES_PER_DRAW = 100
+# Adaptation draws from a stream of its own. How many numbers it takes depends on algorithm, steps and mini-batches; from
+# one common stream, every episode after the first draw would depend on them too.
+ADAPTATION_STREAM = 0x9E3779B9
 RECORD_FROM = 5  # draws from which recording one as a CUDA graph pays
 
 
@@ -37,27 +40,29 @@ def measure(
         state: meta-learned weights; not changed.
         sampler: draws episodes with a query set.
         episodes: number of episodes, at least 2.
-        seed: seed of episodes and inner batches.
+        seed: seed of episodes and inner batches; the episodes depend on it and on ``sampler`` alone.
         on_progress: called with the number of episodes done.
 
     Returns:
         Accuracies in both modes, or errors before and after adaptation for functions.
     """
-    generator = torch.Generator(sampler.store.device).manual_seed(seed)
+    device = sampler.store.device
+    generator = torch.Generator(device).manual_seed(seed)
+    adaptation = torch.Generator(device).manual_seed(seed ^ ADAPTATION_STREAM)
     extra = algorithm.extra_metrics(sampler.store)
 
     def scored(tasks: int) -> Tensor:
         """(rows, tasks) scores of each episode: those of :func:`_rows`, then the extra metrics."""
         with algorithm.execution.claim():
             drawn = sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
-            predictions = algorithm.predict(state, drawn, generator)
+            predictions = algorithm.predict(state, drawn, adaptation)
         rows = torch.stack(_rows(predictions, drawn.query_y, sampler.scale))
         if extra is not None:
-            separate = extra.sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
-            rows = torch.cat([rows, algorithm.measure_extra(state, separate, generator).double()])
+            separate = extra.sampler.sample(EPISODES_PER_DRAW, adaptation)[:tasks]
+            rows = torch.cat([rows, algorithm.measure_extra(state, separate, adaptation).double()])
         return rows
 
-    rows = list(_in_draws(scored, episodes, generator, algorithm.execution.draws, on_progress))
+    rows = list(_in_draws(scored, episodes, (generator, adaptation), algorithm.execution.draws, on_progress))
     if algorithm.config.task.regression:
         return Fit(*(SquaredError.over(per_episode) for per_episode in rows))
     accuracies = [Accuracy.over(per_episode) for per_episode in rows]
@@ -69,15 +74,15 @@ def measure(
 def _in_draws(
     scored: Callable[[int], Tensor],
     episodes: int,
-    generator: torch.Generator,
+    generators: tuple[torch.Generator, ...],
     network_draws: bool,
     on_progress: Callable[[int], None],
 ) -> Tensor:
     """(rows, episodes) scores on the CPU, ``EPISODES_PER_DRAW`` episodes at a time; on a GPU as a CUDA graph."""
     full_draws = episodes // EPISODES_PER_DRAW
     draw: Callable[[], Tensor] = partial(scored, EPISODES_PER_DRAW)
-    if generator.device.type == "cuda" and not network_draws and full_draws >= RECORD_FROM:
-        draw = Recording(draw, generator)
+    if generators[0].device.type == "cuda" and not network_draws and full_draws >= RECORD_FROM:
+        draw = Recording(draw, *generators)
     parts: list[Tensor] = []
     for done in range(1, full_draws + 1):
         parts.append(draw().to("cpu", copy=True))
