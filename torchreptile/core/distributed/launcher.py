@@ -11,19 +11,25 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from types import FrameType
 from typing import IO
 
+from torchreptile.core.distributed.signals import HANGUPS, ORDERS, STOPPED
 from torchreptile.core.errors import ConfigError
+from torchreptile.core.streams import say
 
 # How many times an idle thread of GNU's OpenMP checks for work before it sleeps: some microseconds. By default it spins
 # for milliseconds, on a core that another thread or process needs (measured: docs/speed.md).
 SPINS = "2000"
 GRACE = 30.0  # seconds in which the others may save and end after one has gone
 POLL = 0.1  # seconds between two checks of the processes
+SAY_SECONDS = 3.0  # in which rank 0 may say by itself what another one was refused for
+LOST = 3  # exit code of a process that ends because another one was lost
 LAUNCHER = "TORCHREPTILE_LAUNCHER"  # environment variable with the process id of the launcher
 
 
@@ -67,13 +73,39 @@ def orphaned() -> bool:
     return launcher is not None and os.getppid() != int(launcher)
 
 
+def stop_with_launcher() -> None:
+    """Watch the launcher of this process, if it has one, and stop this process once that has ended.
+
+    Waiting for the other processes, or for a compiler, this process would otherwise notice it late or never.
+    """
+    if LAUNCHER in os.environ:
+        _watch(int(os.environ[LAUNCHER]))
+    elif "TORCHELASTIC_RUN_ID" in os.environ:
+        _watch(os.getppid())
+
+
+@cache
+def _watch(parent: int) -> None:
+    """Start, once, a thread that waits for the end of ``parent`` and then stops this process."""
+
+    def stop() -> None:
+        while os.getppid() == parent:
+            time.sleep(POLL)
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):  # to save; at once; whatever it is doing
+            os.kill(os.getpid(), number)
+            time.sleep(GRACE)
+
+    threading.Thread(target=stop, daemon=True).start()
+
+
 def launch(count: int, arguments: Sequence[str]) -> int:
     """Run ``python -m torchreptile ARGUMENTS`` in ``count`` processes that train together.
 
-    Signals are passed on to all of them. When one fails, the others have :data:`GRACE` seconds to end by themselves.
+    Signals are passed on to all of them. The first process that fails is named on standard error at once; the others
+    are asked to end and have :data:`GRACE` seconds to do so.
 
     Returns:
-        The exit code of the first process; if that is 0, the first other one that is not.
+        The exit code of the process that failed first, 128 + N if signal N killed it; 0 if none failed.
 
     Raises:
         ConfigError: ``count`` is below 1.
@@ -83,16 +115,9 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
     threads = str(max(1, _cores() // count))
     processes: list[subprocess.Popen[bytes]] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for process in processes:
-            process.send_signal(number)
-
-    # Ctrl-C reaches every process of the group by itself; the launcher only has to outlive them.
-    before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None)}
-    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, pass_on)
     with ExitStack() as stack:
         errors = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(1, count)]
+        stopped = stack.enter_context(_signals_passed_on(processes))
         try:
             for rank in range(count):
                 place = {"RANK": str(rank), "LOCAL_RANK": str(rank), LAUNCHER: str(os.getpid())}
@@ -104,36 +129,105 @@ def launch(count: int, arguments: Sequence[str]) -> int:
                         stderr=errors[rank - 1] if rank else None,
                     )
                 )
-            codes = _wait(processes)
+            return _Watched(processes, errors, stopped).exit_code()
         finally:
             for process in processes:
                 process.kill()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        return _exit_code(codes, errors)
+                process.wait()
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
-    """Return the exit codes of all processes; :data:`GRACE` seconds after one fails, kill the others."""
-    deadline = float("inf")
-    while any(process.poll() is None for process in processes):
-        if deadline == float("inf") and any(process.poll() for process in processes):
-            deadline = time.monotonic() + GRACE
-        if time.monotonic() > deadline:
+@contextmanager
+def _signals_passed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[Callable[[], bool]]:
+    """Pass signals on to the processes; yield a function that returns whether there was one that asks to stop."""
+    asked = False
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        if number != signal.SIGINT:  # Ctrl-C reaches every process of the terminal by itself
             for process in processes:
+                process.send_signal(number)
+
+    before = {number: signal.signal(number, receive) for number in ORDERS}
+    for number in HANGUPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            before[number] = signal.signal(number, receive)
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Watched:
+    """The started processes, until all have ended."""
+
+    def __init__(
+        self, processes: Sequence[subprocess.Popen[bytes]], errors: Sequence[IO[bytes]], stopped: Callable[[], bool]
+    ) -> None:
+        self._processes, self._errors, self._stopped = processes, errors, stopped
+        self._since: float | None = None  # when the first one ended with another exit code than 0
+        self._failed: int | None = None  # the first one that failed by itself
+        self._named = self._terminated = False
+
+    def exit_code(self) -> int:
+        """Wait for all processes, name the first that fails, end the others; return the exit code of all."""
+        while any(process.poll() is None for process in self._processes):
+            self._look()
+            time.sleep(POLL)
+        self._look()
+        codes = [process.wait() for process in self._processes]
+        if self._stopped() and codes[0] < 0:  # before it could print anything
+            say("stopped")
+            return STOPPED
+        if self._stopped() or self._failed is None:
+            return next(filter(None, codes), 0)
+        return codes[self._failed] if codes[self._failed] > 0 else 128 - codes[self._failed]
+
+    def _look(self) -> None:
+        """Look at how the processes are, and act on what has changed."""
+        if self._since is None and any(process.poll() for process in self._processes):
+            self._since = time.monotonic()
+        if self._since is None:
+            return
+        waited = time.monotonic() - self._since
+        if self._failed is None and not self._stopped():
+            self._failed = self._first_failed()
+        if self._failed is not None and not self._named and self._to_be_named(self._failed, waited):
+            self._name(self._failed)
+        if self._failed is not None and not self._terminated and waited > SAY_SECONDS:
+            self._terminated = True
+            for process in self._processes:
+                process.terminate()
+        if waited > GRACE:
+            for process in self._processes:
                 process.kill()
-        time.sleep(POLL)
-    return [process.wait() for process in processes]
+
+    def _first_failed(self) -> int | None:
+        """The process that failed by itself, not for the loss of another one."""
+        codes = {rank: process.poll() for rank, process in enumerate(self._processes)}
+        failed = {rank: code for rank, code in codes.items() if code not in (None, 0, STOPPED, LOST)}
+        # Of those found together, one that was killed is the reason of the others.
+        return min(failed, key=lambda rank: ((failed[rank] or 0) > 0, rank), default=None)
+
+    def _to_be_named(self, rank: int, waited: float) -> bool:
+        """Whether nobody else names the failure: rank 0 prints why it was refused, and others may be refused alike."""
+        code, first = self._processes[rank].returncode, self._processes[0].poll()
+        return code < 0 or (rank > 0 and first != code and (first is not None or waited >= SAY_SECONDS))
+
+    def _name(self, rank: int) -> None:
+        """Print which process failed, how, and the last line it printed."""
+        code = self._processes[rank].returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        last = _last_line(self._errors[rank - 1]) if rank else ""
+        say(f"process {rank} {how}" + (f": {last}" if last else ""))
+        self._named = True
 
 
-def _exit_code(codes: Sequence[int], errors: Sequence[IO[bytes]]) -> int:
-    """Return the common exit code, after printing why a process other than the first failed by itself."""
-    for rank, (code, file) in enumerate(zip(codes[1:], errors, strict=True), start=1):
-        if code not in (0, codes[0]):
-            file.seek(0)
-            last = (file.read().decode(errors="replace").strip().splitlines() or [f"ended with exit code {code}"])[-1]
-            print(f"process {rank}: {last}", file=sys.stderr)
-    return codes[0] or next((code for code in codes if code), 0)
+def _last_line(file: IO[bytes]) -> str:
+    """Return the last line of what a process wrote; empty if there is none."""
+    file.seek(0)
+    return (file.read().decode(errors="replace").strip().splitlines() or [""])[-1].removeprefix("reptile: ")
 
 
 def _cores() -> int:
