@@ -17,6 +17,7 @@ from torchreptile.algorithms.optim.inner_loop import InnerState
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.errors import RunError
 from torchreptile.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from torchreptile.training.metrics_log import MetricsLog
 from torchreptile.training.run_folder import RunFolder
 
 
@@ -174,6 +175,55 @@ def test_a_part_of_the_wrong_kind_is_refused(saved: Path, key: str, value: objec
         load_checkpoint(saved)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", float("inf")),
+        ("step", 10**18),
+        ("step", True),
+        ("metrics_bytes", float("inf")),
+        ("metrics_bytes", -1),
+        ("losses", [float("nan"), 1]),
+        ("losses", [0.5, 1.5]),
+        ("seconds", "long"),
+        ("best", float("nan")),
+        ("best", 2.0),
+        ("data", 3),
+        ("params", {"w": torch.zeros(3, 2, dtype=torch.int64), "b": torch.zeros(2)}),
+        ("params", {"w": torch.zeros(1).expand(10**12), "b": torch.zeros(2)}),
+        ("params", {3: torch.zeros(3)}),
+        ("inner", {"v": {}, "steps": torch.tensor(-1.0)}),
+        ("inner", {"v": {}, "steps": torch.zeros(2)}),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(saved: Path, key: str, value: object) -> None:
+    torch.save(torch.load(saved, weights_only=True) | {key: value}, saved)
+    with pytest.raises(RunError, match=r"last\.pt: the checkpoint is incomplete"):
+        load_checkpoint(saved)
+
+
+def test_damage_anywhere_is_noticed_or_changes_nothing(saved: Path) -> None:
+    """A bad sector: zeros in the place of a few bytes, at every place of the file."""
+    whole = saved.read_bytes()
+    refused = 0
+    for start in range(0, len(whole), 101):
+        saved.write_bytes(whole[:start] + bytes(len(whole[start : start + 32])) + whole[start + 32 :])
+        try:
+            found = load_checkpoint(saved)
+        except RunError:
+            refused += 1
+        else:
+            assert_same(found, some_checkpoint())
+    assert refused > len(whole) // 200
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_a_pipe_in_its_place_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "last.pt")
+    with pytest.raises(RunError, match=r"last\.pt: not a readable checkpoint .*it is a pipe, not a file"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"nowhere\.pt: there is no such checkpoint"):
         load_checkpoint(tmp_path / "nowhere.pt")
@@ -213,6 +263,35 @@ def test_run_folder_create_and_read(tmp_path: Path) -> None:
     assert folder.config() == config
     assert folder.metrics() == []
     assert sorted(os.listdir(folder.path)) == [".lock", "config.json", "env.json", "metrics.jsonl"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_a_users_files_are_left_alone(tmp_path: Path) -> None:
+    """A link in the place of a file of the run, and hidden files that only look like the run's temporary ones."""
+    precious, folder = tmp_path / "precious", RunFolder(tmp_path / "run")
+    precious.write_text("precious")
+    folder.path.mkdir()
+    for name in (".lock", "metrics.jsonl"):
+        (folder.path / name).symlink_to(precious)
+        with pytest.raises(RunError, match="it is a link"), folder.locked(), MetricsLog(folder.metrics_file, 0):
+            pass
+        (folder.path / name).unlink()
+    mine = folder.path / ".notes.tmp"
+    mine.write_text("mine")
+    with folder.locked(), pytest.raises(RunError, match="run exists; name another folder"):
+        folder.create(small_config(), {})
+    assert (precious.read_text(), mine.read_text()) == ("precious", "mine")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_pipes_in_a_run_folder_are_refused_at_once(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for file in (folder.config_file, folder.env_file):
+        os.mkfifo(file)
+    with pytest.raises(RunError, match="is not a run folder"):
+        folder.config()
+    with pytest.raises(RunError, match=r"env\.json: missing or damaged .*it is a pipe"):
+        folder.environment()
 
 
 def test_an_existing_run_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from torchreptile.core.errors import RunError
+from torchreptile.core.files import open_for_append
 from torchreptile.training.callbacks import Metrics
 
 
@@ -14,8 +16,15 @@ class MetricsLog:
     """Appends one JSON object per line; can be cut back to what a checkpoint knows of."""
 
     def __init__(self, path: Path, keep_bytes: int) -> None:
-        """Open ``path``, cut to its first ``keep_bytes`` bytes."""
-        self._file = path.open("ab")
+        """Open ``path``, cut to its first ``keep_bytes`` bytes.
+
+        Raises:
+            RunError: it cannot be opened, or is a link or anything else but a regular file.
+        """
+        try:
+            self._file = open_for_append(path)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be used ({error.strerror})") from error
         # Not beyond the end, which would fill up with zeros; and the position must follow for sync() to report it.
         self._file.truncate(min(keep_bytes, self._file.tell()))
         self._file.seek(0, os.SEEK_END)

@@ -7,27 +7,18 @@ A run folder holds config.json, env.json, metrics.jsonl, last.pt, best.pt (if th
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from torchreptile.core.config import Config
 from torchreptile.core.environment import sessions
 from torchreptile.core.errors import ConfigError, RunError
-from torchreptile.core.files import is_temporary, write_text
+from torchreptile.core.files import is_temporary, open_for_append, open_lock, read_text, remove_abandoned, write_text
 from torchreptile.training.checkpoint import load_checkpoint
 
 LOCK = ".lock"  # locked while a process trains in the folder
-
-
-def _lock(file: IO[str]) -> None:
-    """Take an exclusive lock on POSIX systems without waiting; raise OSError if another process has it."""
-    if os.name == "posix":
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class RunFolder:
@@ -54,7 +45,7 @@ class RunFolder:
     def locked(self, make: bool = False) -> Iterator[None]:
         """Lock the folder against other trainings until the context or the process ends, even if it is killed.
 
-        Temporary files of killed processes are removed.
+        Temporary files of killed processes are removed. The lock file keeps its content and may not be a link.
 
         Args:
             make: create the folder if it is missing.
@@ -65,17 +56,14 @@ class RunFolder:
         try:
             if make:
                 self.path.mkdir(parents=True, exist_ok=True)
-            lock = self._lock_file.open("w")
+            lock = open_lock(self._lock_file)
+        except BlockingIOError as error:
+            raise RunError(f"{self.path} is in use: another process trains in it") from error
         except OSError as error:
-            raise RunError(f"{self.path}: cannot be used as a run folder ({error.strerror})") from error
+            which = f"{self._lock_file.name}: " if self._lock_file.is_symlink() else ""
+            raise RunError(f"{self.path}: cannot be used as a run folder ({which}{error.strerror})") from error
         with lock:
-            try:
-                _lock(lock)
-            except OSError as error:
-                raise RunError(f"{self.path} is in use: another process trains in it") from error
-            for file in self.path.iterdir():
-                if is_temporary(file):
-                    file.unlink()
+            remove_abandoned(self.path)
             yield
 
     def require_free(self) -> None:
@@ -122,7 +110,7 @@ class RunFolder:
         try:
             write_text(self.config_file, config.to_json() + "\n")
             write_text(self.env_file, json.dumps(environment, indent=2) + "\n")
-            self.metrics_file.touch()
+            open_for_append(self.metrics_file).close()
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written ({error.strerror}); name another folder") from error
 
@@ -130,14 +118,33 @@ class RunFolder:
         """Write the settings of a resumed run to config.json, and add its session to env.json."""
         if self.config() != config:
             write_text(self.config_file, config.to_json() + "\n")
+        earlier = self._sessions()
+        if not earlier or environment | {"command": None} != earlier[-1] | {"command": None}:
+            self._write_sessions([*earlier, environment])
+
+    def amend_session(self, environment: dict[str, Any]) -> None:
+        """Replace the last session in env.json, once it is known in what chunks it computes.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
         try:
-            content = self.environment()
-        except RunError:  # killed just before it was written
-            content = environment
-        else:
-            if environment | {"command": None} == sessions(content)[-1] | {"command": None}:
-                return
-            content["resumed"] = [*sessions(content)[1:], environment]
+            self._write_sessions([*self._sessions()[:-1], environment])
+        except OSError as error:
+            raise RunError(f"{self.env_file}: cannot be written ({error.strerror})") from error
+
+    def _sessions(self) -> list[dict[str, Any]]:
+        """Return the sessions in env.json; none if a run was killed just before it was written."""
+        try:
+            first, *others = sessions(self.environment())
+        except RunError:
+            return []
+        return [{name: value for name, value in first.items() if name != "resumed"}, *others]
+
+    def _write_sessions(self, every: list[dict[str, Any]]) -> None:
+        """Write env.json: the first session, with the others under ``resumed``."""
+        first, *others = every
+        content = first | ({"resumed": others} if others else {})
         write_text(self.env_file, json.dumps(content, indent=2) + "\n")
 
     def environment(self) -> dict[str, Any]:
@@ -147,7 +154,7 @@ class RunFolder:
             RunError: the file is missing or damaged.
         """
         try:
-            content = json.loads(self.env_file.read_text(encoding="utf-8"))
+            content = json.loads(read_text(self.env_file))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.env_file}: missing or damaged ({error})") from error
         if not isinstance(content, dict):
@@ -161,7 +168,7 @@ class RunFolder:
             RunError: this is not a run folder, or config.json is damaged.
         """
         try:
-            return Config.from_json(self.config_file.read_text(encoding="utf-8"))
+            return Config.from_json(read_text(self.config_file))
         except OSError as error:
             if self.last.is_file():
                 return load_checkpoint(self.last).config
@@ -187,7 +194,7 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl; a last line that a killed process left incomplete is omitted."""
         lines = []
-        for line in self.metrics_file.read_text().splitlines(keepends=True):
+        for line in read_text(self.metrics_file).splitlines(keepends=True):
             if line.endswith("\n"):
                 lines.append(json.loads(line))
         return lines
