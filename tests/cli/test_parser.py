@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.command_line import run_reptile
 from torchreptile import cli
 from torchreptile.cli.commands.evaluate import print_evaluation
 from torchreptile.cli.commands.presets import presets
@@ -90,10 +91,6 @@ def test_a_folder_named_like_a_preset_is_not_the_preset() -> None:
     assert command.out == Path("glyphs-1shot-20way")
 
 
-def run_reptile(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "torchreptile", *words], capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -125,6 +122,16 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert named in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+def test_a_process_ends_with_the_exit_code(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torchreptile", "train", "--way", "1"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "reptile: way is 1; it must be at least 2\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_does_not_import_torch() -> None:
