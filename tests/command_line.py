@@ -27,6 +27,7 @@ def run_reptile(*words: str) -> Done:
         try:
             cli.main()
         except SystemExit as ended:
-            assert isinstance(ended.code, int)  # anything else would be printed by the interpreter, not by the program
+            if not isinstance(ended.code, int):  # the interpreter would print it
+                raise TypeError(f"exit code {ended.code!r}") from ended
             code = ended.code
     return Done(code, out.getvalue(), err.getvalue())
