@@ -127,6 +127,13 @@ def test_a_function_that_gives_no_images_is_named(function: object, message: str
         custom_splits(TaskConfig(dataset="test-broken"))
 
 
+def test_a_custom_data_set_has_one_split_scheme() -> None:
+    register_dataset("test-bars", load_script("examples", "dataset").bars)
+    task = TaskConfig(dataset="test-bars", grey=True, image_size=28, split_scheme="vinyals")
+    with pytest.raises(ConfigError, match="split scheme 'vinyals' does not exist for test-bars; choose one of own"):
+        custom_splits(task)
+
+
 def test_a_second_installed_package_brings_an_algorithm_and_a_data_set(tmp_path: Path) -> None:
     """A module and its metadata in a folder on the path are what an installed package is."""
     site = tmp_path / "site"

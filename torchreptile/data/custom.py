@@ -10,7 +10,7 @@ from torchreptile.core.errors import ConfigError, DataError, TorchReptileError
 from torchreptile.core.user_code import described, load_from_file
 from torchreptile.data.dataset_table import dataset_function, register_dataset
 from torchreptile.data.image_store import ImageStore
-from torchreptile.data.splits import MissingSplit, Split, Splits, SplitsOf, by_ratio
+from torchreptile.data.splits import MissingSplit, Split, Splits, SplitsOf, by_ratio, resolve_scheme
 
 
 def use_dataset_file(named: str) -> str:
@@ -37,11 +37,12 @@ def custom_splits(task: TaskConfig) -> Splits:
     Classes that its function does not divide are divided by ``split_ratio`` and ``split_seed``.
 
     Raises:
-        ConfigError: the data set is unknown, or the shape of its images differs from the settings.
+        ConfigError: the data set or its split scheme is unknown, or the shape of its images differs from the settings.
         DataError: its function fails, or returns no images.
     """
     name = task.dataset
     function = dataset_function(name)
+    resolve_scheme(name, task.split_scheme)
     try:
         found = function()
     except TorchReptileError:
@@ -49,7 +50,7 @@ def custom_splits(task: TaskConfig) -> Splits:
     except Exception as error:  # a user's code may raise anything
         raise DataError(f"dataset {name}: its function fails ({described(error)})") from error
     if isinstance(found, Mapping):
-        found = ImageStore.from_arrays(found, name)
+        found = ImageStore.from_arrays(found, name, series=len(task.image_shape) == 2)
     if isinstance(found, ImageStore):
         found = _divided(found, task)
     if not isinstance(found, SplitsOf):
@@ -59,8 +60,9 @@ def custom_splits(task: TaskConfig) -> Splits:
         )
     shape = found.train.image_shape
     if shape != task.image_shape:
+        square = len(shape) == 3 and shape[0] in (1, 3) and shape[1] == shape[2]
         grey = "--grey " if shape[0] == 1 else ""
-        wanted = f"{grey}--image-size {shape[1]}" if shape[1] == shape[2] else "square images"
+        wanted = f"{grey}--image-size {shape[1]}" if square else f"--shape {'x'.join(map(str, shape))}"
         raise ConfigError(
             f"dataset {name} has images of shape {shape}, but the settings say {task.image_shape}; give {wanted}"
         )

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from torchreptile.core.config import DATASETS, FUNCTIONS
 from torchreptile.core.errors import ConfigError
 from torchreptile.core.user_code import described, names_a_file
 
@@ -28,25 +29,23 @@ def register_dataset(name: str, function: DatasetFunction) -> None:
     Example:
         >>> import torch
         >>> register_dataset("noise", lambda: {f"class {k}": torch.zeros(20, 1, 28, 28).byte() for k in range(30)})
-        >>> is_custom_dataset("noise")
-        True
+        >>> dataset_function("noise")()["class 0"].shape
+        torch.Size([20, 1, 28, 28])
     """
     _registered[name] = function
-
-
-def is_custom_dataset(name: str) -> bool:
-    """Return whether ``name`` is a custom data set: a file, or one that is registered or installed."""
-    return names_a_file(name) or name in _registered or name in _installed()
 
 
 def dataset_function(name: str) -> DatasetFunction:
     """Return the function of the data set called ``name``.
 
     Raises:
-        ConfigError: it is a file that this process was not asked to run, or its package fails.
+        ConfigError: there is none, or it is a file that this process was not asked to run, or its package fails.
     """
     if name in _registered:
         return _registered[name]
+    if name not in _installed() and not names_a_file(name):
+        known = ", ".join(dict.fromkeys([*DATASETS, "folder", *FUNCTIONS, *_installed(), *_registered]))
+        raise ConfigError(f"dataset {name!r} is unknown; choose one of {known}, or FILE.py:FUNCTION of your own")
     if name not in _installed():
         raise ConfigError(f"dataset {name} is code, which is run only where you name it: add --dataset {name}")
     try:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from torchreptile.core.config import TaskConfig
 from torchreptile.core.errors import DataError
 from torchreptile.data.custom import custom_splits
-from torchreptile.data.dataset_table import is_custom_dataset
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.splits import Split, Splits, SplitsOf, mapped, resolve_scheme, shuffled_classes
 
@@ -55,7 +54,7 @@ def require_split(task: TaskConfig, split: Split) -> None:
 
 def _load_splits(task: TaskConfig) -> Splits:
     """Load the splits as the data set has them, not inverted."""
-    if is_custom_dataset(task.dataset):
+    if task.custom:
         return custom_splits(task)
     scheme = resolve_scheme(task.dataset, task.split_scheme)
     if task.dataset == "omniglot":

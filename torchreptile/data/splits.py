@@ -10,11 +10,10 @@ from typing import Generic, Literal, TypeVar, final
 import torch
 
 from torchreptile.core.errors import ConfigError, DataError
-from torchreptile.data.dataset_table import is_custom_dataset
 from torchreptile.data.image_store import ImageStore
 
 SPLIT_SCHEMES: dict[str, tuple[str, ...]] = {
-    "omniglot": ("reptile", "vinyals", "background-evaluation"),
+    "omniglot": ("reptile", "vinyals", "vinyals-rotated", "maml", "background-evaluation"),
     "glyphs": ("seed",),
     "mini-imagenet": ("ravi",),
     "folder": ("own",),
@@ -22,7 +21,7 @@ SPLIT_SCHEMES: dict[str, tuple[str, ...]] = {
     "sine-maml": ("drawn",),
     "table": ("own",),
 }
-"""The split schemes of every data set; the first one is what ``default`` means."""
+"""The split schemes of the built-in data sets; the first one is what ``default`` means. Custom ones have ``own``."""
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -123,16 +122,12 @@ def resolve_scheme(dataset: str, scheme: str) -> str:
     """Return the split scheme that ``default`` stands for, or any other name as it is.
 
     Raises:
-        ConfigError: the data set does not exist, or does not have the scheme.
+        ConfigError: the data set does not have the scheme.
 
     >>> resolve_scheme("omniglot", "default")
     'reptile'
     """
-    if is_custom_dataset(dataset) and scheme in ("default", "own"):
-        return "own"
-    if dataset not in SPLIT_SCHEMES:
-        raise ConfigError(f"dataset {dataset!r} is unknown; choose one of {', '.join(SPLIT_SCHEMES)}")
-    schemes = SPLIT_SCHEMES[dataset]
+    schemes = SPLIT_SCHEMES.get(dataset, ("own",))
     if scheme == "default":
         return schemes[0]
     if scheme not in schemes:
