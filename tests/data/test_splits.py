@@ -33,11 +33,21 @@ def blank(classes: int) -> ImageStore:
 
 
 def base_characters(splits: Splits) -> tuple[set[str], set[str], set[str]]:
-    """The characters of (train without its rotations, val, test)."""
-    train = {name.rsplit("/rot", 1)[0] for name in splits.train.class_names}
-    assert len(splits.train) == 4 * len(train)
-    val = set(splits.val.class_names) if splits.val else set()
-    return train, val, set(splits.test.class_names)
+    """The characters of (train, val, test); those of a part that is rotated have all four rotations."""
+    found = []
+    for part in (splits.train, splits.val, splits.test):
+        names = part.class_names if isinstance(part, ImageStore) else ()
+        characters = {name.rsplit("/rot", 1)[0] for name in names}
+        assert len(names) == len(characters) * (4 if part in rotated(splits) else 1)
+        found.append(characters)
+    train, val, test = found
+    return train, val, test
+
+
+def rotated(splits: Splits) -> list[ImageStore]:
+    """The parts whose classes are rotations."""
+    parts = [part for part in (splits.train, splits.val, splits.test) if isinstance(part, ImageStore)]
+    return [part for part in parts if any("/rot" in name for name in part.class_names)]
 
 
 def test_the_embedded_layout_is_the_published_one() -> None:
@@ -50,7 +60,13 @@ def test_the_embedded_layout_is_the_published_one() -> None:
 
 @pytest.mark.parametrize(
     ("scheme", "sizes"),
-    [("reptile", (1200, 0, 423)), ("vinyals", (1028, 172, 423)), ("background-evaluation", (964, 0, 659))],
+    [
+        ("reptile", (1200, 0, 423)),
+        ("vinyals", (1028, 172, 423)),
+        ("vinyals-rotated", (1028, 172, 423)),
+        ("maml", (1100, 100, 423)),
+        ("background-evaluation", (964, 0, 659)),
+    ],
 )
 def test_splits_have_the_published_sizes_and_share_no_character(scheme: str, sizes: tuple[int, int, int]) -> None:
     splits = omniglot.split(blank(1623), scheme, seed=0)
@@ -64,12 +80,23 @@ def test_splits_have_the_published_sizes_and_share_no_character(scheme: str, siz
             splits.get("val")
 
 
-def test_only_the_reptile_split_depends_on_the_seed() -> None:
+@pytest.mark.parametrize("scheme", SPLIT_SCHEMES["omniglot"])
+def test_training_classes_are_rotated_and_others_where_the_original_code_does_so(scheme: str) -> None:
+    splits = omniglot.split(blank(1623), scheme, seed=0)
+    assert len(rotated(splits)) == (3 if scheme in ("maml", "vinyals-rotated") else 1)
+
+
+def test_the_rotated_splits_have_the_same_characters() -> None:
+    plain, turned = (omniglot.split(blank(1623), scheme, seed=0) for scheme in ("vinyals", "vinyals-rotated"))
+    assert base_characters(plain) == base_characters(turned)
+
+
+def test_only_the_shuffled_splits_depend_on_the_seed() -> None:
     store = blank(1623)
     for scheme in SPLIT_SCHEMES["omniglot"]:
         tests = [omniglot.split(store, scheme, seed).test.class_names for seed in (0, 0, 1)]
         assert tests[0] == tests[1]
-        assert (tests[0] != tests[2]) == (scheme == "reptile")
+        assert (tests[0] != tests[2]) == (scheme in ("reptile", "maml"))
 
 
 def test_the_evaluation_alphabets_are_the_test_classes() -> None:

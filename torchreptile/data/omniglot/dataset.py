@@ -42,7 +42,7 @@ DRAWINGS = 20  # per character
 PUBLISHED_SIDE, SIDE = FIELD, 28  # pixels; 28 is the size in every published result
 MAX_MEMBER_BYTES = 64 * 1024  # the largest member of the official zips has 522
 
-CHARACTERS, REPTILE_TRAIN = 1623, 1200
+CHARACTERS, REPTILE_TRAIN, MAML_TRAIN = 1623, 1200, 1100
 
 # Exceptions that zipfile, the decompressors and Pillow raise for damaged files.
 _DAMAGE = (
@@ -218,10 +218,15 @@ def _read_drawing(path: Path, file: zipfile.ZipFile, member: str, side: int) -> 
 
 
 def split(store: ImageStore, scheme: str, seed: int) -> Splits:
-    """Divide Omniglot into splits; training classes get their four rotations, the others stay as drawn.
+    """Divide Omniglot into splits; training classes get their four rotations.
+
+    The other classes stay as drawn, unless the scheme says otherwise.
 
     - ``reptile``: shuffled by ``seed``, 1,200 characters to train and 423 to test (as in the original code).
     - ``vinyals``: the lists of Vinyals et al. 2016: 1,028 train, 172 val, 423 test; ``seed`` is not used.
+    - ``vinyals-rotated``: the same lists, val and test rotated as well (as in the code of Snell et al. 2017).
+    - ``maml``: shuffled by ``seed``, 1,100 characters to train, 100 to validate and 423 to test, all rotated (as in the
+      code of Finn et al. 2017).
     - ``background-evaluation``: Lake's 964 train and 659 test, with no alphabet in both; ``seed`` is not used.
 
     Args:
@@ -241,15 +246,20 @@ def split(store: ImageStore, scheme: str, seed: int) -> Splits:
         order = shuffled_classes(store, seed)
         train, test = order[:REPTILE_TRAIN], order[REPTILE_TRAIN:]
         return Splits(store.select(train).with_rotations(), no_val, store.select(test))
-    held_out = _vinyals() if scheme == "vinyals" else {"test": _evaluation_classes()}
+    if scheme == "maml":
+        order = shuffled_classes(store, seed)
+        bounds = (order[:MAML_TRAIN], order[MAML_TRAIN:REPTILE_TRAIN], order[REPTILE_TRAIN:])
+        return Splits(*(store.select(classes).with_rotations() for classes in bounds))
+    held_out = {"test": _evaluation_classes()} if scheme == "background-evaluation" else _vinyals()
     parts = {part: [i for i, name in enumerate(store.class_names) if name in names] for part, names in held_out.items()}
     held_out_classes = {i for classes in parts.values() for i in classes}
     rest = [i for i in range(len(store)) if i not in held_out_classes]
-    return Splits(
-        train=store.select(rest).with_rotations(),
-        val=store.select(parts["val"]) if "val" in parts else no_val,
-        test=store.select(parts["test"]),
-    )
+    train, test = store.select(rest).with_rotations(), store.select(parts["test"])
+    val = store.select(parts["val"]) if "val" in parts else no_val
+    if scheme == "vinyals-rotated":
+        assert isinstance(val, ImageStore)
+        return Splits(train, val.with_rotations(), test.with_rotations())
+    return Splits(train, val, test)
 
 
 def _vinyals() -> dict[str, set[str]]:
