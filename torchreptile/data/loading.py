@@ -58,17 +58,17 @@ def _load_splits(task: TaskConfig) -> Splits:
         return custom_splits(task)
     scheme = resolve_scheme(task.dataset, task.split_scheme)
     if task.dataset == "omniglot":
-        from torchreptile.data.omniglot import dataset as omniglot
+        from torchreptile.data import omniglot
 
         return omniglot.split(omniglot.load(), scheme, task.split_seed)
     if task.dataset == "mini-imagenet":
-        from torchreptile.data.mini_imagenet import dataset as mini_imagenet
+        from torchreptile.data import mini_imagenet
 
         return mini_imagenet.split(task.data_root, "nearest" if task.resize == "auto" else task.resize)
     if task.dataset == "folder":
-        from torchreptile.data.own_images import dataset as folder
+        from torchreptile.data import own_images
 
-        return folder.split(task)
+        return own_images.split(task)
     from torchreptile.data import glyphs
 
     return _split_glyphs(glyphs.load(), task.split_seed)

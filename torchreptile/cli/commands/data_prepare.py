@@ -14,8 +14,7 @@ from torchreptile.core.errors import DataError
 from torchreptile.core.files import write_text
 from torchreptile.core.paths import cache_dir
 from torchreptile.data.image_store import ImageStore
-from torchreptile.data.mini_imagenet import dataset as mini_imagenet
-from torchreptile.data.mini_imagenet.dataset import BrokenError, Loader
+from torchreptile.data.mini_imagenet.dataset import BrokenError, Loader, root, sources
 from torchreptile.data.splits import MissingSplit
 from torchreptile.training.progress_bars import CountBar
 
@@ -28,10 +27,10 @@ def prepare(data_root: str, resize: Resize) -> int:
     Raises:
         DataError: pictures are broken; all problems have been reported by then.
     """
-    folder = mini_imagenet.root(data_root)
+    folder = root(data_root)
     stores: dict[str, ImageStore] = {}
     problems: list[str] = []
-    for split, source in mini_imagenet.sources(folder).items():
+    for split, source in sources(folder).items():
         if isinstance(source, MissingSplit):
             print(f"{split}: skipped: {source.reason}")
             continue

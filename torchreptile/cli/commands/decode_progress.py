@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from torchreptile.core.config import TaskConfig
+from torchreptile.data import own_images
 from torchreptile.data.loading import load_splits
-from torchreptile.data.own_images import dataset as folder
 from torchreptile.data.splits import Splits
 from torchreptile.training.progress_bars import CountBar
 
@@ -17,10 +17,10 @@ def ready(task: TaskConfig) -> Splits:
     """Load the data; own images that are not in the cache yet are decoded with a progress bar."""
     if not task.data:
         return load_splits(task)
-    catalogue = folder.scan(Path(task.data))
+    catalogue = own_images.scan(Path(task.data))
     if catalogue.skipped:
         names = ", ".join(catalogue.skipped[:5]) + (", ..." if len(catalogue.skipped) > 5 else "")
         print(f"hidden files skipped: {len(catalogue.skipped):,} ({names})")
     with CountBar(Console(stderr=True), "decoding", "images") as bar:
-        folder.load(catalogue, folder.Form.of(task), bar.update)
+        own_images.load(catalogue, own_images.Form.of(task), bar.update)
     return load_splits(task)
