@@ -32,14 +32,15 @@ class ANIL(MAMLBase):
     The inner loop is softmax regression on fixed features, and second order reaches the body through the features of
     support and queries. Raghu, Raghu, Bengio, Vinyals 2020 (arXiv 1909.09157), section 4.
 
-    The head is the layer of the network's last parameter. In the built-in networks the body runs once per batch of
-    images, for all tasks together; in custom ones it runs again in every inner step, as in MAML.
+    The head is the layer of the network's last parameter that is not frozen. In the built-in networks the body runs
+    once per batch of images, for all tasks together; in custom ones it runs again in every inner step, as in MAML.
     """
 
     def rates(self, params: Params) -> Rates:
         """Return the inner learning rate of the head's parameters; the body has none."""
         # Taken from the module, because files store parameters in a different order.
-        owner = [name for name, _ in self.blueprint.module.named_parameters()][-1].rpartition(".")[0]
+        trained = [name for name, p in self.blueprint.module.named_parameters() if p.requires_grad]
+        owner = trained[-1].rpartition(".")[0]
         return {name: self.config.inner.inner_lr for name in params if name.rpartition(".")[0] == owner}
 
     def gradient(self, params: Params, episodes: Episodes, drawn: Tensor) -> TaskSums:

@@ -15,6 +15,7 @@ from torchreptile.algorithms.optim.inner_loop import InnerState, shapes
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.config import Config
 from torchreptile.core.distributed.process_group import Processes
+from torchreptile.core.random_state import seeded
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import Sampler, Store, sampler_of
 from torchreptile.models.blueprint import Blueprint, Network
@@ -377,7 +378,5 @@ class Algorithm(ABC):
             yield
             return
         device = generator.device
-        seed = int(torch.randint(2**62, (), generator=generator, device=device))
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with seeded(int(torch.randint(2**62, (), generator=generator, device=device)), device):
             yield

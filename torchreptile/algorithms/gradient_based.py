@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torchreptile.algorithms.base import Adapted, Algorithm, ExecutionContext, MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerLoop, InnerState
 from torchreptile.core.config import Config
+from torchreptile.core.random_state import RandomState
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.minibatches import minibatches
 from torchreptile.models.blueprint import Blueprint
-from torchreptile.models.built_in import BuiltInNetwork, Params
+from torchreptile.models.built_in import Params
 from torchreptile.models.execution.execution import stack
 from torchreptile.models.execution.task_chunks import saved_bytes
+from torchreptile.models.module_call import predicting
 
 
 class GradientBased(Algorithm):
@@ -99,7 +101,7 @@ class GradientBased(Algorithm):
         leaves, _ = self.inner_loop.stacked(params, InnerState.fresh(params, "sgd", images), 1)
         leaves = {name: p.requires_grad_() for name, p in leaves.items()}
         x = episodes.support_x[:1, :1].expand(1, images, *episodes.support_x.shape[2:])
-        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):  # Dropout draws random numbers
+        with RandomState.now(x.device).restored(x.device):  # Dropout draws random numbers
             activations = saved_bytes(lambda: self.inner_loop.forward(leaves, x))
         return 2 * activations + 5 * sum(p.nbytes for p in leaves.values())
 
@@ -122,33 +124,26 @@ class AdaptedNetwork(Adapted):
     @torch.no_grad()
     def transductive(self, query_x: Tensor) -> Tensor:
         """Predict all queries of a task in one batch: (T, Q, ...) -> (T, Q, way or targets)."""
-        with _predicting(self._module):
+        with self._predicting():
             return self._inner_loop.forward(self.params, query_x)
 
     @torch.no_grad()
     def inductive(self, query_x: Tensor) -> Tensor:
-        """Predict each query in a batch with its support set: (T, Q, ...) -> (T, Q, way or targets)."""
-        if isinstance(self._module, BuiltInNetwork) and self._module.independent_outputs:
+        """Predict each query in a batch with its support set: (T, Q, ...) -> (T, Q, way or targets).
+
+        Where the outputs of the network are independent of the others of a batch, the support set is left out.
+        """
+        if self._inner_loop.execution.independent_outputs:
             return self.transductive(query_x)
-        with _predicting(self._module):
+        with self._predicting():
             logits = []
             for query in query_x.unbind(1):
                 batch = torch.cat([self._support_x, query.unsqueeze(1)], dim=1)
                 logits.append(self._inner_loop.forward(self.params, batch)[:, -1])
         return torch.stack(logits, dim=1)
 
-
-@contextmanager
-def _predicting(module: nn.Module) -> Iterator[None]:
-    """Turn Dropout off while the context lasts; BatchNorm still uses the statistics of the batch."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # a transformer's shortcut in eval mode, which vmap cannot batch
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train()
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    def _predicting(self) -> AbstractContextManager[None]:
+        return predicting(self._module, self._inner_loop.execution.draws_predicting)
 
 
 def take_batches(x: Tensor, y: Tensor, drawn: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -23,6 +23,7 @@ from torchreptile.models.execution.task_chunks import saved_bytes
 from torchreptile.models.losses import task_losses
 from torchreptile.models.lstm_optimizer import CoordinateState, fresh_weights, preprocessed, update
 from torchreptile.models.meta_lstm_learner import Averages, MetaLSTMLearner
+from torchreptile.models.module_call import params_of
 
 OPTIMISER = "optimiser."  # before the names of the optimiser's parameters
 
@@ -49,7 +50,10 @@ class MetaLSTM(LossGradient):
         if self._learner is not None:
             one_by_one = context.execution.one_by_one
             self._forward = self._learner.one_by_one if one_by_one else self._learner.forward_stacked
-        self._sizes = {name: p.shape for name, p in module.named_parameters()}
+        trained = {name for name, p in module.named_parameters() if p.requires_grad}
+        shapes = {name: p.shape for name, p in params_of(module).items()}
+        self._sizes = {name: shape for name, shape in shapes.items() if name in trained}
+        self._frozen = [name for name in shapes if name not in trained]
 
     @staticmethod
     def network(config: Config) -> Network:
@@ -66,7 +70,7 @@ class MetaLSTM(LossGradient):
         """Return the mean query loss of each task after the updates, (T,), normalised by the batch of queries."""
         steps = self.config.inner.inner_steps
         theta, _ = self.learn(params, episodes.support_x, episodes.support_y, steps)
-        logits = self.inner_loop.forward(self._named(theta), episodes.query_x).to(theta.dtype)
+        logits = self.inner_loop.forward(self._named(theta, params), episodes.query_x).to(theta.dtype)
         return task_losses(logits, episodes.query_y)
 
     def learn(self, params: Params, x: Tensor, y: Tensor, steps: int) -> tuple[Tensor, Averages | None]:
@@ -87,7 +91,8 @@ class MetaLSTM(LossGradient):
         state = CoordinateState.fresh(self.config.own(MetaLSTMSettings).meta_lstm_units, theta.detach())
         averages = self._learner.fresh_averages(theta.detach(), len(x)) if self._learner is not None else None
         for _ in range(steps):
-            loss, gradient = self._loss_and_gradient(theta.detach().view(len(x), -1), x, y, averages)
+            named = self._named(theta.detach().view(len(x), -1), params)
+            loss, gradient = self._loss_and_gradient(named, x, y, averages)
             inputs = torch.cat([preprocessed(loss).repeat_interleave(len(start), 1), preprocessed(gradient)])
             theta, state = update(weights, theta, gradient, inputs, state)
         return theta.view(len(x), -1), averages
@@ -103,14 +108,15 @@ class MetaLSTM(LossGradient):
         """
         with torch.no_grad():
             theta, averages = self.learn(state.params, support_x, support_y, self.config.evaluation.eval_steps)
-        params = self._named(theta)
+        params = self._named(theta, state.params)
         if self._learner is None or averages is None:
             return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
         return AdaptedLearner(self._forward, params, averages)
 
     def unadapted(self, state: MetaState, support_x: Tensor) -> Adapted:
         """Return T copies of the network with the initial weights."""
-        params = stack({name: state.params[name] for name in self._sizes}, len(support_x))
+        weights = {name: state.params[name] for name in (*self._sizes, *self._frozen)}
+        params = stack(weights, len(support_x), self.execution.kernel_order)
         return AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
 
     def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
@@ -125,28 +131,30 @@ class MetaLSTM(LossGradient):
         one, two = saved(1), saved(2)
         return one + (two - one) * (self.config.inner.inner_steps - 1)
 
-    def _named(self, theta: Tensor) -> Params:
-        """Return the network's parameters by name, (T, ...) each, from the weights (T, N)."""
+    def _named(self, theta: Tensor, params: Params) -> Params:
+        """Return the network's parameters by name, (T, ...) each: trained ones (T, N), frozen ones of ``params``."""
+        frozen = {name: params[name].detach().expand(len(theta), *params[name].shape) for name in self._frozen}
         parts = torch.split(theta, [size.numel() for size in self._sizes.values()], dim=1)
-        return {
+        named = {
             name: part.view(len(theta), *size) for (name, size), part in zip(self._sizes.items(), parts, strict=True)
         }
+        return named | frozen
 
     def _loss_and_gradient(
-        self, theta: Tensor, x: Tensor, y: Tensor, averages: Averages | None
+        self, named: Params, x: Tensor, y: Tensor, averages: Averages | None
     ) -> tuple[Tensor, Tensor]:
-        """Return each learner's mean loss (T,), and its gradient, (T * N,)."""
-        named = self._named(theta)
+        """Return each learner's mean loss (T,), and its gradient with respect to the trained weights, (T * N,)."""
         if self._learner is None and self.execution.loss_and_gradient is not None:
             loss, its = self.inner_loop.loss_and_gradient(named, x, y)
-            return loss, torch.cat([its[name].flatten(1) for name in named], dim=1).flatten()
+            return loss, torch.cat([its[name].flatten(1) for name in self._sizes], dim=1).flatten()
         leaves = {name: p.detach().requires_grad_() for name, p in named.items()}
         with torch.enable_grad():
             outputs = (
                 self.inner_loop.forward(leaves, x) if self._learner is None else self._forward(leaves, x, averages)
             )
             losses = task_losses(outputs, y)
-            gradient = torch.autograd.grad(losses.sum(), list(leaves.values()))
+            trained = [leaves[name] for name in self._sizes]
+            gradient = torch.autograd.grad(losses.sum(), trained, materialize_grads=True)
         return losses.detach(), torch.cat([g.flatten(1) for g in gradient], dim=1).flatten()
 
 

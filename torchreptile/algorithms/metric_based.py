@@ -5,13 +5,15 @@ statistics are those of each episode. The statistics decide what the two modes o
 
 - transductive: support set and queries of an episode form one batch, as in training.
 - inductive: running averages gathered in training, with which each image is embedded independently of all others, as in
-  the published evaluations. A custom network has no such averages: there each query forms a batch with the support set.
+  the published evaluations. A custom network has no such averages: there each query forms a batch with the support set,
+  unless its embedding of an image is independent of the others of a batch.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 
@@ -22,6 +24,7 @@ from torch import Tensor
 from torchreptile.algorithms.base import Adapted, ExecutionContext, MetaState
 from torchreptile.algorithms.task_gradient import LossGradient
 from torchreptile.core.config import Config
+from torchreptile.core.random_state import RandomState
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import Sampler, Store, sampler_of
 from torchreptile.models.blueprint import Blueprint, Network
@@ -31,6 +34,7 @@ from torchreptile.models.execution.choose import shared_execution
 from torchreptile.models.execution.execution import Execution
 from torchreptile.models.execution.task_chunks import saved_bytes
 from torchreptile.models.losses import task_losses
+from torchreptile.models.module_call import predicting
 
 MOMENTUM = 0.1  # of the running averages, per outer step: PyTorch's default, as in the published code
 
@@ -45,7 +49,7 @@ class MetricBased(LossGradient):
 
     def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
         super().__init__(blueprint, config, context)
-        plain = Embedder(blueprint.module, config.run.precision)
+        plain = Embedder(blueprint.module, config.run.precision, single=context.execution.single)
         # Evaluation sees many batch shapes once or twice each, so compiling does not pay off there.
         self.embedder = plain
         fuses = self.execution.fuses_blocks
@@ -67,7 +71,7 @@ class MetricBased(LossGradient):
         cls, config: Config, blueprint: Blueprint, device: torch.device, task_steps: float
     ) -> Execution:
         """Return an execution in which all tasks form one batch, whichever was requested."""
-        return shared_execution(config.run.execution, blueprint.module, device, task_steps)
+        return shared_execution(config.run.execution, blueprint.module, blueprint.image_shape, device, task_steps)
 
     def initial_averages(self, network_params: Params) -> Params:
         """Return BatchNorm's running averages before training: mean 0 and variance 1."""
@@ -185,6 +189,15 @@ class MetricBased(LossGradient):
         _, params = adapted.weights[0]
         return replace(state, params=params), self.config.replace(finetune_steps=0)
 
+    @property
+    def embeds_alone(self) -> bool:
+        """Whether :meth:`embedded` embeds each image independently of the others."""
+        return self.embedder.keeps_averages or self.execution.independent_outputs
+
+    def predicting(self) -> AbstractContextManager[None]:
+        """Return the context in which the network embeds images to be labelled: without Dropout."""
+        return predicting(self.blueprint.module, self.execution.draws_predicting)
+
     def embedded(self, params: Params, averages: Params, x: Tensor) -> Tensor:
         """Return embeddings (T, B, E) of images (T, B, C, H, W), with running averages if the network has them."""
         if self.embedder.keeps_averages:
@@ -200,7 +213,7 @@ class MetricBased(LossGradient):
             with torch.enable_grad():
                 return self.embedder.by_batch(leaves, batch)[0]
 
-        with torch.random.fork_rng([batch.device] if batch.device.type == "cuda" else []):  # Dropout draws numbers
+        with RandomState.now(batch.device).restored(batch.device):  # Dropout draws random numbers
             return 2 * saved_bytes(embed)
 
 
@@ -234,19 +247,22 @@ class EmbeddedTasks(Adapted):
     @torch.no_grad()
     def transductive(self, query_x: Tensor) -> Tensor:
         """Predict all queries in one batch with the support set: (T, Q, C, H, W) -> logits (T, Q, way)."""
-        return torch.cat([self._in_one_batch(tasks, params, query_x[tasks]) for tasks, params in self.weights])
+        with self._algorithm.predicting():
+            return torch.cat([self._in_one_batch(tasks, params, query_x[tasks]) for tasks, params in self.weights])
 
     @torch.no_grad()
     def inductive(self, query_x: Tensor) -> Tensor:
-        """Predict each query alone, by running averages, or in a batch with the support set if there are none."""
-        if self._algorithm.embedder.keeps_averages:
-            embedder, averages = self._algorithm.embedder, self._averages
-            return torch.cat(
-                [
-                    self._algorithm.label(params, its, embedder.by_averages(params, averages, query_x[tasks]))
-                    for (tasks, params), its in zip(self.weights, self._remembered, strict=True)
-                ]
-            )
+        """Predict each query alone, or in a batch with the support set where images are not embedded independently."""
+        if self._algorithm.embeds_alone:
+            with self._algorithm.predicting():
+                return torch.cat(
+                    [
+                        self._algorithm.label(
+                            params, its, self._algorithm.embedded(params, self._averages, query_x[tasks])
+                        )
+                        for (tasks, params), its in zip(self.weights, self._remembered, strict=True)
+                    ]
+                )
         return torch.cat([self.transductive(query_x[:, query : query + 1]) for query in range(query_x.shape[1])], dim=1)
 
     def _in_one_batch(self, tasks: slice, params: Params, query_x: Tensor) -> Tensor:
@@ -258,10 +274,10 @@ class EmbeddedTasks(Adapted):
 
     @cached_property
     def _remembered(self) -> list[Params]:
-        """For each slice of tasks, what its queries are compared with, embedded with running averages."""
+        """For each slice of tasks, what its queries are compared with, embedded independently of them."""
         remembered = []
         for tasks, params in self.weights:
-            support = self._algorithm.embedder.by_averages(params, self._averages, self._support_x[tasks])
+            support = self._algorithm.embedded(params, self._averages, self._support_x[tasks])
             classes = members(self._support_y[tasks], self._way, support)
             remembered.append(self._algorithm.remember(params, support, classes, self._drawn[tasks]))
         return remembered

@@ -19,10 +19,10 @@ from torchreptile.data.own_images.decode import Scaling
 from torchreptile.inference.classifier_file import SavedClassifier
 from torchreptile.inference.image_input import as_floats, as_images
 from torchreptile.inference.resize_head import for_classes, with_outputs
-from torchreptile.models.blueprint import Network
+from torchreptile.models.blueprint import Network, build_network
+from torchreptile.models.module_call import params_of
 from torchreptile.training.weights import MetaWeights
 
-AVERAGES = ("running_mean", "running_var", "num_batches_tracked")  # BatchNorm's buffers, which are not used
 QUERIES_AT_A_TIME = 64  # bounds memory
 
 
@@ -63,7 +63,7 @@ class StartingPoint:
             ConfigError, RunError: the weights do not fit the network of ``algorithm``.
         """
         if isinstance(self.weights, nn.Module):
-            return algorithm.initial_state({name: p.detach() for name, p in self.weights.named_parameters()})
+            return algorithm.initial_state(params_of(algorithm.blueprint.module))
         weights = with_outputs(self.weights, algorithm)
         weights.require_fit(algorithm)
         return weights.state
@@ -81,8 +81,10 @@ class StartingPoint:
         if isinstance(self.weights, MetaWeights):
             return self.weights
         name = type(self.weights).__name__
-        buffers = [buffer for buffer, _ in self.weights.named_buffers() if buffer.rpartition(".")[2] not in AVERAGES]
-        if buffers:
+        assert self.network is not None
+        # Without running averages of BatchNorm and InstanceNorm, which are not used.
+        built = build_network(self.network, self.image_shape, config.task.way)
+        if buffers := [buffer for buffer, _ in built.named_buffers()]:
             raise ConfigError(
                 f"{name} has the buffers {', '.join(buffers)}, which a weights file does not hold; make them constants "
                 "of its code, or parameters"

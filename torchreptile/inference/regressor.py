@@ -21,6 +21,7 @@ from torchreptile.core.errors import ConfigError, DataError, NotFittedError
 from torchreptile.data.functions.tables import Scale
 from torchreptile.inference.estimator import Estimator
 from torchreptile.models.blueprint import Network
+from torchreptile.models.module_call import params_of
 from torchreptile.training.weights import MetaWeights, load_weights
 
 POINTS_AT_A_TIME = 4096  # bounds memory
@@ -206,7 +207,7 @@ class FewShotRegressor(Estimator):
             weights.require_fit(algorithm)
             return weights.state
         assert isinstance(self.weights, nn.Module)
-        return algorithm.initial_state({name: p.detach() for name, p in self.weights.named_parameters()})
+        return algorithm.initial_state(params_of(algorithm.blueprint.module))
 
     def _settings(self, weights: MetaWeights | None) -> Config:
         """The settings of the adaptation."""

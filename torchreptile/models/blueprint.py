@@ -8,8 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
+from torchreptile.core.random_state import seeded
 from torchreptile.models.built_in import BuiltInNetwork, Shape
+from torchreptile.models.module_call import params_of
+
+LAZY_BATCH = 2  # inputs of the call that gives lazy layers their shapes
 
 Network = Callable[[Any, int], nn.Module]
 """(shape of one input, outputs) -> a module that maps images (B, C, H, W), or points (B, inputs), to (B, outputs): a
@@ -19,14 +24,15 @@ logit per class, an embedding, or the values of a function."""
 def build_network(network: Network, image_shape: Shape, way: int, seed: int = 0) -> nn.Module:
     """Build a network with weights drawn from ``seed`` by its own rules: same seed, same weights.
 
-    Its BatchNorm layers use the statistics of each batch, in training and in evaluation, and have no running averages,
-    which would leak from task to task.
+    Its BatchNorm and InstanceNorm layers use the statistics of each batch or image, in training and in evaluation, and
+    have no running averages, which would leak from task to task. Lazy layers get their shapes by a call.
 
     Args:
         network: makes the module.
         image_shape: (C, H, W) of images, or (inputs,) of points.
         way: outputs of the module.
-        seed: seeds torch's generator while the module is made; the caller's random state is unchanged.
+        seed: seeds the generators of torch, Python and NumPy while the module is made; the caller's random state is
+            unchanged.
 
     Example:
         >>> from torchreptile.models.conv4.network import for_images
@@ -34,14 +40,30 @@ def build_network(network: Network, image_shape: Shape, way: int, seed: int = 0)
         >>> sum(p.numel() for p in module.parameters())
         113221
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         module = network(image_shape, way)
-    if isinstance(module, BuiltInNetwork):
-        module.initialise(torch.Generator().manual_seed(seed))
-        return module
-    without_averages: nn.Module = torch.func.replace_all_batch_norm_modules_(module)
-    return without_averages.train()
+        if isinstance(module, BuiltInNetwork):
+            module.initialise(torch.Generator().manual_seed(seed))
+            return module
+        module.train()
+        if is_lazy(module):
+            with torch.no_grad():
+                module(torch.zeros(LAZY_BATCH, *image_shape))
+    return _without_averages(module)
+
+
+def is_lazy(module: nn.Module) -> bool:
+    """Return whether a module has parameters or buffers whose shapes are not known before its first call."""
+    return any(nn.parameter.is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers()))
+
+
+def _without_averages(module: nn.Module) -> nn.Module:
+    """Remove the running averages of BatchNorm and InstanceNorm, so that their statistics are those of the batch."""
+    for part in module.modules():
+        if isinstance(part, _NormBase) and part.track_running_stats:
+            part.track_running_stats = False
+            part.running_mean = part.running_var = part.num_batches_tracked = None
+    return module
 
 
 def initial_params(network: Network, image_shape: Shape, way: int, seed: int) -> dict[str, Tensor]:
@@ -54,7 +76,7 @@ def initial_params(network: Network, image_shape: Shape, way: int, seed: int) ->
         seed: of the weights.
     """
     module = build_network(network, image_shape, way, seed)
-    return {name: p.detach().clone() for name, p in module.named_parameters()}
+    return params_of(module)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from torchreptile.core.errors import ConfigError
+from torchreptile.core.random_state import seeded
 from torchreptile.core.user_code import described, load_from_file
+from torchreptile.models.behaviour import Trial, changed_parameters
 from torchreptile.models.blueprint import Network, build_network
 from torchreptile.models.built_in import Shape
+from torchreptile.models.module_call import ModuleCall, params_of
 
 TINY_BATCH = 2
+DTYPES = (torch.float32, torch.complex64)  # of parameters
 
 
 def requested_network(named: str) -> Network | None:
@@ -65,7 +69,8 @@ def check_network(network: Network, image_shape: Shape, outputs: int) -> None:
         outputs: numbers it must return per image or point.
 
     Raises:
-        ConfigError: it fails, returns no module, has no parameters, or its output is not shaped (inputs, outputs).
+        ConfigError: it fails, returns no module, has nothing to train, its output is not shaped (inputs, outputs), or a
+            call depends on the calls before it.
 
     Example:
         >>> from torch import nn
@@ -74,24 +79,14 @@ def check_network(network: Network, image_shape: Shape, outputs: int) -> None:
         Traceback (most recent call last):
         torchreptile.core.errors.ConfigError: network <lambda> has no parameters, so there is nothing to train
     """
-    name = getattr(network, "__name__", type(network).__name__)
-    inputs, what = ("images", "image shape (C, H, W)") if len(image_shape) == 3 else ("points", "shape (inputs,)")
-    try:
-        with torch.random.fork_rng(devices=[]):
-            made: object = network(image_shape, outputs)
-    except Exception as error:  # a user's code may raise anything
-        raise ConfigError(
-            f"network {name}: {name}({image_shape}, {outputs}) fails ({described(error)}); "
-            f"it is called with the {what} and the number of outputs"
-        ) from error
-    if not isinstance(made, nn.Module):
-        raise ConfigError(f"network {name} returns a {type(made).__name__}; it must return a torch.nn.Module")
-    if not list(made.parameters()):
-        raise ConfigError(f"network {name} has no parameters, so there is nothing to train")
+    name = network_name(network)
+    inputs = "images" if len(image_shape) == 3 else "points"
+    _require_module(network, image_shape, outputs)
     images = torch.zeros(TINY_BATCH, *image_shape)
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():  # Dropout draws random numbers
-            out: object = build_network(network, image_shape, outputs)(images)
+        module = build_network(network, image_shape, outputs)
+        with seeded(0), torch.no_grad():  # Dropout draws random numbers
+            out: object = ModuleCall(module, channels_last=False)(params_of(module), images)
     except Exception as error:
         raise ConfigError(f"network {name} fails on {inputs} {tuple(images.shape)} ({described(error)})") from error
     shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -100,3 +95,70 @@ def check_network(network: Network, image_shape: Shape, outputs: int) -> None:
             f"network {name}: {inputs} {tuple(images.shape)} give {shape}; they must give {(TINY_BATCH, outputs)}, "
             f"{outputs} numbers per {inputs[:-1]}"
         )
+    assert isinstance(out, Tensor)
+    if not out.is_floating_point():
+        raise ConfigError(f"network {name} gives {_dtype(out)} numbers; they must be real, such as float32")
+    _require_no_state(name, module, image_shape)
+
+
+def network_name(network: Network) -> str:
+    """Return how messages name a network: as its class or function is called."""
+    return str(getattr(network, "__name__", type(network).__name__))
+
+
+def _require_module(network: Network, image_shape: Shape, outputs: int) -> None:
+    """Refuse a network that makes no module with parameters that can be trained.
+
+    Raises:
+        ConfigError: it fails, returns something else, or its parameters are missing, all frozen or of another dtype.
+    """
+    name = network_name(network)
+    what = "image shape (C, H, W)" if len(image_shape) == 3 else "shape (inputs,)"
+    try:
+        with seeded(0):
+            made: object = network(image_shape, outputs)
+    except Exception as error:  # a user's code may raise anything
+        raise ConfigError(
+            f"network {name}: {name}({image_shape}, {outputs}) fails ({described(error)}); "
+            f"it is called with the {what} and the number of outputs"
+        ) from error
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"network {name} returns a {type(made).__name__}; it must return a torch.nn.Module")
+    parameters = dict(made.named_parameters())
+    if not parameters:
+        raise ConfigError(f"network {name} has no parameters, so there is nothing to train")
+    if not any(p.requires_grad for p in parameters.values()):
+        raise ConfigError(
+            f"network {name}: all {len(parameters)} parameters have requires_grad=False, so there is nothing to train"
+        )
+    for parameter, p in parameters.items():
+        if p.dtype not in DTYPES:
+            raise ConfigError(
+                f"network {name}: its parameter {parameter} is {_dtype(p)}; parameters must be float32 or complex64 "
+                "(for less precision use --precision bf16; constants are buffers)"
+            )
+
+
+def _require_no_state(name: str, module: nn.Module, image_shape: Shape) -> None:
+    """Refuse a network whose calls depend on those before: tasks would no longer be independent, nor a resume exact.
+
+    Raises:
+        ConfigError: outputs differ from call to call, or a call writes into parameters.
+    """
+    try:
+        repeatable = Trial(module, image_shape, shaken=0.0).repeatable()
+        changed = changed_parameters(module, image_shape)
+    except Exception as error:  # a user's code may raise anything
+        raise ConfigError(f"network {name} fails on random images ({described(error)})") from error
+    if changed:
+        raise ConfigError(f"network {name} writes into its parameter {changed[0]} when it is called; use a buffer")
+    if not repeatable:
+        raise ConfigError(
+            f"network {name}: the same images give other outputs when they are given again; make what it remembers a "
+            "buffer, and draw random numbers from torch's global generator"
+        )
+
+
+def _dtype(tensor: Tensor) -> str:
+    """Return the name of a dtype, such as float16."""
+    return str(tensor.dtype).removeprefix("torch.")

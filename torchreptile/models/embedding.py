@@ -14,10 +14,11 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from torchreptile.models.built_in import BuiltInNetwork, Params
+from torchreptile.core.random_state import seeded
+from torchreptile.models.built_in import BuiltInNetwork, Params, Shape, image_sizes
 from torchreptile.models.fused_embedding_block import FusedBlock
+from torchreptile.models.module_call import ModuleCall, params_of
 
 BLOCKS = 4
 HIDDEN = 64
@@ -61,12 +62,12 @@ class Embedding(BuiltInNetwork):
         return x.flatten(1)
 
 
-def for_embedding(shape: tuple[int, int, int], outputs: int) -> Embedding:
+def for_embedding(shape: Shape, outputs: int) -> Embedding:
     """Return the published embedding for images of ``shape`` (C, H, W).
 
     The size of the images decides the size of the embedding; ``outputs`` is ignored.
     """
-    return Embedding(shape[0])
+    return Embedding(image_sizes(shape, "the embedding")[0])
 
 
 class Embedder:
@@ -84,15 +85,18 @@ class Embedder:
         ((2, 15, 64), 'norms.0.mean')
     """
 
-    def __init__(self, module: nn.Module, precision: str = "fp32", compiled: bool = False) -> None:
+    def __init__(
+        self, module: nn.Module, precision: str = "fp32", compiled: bool = False, single: ModuleCall | None = None
+    ) -> None:
         """Prepare to embed with ``module``.
 
         Args:
             module: the network; its own weights are never used.
             precision: fp32, tf32 or bf16.
             compiled: fuse the operations between convolutions; results differ in rounding only.
+            single: how a custom network is called; by default with the channels of its images last in memory.
         """
-        self.module, self._precision = module, precision
+        self.module, self._precision, self._single = module, precision, single or ModuleCall(module)
         self._block = FusedBlock(BATCH_NORM_EPS) if compiled and isinstance(module, Embedding) else None
 
     @property
@@ -124,7 +128,7 @@ class Embedder:
             if isinstance(self.module, Embedding):
                 features, statistics = self._blocks(params, x)
             else:
-                features = torch.stack([functional_call(self.module, params, (_last(images),)) for images in x])
+                features = torch.stack([self._single(params, images) for images in x])
                 statistics = {}
         return features.to(next(iter(params.values())).dtype), statistics
 
@@ -193,6 +197,8 @@ def _last(x: Tensor) -> Tensor:
 
 def width(module: nn.Module, image_shape: tuple[int, ...]) -> int:
     """Return E, the size of the embedding that ``module`` makes of an image of ``image_shape`` (C, H, W)."""
-    p = next(module.parameters())
-    with torch.no_grad():
-        return math.prod(module(torch.zeros(2, *image_shape, dtype=p.dtype, device=p.device)).shape[1:])
+    params = params_of(module)
+    p = next(iter(params.values()))
+    call = ModuleCall(module, channels_last=False)
+    with torch.no_grad(), seeded(0, p.device):
+        return math.prod(call(params, torch.zeros(2, *image_shape, dtype=p.dtype, device=p.device)).shape[1:])

@@ -3,18 +3,20 @@
 The gradient of a loss at the adapted weights is pulled back through the steps, last step first. The graph of a step,
 with its second derivatives, needs several times the memory of a plain step. The steps are therefore cut into segments,
 of which only one has its graph in memory at a time. For the others only the initial weights are stored, and their steps
-are recomputed in the backward pass: the results are equal, for more arithmetic.
+are recomputed in the backward pass, with the same random numbers (Dropout): the results are equal, for more arithmetic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from torchreptile.algorithms.optim.inner_loop import InnerLoop
+from torchreptile.core.random_state import RandomState
 from torchreptile.models.built_in import Params
 from torchreptile.models.execution.execution import stack
 
@@ -70,14 +72,15 @@ def differentiable_descent(
     """
     start = stack(params, len(batches[0][0]), loop.execution.kernel_order)
     cut = [batches[first : first + segment] for first in range(0, len(batches), segment)]
-    begins = [start]
+    begins, random_states = [start], []
     for part in cut[:-1]:
+        random_states.append(RandomState.now(batches[0][0].device) if loop.execution.draws else None)
         begins.append(_without_graph(loop, begins[-1], rates, part))
     last = _Segment(loop, begins[-1], rates, cut[-1])  # the first in the backward pass: its graph is needed at once
 
     def pull(gradient: Params) -> tuple[Params, Params]:
         totals = {name: torch.zeros_like(rate) for name, rate in rates.items() if isinstance(rate, Tensor)}
-        for this in _backwards(last, loop, begins, rates, cut):
+        for this in _backwards(last, loop, begins, rates, cut, random_states):
             gradient, of_rates = this.pull(gradient)
             for name, g in of_rates.items():
                 totals[name] += g
@@ -109,12 +112,19 @@ class _Segment:
 
 
 def _backwards(
-    last: _Segment, loop: InnerLoop, begins: list[Params], rates: Rates, cut: Sequence[Batches]
+    last: _Segment,
+    loop: InnerLoop,
+    begins: list[Params],
+    rates: Rates,
+    cut: Sequence[Batches],
+    random_states: list[RandomState | None],
 ) -> Iterator[_Segment]:
-    """Yield the segments from the last to the first, each recomputed when its turn comes."""
+    """Yield the segments from the last to the first, each recomputed when its turn comes, from its random state."""
     yield last
-    for begin, part in zip(reversed(begins[:-1]), reversed(cut[:-1]), strict=True):
-        yield _Segment(loop, begin, rates, part)
+    for begin, part, before in zip(reversed(begins[:-1]), reversed(cut[:-1]), reversed(random_states), strict=True):
+        with before.restored(part[0][0].device) if before is not None else nullcontext():
+            segment = _Segment(loop, begin, rates, part)
+        yield segment
 
 
 def _without_graph(loop: InnerLoop, weights: Params, rates: Rates, batches: Batches) -> Params:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchreptile.models.built_in import Params
 from torchreptile.models.conv4.native import Rule
+from torchreptile.models.module_call import ModuleCall
 
 StackedForward = Callable[[Params, Tensor], Tensor]
 """(parameters (T, ...) each, images (T, B, C, H, W) or points (T, B, inputs)) -> outputs (T, B, way or targets)."""
@@ -26,6 +27,7 @@ two in place."""
 # The order of the axes of a kernel (O, I, h, w) in memory.
 CHANNELS_LAST = (0, 2, 3, 1)  # fastest for convolutions
 TAPS_FIRST = (2, 3, 1, 0)  # needs no copy for a matrix product with patches
+CONTIGUOUS = (0, 1, 2, 3)  # for networks that need their maps contiguous (view)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,10 @@ class Execution:
         step: takes complete inner steps, where that is faster than from a gradient.
         compiled: whether ``forward`` is to be compiled together with the operations around it.
         kernel_order: the order of the axes of stacked kernels in memory.
-        draws: whether the network draws random numbers (Dropout).
+        draws: whether the network draws random numbers in training (Dropout).
+        draws_predicting: whether it draws them in predictions too.
+        independent_outputs: whether, in predictions, the output for an input is independent of the others of its batch.
+        single: calls one copy of any ``nn.Module``; None for executions of the built-in networks' own.
         one_by_one: whether tasks gain nothing from being batched; one at a time saves memory and keeps caches warm.
         fuses_blocks: whether the operations between an embedding's convolutions are to be fused by the compiler.
         claim: the context in which steps and episodes run; it reserves the processors that torch's threads would use.
@@ -60,6 +65,9 @@ class Execution:
     compiled: bool = False
     kernel_order: tuple[int, ...] = CHANNELS_LAST
     draws: bool = False
+    draws_predicting: bool = False
+    independent_outputs: bool = False
+    single: ModuleCall | None = None
     one_by_one: bool = False
     fuses_blocks: bool = False
     claim: Callable[[], AbstractContextManager[object]] = nullcontext
