@@ -5,20 +5,18 @@ The margins of its published accuracies are standard deviations over three train
 
 from __future__ import annotations
 
-from torchreptile.algorithms.rows.maml import function_settings, image_settings
-from torchreptile.core.config.algorithm import AlgorithmRow, Published
+from dataclasses import replace
+
+from torchreptile.algorithms.rows import maml
+from torchreptile.core.config.algorithm import Published
 
 SOURCE = "Raghu et al. 2020, table 2"
 
-ROW = AlgorithmRow(
+ROW = replace(
+    maml.ROW,  # the traits and settings
     name="anil",
     title="ANIL",
     implementation="torchreptile.algorithms.anil:ANIL",
-    learns_from_queries=True,
-    sgd_only=True,
-    fits_functions=True,
-    change_image_settings=image_settings,
-    change_function_settings=function_settings,
     published={
         ("", "omniglot", 20, 1, True): Published(96.2, 0.5, SOURCE),
         ("", "omniglot", 20, 5, True): Published(98.0, 0.3, SOURCE),

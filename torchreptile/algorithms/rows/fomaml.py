@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from torchreptile.algorithms.rows.maml import function_settings, image_settings
-from torchreptile.core.config.algorithm import AlgorithmRow, Published
+from dataclasses import replace
+
+from torchreptile.algorithms.rows import maml
+from torchreptile.core.config.algorithm import Published
 
 OMNIGLOT_SOURCE = "Nichol et al. 2018, table 2"
 MINI_SOURCE = "Finn et al. 2017, table 1"
 
-ROW = AlgorithmRow(
+ROW = replace(
+    maml.ROW,  # the traits and settings
     name="fomaml",
     title="First-order MAML",
     implementation="torchreptile.algorithms.fomaml:FirstOrderMAML",
-    learns_from_queries=True,
-    sgd_only=True,
-    fits_functions=True,
-    change_image_settings=image_settings,
-    change_function_settings=function_settings,
     published={
         ("", "omniglot", 5, 1, True): Published(98.3, 0.5, OMNIGLOT_SOURCE),
         ("", "omniglot", 5, 5, True): Published(99.2, 0.2, OMNIGLOT_SOURCE),
