@@ -24,7 +24,7 @@ from torchreptile.models.built_in import Params
 from torchreptile.models.execution.choose import choose_execution
 from torchreptile.models.execution.execution import Execution
 from torchreptile.models.execution.task_chunks import saved_bytes
-from torchreptile.models.losses import task_losses
+from torchreptile.models.losses import answers, task_losses
 from torchreptile.models.mann import MANNNetwork, MemoryState
 
 REPORTED = (1, 2, 3, 4, 5, 10)  # presentations of a class in the paper's table 1
@@ -143,7 +143,7 @@ class MANN(LossGradient):
         def by_presentation(part: slice) -> Tensor:
             x, labels = in_order(episodes[part].support_x, episodes[part].support_y, order[part])
             logits = self.read_through(state.params, x, labels)
-            correct, turn = (logits.argmax(2) == labels), presentations(labels, self.config.task.way)
+            correct, turn = (answers(logits, labels) == labels), presentations(labels, self.config.task.way)
             return torch.stack([(correct & (turn == number)).sum(1) / self.config.task.way for number in reported])
 
         blank = torch.zeros(len(reported), len(episodes), device=order.device)

@@ -38,5 +38,9 @@ class LostProcessError(RunError):
     """The loss of another process of a distributed training; the run can be resumed."""
 
 
+class DivergedError(TorchReptileError):
+    """Adaptation, or a network, that ended in numbers that are not finite, so that there is no answer."""
+
+
 class NotFittedError(TorchReptileError, ValueError, AttributeError):
     """A prediction asked of a classifier or regressor before ``fit``; has the base classes of scikit-learn's error."""

@@ -23,6 +23,7 @@ from torchreptile.core.device import choose_device, precision_of
 from torchreptile.core.environment import environment
 from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.core.files import write_text
+from torchreptile.core.json_text import json_text
 from torchreptile.data.loading import require_split
 from torchreptile.data.samplers import sampler_of
 from torchreptile.data.splits import Split
@@ -155,7 +156,7 @@ class Comparison:
         ]
         rows = [dataclasses.asdict(row) for row in self.rows()]
         content = {"preset": self.preset, "rows": rows, "trained": trained, "environment": self.environment}
-        return json.dumps(content, indent=2)
+        return json_text(content, indent=2)
 
 
 def _row(algorithm: str, trained: Sequence[Trained]) -> Row:

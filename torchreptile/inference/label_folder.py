@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torchreptile.core.errors import DataError
+from torchreptile.core.json_text import json_text
 from torchreptile.data.own_images.class_folders import PictureFile, scan_folders, scan_pictures
 from torchreptile.inference.classifier import FewShotClassifier
 
@@ -85,7 +85,7 @@ class Labelled:
             }
             pictures.append(entry | ({"true": self.truth[number]} if self.truth is not None else {}))
         content = {"classes": self.classes, "right": self.right, "of": len(self.files), "pictures": pictures}
-        return json.dumps(content, indent=2, ensure_ascii=False)
+        return json_text(content, indent=2, ascii_only=False)
 
 
 def fit_folder(classifier: FewShotClassifier, support: Path) -> dict[str, int]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+NO_ANSWER = -1
+"""The label of a query whose logits are not finite: the network diverged. It is never right."""
+
 
 def are_values(y: Tensor) -> bool:
     """Whether the targets are values (..., B, targets) rather than labels (..., B)."""
@@ -45,11 +48,26 @@ def mean_loss(outputs: Tensor, y: Tensor) -> Tensor:
 def answers(outputs: Tensor, y: Tensor) -> Tensor:
     """Return the predictions, shaped like ``y``: the labels with the largest logits, or the values themselves.
 
+    Where the logits hold NaN or infinity, the label is ``NO_ANSWER``; argmax alone would answer with class 0.
+
     Args:
         outputs: (..., way) logits, or (..., targets) values.
         y: the targets, only their dtype matters.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[0.1, 2.0], [float("nan"), 0.3]])
+        >>> answers(logits, torch.tensor([1, 0]))
+        tensor([ 1, -1])
     """
-    return outputs if are_values(y) else outputs.argmax(-1)
+    if are_values(y):
+        return outputs
+    return outputs.argmax(-1).where(answerable(outputs), NO_ANSWER)
+
+
+def answerable(logits: Tensor) -> Tensor:
+    """Return whether logits (..., way) single out a class, (...): none is NaN, and the largest is finite."""
+    return logits.amax(-1).isfinite()
 
 
 def scores(predicted: Tensor, y: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from types import TracebackType
 
 from torchreptile.core.errors import RunError
 from torchreptile.core.files import open_for_append
+from torchreptile.core.json_text import json_text
 from torchreptile.training.callbacks import Metrics
 
 
@@ -31,7 +31,7 @@ class MetricsLog:
 
     def write(self, values: Metrics) -> None:
         """Append one line, and hand it to the operating system at once."""
-        self._file.write(json.dumps(values).encode() + b"\n")
+        self._file.write(json_text(values).encode() + b"\n")
         self._file.flush()
 
     def sync(self) -> int:

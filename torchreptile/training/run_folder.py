@@ -14,7 +14,7 @@ from typing import Any
 
 from torchreptile.core.config import Config
 from torchreptile.core.environment import sessions
-from torchreptile.core.errors import ConfigError, RunError
+from torchreptile.core.errors import ConfigError, RunError, TorchReptileError
 from torchreptile.core.files import is_temporary, open_for_append, open_lock, read_text, remove_abandoned, write_text
 from torchreptile.training.checkpoint import load_checkpoint
 
@@ -174,8 +174,15 @@ class RunFolder:
                 return load_checkpoint(self.last).config
             raise RunError(f"{self.path} is not a run folder: it has no readable config.json") from error
         except (ConfigError, UnicodeDecodeError) as error:
-            restore = "; delete it to use the settings of last.pt" if self.last.is_file() else ""
+            restore = "; delete it to use the settings of last.pt" if self._last_has_settings() else ""
             raise RunError(f"{self.config_file}: {error}{restore}") from error
+
+    def _last_has_settings(self) -> bool:
+        """Return whether the last checkpoint could stand in for config.json."""
+        try:
+            return self.last.is_file() and bool(load_checkpoint(self.last).config)
+        except TorchReptileError:
+            return False
 
     def has_checkpoint(self) -> bool:
         """Return whether there is a last checkpoint; there is none in a run that was killed before the first.
@@ -192,9 +199,12 @@ class RunFolder:
         return False
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl; a last line that a killed process left incomplete is omitted."""
+        """Return the lines of metrics.jsonl, without a last one that a killed process left incomplete.
+
+        A number that was not finite, which is null there, is left out of its line.
+        """
         lines = []
         for line in read_text(self.metrics_file).splitlines(keepends=True):
             if line.endswith("\n"):
-                lines.append(json.loads(line))
+                lines.append({name: value for name, value in json.loads(line).items() if value is not None})
         return lines

@@ -214,6 +214,26 @@ def test_evaluate_takes_other_settings(run: Path) -> None:
     assert load_weights(run).config.task.shots == 1  # the run's own settings stay
 
 
+def test_any_number_of_queries(run: Path) -> None:
+    """Each query is labelled alone, so more of them measure the same accuracy; the record says how many."""
+    one, many = (evaluate(run, episodes=4, device="cpu", queries=queries) for queries in (None, 7))
+    assert (one.config.evaluation.queries, many.config.evaluation.queries) == (1, 7)
+    shares = {round(3 * 7 * 4 * many.result.by_mode(mode).mean, 6) for mode in ("transductive", "inductive")}
+    assert all(share == int(share) for share in shares)  # of 21 queries in each of 4 episodes
+    assert one.file_name != many.file_name
+    with pytest.raises(ConfigError, match="queries is 0"):
+        evaluate(run, episodes=4, device="cpu", queries=0)
+    with pytest.raises(DataError, match="1 shots \\+ 20 queries need 21"):
+        evaluate(run, episodes=4, device="cpu", queries=20)
+
+
+def test_a_rate_without_effect_is_refused(tmp_path: Path, easy_data: Splits) -> None:
+    train(small_config(algorithm="protonet", execution="auto", outer_steps=1), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"inner_lr is 0\.3, but protonet takes no inner steps in an episode"):
+        evaluate(tmp_path / "run", episodes=4, device="cpu", inner_lr=0.3)
+    evaluate(tmp_path / "run", episodes=4, device="cpu", inner_lr=0.3, finetune_steps=1)
+
+
 def test_evaluate_refuses_what_cannot_work(run: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="has 20 images"):
         evaluate(run, shots=20, episodes=4, device="cpu")

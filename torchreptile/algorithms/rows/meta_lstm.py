@@ -65,6 +65,7 @@ ROW = AlgorithmRow(
     implementation="torchreptile.algorithms.meta_lstm:MetaLSTM",
     settings=MetaLSTMSettings,
     learns_from_queries=True,
+    learns_rates=True,
     fits_functions=True,
     change_image_settings=image_settings,
     change_function_settings=function_settings,

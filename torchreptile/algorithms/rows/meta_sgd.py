@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torchreptile.algorithms.rows import maml
-from torchreptile.core.config.algorithm import AlgorithmRow, Published
+from torchreptile.core.config.algorithm import Published
 from torchreptile.core.config.config import Config
 
 OMNIGLOT_SOURCE = "Li et al. 2017, table 2"
@@ -21,15 +22,13 @@ def image_settings(config: Config) -> dict[str, Any]:
     return maml.image_settings(config) | {"inner_steps": 1, "eval_steps": 1, "inner_lr": lr}
 
 
-ROW = AlgorithmRow(
+ROW = replace(
+    maml.ROW,  # the traits, and the settings for functions
     name="meta-sgd",
     title="Meta-SGD",
     implementation="torchreptile.algorithms.meta_sgd:MetaSGD",
-    learns_from_queries=True,
-    sgd_only=True,
-    fits_functions=True,
+    learns_rates=True,
     change_image_settings=image_settings,
-    change_function_settings=maml.function_settings,
     published={
         ("", "omniglot", 5, 1, True): Published(99.53, 0.26, OMNIGLOT_SOURCE),
         ("", "omniglot", 5, 5, True): Published(99.93, 0.09, OMNIGLOT_SOURCE),

@@ -12,6 +12,7 @@ from torchreptile.cli.commands.console import Output
 from torchreptile.core.config.presets import PRESETS, preset
 from torchreptile.core.distributed.launcher import is_first
 from torchreptile.models.custom import requested_network
+from torchreptile.training.evaluation.divergence import DivergedEvaluationError
 from torchreptile.training.evaluation.evaluate import evaluate as measure
 from torchreptile.training.evaluation.labels import label_of
 from torchreptile.training.evaluation.record import Evaluation
@@ -27,14 +28,19 @@ def evaluate(source: Path, as_json: bool, model: str, **settings: Any) -> int:
         model: the custom network, such as ``net.py:Net``; empty for the published one.
         settings: other arguments of :func:`torchreptile.evaluate`.
     """
-    with CountBar(Console(stderr=True, quiet=not is_first()), "evaluating", "episodes") as bar:
-        evaluation = measure(source, on_progress=bar.update, network=requested_network(model), **settings)
-    if not is_first():
-        return 0
-    if as_json:
-        print(evaluation.to_json())
-    else:
-        print_evaluation(evaluation, Output())
+    failure = None
+    try:
+        with CountBar(Console(stderr=True, quiet=not is_first()), "evaluating", "episodes") as bar:
+            evaluation = measure(source, on_progress=bar.update, network=requested_network(model), **settings)
+    except DivergedEvaluationError as error:
+        evaluation, failure = error.evaluation, error
+    if is_first():
+        if as_json:
+            print(evaluation.to_json())
+        else:
+            print_evaluation(evaluation, Output())
+    if failure is not None:
+        raise failure
     return 0
 
 
@@ -71,7 +77,7 @@ def _published_settings(evaluation: Evaluation) -> str:
     here, there = config.evaluation, preset(cell, config.method.algorithm).evaluation
     changed = [
         f"--{name.replace('_', '-')} {getattr(there, name)} (here {getattr(here, name)})"
-        for name in ("eval_steps", "eval_batch")
+        for name in ("eval_steps", "eval_batch", "queries")
         if getattr(there, name) != getattr(here, name)
     ]
     return f"the published numbers were obtained with {' and '.join(changed)}" if changed else ""

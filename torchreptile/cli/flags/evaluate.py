@@ -38,10 +38,14 @@ class Evaluate:
     """Your own images to evaluate on, as for reptile train --data; resized to the size the network was trained on."""
     table: str | None = None
     """Your own functions to evaluate on, as for reptile train --table; standardised like the training's."""
+    queries: int | None = None
+    """Query images per class, or query points; by default the training's (1 in the published Reptile evaluations)."""
     eval_steps: int | None = None
     """Inner steps per episode; by default the training's."""
     eval_batch: int | None = None
     """Images in an inner mini-batch; by default the training's."""
+    inner_lr: float | None = None
+    """Learning rate of the inner steps; by default the training's."""
     finetune_steps: int | None = None
     """matching, protonet: steps by which the embedding is trained on in every episode, 0 for none; by default the
     training's."""
@@ -81,8 +85,10 @@ class Evaluate:
             data_root=self.data_root,
             data=self.data,
             table=self.table,
+            queries=self.queries,
             eval_steps=self.eval_steps,
             eval_batch=self.eval_batch,
+            inner_lr=self.inner_lr,
             finetune_steps=self.finetune_steps,
             seed=self.seed,
             device=self.device,

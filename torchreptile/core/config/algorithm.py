@@ -102,6 +102,7 @@ class AlgorithmRow:
         plain_steps: its inner steps are the inner optimiser's, and nothing is differentiated through them.
         sgd_only: its inner steps must be plain SGD.
         adapts_by_steps: it adapts step by step in evaluation episodes (``eval_steps``).
+        learns_rates: the learning rates of its inner steps are meta-learned, so ``inner_lr`` is where they start.
         compares_embeddings: it labels queries by comparing embeddings, which may be fine-tuned in a task.
         own_training_way: it can train with another way than it is tested with (``train_way``).
         fits_functions: it can fit functions as well as label images.
@@ -125,6 +126,7 @@ class AlgorithmRow:
     plain_steps: bool = False
     sgd_only: bool = False
     adapts_by_steps: bool = True
+    learns_rates: bool = False
     compares_embeddings: bool = False
     own_training_way: bool = False
     fits_functions: bool = False

@@ -148,6 +148,12 @@ class Config:
         return f"embedding fine-tuned by {steps} steps" if steps else "no fine-tuning"
 
     @property
+    def adapts_by_inner_lr(self) -> bool:
+        """Whether ``inner_lr`` has an effect in an evaluation episode."""
+        steps = self.row.adapts_by_steps and not self.row.learns_rates
+        return steps or self.evaluation.finetune_steps > 0
+
+    @property
     def monitor_every(self) -> int:
         """Outer steps between two measurements, the 0 of the setting resolved; time may bring them more often."""
         return self.run.monitor_every or max(1, self.outer.outer_steps // MEASUREMENTS)

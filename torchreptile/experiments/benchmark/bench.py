@@ -7,7 +7,6 @@ candidates take turns, so that other load on the machine affects all of them ali
 from __future__ import annotations
 
 import dataclasses
-import json
 import multiprocessing
 import statistics
 import time
@@ -24,6 +23,7 @@ from torchreptile.core.config import Config
 from torchreptile.core.device import keep_freed_memory, precision_of
 from torchreptile.core.environment import environment, peak_mib
 from torchreptile.core.errors import ConfigError, first_line
+from torchreptile.core.json_text import json_text
 from torchreptile.experiments.benchmark.workloads import (
     NAIVE,
     Candidate,
@@ -97,7 +97,7 @@ class Bench:
 
     def to_json(self) -> str:
         """Return the results as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        return json_text(dataclasses.asdict(self), indent=2)
 
 
 def bench(

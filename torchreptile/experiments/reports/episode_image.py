@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchreptile.data.episodes import Episodes
 from torchreptile.experiments.reports.plot_style import DARK, LIGHT, Palette
+from torchreptile.models.losses import NO_ANSWER
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -66,12 +67,14 @@ def _by_class(images: Tensor, way: int) -> Tensor:
 
 
 def letter(label: int) -> str:
-    """Return the letter that stands for a class in pictures: A to Z, then A2 to Z2, and so on.
+    """Return the letter that stands for a class in pictures: A to Z, then A2 to Z2, and so on; ? for no answer.
 
     Example:
-        >>> letter(0), letter(27)
-        ('A', 'B2')
+        >>> letter(0), letter(27), letter(NO_ANSWER)
+        ('A', 'B2', '?')
     """
+    if label == NO_ANSWER:
+        return "?"
     return chr(ord("A") + label % 26) + (str(label // 26 + 1) if label >= 26 else "")
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 from torchreptile.core.config import Config
 from torchreptile.core.environment import computed_by
 from torchreptile.core.errors import ConfigError, RunError
+from torchreptile.core.json_text import json_text, number_from
 from torchreptile.experiments.reproduce.experiment import Experiment, Measurement
 from torchreptile.training.evaluation.published import Published, published_measure
 from torchreptile.training.evaluation.record import Evaluation
@@ -176,7 +177,7 @@ class TrainedArm:
             config=Config.from_json(json.dumps(fields.pop("settings"))),
             cells=[Cell(**cell) for cell in fields.pop("cells")],
             curve=[{key: value for key, value in line.items() if value is not None} for line in lines],
-            by_step=[(mean, ci95) for mean, ci95 in fields.pop("by_step")],
+            by_step=[(number_from(mean), number_from(ci95)) for mean, ci95 in fields.pop("by_step")],
             waves=[Wave(**wave) for wave in fields.pop("waves")],
             **fields,
         )
@@ -310,8 +311,8 @@ class Reproduced:
     def to_json(self) -> str:
         """Return the result as JSON with one line per training."""
         head = {"format": FORMAT, "name": self.name, "share": self.share, "commands": self.commands, "note": self.note}
-        lines = ",\n".join(json.dumps(trained.content(), ensure_ascii=False) for trained in self.trainings)
-        return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "trainings": [\n{lines}\n]}}\n'
+        lines = ",\n".join(json_text(trained.content(), ascii_only=False) for trained in self.trainings)
+        return f'{json_text(head, ascii_only=False)[:-1]}, "trainings": [\n{lines}\n]}}\n'
 
 
 def read_reproduced(file: Path) -> Reproduced:

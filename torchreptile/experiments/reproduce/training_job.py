@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from torchreptile.core.config import Config
 from torchreptile.core.distributed.jobs import Send
 from torchreptile.core.errors import RunError
+from torchreptile.core.json_text import json_text
 from torchreptile.data.splits import Split
 from torchreptile.experiments.reproduce.experiment import Arm, Measurement
 from torchreptile.experiments.reproduce.result import TrainedArm, Wave, cells
@@ -119,7 +119,7 @@ class TrainingJob:
             self.arm.name, self.arm.label, folder.config(), checkpoint.step, checkpoint.seconds,
             folder.environment(), measured, folder.metrics(), by_step, waves,
         )  # fmt: skip
-        return json.dumps(trained.content())
+        return json_text(trained.content())
 
     def _earlier_evaluation(self, measurement: Measurement, step: int) -> Evaluation | None:
         """Return an identical evaluation that an interrupted call left in the run folder, if there is one."""
@@ -130,7 +130,8 @@ class TrainingJob:
             except (OSError, RunError, ValueError):
                 continue  # it will be evaluated again and replaced
             conditions = (found.split, found.step, found.seed, found.config.evaluation.eval_episodes)
-            if found.is_of(asked) and conditions == (self.split, step, self.config.run.seed, self.episodes):
+            same = found.is_of(asked) and conditions == (self.split, step, self.config.run.seed, self.episodes)
+            if same and not found.result.diverged:
                 return found
         return None
 

@@ -23,6 +23,7 @@ from torchreptile.data.own_images.dataset import divided_by_ratio
 from torchreptile.data.samplers import Store, sampler_of
 from torchreptile.data.splits import Split, resolve_scheme
 from torchreptile.models.blueprint import Network
+from torchreptile.training.evaluation.divergence import diverged
 from torchreptile.training.evaluation.measure import measure
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.weights import CheckpointName, MetaWeights, load_weights
@@ -52,8 +53,10 @@ class EpisodeOptions(TypedDict, total=False):
         shots: support images per class.
         way: classes per episode; refused if the weights have a head for another number.
         episodes: number of episodes, at least 2.
+        queries: query images per class, or query points.
         eval_steps: inner steps per episode.
         eval_batch: images in an inner batch.
+        inner_lr: learning rate of the inner steps.
         finetune_steps: steps by which Matching and Prototypical Networks fine-tune their embedding in every episode.
         seed: seed of episodes and inner batches, 0 by default.
     """
@@ -61,8 +64,10 @@ class EpisodeOptions(TypedDict, total=False):
     shots: int | None
     way: int | None
     episodes: int | None
+    queries: int | None
     eval_steps: int | None
     eval_batch: int | None
+    inner_lr: float | None
     finetune_steps: int | None
     seed: int
 
@@ -112,9 +117,9 @@ def evaluate(
         network: the network of the weights, if it is not the one published with the algorithm.
         on_progress: called with the number of episodes done and their total.
         options: ``dataset``, ``data_root``, ``data``, ``table`` (see :class:`DataOptions`); ``shots``, ``way``,
-            ``episodes``, ``eval_steps``, ``eval_batch``, ``finetune_steps``, ``seed`` (see :class:`EpisodeOptions`);
-            ``device``, ``execution``, ``precision``, ``task_chunk`` (see :class:`ComputeOptions`); ``checkpoint``
-            (``last`` or ``best``).
+            ``episodes``, ``queries``, ``eval_steps``, ``eval_batch``, ``inner_lr``, ``finetune_steps``, ``seed`` (see
+            :class:`EpisodeOptions`); ``device``, ``execution``, ``precision``, ``task_chunk`` (see
+            :class:`ComputeOptions`); ``checkpoint`` (``last`` or ``best``).
 
     Returns:
         The result with its settings, seed, time and environment.
@@ -124,6 +129,7 @@ def evaluate(
         RunError: the weights cannot be read, or their training data have changed.
         ConfigError: an option does not fit the weights.
         DataError: the data are missing or damaged.
+        DivergedEvaluationError: predictions of some episodes are not finite numbers; the error holds the evaluation.
 
     Example:
         >>> evaluation = evaluate("glyphs-5way", episodes=10, shots=1, device="cpu")
@@ -155,6 +161,8 @@ def evaluate(
     )
     if weights.folder is not None and processes.rank == 0:
         _save(evaluation, weights.folder)
+    if result.diverged:
+        raise diverged(evaluation)
     return evaluation
 
 
@@ -195,6 +203,7 @@ def _settings(weights: MetaWeights, options: EvaluationOptions) -> Config:
     data, table = options.get("data"), options.get("table")
     _check_kind(weights, options.get("dataset") or ("folder" if data else "table" if table else ""))
     _check_steps(weights.config, options.get("eval_steps"))
+    _check_rate(weights.config, options)
     changes = _episode_changes(options) | _compute_changes(options) | _data_changes(weights.config.task, options)
     config = weights.config.replace(**changes)
     config = config.replace(split_scheme=resolve_scheme(config.task.dataset, config.task.split_scheme))
@@ -209,8 +218,10 @@ def _episode_changes(options: EpisodeOptions) -> dict[str, Any]:
         "shots": options.get("shots"),
         "way": options.get("way"),
         "eval_episodes": options.get("episodes"),
+        "queries": options.get("queries"),
         "eval_steps": options.get("eval_steps"),
         "eval_batch": options.get("eval_batch"),
+        "inner_lr": options.get("inner_lr"),
         "finetune_steps": options.get("finetune_steps"),
     }
     return {name: value for name, value in given.items() if value is not None}
@@ -264,6 +275,16 @@ def _check_steps(trained: Config, eval_steps: int | None) -> None:
     if eval_steps not in (None, trained.evaluation.eval_steps) and not trained.row.adapts_by_steps:
         name = trained.method.algorithm
         raise ConfigError(f"eval_steps is {eval_steps}, but {name} takes no inner steps in an episode; leave it out")
+
+
+def _check_rate(trained: Config, options: EpisodeOptions) -> None:
+    """Refuse a rate for an algorithm that has none in an episode, or has learned it."""
+    rate, finetune_steps = options.get("inner_lr"), options.get("finetune_steps") or trained.evaluation.finetune_steps
+    if rate in (None, trained.inner.inner_lr) or trained.adapts_by_inner_lr or finetune_steps:
+        return
+    name, learned = trained.method.algorithm, trained.row.learns_rates
+    why = "learned the rates of its inner steps" if learned else "takes no inner steps in an episode"
+    raise ConfigError(f"inner_lr is {rate}, but {name} {why}; leave it out")
 
 
 def _check_split(weights: MetaWeights, task: TaskConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,15 +13,15 @@ from torchreptile.algorithms.base import Algorithm, MetaState, Predictions
 from torchreptile.core.cuda_graph import Recording
 from torchreptile.data.functions.tables import Scale
 from torchreptile.data.samplers import Sampler
-from torchreptile.models.losses import scores
-from torchreptile.training.evaluation.labels import MODES
+from torchreptile.models.losses import NO_ANSWER, scores
+from torchreptile.training.evaluation.labels import ERRORS, MODES
 from torchreptile.training.evaluation.results import Accuracy, Fit, Measured, Result, SquaredError
 
 # Episodes drawn at a time. A constant, because the size of a draw decides which random numbers it gets:
 # the first 1,000 of 10,000 episodes are the same as 1,000 episodes with the same seed.
 EPISODES_PER_DRAW = 100
-# Adaptation draws from a stream of its own. How many numbers it takes depends on algorithm, steps and mini-batches; from
-# one common stream, every episode after the first draw would depend on them too.
+# Adaptation draws from a stream of its own. How many numbers it takes depends on algorithm, steps and mini-batches;
+# from one common stream, every episode after the first draw would depend on them too.
 ADAPTATION_STREAM = 0x9E3779B9
 RECORD_FROM = 5  # draws from which recording one as a CUDA graph pays
 
@@ -46,13 +47,57 @@ def measure(
     Returns:
         Accuracies in both modes, or errors before and after adaptation for functions.
     """
+    return measure_episodes(algorithm, state, sampler, episodes, seed, on_progress).result()
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeScores:
+    """The scores and predictions of every episode, on the CPU.
+
+    Attributes:
+        scores: (episodes,) float64 by the name of the measure, in the order of tables: accuracies in the modes that
+            apply, then extra metrics; or squared errors.
+        predicted: (episodes, way * queries) labels by mode, ``NO_ANSWER`` where the network diverged; empty for
+            functions.
+        extra_metrics: which of the scores are extra metrics; they are measured on separate episodes.
+        diverged: (episodes,) whether a prediction was not a finite number.
+    """
+
+    scores: dict[str, Tensor]
+    predicted: dict[str, Tensor]
+    extra_metrics: tuple[str, ...]
+    diverged: Tensor
+
+    def result(self) -> Measured:
+        """Return the means over all episodes."""
+        diverged = int(self.diverged.sum())
+        if "mse" in self.scores:
+            return Fit(**{name: SquaredError.over(errors) for name, errors in self.scores.items()}, diverged=diverged)
+        means = {name: Accuracy.over(accuracies) for name, accuracies in self.scores.items()}
+        extra = {name: means[name] for name in self.extra_metrics}
+        return Result(means.get("transductive"), means["inductive"], extra, diverged)
+
+
+def measure_episodes(
+    algorithm: Algorithm,
+    state: MetaState,
+    sampler: Sampler,
+    episodes: int,
+    seed: int,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> EpisodeScores:
+    """Measure ``state`` on freshly drawn episodes, and return the scores of each.
+
+    Args:
+        algorithm, state, sampler, episodes, seed, on_progress: see :func:`measure`.
+    """
     device = sampler.store.device
     generator = torch.Generator(device).manual_seed(seed)
     adaptation = torch.Generator(device).manual_seed(seed ^ ADAPTATION_STREAM)
     extra = algorithm.extra_metrics(sampler.store)
 
-    def scored(tasks: int) -> Tensor:
-        """(rows, tasks) scores of each episode: those of :func:`_rows`, then the extra metrics."""
+    def measured(tasks: int) -> tuple[Tensor, Tensor]:
+        """Scores of each episode (rows, tasks), the extra metrics last; labels (modes, tasks, queries)."""
         with algorithm.execution.claim():
             drawn = sampler.sample(EPISODES_PER_DRAW, generator)[:tasks]
             predictions = algorithm.predict(state, drawn, adaptation)
@@ -60,37 +105,46 @@ def measure(
         if extra is not None:
             separate = extra.sampler.sample(EPISODES_PER_DRAW, adaptation)[:tasks]
             rows = torch.cat([rows, algorithm.measure_extra(state, separate, adaptation).double()])
-        return rows
+        labels = rows[:0] if predictions.before is not None else torch.stack(_labels(predictions))
+        return rows, labels.int()
 
-    rows = list(_in_draws(scored, episodes, (generator, adaptation), algorithm.execution.draws, on_progress))
-    if algorithm.config.task.regression:
-        return Fit(*(SquaredError.over(per_episode) for per_episode in rows))
-    accuracies = [Accuracy.over(per_episode) for per_episode in rows]
-    both = [accuracies.pop(0) if mode == "inductive" or algorithm.transduces else None for mode in MODES]
-    assert both[1] is not None
-    return Result(both[0], both[1], dict(zip(extra.names, accuracies, strict=True)) if extra is not None else {})
+    generators = (generator, adaptation)
+    rows, labels = _in_draws(measured, episodes, generators, algorithm.execution.draws, on_progress)
+    names = ERRORS if algorithm.config.task.regression else MODES if algorithm.transduces else MODES[1:]
+    extra_names = () if extra is None else tuple(extra.names)
+    diverged = ~rows.isfinite().all(0)
+    if len(labels):
+        diverged |= (labels == NO_ANSWER).any(0).any(-1)
+    return EpisodeScores(
+        dict(zip((*names[: len(rows) - len(extra_names)], *extra_names), rows, strict=True)),
+        dict(zip(names, labels, strict=False)),
+        extra_names,
+        diverged,
+    )
 
 
 def _in_draws(
-    scored: Callable[[int], Tensor],
+    measured: Callable[[int], tuple[Tensor, Tensor]],
     episodes: int,
     generators: tuple[torch.Generator, ...],
     network_draws: bool,
     on_progress: Callable[[int], None],
-) -> Tensor:
-    """(rows, episodes) scores on the CPU, ``EPISODES_PER_DRAW`` episodes at a time; on a GPU as a CUDA graph."""
+) -> tuple[Tensor, Tensor]:
+    """Scores (rows, episodes) and labels (modes, episodes, queries) on the CPU, ``EPISODES_PER_DRAW`` episodes at a
+    time; on a GPU as a CUDA graph."""
     full_draws = episodes // EPISODES_PER_DRAW
-    draw: Callable[[], Tensor] = partial(scored, EPISODES_PER_DRAW)
+    draw: Callable[[], tuple[Tensor, Tensor]] = partial(measured, EPISODES_PER_DRAW)
     if generators[0].device.type == "cuda" and not network_draws and full_draws >= RECORD_FROM:
         draw = Recording(draw, *generators)
-    parts: list[Tensor] = []
+    parts: list[list[Tensor]] = []
     for done in range(1, full_draws + 1):
-        parts.append(draw().to("cpu", copy=True))
+        parts.append([tensor.to("cpu", copy=True) for tensor in draw()])
         on_progress(done * EPISODES_PER_DRAW)
     if rest := episodes % EPISODES_PER_DRAW:
-        parts.append(scored(rest).cpu())
+        parts.append([tensor.cpu() for tensor in measured(rest)])
         on_progress(episodes)
-    return torch.cat(parts, dim=1)
+    scores, labels = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
+    return scores, labels
 
 
 def _rows(predictions: Predictions, y: Tensor, scale: Scale | None) -> list[Tensor]:
@@ -100,11 +154,16 @@ def _rows(predictions: Predictions, y: Tensor, scale: Scale | None) -> list[Tens
     and both once more in the units of the table if there is a ``scale``.
     """
     if predictions.before is None:
-        labels = [predictions.transductive] if predictions.transductive is not None else []
-        return [scores(label, y) for label in [*labels, predictions.inductive]]
+        return [scores(labels, y) for labels in _labels(predictions)]
     both = [predictions.inductive, predictions.before]
     rows = [scores(values, y) for values in both]
     if scale is None:
         return rows
     own_y = scale.own_y(y.double())
     return [*rows, *(scores(scale.own_y(values.double()), own_y) for values in both)]
+
+
+def _labels(predictions: Predictions) -> list[Tensor]:
+    """Return the (T, Q) labels in each of ``MODES`` that applies."""
+    modes = (predictions.transductive, predictions.inductive)
+    return [labels for labels in modes if labels is not None]

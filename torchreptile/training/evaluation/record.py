@@ -10,6 +10,7 @@ from typing import Any
 
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, RunError
+from torchreptile.core.json_text import json_text
 from torchreptile.data.splits import resolve_scheme
 from torchreptile.training.evaluation.published import FIGURE_ONLY, Published, published_measure
 from torchreptile.training.evaluation.results import Measured, measured_from
@@ -73,13 +74,16 @@ class Evaluation:
         return FIGURE_ONLY if waves else str(self.published(measure) or "-")
 
     def to_json(self) -> str:
-        """Return everything as indented JSON; accuracies are from 0 to 1, published ones in percent."""
+        """Return everything as indented JSON; accuracies are from 0 to 1, published ones in percent.
+
+        An error that is not a finite number is null, and ``diverged`` counts the episodes with such predictions.
+        """
         content = dataclasses.asdict(self)
         content["adaptation"] = self.config.adaptation
         content["published_percent"] = {
             name: cell.accuracy if (cell := self.published(name)) else None for name in self.result.rows()
         }
-        return json.dumps(content, indent=2)
+        return json_text(content, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Evaluation:

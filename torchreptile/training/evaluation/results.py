@@ -8,7 +8,11 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from torchreptile.core.json_text import number_from
 from torchreptile.training.evaluation.labels import ERRORS, MODES, label_of
+
+DIVERGED = "diverged"
+"""Shown in place of a number that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Mean:
     """A mean over episodes.
 
     Attributes:
-        mean: the mean.
+        mean: the mean; NaN where an error is not a finite number.
         ci95: half the width of its 95% confidence interval over episodes.
         episodes: number of episodes.
     """
@@ -29,7 +33,14 @@ class Mean:
     def over(cls, per_episode: Tensor) -> Self:
         """Return the mean of (episodes,) values; the interval is 1.96 sample standard deviations / sqrt(episodes)."""
         n = len(per_episode)
-        return cls(float(per_episode.mean()), 1.96 * float(per_episode.std()) / math.sqrt(n), n)
+        mean, ci95 = float(per_episode.mean()), 1.96 * float(per_episode.std()) / math.sqrt(n)
+        return cls(mean, ci95, n) if math.isfinite(mean + ci95) else cls(math.nan, math.nan, n)
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> Self:
+        """Return the mean whose fields JSON holds, null for numbers that are not finite."""
+        mean, ci95 = number_from(content["mean"]), number_from(content["ci95"])
+        return cls(**content | {"mean": mean, "ci95": ci95})
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,8 @@ class Accuracy(Mean):
 
     def __str__(self) -> str:
         """Return the mean and its interval in percent."""
+        if not math.isfinite(self.mean):
+            return DIVERGED
         return f"{100 * self.mean:.2f}% ± {100 * self.ci95:.2f}"
 
 
@@ -57,7 +70,9 @@ class SquaredError(Mean):
 
     def __str__(self) -> str:
         """Return the mean and its interval, with two significant digits of the interval."""
-        if not (math.isfinite(self.ci95) and self.ci95 > 0):
+        if not math.isfinite(self.mean):
+            return DIVERGED
+        if not self.ci95 > 0:
             return f"{self.mean:.4g} ± {self.ci95:.2g}"
         digits = max(0, 1 - math.floor(math.log10(self.ci95)))
         return f"{self.mean:.{digits}f} ± {self.ci95:.{digits}f}"
@@ -72,6 +87,7 @@ class Result:
             either mode.
         inductive: each query alone.
         extra_metrics: the algorithm's extra metrics by name, measured on separate episodes.
+        diverged: episodes in which a prediction was not a finite number; such a prediction counts as wrong.
 
     Example:
         >>> print(Result(Accuracy(0.9768, 0.0004, 10_000), Accuracy(0.9539, 0.0009, 10_000)))
@@ -81,6 +97,7 @@ class Result:
     transductive: Accuracy | None
     inductive: Accuracy
     extra_metrics: dict[str, Accuracy] = field(default_factory=dict)
+    diverged: int = 0
     measure: ClassVar[str] = "accuracy"
 
     @property
@@ -110,12 +127,14 @@ class Result:
 
     def short(self) -> str:
         """Return the text for a live progress line."""
-        return f"{self.inductive}" if self.transductive is None else f"{self.transductive} transductive"
+        text = f"{self.inductive}" if self.transductive is None else f"{self.transductive} transductive"
+        return text + _divergence(self)
 
     def __str__(self) -> str:
         """Return all measures on one line."""
-        both = self.short() if self.transductive is None else f"{self.short()}, {self.inductive} inductive"
-        return both + "".join(f", {name} {accuracy}" for name, accuracy in self.extra_metrics.items())
+        modes = [f"{accuracy} {mode}" for mode in MODES if (accuracy := self.by_mode(mode))]
+        both = [f"{self.inductive}"] if self.transductive is None else modes
+        return ", ".join([*both, *(f"{name} {its}" for name, its in self.extra_metrics.items())]) + _divergence(self)
 
 
 @dataclass(frozen=True)
@@ -127,12 +146,14 @@ class Fit:
         mse_before: mean squared error of the meta-learned weights without adaptation.
         own_mse: the error after adaptation in the squared units of the table; None where nothing was standardised.
         own_mse_before: the error before adaptation, likewise.
+        diverged: episodes in which an error was not a finite number.
     """
 
     mse: SquaredError
     mse_before: SquaredError
     own_mse: SquaredError | None = None
     own_mse_before: SquaredError | None = None
+    diverged: int = 0
     measure: ClassVar[str] = "mean squared error"
 
     @property
@@ -155,24 +176,31 @@ class Fit:
 
     def short(self) -> str:
         """Return the text for a live progress line."""
-        return f"mse {self.mse}"
+        return f"mse {self.mse}{_divergence(self)}"
 
     def __str__(self) -> str:
         """Return the errors after and before adaptation on one line."""
-        return f"{self.short()}, {label_of('mse_before').name} {self.mse_before}"
+        return f"mse {self.mse}, {label_of('mse_before').name} {self.mse_before}{_divergence(self)}"
 
 
 Measured = Result | Fit
 
 
+def _divergence(result: Measured) -> str:
+    """The end of a line: in how many episodes predictions were not finite; empty for none."""
+    return f", {DIVERGED} in {result.diverged:,} of {result.episodes:,} episodes" if result.diverged else ""
+
+
 def measured_from(content: dict[str, Any]) -> Measured:
     """Return the result that ``dataclasses.asdict`` turned into ``content``."""
+    diverged = int(content.get("diverged", 0))
     if "mse" in content:
-        errors = {name: SquaredError(**error) for name, error in content.items() if error is not None}
-        return Fit(**errors)
+        errors = {name: its for name, its in content.items() if name != "diverged" and its is not None}
+        return Fit(**{name: SquaredError.from_content(its) for name, its in errors.items()}, diverged=diverged)
     transductive = content["transductive"]
     return Result(
-        None if transductive is None else Accuracy(**transductive),
-        Accuracy(**content["inductive"]),
-        {name: Accuracy(**accuracy) for name, accuracy in content.get("extra_metrics", {}).items()},
+        None if transductive is None else Accuracy.from_content(transductive),
+        Accuracy.from_content(content["inductive"]),
+        {name: Accuracy.from_content(accuracy) for name, accuracy in content.get("extra_metrics", {}).items()},
+        diverged,
     )

@@ -1,0 +1,49 @@
+"""What is said where adaptation, or the network, ends in numbers that are not finite."""
+
+from __future__ import annotations
+
+from torchreptile.core.config import Config
+from torchreptile.core.errors import DivergedError
+from torchreptile.training.evaluation.record import Evaluation
+
+
+class DivergedEvaluationError(DivergedError):
+    """An evaluation in which predictions are not finite numbers.
+
+    Attributes:
+        evaluation: the evaluation, in whose result such predictions count as wrong.
+    """
+
+    evaluation: Evaluation
+
+
+def cause(config: Config, inner_lr: str = "inner_lr", steps: str = "eval_steps") -> str:
+    """Return why predictions of these settings are not finite numbers, and what to try, as the end of a message.
+
+    Args:
+        config: settings of the adaptation.
+        inner_lr: what the user knows the inner learning rate as.
+        steps: what the user knows the number of inner steps as.
+    """
+    taken = config.evaluation.eval_steps if config.row.adapts_by_steps else config.evaluation.finetune_steps
+    if not taken:
+        return (
+            "no inner steps were taken, so the weights or the inputs are too large for the network; check them, or "
+            "train again with a smaller outer step size"
+        )
+    if not config.adapts_by_inner_lr:
+        return f"{taken} inner steps at meta-learned rates; try a smaller {steps}, or train again"
+    rate = config.inner.inner_lr
+    smaller = f"try a smaller {inner_lr}, such as {rate / 10:g}, or fewer {steps}"
+    return f"{inner_lr} is {rate:g} and {steps} {taken}; {smaller}"
+
+
+def diverged(evaluation: Evaluation) -> DivergedEvaluationError:
+    """Return the error for an evaluation with predictions that are not finite numbers."""
+    result = evaluation.result
+    error = DivergedEvaluationError(
+        f"{evaluation.source}: diverged in {result.diverged:,} of {result.episodes:,} episodes, where predictions are "
+        f"not finite numbers: {cause(evaluation.config)}"
+    )
+    error.evaluation = evaluation
+    return error
