@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from typing import Any
 
 import torch
 
+from torchreptile.core.sealed_json import CHECKSUM, sealed
 from torchreptile.training.callbacks import Callback
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.run_folder import RunFolder
@@ -47,6 +50,14 @@ def assert_same_run(one: Path, other: Path) -> None:
         for mine, its in zip(a.state.tensors(), b.state.tensors(), strict=True):
             assert torch.equal(mine, its), f"{name}: what optimisers remember, or averages"
     assert metrics_without_time(one) == metrics_without_time(other)
+
+
+def sealed_again(weights: Path) -> None:
+    """Give the card of changed weights the checksums that fit, so that it is their content that is refused."""
+    card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
+    card.pop(CHECKSUM, None)
+    card["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    weights.with_suffix(".json").write_text(json.dumps(sealed(card)), encoding="utf-8")
 
 
 def is_there(pid: int) -> bool:

@@ -26,10 +26,12 @@ def whole() -> bytes:
     return file.getvalue()
 
 
-def rewritten(whole: bytes, change: Callable[[str, bytes], bytes] = lambda name, content: content, **how: int) -> bytes:
+def rewritten(
+    whole: bytes, change: Callable[[str, bytes], bytes] = lambda name, content: content, compression: int = 0
+) -> bytes:
     """The archive, written again by zipfile with other members or another compression."""
     source, target = zipfile.ZipFile(io.BytesIO(whole)), io.BytesIO()
-    with zipfile.ZipFile(target, "w", **how) as archive:
+    with zipfile.ZipFile(target, "w", compression) as archive:
         for member in source.infolist():
             archive.writestr(member.filename, change(member.filename, source.read(member)))
     return target.getvalue()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.easy import MINIATURES, small_config
+from tests.runs import sealed_again
 from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config.algorithm_table import algorithm_names
@@ -154,7 +155,7 @@ def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["gone", "weights", "labels", "classes", "images", "kind", "adapted", "settings", "other"]
+    "damage", ["gone", "weights", "labels", "classes", "images", "kind", "adapted", "settings", "steps", "nan", "other"]
 )
 def test_what_cannot_be_read_is_refused(saved: Path, damage: str) -> None:
     if damage == "gone":
@@ -178,16 +179,21 @@ def test_what_cannot_be_read_is_refused(saved: Path, damage: str) -> None:
         tensors["adapted.head.bias"] = torch.zeros(4)
     elif damage == "settings":
         card["classifier"]["settings"].pop("seed")
+    elif damage == "steps":
+        card["classifier"]["settings"]["steps"] = 10**8
+    elif damage == "nan":
+        tensors["adapted.head.bias"] = torch.full((3,), torch.nan)
     if damage == "other":
         tensors["support.labels"] = tensors["support.labels"].flip(0)
-    else:
-        del card["sha256"]  # what else is damaged must show by itself
     card_file.write_text(json.dumps(card))
     save_file(tensors, saved)
+    if damage != "other":
+        sealed_again(saved)  # what else is damaged must show by itself
     said = {
         "weights": "weights without a support set",
         "adapted": "do not fit",
         "settings": "not a readable classifier",
+        "steps": "not a readable classifier .steps is 100000000.",
         "other": "not the file that mine.json belongs to",
     }
     with pytest.raises(RunError, match=said.get(damage, "do not match")):

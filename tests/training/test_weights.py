@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.easy import TINY, load_script, small_config
+from tests.runs import sealed_again
 from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.optim.inner_loop import InnerState
@@ -94,6 +95,7 @@ def test_an_incomplete_card_is_named(weights: Path, key: str) -> None:
     card = json.loads(weights.with_suffix(".json").read_text())
     del card[key]
     weights.with_suffix(".json").write_text(json.dumps(card))
+    sealed_again(weights)
     with pytest.raises(RunError, match=rf"some-weights\.safetensors: not readable weights .*{key}"):
         load_weights(weights)
 
@@ -102,8 +104,68 @@ def test_a_missing_tensor_is_named(weights: Path) -> None:
     tensors = load_file(weights)
     del tensors["inner.steps"]
     save_file(tensors, weights)
+    sealed_again(weights)
     with pytest.raises(RunError, match=r"some-weights\.safetensors: .*inner\.steps"):
         load_weights(weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("params.a.bias", torch.full((4,), torch.nan)),
+        ("params.a.bias", torch.zeros(4, dtype=torch.int32)),
+        ("inner.v.a.bias", torch.full((4,), torch.inf)),
+        ("inner.steps", torch.tensor(-1.0)),
+        ("inner.steps", torch.zeros(2)),
+    ],
+)
+def test_a_tensor_that_cannot_be_is_refused(weights: Path, name: str, value: torch.Tensor) -> None:
+    save_file(load_file(weights) | {name: value}, weights)
+    sealed_again(weights)
+    with pytest.raises(RunError, match=rf"some-weights\.safetensors: not readable weights .*{name}"):
+        load_weights(weights)
+
+
+@pytest.mark.parametrize("step", [-1, 1.5, "678", True, None, 10**30])
+def test_a_step_that_cannot_be_is_refused(weights: Path, step: object) -> None:
+    card = json.loads(weights.with_suffix(".json").read_text())
+    weights.with_suffix(".json").write_text(json.dumps(card | {"outer_steps_done": step}))
+    with pytest.raises(RunError, match=r"its checksum differs|31 digits"):
+        load_weights(weights)
+    if step != 10**30:
+        sealed_again(weights)
+        with pytest.raises(RunError, match="outer_steps_done is"):
+            load_weights(weights)
+
+
+@pytest.mark.parametrize("file", [*(f"{name}.safetensors" for name in shipped_weights()), "some-weights.safetensors"])
+def test_damage_anywhere_in_weights_and_card_is_noticed(weights: Path, tmp_path: Path, file: str) -> None:
+    """A bad sector in the weights, and a changed digit in the settings of the card."""
+    if file != weights.name:
+        folder = resources.files("torchreptile.training.shipped_weights")
+        for name in (file, f"{Path(file).stem}.json"):
+            (tmp_path / name).write_bytes(folder.joinpath(name).read_bytes())
+    path, card = tmp_path / file, (tmp_path / file).with_suffix(".json")
+    whole, text = path.read_bytes(), card.read_text(encoding="utf-8")
+    assert load_weights(path).step > 0
+    for start in range(0, len(whole), len(whole) // 10):
+        path.write_bytes(whole[:start] + bytes(b ^ 1 for b in whole[start : start + 100]) + whole[start + 100 :])
+        with pytest.raises(RunError, match="belongs to, or damaged"):
+            load_weights(path)
+    path.write_bytes(whole)
+    for old, new in (
+        ('"seed": 0', '"seed": 1'),
+        ('"inner_lr": 0.0', '"inner_lr": 0.1'),
+        ('"sha256": "', '"sha256": "0'),
+    ):
+        assert old in text
+        card.write_text(text.replace(old, new, 1), encoding="utf-8")
+        with pytest.raises(RunError, match=r"its checksum differs"):
+            load_weights(path)
+    unchecked = {name: value for name, value in json.loads(text).items() if name not in ("sha256", "checksum")}
+    card.write_text(json.dumps(unchecked))
+    with pytest.raises(RunError, match=r"not readable weights .'sha256'."):
+        load_weights(path)
 
 
 @pytest.mark.parametrize("name", ["nothing-like-this", "nothing.safetensors", ""])

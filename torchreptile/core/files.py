@@ -194,7 +194,7 @@ def open_for_append(path: Path) -> BinaryIO:
     if os.fstat(file.fileno()).st_nlink > 1:
         with file:
             file.seek(0)
-            write_bytes(path, file.read(MAX_TEXT_BYTES))
+            write_bytes(path, file.read())
         file = _opened(path, flags, "a+b")
     return file
 
@@ -224,7 +224,7 @@ def read_regular(path: Path, at_most: int = MAX_TEXT_BYTES) -> bytes:
         OSError: as in :func:`open_regular`.
     """
     with open_regular(path, at_most) as file:
-        return file.read(at_most)
+        return file.read(os.fstat(file.fileno()).st_size)
 
 
 def read_text(path: Path) -> str:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchreptile.core.config.validation import LARGEST_SEED, MOST_STEPS
 from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.models.built_in import Params
 from torchreptile.training.weights import MetaWeights, read_weights, save_weights, weights_card
@@ -92,21 +93,35 @@ def read(path: Path) -> SavedClassifier:
         classes = np.array(card["classes"])
         adapted = {name.removeprefix(ADAPTED): p for name, p in tensors.items() if name.startswith(ADAPTED)}
         settings = {name: card["settings"][name] for name in ("steps", "batch", "transductive", "seed")}
-        evaluation = {name: int(card["evaluation"][name]) for name in ("eval_steps", "finetune_steps")}
+        evaluation = {name: card["evaluation"][name] for name in ("eval_steps", "finetune_steps")}
+        _require_settings(settings, evaluation)
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"{path}: not a readable classifier ({error})") from error
     sound = (
         classes.dtype.kind in KINDS
         and classes.ndim == 1
+        and len(classes) > 0
         and support.dtype == torch.uint8
         and support.shape[1:] == weights.config.task.image_shape
         and labels.dtype == torch.int64
         and labels.shape == support.shape[:1]
         and sorted(set(labels.tolist())) == list(range(len(classes)))
+        and len(set(classes.tolist())) == len(classes)
+        and all(bool(p.is_floating_point() and p.isfinite().all()) for p in adapted.values())
     )
     if not sound:
         raise RunError(f"{path}: damaged: its classes, labels and images do not match")
     return SavedClassifier(weights, adapted, evaluation, support, labels, classes, settings)
+
+
+def _require_settings(settings: dict[str, Any], evaluation: dict[str, Any]) -> None:
+    """Refuse settings of a card whose types or values no classifier has."""
+    if type(settings["transductive"]) is not bool:
+        raise ValueError("transductive is neither true nor false")
+    counts = {name: settings[name] for name in ("steps", "batch") if settings[name] is not None} | evaluation
+    for name, count in (counts | {"seed": settings["seed"]}).items():
+        if type(count) is not int or not 0 <= count <= (LARGEST_SEED if name == "seed" else MOST_STEPS):
+            raise ValueError(f"{name} is {str(count)[:50]}")
 
 
 def is_classifier(path: Path) -> bool:

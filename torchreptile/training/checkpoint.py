@@ -163,7 +163,7 @@ def _not_finite(content: dict[str, Any]) -> str:
 
 
 def load_checkpoint(source: Path | IO[bytes], device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint, verified whole before anything of it is used; it may hold tensors and plain values, never code.
+    """Read a checkpoint, verified whole before it is used; it may hold tensors and plain values, never code.
 
     Raises:
         RunError: the file is missing, damaged, of another kind or version, holds more than that, or was saved by a

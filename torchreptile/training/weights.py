@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from torchreptile.algorithms.base import Algorithm, MetaState
@@ -21,10 +21,11 @@ from torchreptile.algorithms.optim.inner_loop import InnerState, shapes
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, RunError
-from torchreptile.core.files import write_bytes, write_text
+from torchreptile.core.files import MAX_TENSOR_BYTES, read_regular, read_text, write_bytes, write_text
+from torchreptile.core.sealed_json import parse_json, sealed, unsealed
 from torchreptile.data.functions.tables import Scale
 from torchreptile.models.built_in import Params
-from torchreptile.training.checkpoint import load_checkpoint
+from torchreptile.training.checkpoint import MAX_COUNT, load_checkpoint
 from torchreptile.training.run_folder import RunFolder
 
 FORMAT = "torchreptile-weights-1"
@@ -181,20 +182,20 @@ def save_weights(
     if weights.scale is not None:
         content["scale"] = dataclasses.asdict(weights.scale)
     write_bytes(path, file)  # safetensors' save_file would make it readable by its owner alone
-    write_text(path.with_suffix(".json"), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(path.with_suffix(".json"), json.dumps(sealed(content), indent=2, ensure_ascii=False) + "\n")
 
 
 def weights_card(path: Path) -> dict[str, Any]:
     """Return the card of a weights file.
 
     Raises:
-        RunError: the card is missing, or is not a card.
+        RunError: the card is missing, is not a card, or has changed since it was written.
     """
     try:
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        card = unsealed(parse_json(read_text(path.with_suffix(".json"))))
     except (OSError, ValueError) as error:
         raise RunError(f"{path.with_suffix('.json')}: no readable card for the weights ({error})") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
+    if card.get("format") != FORMAT:
         raise RunError(f"{path.with_suffix('.json')}: not a card of this version ({FORMAT})")
     return card
 
@@ -202,14 +203,18 @@ def weights_card(path: Path) -> dict[str, Any]:
 def read_weights(path: Path, device: torch.device | str = "cpu") -> tuple[MetaWeights, Params]:
     """Return the weights that :func:`save_weights` wrote, and all tensors of the file by name.
 
+    The file is read once and verified whole against its card before anything of it is used.
+
     Raises:
-        RunError: the file or its card cannot be read.
+        RunError: the file or its card cannot be read, or is not what was saved.
     """
     card = weights_card(path)
     try:
+        content = read_regular(path, MAX_TENSOR_BYTES)
+        if hashlib.sha256(content).hexdigest() != card["sha256"]:
+            raise RunError(f"{path}: not the file that {path.with_suffix('.json').name} belongs to, or damaged")
         config = Config.from_json(json.dumps(card["config"]))
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors = {name: tensor.to(device, copy=True) for name, tensor in load(content).items()}
         params = {name.removeprefix("params."): t for name, t in tensors.items() if name.startswith("params.")}
         v = {name.removeprefix("inner.v."): t for name, t in tensors.items() if name.startswith("inner.v.")}
         # The state of the outer optimizer serves training alone, so weights files do not hold it.
@@ -217,8 +222,31 @@ def read_weights(path: Path, device: torch.device | str = "cpu") -> tuple[MetaWe
         inner = InnerState(v, tensors["inner.steps"], config.training_batch)
         state = MetaState(params, inner, OuterState.fresh(params, "sgd"), averages)
         scale = Scale.from_json(card["scale"]) if "scale" in card else None
-        if "sha256" in card and hashlib.sha256(path.read_bytes()).hexdigest() != card["sha256"]:
-            raise RunError(f"{path}: not the file that {path.with_suffix('.json').name} belongs to, or damaged")
-        return MetaWeights(path.stem, config, state, int(card["outer_steps_done"]), None, scale=scale), tensors
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError, ConfigError) as error:
+        step = card["outer_steps_done"]
+        _require_sound(tensors, step)
+        return MetaWeights(path.stem, config, state, step, None, scale=scale), tensors
+    except (
+        OSError,
+        SafetensorError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        MemoryError,
+        ConfigError,
+    ) as error:
         raise RunError(f"{path}: not readable weights ({error})") from error
+
+
+def _require_sound(tensors: Mapping[str, Tensor], step: Any) -> None:
+    """Refuse weights whose tensors or step cannot be those of any training."""
+    if type(step) is not int or step < 0:
+        raise ValueError(f"outer_steps_done is {step!r}")
+    if not any(name.startswith("params.") for name in tensors):
+        raise ValueError("it holds no parameters")
+    for name, tensor in tensors.items():
+        learned = name.startswith(("params.", "inner.v.", "averages."))
+        if learned and not (tensor.is_floating_point() and bool(tensor.isfinite().all())):
+            raise ValueError(f"{name} must hold finite floating-point numbers")
+    if tensors["inner.steps"].ndim or not 0 <= float(tensors["inner.steps"]) <= MAX_COUNT:
+        raise ValueError("inner.steps is not a number of steps")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torchreptile.core.config.validation import at_least, check_types, positive, require
+from torchreptile.core.config.validation import MOST_STEPS, at_least, at_most, check_types, positive, require
 
 InnerOptimizer = Literal["adam", "sgd"]
 InnerLoss = Literal["mean", "sum"]
@@ -45,6 +45,7 @@ class InnerConfig:
         )
         at_least(0, inner_batch=self.inner_batch)
         at_least(1, inner_steps=self.inner_steps)
+        at_most(MOST_STEPS, inner_steps=self.inner_steps)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torchreptile.core.config.validation import LARGEST_SEED, at_least, at_most, check_types
+from torchreptile.core.config.validation import LARGEST_SEED, MOST_STEPS, at_least, at_most, check_types
 
 ExecutionName = Literal["auto", "loop", "grouped", "matmul", "vmap", "compiled", "native"]
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -33,6 +33,7 @@ class EvalConfig:
     def __post_init__(self) -> None:
         check_types(self)
         at_least(0, eval_batch=self.eval_batch, eval_steps=self.eval_steps, finetune_steps=self.finetune_steps)
+        at_most(MOST_STEPS, eval_steps=self.eval_steps, finetune_steps=self.finetune_steps)
         at_least(1, queries=self.queries)
         at_least(2, eval_episodes=self.eval_episodes)
 

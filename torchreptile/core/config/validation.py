@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 from torchreptile.core.errors import ConfigError
 
 LARGEST_SEED = 2**63 - 1  # the largest that torch.Generator accepts
+MOST_STEPS = 1_000_000  # inner steps of a task; a file that asks for more would keep a processor busy for ever
 
 
 def require(holds: bool, message: str) -> None:
