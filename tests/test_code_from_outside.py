@@ -51,6 +51,7 @@ def test_an_algorithm_from_a_file_trains_resumes_and_is_measured_where_it_is_nam
     refused = reptile("evaluate", run, "--episodes", "4", code=2)
     assert "algorithm is signed-reptile" in refused
     assert "FILE.py:CLASS" in refused
+    assert "delete" not in refused  # last.pt names the same algorithm
     assert "inductive" in reptile("evaluate", run, "--episodes", "4", *named)
     assert "run" in reptile("train", "--resume", run, *named)
     assert "sign_share is 2" in reptile("train", *named, "--sign-share", "2", code=2)

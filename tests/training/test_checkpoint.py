@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerState
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.errors import RunError
-from torchreptile.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from torchreptile.training.checkpoint import Checkpoint, Division, NotFiniteError, load_checkpoint, save_checkpoint
 from torchreptile.training.metrics_log import MetricsLog
 from torchreptile.training.run_folder import RunFolder
 
@@ -45,6 +46,8 @@ def some_checkpoint(step: int = 7) -> Checkpoint:
         data="a fingerprint",
         device="cpu",
         execution="loop",
+        step_size=0.25,
+        division=Division(2, 3, 20, 5),
     )
 
 
@@ -151,7 +154,7 @@ KEYS = [
 @pytest.mark.parametrize("key", KEYS)
 def test_a_missing_part_is_named(saved: Path, key: str) -> None:
     content = torch.load(saved, weights_only=True)
-    assert set(content) == {"format", "averages", *KEYS}
+    assert set(content) == {"format", "averages", "step_size", "division", *KEYS}
     del content[key]
     torch.save(content, saved)
     with pytest.raises(RunError, match=rf"last\.pt: the checkpoint is incomplete .*{key}"):
@@ -160,14 +163,51 @@ def test_a_missing_part_is_named(saved: Path, key: str) -> None:
 
 def test_a_checkpoint_from_before_there_were_averages_has_none(saved: Path) -> None:
     content = torch.load(saved, weights_only=True)
-    del content["averages"]
+    for name in ("averages", "step_size", "division"):
+        del content[name]
     torch.save(content, saved)
-    assert load_checkpoint(saved).state.averages == {}
+    old = load_checkpoint(saved)
+    assert old.state.averages == {}
+    assert old.division == Division(0, 0, 0, 0)  # which announces nothing
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("group", "said"), [("params", "b"), ("inner", "second moment of b"), ("outer", "outer first moment of b")]
+)
+def test_what_is_not_finite_is_neither_saved_nor_loaded(saved: Path, group: str, said: str, number: float) -> None:
+    before, content = saved.read_bytes(), torch.load(saved, weights_only=True)
+    diverged = load_checkpoint(saved)
+    state = diverged.state
+    tensors = {"params": state.params, "inner": state.inner.v, "outer": state.outer.m}[group]
+    tensors["b"][1] = number
+    with pytest.raises(NotFiniteError, match=rf"last\.pt: not saved, because {said} is not finite; the previous"):
+        save_checkpoint(diverged, saved)
+    assert saved.read_bytes() == before
+    (content[group] if group == "params" else content[group]["v" if group == "inner" else "m"])["b"][1] = number
+    torch.save(content, saved)
+    with pytest.raises(RunError, match=rf"last\.pt: {said} is NaN or infinite; the training had diverged"):
+        load_checkpoint(saved)
+
+
+def test_a_sum_of_losses_that_is_not_finite_is_not_saved(saved: Path) -> None:
+    with pytest.raises(NotFiniteError, match=r"last\.pt: not saved, because the loss is not finite"):
+        save_checkpoint(replace(some_checkpoint(), losses=(math.nan, 3)), saved)
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("config", "{}"), ("config", 3), ("inner", None), ("step", "seven"), ("losses", []), ("generator", None)],
+    [
+        ("config", "{}"),
+        ("config", 3),
+        ("inner", None),
+        ("step", "seven"),
+        ("losses", []),
+        ("generator", None),
+        ("division", {"threads": -1}),
+        ("division", {"colour": 1}),
+        ("division", {"threads": 1.5}),
+    ],
 )
 def test_a_part_of_the_wrong_kind_is_refused(saved: Path, key: str, value: object) -> None:
     torch.save(torch.load(saved, weights_only=True) | {key: value}, saved)
@@ -313,6 +353,18 @@ def test_a_damaged_config_is_named(tmp_path: Path) -> None:
         folder.config_file.write_bytes(content)
         with pytest.raises(RunError, match=r"config\.json: "):
             folder.config()
+
+
+def test_deleting_a_damaged_config_is_advised_only_where_it_helps(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.config_file.write_text("{")
+    save_checkpoint(some_checkpoint(), folder.last)
+    with pytest.raises(RunError, match=r"config\.json: .*; delete it to use the settings of last\.pt"):
+        folder.config()
+    folder.last.write_bytes(b"damaged")
+    with pytest.raises(RunError, match=r"config\.json: ") as refused:
+        folder.config()
+    assert "delete" not in str(refused.value)
 
 
 def test_a_metrics_line_cut_short_is_left_out(tmp_path: Path) -> None:
