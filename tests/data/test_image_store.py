@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from torchreptile.core.errors import DataError
 from torchreptile.data.image_store import ImageStore
+from torchreptile.data.samplers import EpisodeSampler
 
 
 def make_store(sizes: tuple[int, ...] = (3, 1, 2), shape: tuple[int, int, int] = (2, 5, 5)) -> ImageStore:
@@ -49,6 +51,32 @@ def test_rotations_are_rot90_of_every_image_and_classes_of_their_own() -> None:
     for quarter in range(4):
         expected = torch.stack([torch.rot90(image, quarter, (1, 2)) for image in store.images])
         assert torch.equal(turned.images[6 * quarter : 6 * (quarter + 1)], expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 6), (6, 9), (5, 1, 7)])
+def test_any_shape_is_kept_whole(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Pixels of a store, of its file and of the episodes drawn from it are those that it was made from."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, *shape), dtype=np.uint8)
+    store = ImageStore.from_arrays({"a": pixels[0], "b": pixels[1]}, series=len(shape) == 2)
+    assert store.image_shape == shape
+    assert np.array_equal(store.images.numpy(), pixels.reshape(6, *shape))
+    store.save(tmp_path / "store.safetensors")
+    assert torch.equal(ImageStore.load(tmp_path / "store.safetensors").images, store.images)
+    drawn = EpisodeSampler(store, way=2, shots=2, queries=1).sample(3, torch.Generator().manual_seed(0))
+    assert (drawn.support_x.shape, drawn.query_x.shape) == ((3, 4, *shape), (3, 2, *shape))
+    seen = {image.mul(255).round().byte().numpy().tobytes() for image in drawn.support_x.flatten(0, 1)}
+    assert seen <= {image.tobytes() for image in pixels.reshape(6, *shape)}
+    with pytest.raises(DataError, match="only square images can be rotated"):
+        store.with_rotations()
+
+
+def test_arrays_of_three_axes_are_grey_images_unless_they_are_called_series() -> None:
+    arrays = {"a": np.zeros((3, 6, 9), np.uint8), "b": np.ones((2, 6, 9), np.uint8)}
+    assert ImageStore.from_arrays(arrays).image_shape == (1, 6, 9)
+    assert ImageStore.from_arrays(arrays, series=True).image_shape == (6, 9)
+    assert ImageStore.from_arrays({"a": np.zeros((3, 9), np.uint8)}, series=True).image_shape == (1, 9)
+    with pytest.raises(DataError, match=r"class a has series of shape \(3, 1, 6, 9\) .*; they must be \(n, C, L\)"):
+        ImageStore.from_arrays({"a": np.zeros((3, 1, 6, 9), np.uint8)}, series=True)
 
 
 def test_save_and_load_give_the_same_store_and_no_other_file(tmp_path: Path) -> None:

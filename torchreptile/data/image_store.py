@@ -30,7 +30,8 @@ class ImageStore:
     """Images of many classes, in memory.
 
     Attributes:
-        images: (N, C, H, W) uint8, the images of each class one after another; 0 is black, 255 is white.
+        images: (N, C, H, W) uint8, the images of each class one after another; 0 is black, 255 is white. Or series,
+            (N, C, L) uint8.
         class_sizes: (K,) int64, the number of images in each class; they add up to N.
         class_names: the K names of the classes, such as ``"Greek/character03"``.
         name: name of the data set, used in messages and files.
@@ -58,25 +59,28 @@ class ImageStore:
     targets: ClassVar[int] = 0  # numbers to predict per example: none, images have labels
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+        adds_up = int(self.class_sizes.sum()) == len(self.images)
+        # Three axes are series, or images without one of their axes, whose number is then another.
+        if self.images.dtype != torch.uint8 or self.images.ndim not in ((3, 4) if adds_up else (4,)):
             raise DataError(
                 f"{self.name}: images must be a (N, C, H, W) uint8 tensor, "
-                f"not {tuple(self.images.shape)} {self.images.dtype}"
+                f"not {tuple(self.images.shape)} {self.images.dtype}; series must be (N, C, L) uint8"
             )
-        if len(self.class_names) != len(self.class_sizes) or int(self.class_sizes.sum()) != len(self.images):
+        if len(self.class_names) != len(self.class_sizes) or not adds_up:
             raise DataError(
                 f"{self.name}: {len(self.class_names)} class names, {len(self.class_sizes)} class sizes adding "
                 f"up to {int(self.class_sizes.sum())}, but {len(self.images)} images"
             )
 
     @classmethod
-    def from_arrays(cls, classes: Mapping[str, Any], name: str = "arrays") -> ImageStore:
+    def from_arrays(cls, classes: Mapping[str, Any], name: str = "arrays", series: bool = False) -> ImageStore:
         """Return a store of images that are in memory.
 
         Args:
             classes: for every class name its images, a tensor or array (n, C, H, W) or (n, H, W) uint8; classes may
                 have different numbers of them.
             name: what the data set is called.
+            series: the arrays are series, (n, C, L) or (n, L) uint8, in place of images.
 
         Raises:
             DataError: no classes, or images of another type or of several shapes.
@@ -87,17 +91,20 @@ class ImageStore:
             >>> store = ImageStore.from_arrays(classes)
             >>> store.image_shape, store.class_sizes.tolist()
             ((1, 28, 28), [20, 9])
+            >>> ImageStore.from_arrays({"walking": np.zeros((9, 6, 128), np.uint8)}, series=True).image_shape
+            (6, 128)
         """
+        axes, form = (3, "(n, C, L)") if series else (4, "(n, C, H, W)")
         if not classes:
             raise DataError(f"{name}: there are no classes")
         tensors: list[Tensor] = []
         for label, images in classes.items():
             tensor = torch.as_tensor(images)
-            tensor = tensor[:, None] if tensor.ndim == 3 else tensor
-            if tensor.dtype != torch.uint8 or tensor.ndim != 4 or not len(tensor):
+            tensor = tensor[:, None] if tensor.ndim == axes - 1 else tensor
+            if tensor.dtype != torch.uint8 or tensor.ndim != axes or not tensor.numel():
                 raise DataError(
-                    f"{name}: class {label} has images of shape {tuple(tensor.shape)} {tensor.dtype}; they must be "
-                    "(n, C, H, W) uint8, one or more"
+                    f"{name}: class {label} has {'series' if series else 'images'} of shape {tuple(tensor.shape)} "
+                    f"{tensor.dtype}; they must be {form} uint8, one or more"
                 )
             if tensors and tensor.shape[1:] != tensors[0].shape[1:]:
                 raise DataError(
@@ -119,10 +126,9 @@ class ImageStore:
         return self.class_sizes.cumsum(0) - self.class_sizes
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of an image."""
-        _, channels, height, width = self.images.shape
-        return channels, height, width
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape (C, H, W) of an image, or (C, L) of a series."""
+        return tuple(self.images.shape[1:])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -171,7 +177,15 @@ class ImageStore:
         )
 
     def with_rotations(self) -> ImageStore:
-        """Return a store with every class rotated by 0, 90, 180 and 270 degrees; each rotation is a separate class."""
+        """Return a store with every class rotated by 0, 90, 180 and 270 degrees; each rotation is a separate class.
+
+        Raises:
+            DataError: the images are not square.
+        """
+        if len(self.image_shape) != 3 or self.image_shape[1] != self.image_shape[2]:
+            raise DataError(
+                f"{self.name}: only square images can be rotated, and these have the shape {self.image_shape}"
+            )
         rotated = [torch.rot90(self.images, quarter, dims=(-2, -1)) for quarter in range(4)]
         return replace(
             self,

@@ -28,13 +28,13 @@ class Plan:
 
     Attributes:
         name: name of the data set.
-        shape: (C, H, W) of every image.
+        shape: (C, H, W) of every image, or (C, L) of every series.
         classes: class name -> number of images, in the order of the images.
         source: identifies what the store is made from, for :meth:`ImageStore.load`.
     """
 
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: dict[str, int]
     source: str
 
@@ -62,7 +62,7 @@ def building(path: Path, plan: Plan) -> Iterator[tuple[NDArray[np.uint8], dict[s
     start = room + sizes.nbytes
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        with temporary.open("xb") as file:
+        with temporary.open("r+b") as file:
             _reserve(file.fileno(), start + plan.images * math.prod(plan.shape))
         pixels = np.memmap(temporary, np.uint8, "r+", start, (plan.images, *plan.shape))
         notes: dict[str, str] = {}

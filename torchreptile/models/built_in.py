@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from torchreptile.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from torchreptile.models.execution.execution import Execution
 
@@ -15,7 +17,34 @@ Params = dict[str, Tensor]
 """Tensors by the names of a network's parameters; stacked ones have a leading axis of T tasks."""
 
 Shape = tuple[int, ...]
-"""Shape of one input: (C, H, W) for an image, (inputs,) for a point of a function."""
+"""Shape of one input: (C, H, W) for an image, (C, L) for a series, (inputs,) for a point of a function."""
+
+
+def image_sizes(shape: Shape, network: str, square: bool = False) -> tuple[int, int, int]:
+    """Return channels, height and width of the images that a built-in network is made for.
+
+    Args:
+        shape: of one input.
+        network: what to call the network in messages.
+        square: whether it needs images that are as high as they are wide.
+
+    Raises:
+        ConfigError: the inputs are no images, or not square ones.
+
+    Example:
+        >>> image_sizes((3, 32, 64), "the embedding")
+        (3, 32, 64)
+    """
+    own = "name a network of your own (--model net.py:Net, or network=)"
+    if len(shape) != 3:
+        raise ConfigError(f"{network} takes images (C, H, W), not inputs of shape {shape}; {own}")
+    channels, height, width = shape
+    if square and height != width:
+        raise ConfigError(
+            f"{network} takes square images, not {width} x {height} pixels; scale them to a square (--image-size), or "
+            f"{own}"
+        )
+    return channels, height, width
 
 
 @dataclass(frozen=True)

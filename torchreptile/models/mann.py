@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchreptile.models.built_in import BuiltInNetwork, Params
+from torchreptile.models.built_in import BuiltInNetwork, Params, Shape, image_sizes
 
 INPUT_SIZE = 20  # pixels: the paper's images are 20 x 20
 EMPTY = 1e-6  # fills a fresh memory: a row of zeros has no direction
@@ -104,7 +104,7 @@ class MANNNetwork(BuiltInNetwork):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         way: int,
         units: int = 200,
         slots: int = 128,
@@ -128,7 +128,7 @@ class MANNNetwork(BuiltInNetwork):
             read_first: whether keys are compared with the memory before it is written to, rather than after.
         """
         super().__init__()
-        channels, height, breadth = image_shape
+        channels, height, breadth = image_sizes(image_shape, "the network of mann")
         self.separate_write, self.read_first = separate_write, read_first
         self.way, self.units, self.slots, self.width, self.heads = way, units, slots, width, heads
         self.decay, self.size = decay, (min(height, INPUT_SIZE), min(breadth, INPUT_SIZE))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchreptile.core.errors import ConfigError
-from torchreptile.models.built_in import BuiltInNetwork, ExecutionRequest, Params
+from torchreptile.models.built_in import BuiltInNetwork, ExecutionRequest, Params, Shape, image_sizes
 from torchreptile.models.conv4.layers import BATCH_NORM_EPS, BLOCKS, KERNEL, heads
 from torchreptile.models.execution.execution import Execution
 
@@ -36,7 +36,7 @@ class MetaLSTMLearner(BuiltInNetwork):
         (2, 5)
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], way: int, filters: int = 32) -> None:
+    def __init__(self, image_shape: Shape, way: int, filters: int = 32) -> None:
         """Build the learner with weights drawn from torch's global generator.
 
         Args:
@@ -45,7 +45,7 @@ class MetaLSTMLearner(BuiltInNetwork):
             filters: of each block.
         """
         super().__init__()
-        channels, size, _ = image_shape
+        channels, size, _ = image_sizes(image_shape, "the learner of meta-lstm", square=True)
         self.filters = filters
         self.convs = nn.ModuleList(
             nn.Conv2d(filters if block else channels, filters, KERNEL, padding=1) for block in range(BLOCKS)

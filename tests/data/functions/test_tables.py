@@ -68,6 +68,20 @@ def test_one_file_tells_its_tasks_apart_by_a_column(tmp_path: Path) -> None:
     assert (other.scale.inputs, other.scale.targets) == (("x1", "y2"), ("y1", "x2"))
 
 
+def test_a_column_y_in_capitals_is_predicted_unless_there_is_a_small_one(tmp_path: Path) -> None:
+    rows = "".join(f"{task},{n},{n * n},{n + 7}\n" for task in "abcde" for n in range(30))
+    found = stores(one_file(tmp_path / "capital.csv", "Task,dose,Y,note\n" + rows))["train"]
+    assert (found.scale.inputs, found.scale.targets) == (("dose", "note"), ("Y",))
+    assert sorted(set(found.y.flatten().tolist())) == [float(n * n) for n in range(30)]
+    both = stores(one_file(tmp_path / "both.csv", "task,dose,Y,y\n" + rows))["train"]
+    assert (both.scale.inputs, both.scale.targets) == (("dose", "Y"), ("y",))
+
+
+def test_the_separator_of_a_table_is_named_where_it_is_no_comma(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 1 has 'task;x;y'; its columns are separated by semicolons"):
+        stores(one_file(tmp_path / "t.csv", "task;x;y\na;1;2\n"))
+
+
 def test_without_a_y_the_last_column_is_predicted_and_a_constant_one_stays_finite(tmp_path: Path) -> None:
     lines = "".join(f"{name},7,{i}\n" for name in "abcde" for i in range(3))
     train = stores(one_file(tmp_path / "all.csv", "task,room,yield\n" + lines))["train"]

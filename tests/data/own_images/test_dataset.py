@@ -96,6 +96,65 @@ def test_hidden_files_and_notes_beside_classes_are_passed_over(classes: Path) ->
     assert len(found.classes) == 20
 
 
+def test_what_operating_systems_leave_is_passed_over_in_any_case(tmp_path: Path) -> None:
+    root = make_divided(tmp_path / "own", {"train": 2, "test": 2}, images=2)
+    leftovers = ("__MACOSX/train/train00/00.png", "thumbs.db", "train/train00/THUMBS.DB", "train/Desktop.ini")
+    for name in (*leftovers, "test/test00/.DS_Store", "train/@eaDir/train00/00.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"?")
+    assert names(own(root)) == {"train": ("train00", "train01"), "test": ("test00", "test01")}
+
+
+def test_the_folders_of_the_splits_may_have_capital_letters(tmp_path: Path) -> None:
+    root = make_divided(tmp_path / "own", {"train": 2, "test": 2}, images=2)
+    (root / "train").rename(root / "Train")
+    (root / "test").rename(root / "TEST")
+    assert names(own(root)) == {"train": ("train00", "train01"), "test": ("test00", "test01")}
+    make_classes(root / "train", ["more"], images=2)
+    with pytest.raises(DataError, match="train and Train are both the folder train; join them"):
+        own(root)
+
+
+def test_backslashes_and_capital_splits_in_a_csv_are_understood(tmp_path: Path) -> None:
+    root = make_classes(tmp_path / "own", ["x", "y"], images=2)
+    rows = [rf"{c}\{n:02d}.png,{c},{split}" for c, split in (("x", "Train"), ("y", "TEST")) for n in range(2)]
+    assert names(own(csv(root, "file,label,split\n" + "\n".join(rows)))) == {"train": ("x",), "test": ("y",)}
+
+
+@pytest.mark.parametrize(("shape", "wanted"), [("3x6x12", (3, 6, 12)), ("1x12x4", (1, 12, 4))])
+def test_pictures_that_are_not_square_are_cropped_to_their_proportions(
+    shape: str, wanted: tuple[int, ...], tmp_path: Path
+) -> None:
+    """A picture of the size asked for is its own pixels; of a larger one the middle is taken, not the whole."""
+    channels, height, width = wanted
+    pixels = np.random.default_rng(0).integers(0, 256, (6, height, width, 3), dtype=np.uint8)
+    for number, picture in enumerate(pixels):
+        folder = tmp_path / "own" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        taller = np.concatenate([np.zeros_like(picture), picture, np.zeros_like(picture)])
+        Image.fromarray(picture if number < 4 else taller).save(folder / f"{number}.png")
+    task = Config().replace(data=str(tmp_path / "own"), shape=shape, split_ratio="1/0/0", way=2).task
+    store = load_splits(task).train
+    assert store.image_shape == wanted
+    expected = pixels[[0, 2, 4, 1, 3, 5]].transpose(0, 3, 1, 2)
+    if channels == 1:
+        expected = np.stack([np.asarray(Image.fromarray(p).convert("L")) for p in pixels[[0, 2, 4, 1, 3, 5]]])[:, None]
+    assert np.array_equal(store.images.numpy(), expected)
+
+
+def test_pictures_that_show_nearly_nothing_are_refused_by_name(tmp_path: Path) -> None:
+    """Masks of 0 and 1, and values of 8 or 12 bits in a file of 16, would all be taken for black."""
+    root = make_classes(tmp_path / "own", ["a", "b"], images=2)
+    Image.fromarray(np.zeros((12, 12), np.uint8)).save(root / "a" / "black.png")  # what is black is black
+    assert own(root, split_ratio="1/0/0").train.class_sizes.tolist() == [3, 2]
+    Image.fromarray(np.eye(12, dtype=np.uint8)).save(root / "a" / "mask.png")
+    with pytest.raises(DataError, match=r"1 problem: a/mask.png: nearly black \(brightest value 1 of 255\); stretch"):
+        own(root, split_ratio="1/0/0").train  # noqa: B018
+    Image.fromarray(np.full((12, 12), 4095, np.uint16)).save(root / "b" / "bits.png")
+    with pytest.raises(DataError, match=r"1 problem: b/bits.png: its brightest grey is 4095 of 65535, so it would be"):
+        own(root, split_ratio="1/0/0").train  # noqa: B018
+
+
 def test_links_to_files_are_followed(tmp_path: Path) -> None:
     root = make_divided(tmp_path / "own", {"train": 2, "test": 2})
     os.symlink(root / "train/train00/00.png", root / "train/train01/link.png")
@@ -264,6 +323,23 @@ REFUSED: dict[str, tuple[Damage, str]] = {
         lambda root: writes("l.csv", b"file,label\n\xff\xfe,a\n")(root) or root / "l.csv",
         "not a csv file in UTF-8",
     ),
+    "a csv with a comma in a label": (
+        lists('file,label\ntrain/train00/00.png,dog, young\ntrain/train00/01.png,"dog, old"\n'),
+        "1 problem: line 2 has 3 columns, but line 1 names 2; put a value that holds a comma in double quotes",
+    ),
+    "a csv with a space before the quote": (
+        lists('file, label\ntrain/train00/00.png, "dog, young"\n'),
+        "line 2 has 3 columns, but line 1 names 2; .* without a space before them",
+    ),
+    "a csv with semicolons": (
+        lists("file;label\ntrain/train00/00.png;a\n"),
+        "first line has 'file;label'; it must name the columns file and label; its columns are separated by semicolons",
+    ),
+    "a csv with tabs": (lists("file\tlabel\ntrain/train00/00.png\ta\n"), "its columns are separated by tabs: separate"),
+    "a csv with two columns label": (
+        lists("file,label,Label\nx.png,a,b\n"),
+        "names the column label twice; name it onc",
+    ),
     "an unclosed quote": (lists('file,label\n"x,a\n'), "not a csv file in UTF-8"),
     "a NUL": (lists("file,label\nx\0.png,a\n"), "is outside|not a csv file"),
 }
@@ -306,6 +382,10 @@ def test_every_bad_file_is_named(tmp_path: Path) -> None:
         ({"data": "x", "split_ratio": "64/16/20"}, "it must be three shares that add up to 1, such as 0.6/0.2/0.2"),
         ({"data": "x", "split_ratio": "a/b/c"}, "it must be three shares"),
         ({"data": "x", "split_ratio": "nan/0/1"}, "it must be three shares"),
+        ({"data": "x", "shape": "32x64x3x1"}, "shape is 32x64x3x1; it must be channels x height x width, such as"),
+        ({"data": "x", "shape": "3x32x64", "image_size": 32}, "image_size is 32, but shape is 3x32x64; give one of"),
+        ({"shape": "3x32x64"}, "shape is 3x32x64, but it applies to your own images only"),
+        ({"data": "x", "shape": "3x0x64"}, "shape is 3x0x64; every number must be at least 1"),
         ({"data": "x", "resize": "bilinear"}, "it must be one of nearest, bicubic, lanczos, auto"),
         ({"data": "x", "split_scheme": "vinyals"}, "'vinyals' does not exist for folder; choose one of own"),
     ],
@@ -313,6 +393,13 @@ def test_every_bad_file_is_named(tmp_path: Path) -> None:
 def test_settings_that_cannot_work(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_splits(Config().replace(**settings).task)
+
+
+@pytest.mark.parametrize("shape", ["6x128", "5x8x8"])
+def test_pictures_are_no_series_and_have_one_or_three_channels(shape: str, tmp_path: Path) -> None:
+    root = make_divided(tmp_path / "own", {"train": 2, "test": 2}, images=1)
+    with pytest.raises(ConfigError, match=f"shape is {shape}, but .* holds pictures, of 1 or 3 channels"):
+        load_splits(Config().replace(data=str(root), shape=shape).task)
 
 
 def test_a_ratio_for_images_that_are_divided_is_refused(tmp_path: Path) -> None:

@@ -147,6 +147,12 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: encoded(Image.new("F", (3, 3), float("nan")), "TIFF"),
         "^its grey values range from nan to nan",
     ),
+    "12 bits in 16": (
+        lambda: encoded(Image.fromarray(np.full((3, 3), 4095, np.uint16))),
+        "^its brightest grey is 4095 of 65535, so it would be nearly black; stretch its greys to the full range",
+    ),
+    "8 bits in 32": (lambda: encoded(Image.new("I", (3, 3), 255), "TIFF"), "^its brightest grey is 255 of 65535, so"),
+    "small floats": (lambda: encoded(Image.new("F", (3, 3), 0.01), "TIFF"), "^its brightest grey is 0.01 of 1, so it"),
     "negative": (
         lambda: encoded(Image.new("I", (3, 3), -5), "TIFF"),
         "^its grey values range from -5 to -5; integers from 0 to 65535 can be read",

@@ -14,6 +14,7 @@ Resize = Literal["nearest", "bicubic", "lanczos"]
 DATASETS = ("omniglot", "glyphs", "mini-imagenet")  # the user's own images are the data set "folder"
 FUNCTIONS = ("sine", "sine-maml", "table")  # data sets whose tasks are functions; the user's own are "table"
 LARGEST_IMAGE = 1024  # height and width, pixels
+LARGEST_SERIES = 1024 * 1024  # points
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,16 @@ class TaskConfig:
     """Your own images: height and width to scale them to, in pixels; 0 means 84, or 28 with --grey."""
     grey: bool = False
     """Your own images: one channel instead of three."""
+    shape: str = ""
+    """Your own images that are not square, in place of --image-size and --grey: channels x height x width, such as
+    3x32x64. A custom data set may have any number of channels, or series in place of images: channels x length, such
+    as 6x128."""
+    augment: float = 0.0
+    """Move, rotate, scale and brighten the images of training tasks at random, for every algorithm: 1 is up to a tenth of
+    the width, 11 degrees, a tenth of the size and a fifth of the brightness; 0 not at all. Evaluation is unaffected."""
+    mirror: bool = False
+    """Mirror half of the images of training tasks left to right. Not for drawings and characters, whose mirror images
+    are other ones."""
     split_ratio: str = ""
     """Your own images without a division of their own, and your own functions: the shares of classes or tasks for
     train/val/test; by default 0.6/0.2/0.2."""
@@ -52,8 +63,8 @@ class TaskConfig:
     convolutions looks like paper. The published code of MAML, Matching and Prototypical Networks does so with Omniglot,
     Reptile's does not."""
     split_scheme: str = "default"
-    """How classes are divided: omniglot has reptile (the default), vinyals and background-evaluation; glyphs has seed;
-    mini-imagenet has ravi."""
+    """How classes are divided: omniglot has reptile (the default), vinyals, vinyals-rotated, maml and
+    background-evaluation; glyphs has seed; mini-imagenet has ravi."""
     split_seed: int = 0
     """Seed of the shuffle that divides the classes; independent of --seed, so that runs with different seeds share one
     split."""
@@ -81,6 +92,7 @@ class TaskConfig:
             at_least(4, image_size=self.image_size)
             at_most(LARGEST_IMAGE, image_size=self.image_size)
         self._settle_data()
+        self._check_shape()
         self._check_way()
         at_most(LARGEST_SEED, split_seed=self.split_seed)
 
@@ -119,6 +131,32 @@ class TaskConfig:
             f"targets is {self.targets}, but it applies to your own functions only; give --table FOLDER or FILE.csv "
             "too",
         )
+
+    def _check_shape(self) -> None:
+        """Refuse a shape that is none, or that the other settings contradict, and augmentation of what has no sides."""
+        at_least(0, augment=self.augment)
+        at_most(1, augment=self.augment)
+        augmented = f"augment is {self.augment:g}" if self.augment else "mirror is set" if self.mirror else ""
+        require(not augmented or not self.regression, f"{augmented}, but {self.title} has functions; it is for images")
+        if not self.shape:
+            return
+        require(
+            bool(self.data) or self.custom,
+            f"shape is {self.shape}, but it applies to your own images only; give --data FOLDER or FILE.csv too",
+        )
+        for name, value in (("image_size", self.image_size), ("grey", self.grey)):
+            require(not value, f"{name} is {value}, but shape is {self.shape}; give one of them")
+        sizes = self.image_shape
+        form = "channels x height x width, such as 3x32x64, or channels x length, such as 6x128"
+        require(len(sizes) in (2, 3), f"shape is {self.shape}; it must be {form}")
+        require(min(sizes) >= 1, f"shape is {self.shape}; every number must be at least 1")
+        most = LARGEST_IMAGE if len(sizes) == 3 else LARGEST_SERIES
+        require(
+            max(sizes[1:]) <= most and sizes[0] <= LARGEST_IMAGE,
+            f"shape is {self.shape}; sides must be at most {most:,}, and channels at most {LARGEST_IMAGE:,}",
+        )
+        series = len(sizes) == 2
+        require(not augmented or not series, f"{augmented}, but shape is {self.shape}: series; it is for images")
 
     def _check_way(self) -> None:
         """Refuse a way other than 1 for functions, which have no classes, and a way below 2 for images."""
@@ -164,8 +202,11 @@ class TaskConfig:
         return os.path.splitext(os.path.basename(own))[0] if own else self.dataset.rpartition(":")[2]
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of an image."""
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape (C, H, W) of an image, or (C, L) of a series."""
+        if self.shape:
+            sizes = self.shape.lower().split("x")
+            return tuple(int(size) for size in sizes) if all(map(_is_number, sizes)) else ()
         if self.data or self.custom:
             return 1 if self.grey else 3, self.own_image_size, self.own_image_size
         return (3, 84, 84) if self.dataset == "mini-imagenet" else (1, 28, 28)
@@ -178,7 +219,10 @@ class TaskConfig:
     @property
     def large_images(self) -> bool:
         """Whether the images are of a size for which mini-ImageNet's published settings suit, not Omniglot's."""
-        return self.dataset == "mini-imagenet" or ((bool(self.data) or self.custom) and self.own_image_size >= 64)
+        own = bool(self.data) or self.custom
+        return self.dataset == "mini-imagenet" or (
+            own and len(self.image_shape) == 3 and max(self.image_shape[1:]) >= 64
+        )
 
     @property
     def shares(self) -> tuple[float, float, float]:
@@ -211,3 +255,8 @@ class TaskConfig:
     def training_way(self) -> int:
         """Classes in a training task, with the 0 of ``train_way`` resolved."""
         return self.train_way or self.way
+
+
+def _is_number(text: str) -> bool:
+    """Return whether a text is a whole number of at most nine digits."""
+    return text.isascii() and text.isdigit() and len(text) <= 9

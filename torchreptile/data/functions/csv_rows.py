@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from torchreptile.core.errors import DataError
+from torchreptile.data.csv_files import read_csv, separator_hint
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,9 @@ def read_rows(root: Path, task_column: str) -> list[Row]:
 
 def _read(file: Path, task_column: str) -> list[Row]:
     """Read the rows of one file, at least one; without a column for the task, its name is the task."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.reader(opened, strict=True)
-            lines = [(reader.line_num, line) for line in reader if line]
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: not a csv file in UTF-8 ({error})") from error
+    lines = read_csv(file)
     header = [name.strip() for name in lines[0][1]] if lines else []
+    header = ["task" if name.lower() == "task" else name for name in header]
     _check_header(file, header, task_column)
     if len(lines) < 2:
         raise DataError(f"{file}: has no rows below its first line")
@@ -85,7 +79,7 @@ def _read(file: Path, task_column: str) -> list[Row]:
 
 def _check_header(file: Path, header: list[str], task_column: str) -> None:
     """Refuse a header without the columns that are needed."""
-    found = f"{file}: line 1 has {', '.join(map(repr, header)) or 'nothing'}"
+    found = f"{file}: line 1 has {', '.join(map(repr, header)) or 'nothing'}{separator_hint(header)}"
     if task_column and task_column not in header:
         raise DataError(f"{found}; one file for all tasks needs a column {task_column}, or give a folder of files")
     if not task_column and "task" in header:

@@ -191,8 +191,8 @@ def _columns(root: Path, columns: tuple[str, ...], named: str) -> tuple[tuple[st
     wanted = [name.strip() for name in named.split(",") if name.strip()]
     if missing := [name for name in wanted if name not in columns]:
         raise DataError(f"--table {root}: there is no column {missing[0]} to predict; it has {', '.join(columns)}")
-    targets = wanted or [name for name in columns if name == "y" or (name[0] == "y" and name[1:].isdigit())]
-    targets = targets or [columns[-1]]
+    named_y = [name for name in columns if name.lower() == "y" or (name[0] in "yY" and name[1:].isdigit())]
+    targets = wanted or [name for name in named_y if name[0] == "y"] or named_y or [columns[-1]]
     inputs = tuple(name for name in columns if name not in targets)
     if not inputs:
         raise DataError(f"--table {root}: {', '.join(columns)} are all to be predicted; an input is needed")

@@ -1,7 +1,7 @@
 """Listing of class folders, with or without a division into train, val and test; nothing is decoded here.
 
 Everything in a class folder must be a picture, so that nothing is left out unnoticed; all problems are reported at
-once. Hidden files, which operating systems leave everywhere, are skipped and counted.
+once. Hidden files and others that operating systems leave everywhere are skipped and counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from torchreptile.data.own_images.decode import SUFFIXES
 from torchreptile.data.splits import SPLITS, Split
 
 NAMED = 100  # problems named in a message; the rest are counted
-NOT_HIDDEN_BUT_NOISE = ("Thumbs.db", "desktop.ini")  # files that Windows leaves
+# Files and folders that Windows, macOS, archives and network drives leave, in small letters.
+NOISE = (
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "__macosx", "icon\r",
+    "lost+found", "@eadir",
+)  # fmt: skip
 MISNAMED = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
 
 
@@ -47,7 +51,7 @@ class Catalogue:
         root: the folder or csv file.
         classes: name -> files, both in the order of their names.
         splits: class name -> split; None where the data are not divided.
-        skipped: names of hidden files that were skipped.
+        skipped: names of files that operating systems left, which were skipped.
     """
 
     root: Path
@@ -57,20 +61,26 @@ class Catalogue:
 
 
 def scan_folders(root: Path) -> Catalogue:
-    """List the class folders in ``root``, or in ``root``/train, ``root``/val and ``root``/test.
+    """List the class folders in ``root``, or in ``root``/train, ``root``/val and ``root``/test, in small or capital
+    letters.
 
     Raises:
         DataError: the folder has problems; all are named.
     """
     scan = _Scan(root)
     folders = scan.folders(root, "the data folder")
-    divided = {split: scan.subfolders(folders[split]) for split in SPLITS if split in folders}
-    if not any(divided.values()):  # none of them holds folders: a class may well be called "train"
+    found = [(split, path) for split in SPLITS for name, path in folders.items() if name.lower() == split]
+    if not any(scan.subfolders(path) for _, path in found):  # none holds folders: a class may well be called "train"
         return scan.finish([(None, folders)])
-    for name in sorted(set(folders) - set(divided)):
-        hint = f"rename it to {MISNAMED[name]}" if name in MISNAMED else f"put it into {' or '.join(divided)}"
-        scan.wrong(folders[name], f"is a folder next to {' and '.join(divided)}; {hint}")
-    return scan.finish([(split, scan.folders(folders[split], "a split")) for split in divided])
+    divided, parts = [path.name for _, path in found], [path for _, path in found]
+    for path in sorted(set(folders.values()) - set(parts)):
+        right = MISNAMED.get(path.name.lower())
+        hint = f"rename it to {right}" if right else f"put it into {' or '.join(divided)}"
+        scan.wrong(path, f"is a folder next to {' and '.join(divided)}; {hint}")
+    for split in SPLITS:
+        if len(same := [path.name for part, path in found if part == split]) > 1:
+            scan.wrong(folders[same[1]], f"and {same[0]} are both the folder {split}; join them")
+    return scan.finish([(split, scan.folders(path, "a split")) for split, path in found])
 
 
 def scan_pictures(root: Path) -> dict[str, tuple[PictureFile, ...]]:
@@ -165,12 +175,12 @@ class _Scan:
         return os.path.relpath(path, self.root).encode(errors="replace").decode()
 
     def entries(self, folder: Path) -> list[Path]:
-        """Return the content of ``folder`` without hidden files, in the order of names."""
+        """Return the content of ``folder`` without what operating systems leave, in the order of names."""
         try:
             found = sorted(folder.iterdir())
         except OSError as error:
             raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
-        hidden = [path for path in found if path.name.startswith(".") or path.name in NOT_HIDDEN_BUT_NOISE]
+        hidden = [path for path in found if path.name.startswith(".") or path.name.lower() in NOISE]
         self.skipped += [name for path in hidden if (name := self.name(path)) not in self.skipped]
         return [path for path in found if path not in hidden]
 

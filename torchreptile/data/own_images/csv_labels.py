@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from torchreptile.core.errors import DataError
+from torchreptile.data.csv_files import read_csv, separator_hint
 from torchreptile.data.own_images.class_folders import Catalogue, PictureFile, one_split_each, refuse, regular_file
 from torchreptile.data.splits import SPLITS, Split
 
@@ -17,22 +17,15 @@ def scan_csv(root: Path) -> Catalogue:
     """List the pictures in the csv file ``root``; files are relative to its folder and must be inside it.
 
     The first line names the columns: ``file`` (or ``filename``), ``label`` and, to divide the classes, ``split``
-    (train, val or test). Other columns are ignored.
+    (train, val or test). Other columns are ignored. Backslashes in file names are understood as on Windows.
 
     Raises:
         DataError: the file cannot be read, or rows are wrong; all are named.
     """
-    try:
-        with root.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file, strict=True))
-    except OSError as error:
-        raise DataError(f"{root}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{root}: not a csv file in UTF-8 ({error})") from error
-    listing = _Listing(root, rows[0] if rows else [])
-    for number, row in enumerate(rows[1:], start=2):
-        if row:
-            listing.add(number, row)
+    rows = read_csv(root)
+    listing = _Listing(root, rows[0][1] if rows else [])
+    for number, row in rows[1:]:
+        listing.add(number, row)
     return listing.finish()
 
 
@@ -43,8 +36,11 @@ class _Listing:
         names = ["file" if name.strip().lower() == "filename" else name.strip().lower() for name in header]
         if "file" not in names or "label" not in names:
             found = ", ".join(map(repr, header)) or "nothing"
-            raise DataError(f"{root}: its first line has {found}; it must name the columns file and label")
-        self.root, self.folder = root, root.parent.resolve()
+            hint = separator_hint(header)
+            raise DataError(f"{root}: its first line has {found}; it must name the columns file and label{hint}")
+        if twice := [name for name, times in Counter(names).items() if name in COLUMNS and times > 1]:
+            raise DataError(f"{root}: its first line names the column {twice[0]} twice; name it once")
+        self.root, self.folder, self.width = root, root.parent.resolve(), len(names)
         self.columns = [names.index(name) if name in names else None for name in COLUMNS]
         self.classes: dict[str, list[PictureFile]] = defaultdict(list)
         self.splits: list[tuple[str, Split]] = []
@@ -53,9 +49,18 @@ class _Listing:
 
     def add(self, number: int, row: list[str]) -> None:
         """Add the row in line ``number``."""
+        if len(row) > self.width and any(cell.strip() for cell in row[self.width :]):
+            self.problems.append(
+                f"line {number} has {len(row)} columns, but line 1 names {self.width}; put a value that holds a comma "
+                "in double quotes, without a space before them"
+            )
+            return
         name, label, split = (
             row[column].strip() if column is not None and column < len(row) else "" for column in self.columns
         )
+        split = split.lower()
+        if "\\" in name and not (self.folder / name).exists():
+            name = name.replace("\\", "/")
         if problem := self._check(name, label, split):
             self.problems.append(f"line {number}: {problem}")
             return

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from torchreptile.core.config import Resize, TaskConfig
 from torchreptile.core.errors import ConfigError, DataError
@@ -17,10 +18,10 @@ from torchreptile.data.cache import prepared
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.own_images.class_folders import Catalogue, refuse, scan_folders
 from torchreptile.data.own_images.csv_labels import scan_csv
-from torchreptile.data.own_images.decode import Picture, decode_all
+from torchreptile.data.own_images.decode import NEARLY_BLACK, Picture, Size, decode_all
 from torchreptile.data.splits import SPLITS, MissingSplit, Source, Split, Splits, by_ratio
 
-VERSION = 1  # of the conversion of pictures to pixels; a new version invalidates every cached store
+VERSION = 2  # of the conversion of pictures to pixels; a new version invalidates every cached store
 
 Progress = Callable[[int, int], None]
 
@@ -30,20 +31,31 @@ class Form:
     """The form that every picture is converted to.
 
     Attributes:
-        side: height and width, pixels.
+        size: height and width, pixels; one number for squares.
         channels: 1 for grey, 3 for colour.
         resize: filter for scaling.
     """
 
-    side: int
+    size: Size
     channels: int
     resize: Resize
 
     @classmethod
     def of(cls, task: TaskConfig) -> Form:
-        """Return the form that the settings ask for."""
+        """Return the form that the settings ask for.
+
+        Raises:
+            ConfigError: pictures cannot have it.
+        """
         resize: Resize = "lanczos" if task.resize == "auto" else task.resize
-        return cls(task.own_image_size, 1 if task.grey else 3, resize)
+        shape = task.image_shape
+        if len(shape) != 3 or shape[0] not in (1, 3):
+            raise ConfigError(
+                f"shape is {task.shape}, but {task.data} holds pictures, of 1 or 3 channels x height x width; give such "
+                "a shape, or series and other channels as a data set of your own (docs/own-dataset.md)"
+            )
+        channels, height, width = shape
+        return cls(height if height == width else (height, width), channels, resize)
 
 
 def scan(path: Path) -> Catalogue:
@@ -75,7 +87,7 @@ def load(catalogue: Catalogue, form: Form, on_progress: Progress = lambda done, 
         DataError: pictures cannot be decoded; all are named.
     """
     files = {name: [(f.name, f.size, f.changed) for f in found] for name, found in catalogue.classes.items()}
-    what = [VERSION, str(catalogue.root), form.side, form.channels, form.resize, files]
+    what = [VERSION, str(catalogue.root), form.size, form.channels, form.resize, files]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
     return prepared(f"folder-{key[:32]}.safetensors", lambda: _decode(catalogue, form, on_progress))
 
@@ -83,14 +95,25 @@ def load(catalogue: Catalogue, form: Form, on_progress: Progress = lambda done, 
 def _decode(catalogue: Catalogue, form: Form, on_progress: Progress) -> ImageStore:
     """Decode every picture of the catalogue."""
     pictures = [Picture(f.name, f.path.read_bytes) for files in catalogue.classes.values() for f in files]
-    images, problems = decode_all(pictures, form.side, form.channels, form.resize, on_progress)
-    refuse(catalogue.root, problems)
+    images, problems = decode_all(pictures, form.size, form.channels, form.resize, on_progress)
+    refuse(catalogue.root, problems or _nearly_black(pictures, images))
     return ImageStore(
         images=images,
         class_sizes=torch.tensor([len(files) for files in catalogue.classes.values()]),
         class_names=tuple(catalogue.classes),
         name=catalogue.root.stem,
     )
+
+
+def _nearly_black(pictures: Sequence[Picture], images: Tensor) -> list[str]:
+    """Return a problem for every picture that shows nearly nothing, such as a mask of 0 and 1; all black is taken."""
+    brightest = images.flatten(1).amax(1)
+    dark = ((brightest > 0) & (brightest < NEARLY_BLACK)).nonzero().flatten().tolist()
+    return [
+        f"{pictures[index].name}: nearly black (brightest value {brightest[index]} of 255); stretch its values to the "
+        "full range, or leave it out"
+        for index in dark
+    ]
 
 
 def split(task: TaskConfig, on_progress: Progress = lambda done, total: None) -> Splits:
@@ -104,7 +127,7 @@ def split(task: TaskConfig, on_progress: Progress = lambda done, total: None) ->
         ConfigError: the ratio is invalid, or given for images that are divided already.
         DataError: the files cannot be used; pictures that cannot be decoded are reported when a split is used.
     """
-    catalogue = scan(Path(task.data))
+    catalogue, form = scan(Path(task.data)), Form.of(task)
     if catalogue.splits is None:
         parts = by_ratio(list(catalogue.classes), task.shares, task.split_seed)
         why = f"with split_ratio {'/'.join(f'{share:g}' for share in task.shares)}"
@@ -119,7 +142,7 @@ def split(task: TaskConfig, on_progress: Progress = lambda done, total: None) ->
 
     @cache
     def everything() -> ImageStore:
-        return load(catalogue, Form.of(task), on_progress)
+        return load(catalogue, form, on_progress)
 
     def source(part: Split) -> Source:
         if not parts[part]:

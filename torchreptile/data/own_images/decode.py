@@ -30,6 +30,7 @@ from torchreptile.data.own_images.line_drawings import FIELD, black_and_white, s
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pbm", ".pgm", ".ppm")
 MAX_PIXELS = 64_000_000  # of one picture, by its header; a decoded pixel takes up to 16 bytes
+NEARLY_BLACK = 16  # of 255: what is nowhere brighter has lost nearly everything it showed; 12 bits in 16 reach 15.9
 
 Scaling = Resize | Literal["lines"]
 """A filter, or ``lines``: drawn lines are converted to black and white and then scaled as Omniglot was."""
@@ -73,30 +74,36 @@ class PictureError(DataError):
     """A picture that cannot be decoded; the message does not name it."""
 
 
-def decode(content: bytes, side: int, channels: int, resize: Scaling, squash: bool = False) -> NDArray[np.uint8]:
+Size = int | tuple[int, int]
+"""Height and width in pixels: one number for a square, or (height, width)."""
+
+
+def decode(content: bytes, size: Size, channels: int, resize: Scaling, squash: bool = False) -> NDArray[np.uint8]:
     """Decode one image file to the pixels a person would see.
 
     The picture is turned upright by its EXIF orientation, placed on white where it is transparent, converted to 8 bits
-    (16-bit greys and floats from 0 to 1 by scaling) and to grey or RGB, cropped to its central square, and scaled. A
-    picture that is ``side`` x ``side`` already is not resampled. Colour profiles are not applied.
+    (16-bit greys and floats from 0 to 1 by scaling) and to grey or RGB, cropped to the largest area in its middle that
+    has the proportions of ``size``, and scaled. A picture that has this size already is not resampled. Colour profiles
+    are not applied.
 
     Args:
         content: content of a PNG, JPEG, WebP, BMP, GIF, TIFF or PPM file.
-        side: height and width of the result, pixels.
+        size: of the result.
         channels: 1 for grey, 3 for red, green and blue.
         resize: filter, used only where the size changes.
-        squash: scale the entire picture, whatever its proportions, instead of its central square.
+        squash: scale the entire picture, whatever its proportions, instead of cropping it.
 
     Returns:
-        (channels, side, side) uint8, 0 is black and 255 white.
+        (channels, height, width) uint8, 0 is black and 255 white.
 
     Raises:
-        PictureError: the file is empty, damaged or of another format, animated, or above ``MAX_PIXELS``.
+        PictureError: the file is empty, damaged or of another format, animated, above ``MAX_PIXELS``, or has grey
+            values that would all become nearly black.
 
     Example:
         >>> file = io.BytesIO()
         >>> Image.new("RGB", (40, 30), "white").save(file, "PNG")
-        >>> pixels = decode(file.getvalue(), side=28, channels=1, resize="lanczos")
+        >>> pixels = decode(file.getvalue(), size=28, channels=1, resize="lanczos")
         >>> pixels.shape, int(pixels.min())
         ((1, 28, 28), 255)
     """
@@ -104,7 +111,7 @@ def decode(content: bytes, side: int, channels: int, resize: Scaling, squash: bo
         raise PictureError("the file is empty")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return pixels_of(image, side, channels, resize, squash)
+            return pixels_of(image, size, channels, resize, squash)
     except PictureError:
         raise
     except UnidentifiedImageError as error:
@@ -115,7 +122,9 @@ def decode(content: bytes, side: int, channels: int, resize: Scaling, squash: bo
         raise PictureError(f"the file is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
 
 
-def pixels_of(image: Image.Image, side: int, channels: int, resize: Scaling, squash: bool = False) -> NDArray[np.uint8]:
+def pixels_of(
+    image: Image.Image, size: Size, channels: int, resize: Scaling, squash: bool = False
+) -> NDArray[np.uint8]:
     """Convert a Pillow image to pixels, with the arguments and the result of :func:`decode`.
 
     Raises:
@@ -124,17 +133,18 @@ def pixels_of(image: Image.Image, side: int, channels: int, resize: Scaling, squ
     _check_header(image)
     image.load()
     shown = _upright(_eight_bits(image), image).convert("L" if channels == 1 else "RGB")
-    if shown.size != (side, side):
-        box = None if squash else _central_square(*shown.size)
-        drawn = _lines(shown, side, box) if resize == "lines" else None
-        shown = shown.resize((side, side), _FILTERS[resize], box=box) if drawn is None else drawn
+    height, width = _height_and_width(size)
+    if shown.size != (width, height):
+        box = None if squash else _central_part(*shown.size, width, height)
+        drawn = _lines(shown, width, box) if resize == "lines" and height == width else None
+        shown = shown.resize((width, height), _FILTERS[resize], box=box) if drawn is None else drawn
     pixels = np.asarray(shown)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
 def decode_all(
     pictures: Sequence[Picture],
-    side: int,
+    size: Size,
     channels: int,
     resize: Resize,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -145,21 +155,21 @@ def decode_all(
 
     Args:
         pictures: N pictures.
-        side: height and width of the result, pixels.
+        size: of every result.
         channels: 1 for grey, 3 for red, green and blue.
         resize: filter, used only where the size changes.
         on_progress: called with the number of pictures done and N, from this thread.
-        into: (N, channels, side, side) uint8 to write to, on the CPU; made if None.
-        squash: scale the entire picture, whatever its proportions, instead of its central square.
+        into: (N, channels, height, width) uint8 to write to, on the CPU; made if None.
+        squash: scale the entire picture, whatever its proportions, instead of cropping it.
 
     Returns:
-        The (N, channels, side, side) uint8 pixels, and ``name: problem`` for every picture that failed, in order; the
-        pixels of those are undefined.
+        The (N, channels, height, width) uint8 pixels, and ``name: problem`` for every picture that failed, in order;
+        the pixels of those are undefined.
 
     Raises:
         DataError: ``into`` has another shape or dtype.
     """
-    shape = (len(pictures), channels, side, side)
+    shape = (len(pictures), channels, *_height_and_width(size))
     given = torch.from_numpy(into) if isinstance(into, np.ndarray) else into
     images = torch.empty(shape, dtype=torch.uint8) if given is None else given
     if tuple(images.shape) != shape or images.dtype != torch.uint8:
@@ -168,7 +178,7 @@ def decode_all(
 
     def work(index: int) -> str | None:
         try:
-            pixels[index] = decode(pictures[index].read(), side, channels, resize, squash)
+            pixels[index] = decode(pictures[index].read(), size, channels, resize, squash)
         except OSError as error:
             return f"{pictures[index].name}: cannot be read ({error.strerror or error})"
         except DataError as error:
@@ -225,10 +235,16 @@ def _scaled(image: Image.Image) -> NDArray[np.uint8]:
         kind = "floats from 0 to 1" if image.mode == "F" else "integers from 0 to 65535"
         found = f"its grey values range from {values.min():g} to {values.max():g}"
         raise PictureError(f"{found}; {kind} can be read, or save it with 8 bits")
-    scaled = np.rint(values * (255.0 / top)).astype(np.uint8)
     transparent = image.info.get("transparency")
-    if isinstance(transparent, int):  # the grey value that marks transparent pixels
-        scaled[values == transparent] = 255
+    unseen = transparent if isinstance(transparent, int) else -1  # the grey value that marks transparent pixels
+    brightest = values.max(initial=0, where=values != unseen)
+    if 0 < brightest <= NEARLY_BLACK / 255 * top:
+        raise PictureError(
+            f"its brightest grey is {brightest:g} of {top:g}, so it would be nearly black; stretch its greys to the "
+            "full range (values of 8, 10 or 12 bits in a wider file?), or save it with 8 bits"
+        )
+    scaled = np.rint(values * (255.0 / top)).astype(np.uint8)
+    scaled[values == unseen] = 255
     return scaled
 
 
@@ -239,8 +255,14 @@ def _lines(shown: Image.Image, side: int, box: tuple[float, float, float, float]
     return None if lines is None else Image.fromarray(scaled(lines, side)).convert(shown.mode)
 
 
-def _central_square(width: int, height: int) -> tuple[float, float, float, float]:
-    """Return the largest square in the middle: left, upper, right, lower."""
-    short = min(width, height)
-    left, upper = (width - short) / 2, (height - short) / 2
-    return left, upper, left + short, upper + short
+def _height_and_width(size: Size) -> tuple[int, int]:
+    """Return height and width, which are equal if ``size`` is one number."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def _central_part(width: int, height: int, to_width: int, to_height: int) -> tuple[float, float, float, float]:
+    """Return the largest area in the middle that has the proportions of the result: left, upper, right, lower."""
+    wide = width * to_height >= height * to_width  # multiplied first, so that a square's sides stay whole numbers
+    across, down = (height * to_width / to_height, height) if wide else (width, width * to_height / to_width)
+    left, upper = (width - across) / 2, (height - down) / 2
+    return left, upper, left + across, upper + down

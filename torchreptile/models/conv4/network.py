@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchreptile.models.built_in import BuiltInNetwork, ExecutionRequest, Params
+from torchreptile.models.built_in import BuiltInNetwork, ExecutionRequest, Params, Shape, image_sizes
 from torchreptile.models.conv4.executions import conv4_execution
 from torchreptile.models.conv4.layers import BATCH_NORM_EPS, BLOCKS, KERNEL, heads, same_padding
 from torchreptile.models.execution.execution import Execution
@@ -148,23 +148,26 @@ class Conv4(BuiltInNetwork):
         return x if self.stride == 2 else F.max_pool2d(x, 2, ceil_mode=True)
 
 
-def for_images(shape: tuple[int, int, int], way: int) -> Conv4:
+def for_images(shape: Shape, way: int) -> Conv4:
     """Return the Reptile paper's network for images of ``shape`` (C, H, W).
 
     Images below 64 pixels get strided convolutions with 64 filters, as for Omniglot; larger ones get max-pooling with
     32 filters, as for mini-ImageNet.
 
+    Raises:
+        ConfigError: the images are not square.
+
     Example:
         >>> sum(p.numel() for p in for_images((3, 84, 84), way=5).parameters())
         34661
     """
-    channels, size, _ = shape
+    channels, size, _ = image_sizes(shape, "conv4", square=True)
     if size < 64:
         return Conv4(channels, size, way, hidden=64, downsample="stride")
     return Conv4(channels, size, way, hidden=32, downsample="pool")
 
 
-def maml_for_images(shape: tuple[int, int, int], way: int) -> Conv4:
+def maml_for_images(shape: Shape, way: int) -> Conv4:
     """Return the MAML paper's network for images of ``shape`` (C, H, W).
 
     It differs from :func:`for_images` below 64 pixels, where the head takes the mean of each of the 64 last maps, as in
@@ -174,7 +177,7 @@ def maml_for_images(shape: tuple[int, int, int], way: int) -> Conv4:
         >>> sum(p.numel() for p in maml_for_images((1, 28, 28), way=5).parameters())
         112261
     """
-    channels, size, _ = shape
+    channels, size, _ = image_sizes(shape, "conv4", square=True)
     if size < 64:
         return Conv4(channels, size, way, hidden=64, downsample="stride", averaged=True)
     return for_images(shape, way)
