@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.command_line import run_reptile
+from tests.in_process import run_reptile
 from torchreptile import cli
 from torchreptile.cli.commands.evaluate import print_evaluation
 from torchreptile.cli.commands.presets import presets

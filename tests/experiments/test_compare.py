@@ -19,6 +19,7 @@ from unittest.mock import ANY
 import pytest
 from rich.console import Console
 
+from tests import in_process
 from torchreptile import cli
 from torchreptile.algorithms.rows import mann
 from torchreptile.cli.commands.compare import print_comparison
@@ -164,6 +165,7 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> comparing.Comparison:
     with pytest.MonkeyPatch.context() as patch:
         smaller = replace(mann.ROW, change_image_settings=lambda config: published(config) | memory)
         patch.setattr(mann, "ROW", smaller)
+        patch.setattr("torchreptile.training.in_subprocess.do_jobs", in_process.do_jobs)
         comparison = compare(PRESET, names, 2, out, episodes=8, quiet=True, **SMALL)
         again = compare(PRESET, names, 2, out, episodes=8, quiet=True, **SMALL)  # read back from the file
     assert comparison is not None
