@@ -258,7 +258,7 @@ def test_the_estimate_of_memory_is_honest(execution: str) -> None:
     for steps, unrolled in ((1, 1), (6, 6), (6, 1)):
         config = config_for("maml", execution=execution, unrolled_steps=unrolled).replace(inner_steps=steps)
         algorithm, params, episodes = made(config, SMALL, tasks=1)
-        algorithm.segment = unrolled
+        algorithm.chunks.steps = unrolled
         said = algorithm.task_bytes(algorithm.initial_state(params), episodes)
         most = peak(steps, unrolled, execution)
         assert most <= said * 1.1, (steps, unrolled, said, most)
@@ -271,9 +271,9 @@ def test_fewer_steps_are_unrolled_where_memory_is_short(monkeypatch: pytest.Monk
     state, segments = algorithm.initial_state(params), []
     for memory in (2**40, 2**28, 2**20):
         monkeypatch.setattr("torchreptile.algorithms.maml_base.total_memory", lambda device, memory=memory: memory)
-        algorithm.segment = 0
+        algorithm.chunks.steps = 0
         algorithm.fit_chunks(state, episodes)
-        segments.append(algorithm.segment)
+        segments.append(algorithm.chunks.steps)
     assert segments[0] == 6
     assert 1 <= segments[1] < 6
     assert segments[2] == 1

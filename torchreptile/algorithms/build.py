@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 
@@ -15,7 +16,8 @@ from torchreptile.core.errors import ConfigError
 from torchreptile.models.blueprint import Blueprint, Network
 from torchreptile.models.built_in import Shape
 from torchreptile.models.custom import check_network
-from torchreptile.models.execution.task_chunks import TaskChunks
+from torchreptile.models.execution.execution import Execution
+from torchreptile.models.execution.task_chunks import NOT_BEGUN, ChunkSizes, TaskChunks
 from torchreptile.models.mlp import MLP
 
 # The setting that leads to an execution which cannot be requested by name.
@@ -32,6 +34,7 @@ def build_algorithm(
     classes: int = 0,
     targets: int = 0,
     execution: str = "",
+    began: ChunkSizes = NOT_BEGUN,
 ) -> Algorithm:
     """Build the algorithm that ``config`` names, for images or points of a shape.
 
@@ -45,9 +48,11 @@ def build_algorithm(
         classes: number of meta-training classes; 0 if it is not trained.
         targets: values to predict of every point; 0 for labels.
         execution: the execution to use if ``config`` leaves it at auto.
+        began: the sizes of chunks that a resumed run was computed with; they are kept if the execution is
+            ``execution``.
 
     Raises:
-        ConfigError: the network does not fit, or does not support the requested execution.
+        ConfigError: the network does not fit, or does not support the requested execution, in this or another process.
 
     Example:
         >>> import torch
@@ -65,12 +70,32 @@ def build_algorithm(
     if network is not None:
         check_network(network, image_shape, outputs)
     blueprint = Blueprint.of(network or published, image_shape, outputs, device, classes)
-    asked = config
-    if execution and config.run.execution == "auto":
-        asked = config.replace(execution=ASKED_AS.get(execution, execution))
-    chosen = kind.choose_execution(asked, blueprint, device, task_steps)
-    context = ExecutionContext(chosen, TaskChunks(config.run.task_chunk, device), processes)
-    return kind(blueprint, config, context)
+
+    def choose(name: str) -> Execution:
+        named = name and config.run.execution == "auto"
+        asked = config.replace(execution=ASKED_AS.get(name, name)) if named else config
+        return kind.choose_execution(asked, blueprint, device, task_steps)
+
+    chosen = choose(execution) if processes.size == 1 else _chosen_by_first(choose, execution, processes)
+    began = began if chosen.name == execution else NOT_BEGUN
+    chunks = TaskChunks(config.run.task_chunk, device, began, processes.least)
+    return kind(blueprint, config, ExecutionContext(chosen, chunks, processes))
+
+
+def _chosen_by_first(choose: Callable[[str], Execution], name: str, processes: Processes) -> Execution:
+    """Return the execution that the first process chooses, which all have: sums are rounded alike in all of them.
+
+    Raises:
+        ConfigError: a process does not have it.
+    """
+    with processes.together():
+        chosen = choose(name) if processes.rank == 0 else None
+    its = processes.from_first(chosen.name.encode() if chosen else b"").decode()
+    with processes.together():
+        chosen = chosen or choose(its)
+        if chosen.name != its:
+            raise ConfigError(f"the first process computes by execution {its}, and here it would be {chosen.name}")
+    return chosen
 
 
 def network_for_functions(config: NetworkConfig) -> Network:

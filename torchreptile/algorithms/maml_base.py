@@ -10,6 +10,7 @@ from torchreptile.algorithms.gradient_based import AdaptedNetwork, GradientBased
 from torchreptile.algorithms.optim.differentiable_sgd import Rates, descend, differentiable_descent
 from torchreptile.algorithms.task_gradient import TaskGradient, TaskSums
 from torchreptile.core.config import Config
+from torchreptile.core.random_state import RandomState
 from torchreptile.core.torch_compile import compiled
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.minibatches import minibatches
@@ -24,13 +25,9 @@ class MAMLBase(GradientBased, TaskGradient):
 
         phi_task = phi after inner steps of SGD on the support set
         gradient = mean over tasks of d L_query(phi_task) / d phi
-
-    Attributes:
-        segment: inner steps whose graph is in memory at a time; 0 until :meth:`fit_chunks` has determined it.
     """
 
     second_order = True
-    segment = 0
 
     def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
         super().__init__(blueprint, config, context)
@@ -56,7 +53,7 @@ class MAMLBase(GradientBased, TaskGradient):
         """Return the gradient of the query losses, summed over tasks, through every inner step (second order)."""
         weights, rates = self.weights(params), self.rates(params)
         batches = list(take_batches(episodes.support_x, episodes.support_y, drawn))
-        path = differentiable_descent(self.inner_loop, weights, rates, batches, self.segment or len(batches))
+        path = differentiable_descent(self.inner_loop, weights, rates, batches, self.chunks.steps or len(batches))
         losses, at_end = self.query_gradient(path.end, episodes.query_x, episodes.query_y)
         of_weights, of_rates = path.pull(at_end)
         return TaskSums(of_weights | self.named_rates(of_rates), losses.sum())
@@ -81,14 +78,14 @@ class MAMLBase(GradientBased, TaskGradient):
 
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
         """Determine once how many tasks to compute at a time, and how many inner steps to have in memory."""
-        if not self.segment:
-            self.segment = self._segment(state, episodes)
+        if not self.chunks.steps:
+            self.chunks.fit_steps(self._segment(state, episodes))
         super().fit_chunks(state, episodes)
 
     def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
         """Return the bytes of one training task: graph of a segment, weights between segments, and the query pass."""
         steps = self.config.inner.inner_steps
-        segment = min(self.segment or steps, steps)
+        segment = min(self.chunks.steps or steps, steps)
         borders = -(-steps // segment)
         return (
             self._fixed_bytes(state, episodes)
@@ -108,14 +105,12 @@ class MAMLBase(GradientBased, TaskGradient):
             _, gradient = self.inner_loop.differentiable_gradient(leaves, x, y)
             return torch.stack([g.sum() for g in gradient.values()])
 
-        with torch.enable_grad(), torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        with torch.enable_grad(), RandomState.now(x.device).restored(x.device):
             return 2 * saved_bytes(step)
 
     def _segment(self, state: MetaState, episodes: Episodes) -> int:
         """Return the inner steps whose graph fits into memory for the preferred number of tasks at a time."""
         steps, run = self.config.inner.inner_steps, self.config.run
-        if self.execution.draws:  # a recomputed segment would draw different random numbers
-            return steps
         if run.unrolled_steps or steps == 1:
             return min(run.unrolled_steps or steps, steps)
         wanted = self.chunks.limit or (1 if self.execution.one_by_one else CPU_TASKS)

@@ -13,18 +13,22 @@ import torch
 from torchreptile.algorithms.base import Algorithm, MetaState
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.optim.inner_loop import shapes
+from torchreptile.algorithms.trial import try_training
 from torchreptile.core.config import Config, TaskConfig
 from torchreptile.core.device import choose_device, keep_freed_memory
 from torchreptile.core.distributed.process_group import ALONE, Processes
 from torchreptile.core.environment import environment
-from torchreptile.core.errors import ConfigError, RunError
+from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.leakage import find_leaks, without_leaks
 from torchreptile.data.loading import load_functions, load_splits
 from torchreptile.data.samplers import Sampler, Store, sampler_of
 from torchreptile.models.blueprint import Network
+from torchreptile.models.custom import network_name
+from torchreptile.models.execution.choose import rounds_by_threads
+from torchreptile.models.execution.task_chunks import ChunkSizes
 from torchreptile.training.callbacks import Callback
-from torchreptile.training.checkpoint import Checkpoint
+from torchreptile.training.checkpoint import Checkpoint, Division
 from torchreptile.training.run_folder import RunFolder
 
 # For choosing the execution of a run limited by time: about so long on two CPU cores, and on a GPU.
@@ -37,10 +41,20 @@ class Computed(NamedTuple):
     Attributes:
         device: the kind of device, such as cpu.
         execution: the execution's name.
+        task_chunk: tasks computed at a time; 0 if none has been computed.
+        unrolled_steps: inner steps whose graph was in memory at a time; 0 for algorithms without such graphs.
     """
 
     device: str
     execution: str
+    task_chunk: int = 0
+    unrolled_steps: int = 0
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Computed:
+        """Return what a checkpoint says of it."""
+        division = checkpoint.division
+        return cls(checkpoint.device, checkpoint.execution, division.task_chunk, division.unrolled_steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +80,14 @@ class TrainingSetup:
     processes: Processes = ALONE
 
     def environment(self) -> dict[str, Any]:
-        """Return the contents of env.json: command, versions, hardware, execution."""
-        return environment(self.device) | {"execution": self.algorithm.execution.name}
+        """Return the contents of env.json: command, versions, hardware, and how it computes."""
+        how = {"device": str(self.device), "execution": self.algorithm.execution.name}
+        # Chunks are unknown before the first step, and there are no unrolled steps in most algorithms.
+        return environment(self.device) | how | {name: n for name, n in self.division()._asdict().items() if n}
+
+    def division(self) -> Division:
+        """Return how the work is divided now."""
+        return Division(torch.get_num_threads(), self.processes.size, *self.algorithm.chunks.sizes)
 
 
 def load_training_data(task: TaskConfig, callback: Callback) -> tuple[Store, Store | None]:
@@ -107,15 +127,20 @@ def build_setup(
         before: what a resumed run was computed by, which it keeps where the settings leave that open.
 
     Raises:
-        ConfigError, DataError: settings or data cannot be used.
+        ConfigError, DataError: settings or data cannot be used, in this or another process.
     """
     if processes.size > config.outer.meta_batch:
         raise ConfigError(
             f"meta_batch is {config.outer.meta_batch}; that is too few tasks for {processes.size} processes"
         )
-    device = choose_device(config.run.device)
-    keep_freed_memory()
-    train, val = load_training_data(config.task, callback)
+    with processes.together():
+        device = choose_device(config.run.device)
+        keep_freed_memory()
+        train, val = load_training_data(config.task, callback)
+    first = processes.from_first(train.fingerprint.encode()).decode()
+    with processes.together():
+        if train.fingerprint != first:
+            raise DataError(f"{config.task.title} holds other training data here than for the first process")
     store = train.to(device)
     classes = len(store) if isinstance(store, ImageStore) else 0
     build = partial(
@@ -131,7 +156,11 @@ def build_setup(
         monitored["train"] = sampler_of(store, task.way, task.shots, queries)
     if val is not None:
         monitored["val"] = sampler_of(val.to(device), task.way, task.shots, queries)
-    return TrainingSetup(config, device, algorithm, algorithm.sampler(store), monitored, train.fingerprint, processes)
+    sampler = algorithm.sampler(store)
+    if network is not None:
+        with processes.together():
+            try_training(algorithm, sampler, next(iter(monitored.values())), network_name(network))
+    return TrainingSetup(config, device, algorithm, sampler, monitored, train.fingerprint, processes)
 
 
 def _computed_as(
@@ -140,7 +169,7 @@ def _computed_as(
     """Build the algorithm with the execution that the run had before; warn where it gets another."""
     reason = ""
     try:
-        algorithm = build(execution=before.execution)
+        algorithm = build(execution=before.execution, began=ChunkSizes(before.task_chunk, before.unrolled_steps))
     except ConfigError as error:
         if config.run.execution != "auto":
             raise
@@ -177,6 +206,7 @@ def first_checkpoint(setup: TrainingSetup) -> Checkpoint:
         device=setup.device.type,
         execution=setup.algorithm.execution.name,
         scale=setup.sampler.scale,
+        division=setup.division(),
     )
 
 
@@ -207,6 +237,7 @@ def resumed_checkpoint(
         raise RunError(f"{folder.last} is damaged: what its optimisers remember does not fit its weights")
     if shapes(state.averages) != shapes(begun.averages):
         raise RunError(f"{folder.last} is damaged: its averages do not fit its weights")
+    _announce_division(setup, checkpoint, folder, callback)
     # Where and how to compute may be new.
     return replace(
         checkpoint,
@@ -215,7 +246,28 @@ def resumed_checkpoint(
         generator=_generator_state(setup, checkpoint, folder, callback),
         device=setup.device.type,
         execution=algorithm.execution.name,
+        division=setup.division(),
     )
+
+
+def _announce_division(setup: TrainingSetup, checkpoint: Checkpoint, folder: RunFolder, callback: Callback) -> None:
+    """Warn where the work is divided among other numbers of processes or threads, which rounds sums differently."""
+    before, now = checkpoint.division, setup.division()
+    changed = before.processes not in (0, now.processes)
+    if setup.device.type == checkpoint.device == "cpu" and rounds_by_threads(setup.algorithm.execution):
+        changed |= before.threads not in (0, now.threads)
+    if changed:
+        callback.on_warning(
+            f"{folder.path} was computed by {_workers(before)} until now; "
+            f"it continues with {_workers(now)}, so sums are rounded differently"
+        )
+
+
+def _workers(division: Division) -> str:
+    """The processes and threads of a division, such as "2 processes with 1 thread each"."""
+    processes, threads = division.processes, division.threads
+    counted = f"{threads} thread{'s' * (threads != 1)}"
+    return counted if processes == 1 else f"{processes} processes with {counted} each"
 
 
 def _generator_state(

@@ -155,7 +155,7 @@ def _resumed(
     config = folder.config() if computed_as is None else folder.config().computed_as(computed_as)
     with folder.locked():
         last = load_checkpoint(folder.last) if folder.has_checkpoint() else None
-        before = Computed(last.device, last.execution) if last else None
+        before = Computed.of(last) if last else None
         processes.from_first(json.dumps([config.to_json(), before]).encode())
         setup = build_setup(config, folder, callback, processes, network, before)
         folder.record_session(config, setup.environment())

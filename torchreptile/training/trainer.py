@@ -18,10 +18,11 @@ from torch import Tensor
 from torchreptile.algorithms.base import MetaState
 from torchreptile.core.config import MEASUREMENTS
 from torchreptile.core.device import precision_of
-from torchreptile.core.distributed.signals import stop_on_signals
+from torchreptile.core.distributed.signals import StopRequestedError, StopRequests, stop_on_signals
 from torchreptile.core.errors import ConfigError, LostProcessError, RunError
 from torchreptile.training.callbacks import Callback, Metrics
-from torchreptile.training.checkpoint import Checkpoint, save_checkpoint
+from torchreptile.training.checkpoint import Checkpoint, NotFiniteError, save_checkpoint
+from torchreptile.training.divergence import diverged
 from torchreptile.training.evaluation.measure import measure
 from torchreptile.training.evaluation.results import Measured
 from torchreptile.training.metrics_log import MetricsLog
@@ -119,13 +120,16 @@ class Trainer:
         setup, start, callback = self.setup, self._start, self.callback
         precision = precision_of(setup.device, setup.config.run.precision)
         with stop_on_signals() as stop, precision, self._log(start) as log:
-            session = TrainingSession(setup, start, self.folder, callback, log)
+            session = TrainingSession(setup, start, self.folder, callback, log, stop)
             try:
                 callback.on_start(self.folder.path, setup.config, start.step, setup.algorithm.execution)
-                yield from self._steps(session, stop)
-                interrupted = session.done() < 1
-                if not interrupted and session.unmeasured:
-                    session.measure()
+                try:
+                    yield from self._steps(session, stop)
+                    interrupted = session.done() < 1
+                    if not interrupted and session.unmeasured:
+                        session.measure()
+                except StopRequestedError:
+                    interrupted = True
                 self._end(session, interrupted)
             except GeneratorExit:
                 self._end(session, interrupted=session.done() < 1 or session.unmeasured > 0)
@@ -140,6 +144,8 @@ class Trainer:
     def _steps(self, session: TrainingSession, stop: Callable[[], bool]) -> Iterator[Step]:
         """Make outer steps until the training is over or was asked to stop."""
         saved_at, before = time.monotonic(), session.seconds
+        if session.stopped_before_measuring():
+            session.measure()
         while not session.agree(stop()) and session.done() < 1:
             loss = session.outer_step()
             if session.due():
@@ -167,9 +173,16 @@ class TrainingSession:
     """What changes while one process trains: the state, the generator, the clock, the losses since the last line."""
 
     def __init__(
-        self, setup: TrainingSetup, start: Checkpoint, folder: RunFolder, callback: Callback, log: MetricsLog | None
+        self,
+        setup: TrainingSetup,
+        start: Checkpoint,
+        folder: RunFolder,
+        callback: Callback,
+        log: MetricsLog | None,
+        stop: StopRequests,
     ) -> None:
         self._setup, self._start, self._folder, self._callback, self._log = setup, start, folder, callback, log
+        self._stop = stop
         self.state, self.step, self._best = start.state, start.step, start.best
         self.measured: dict[str, Measured] = {}
         self._generator = torch.Generator(setup.device)
@@ -180,17 +193,15 @@ class TrainingSession:
                 f"{folder.path}: processes compute on different kinds of device, one of them on "
                 f"{setup.device}; name the same --device for all"
             ) from error
+        self._recorded = setup.device.type == "cuda" and not setup.algorithm.execution.draws
         self._outer_step = OuterStep(
-            setup.algorithm,
-            setup.sampler,
-            setup.config.outer,
-            self._generator,
-            record=setup.device.type == "cuda" and not setup.algorithm.execution.draws,
+            setup.algorithm, setup.sampler, setup.config.outer, self._generator, record=self._recorded
         )
         # Summed on the device: reading a number after every step would make the host wait for it.
         self._loss_sum = torch.tensor(start.losses[0], dtype=torch.float64, device=setup.device)
         self.unmeasured = start.losses[1]  # outer steps since the last measurement
-        self.step_size = 0.0
+        self.step_size = start.step_size  # of the last step, which may have been made before this session
+        self._chunks = setup.algorithm.chunks.sizes  # as env.json has them
         self._began = time.monotonic()
         self.seconds = start.seconds  # of training, over all sessions, as all processes agreed on before this step
         self._shares = self._shares_done()
@@ -231,14 +242,35 @@ class TrainingSession:
             return True
         return self.step % config.monitor_every == 0
 
+    def stopped_before_measuring(self) -> bool:
+        """Whether the last session was stopped while it measured."""
+        return self.step > 0 and self.unmeasured > 0 and self.step % self._setup.config.monitor_every == 0
+
+    def _go_on(self, done: int) -> None:
+        """Let several processes stop together in the middle of a measurement; a single one is interrupted at once."""
+        processes = self._setup.processes
+        if processes.size > 1 and processes.agree(self._stop(), 0.0)[0]:
+            raise StopRequestedError
+
     def _shares_done(self) -> int:
         """How many of the equal shares of the training, one for each measurement, are over."""
         return int(MEASUREMENTS * self.done())
 
     def outer_step(self) -> Tensor:
-        """Draw a meta-batch, compute its meta-gradient, move phi; return the mean training loss, ()."""
-        self.step_size = self._setup.config.outer.step_size_at(self.done(), self.step)
-        self.state, loss = self._outer_step(self.state, self.step_size)
+        """Draw a meta-batch, compute its meta-gradient, move phi; return the mean training loss, ().
+
+        Raises:
+            StopRequestedError: a signal came during the first step of the session, which may compile for minutes.
+        """
+        first = self.step == self._start.step
+        step_size = self._setup.config.outer.step_size_at(self.done(), self.step)
+        try:
+            with self._stop.at_once(first and not self._recorded and self._setup.processes.size == 1):
+                state, loss = self._outer_step(self.state, step_size)
+        except StopRequestedError:
+            self._generator.set_state(self._start.generator)
+            raise
+        self.state, self.step_size = state, step_size
         self._loss_sum += loss
         self.unmeasured += 1
         self.step += 1
@@ -249,14 +281,14 @@ class TrainingSession:
         setup, run = self._setup, self._setup.config.run
         loss = float(self._loss_sum) / max(self.unmeasured, 1)
         if not math.isfinite(loss):
-            raise RunError(
-                f"{self._folder.path}: training diverged before outer step {self.step} (the loss is {loss}); "
-                f"start again with a smaller --inner-lr than {setup.config.inner.inner_lr}"
-            )
-        self.measured = {
-            split: measure(setup.algorithm, self.state, sampler, run.monitor_episodes, MONITOR_SEED)
-            for split, sampler in setup.monitored.items()
-        }
+            raise self._diverged(f"the loss is {loss}")
+        if not bool(torch.stack([p.isfinite().all() for p in self.state.params.values()]).all()):  # one wait for a GPU
+            raise self._diverged("the weights are not finite")
+        with self._stop.at_once(setup.processes.size == 1):
+            self.measured = {
+                split: measure(setup.algorithm, self.state, sampler, run.monitor_episodes, MONITOR_SEED, self._go_on)
+                for split, sampler in setup.monitored.items()
+            }
         self._loss_sum.zero_()
         self.unmeasured, self._measuring = 0, True
         if self._log is None:
@@ -276,11 +308,26 @@ class TrainingSession:
         checkpoint = self._checkpoint(self._log)
         if self._log is not None:
             self._write(checkpoint, self._folder.last)
+            self._record_chunks()
         return checkpoint
 
     def _write(self, checkpoint: Checkpoint, path: Path) -> None:
-        save_checkpoint(checkpoint, path)
+        """Save a checkpoint; one of a training that diverged is refused, and the last good one stays."""
+        try:
+            save_checkpoint(checkpoint, path)
+        except NotFiniteError as error:
+            raise self._diverged(f"{error.what} is not finite") from error
         self._callback.on_checkpoint(path, checkpoint.step)
+
+    def _diverged(self, what: str) -> RunError:
+        """The error of a training that diverged: which setting to lower, and what is left."""
+        return diverged(self._setup, self._folder, self.step, what)
+
+    def _record_chunks(self) -> None:
+        """Name in env.json how many tasks are computed at a time, which is unknown before the first step."""
+        if (sizes := self._setup.algorithm.chunks.sizes) != self._chunks:
+            self._folder.amend_session(self._setup.environment())
+            self._chunks = sizes
 
     def _checkpoint(self, log: MetricsLog | None) -> Checkpoint:
         """The state, and the metrics that belong to it, which are on disk when this returns."""
@@ -293,6 +340,8 @@ class TrainingSession:
             metrics_bytes=0 if log is None else log.sync(),
             losses=(float(self._loss_sum), self.unmeasured),
             best=self._best,
+            step_size=self.step_size,
+            division=self._setup.division(),
         )
 
 

@@ -120,7 +120,8 @@ def test_more_processes_than_tasks_are_refused(
 
 def test_carry_cannot_be_shared() -> None:
     config = small_config(inner_state="carry")
-    algorithm = build_algorithm(config, TINY, torch.device("cpu"), processes=Processes(0, 2))
+    algorithm = build_algorithm(config, TINY, torch.device("cpu"))
+    algorithm.processes = Processes(0, 2)
     state, generator = algorithm.initial_state(double_params(config, TINY)), torch.Generator()
     episodes = algorithm.sampler(easy_store(30, shape=TINY)).sample(3, generator)
     with pytest.raises(ConfigError, match="one task after another; several processes need share or reset"):

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from torchreptile.core.distributed.launcher import attempt, orphaned, started_by_launcher
-from torchreptile.core.errors import ConfigError, LostProcessError, first_line
+from torchreptile.core.distributed.launcher import attempt, orphaned, started_by_launcher, stop_with_launcher
+from torchreptile.core.distributed.signals import signals_end_this_process
+from torchreptile.core.errors import ConfigError, LostProcessError, TorchReptileError, first_line
 
 # Long enough for the others to wait while rank 0 prepares data or a compiler runs.
 TIMEOUT = timedelta(minutes=30)
@@ -82,14 +83,54 @@ class Processes:
         Raises:
             LostProcessError: another process was lost.
         """
-        if self.size == 1:
-            return content
+        return content if self.size == 1 else self._from(0, content)
+
+    def from_all(self, content: bytes) -> list[bytes]:
+        """Return the ``content`` of every process, by rank, in every process.
+
+        Raises:
+            LostProcessError: another process was lost.
+        """
+        return [content] if self.size == 1 else [self._from(rank, content) for rank in range(self.size)]
+
+    def _from(self, rank: int, content: bytes) -> bytes:
+        """Return the ``content`` of process ``rank``."""
         length = torch.tensor([len(content)])
         with _lost_processes_named():
-            dist.broadcast(length, src=0)
-            shared = torch.frombuffer(bytearray(content if self.rank == 0 else int(length)), dtype=torch.uint8)
-            dist.broadcast(shared, src=0)
+            dist.broadcast(length, src=rank)
+            if not int(length):
+                return b""
+            shared = torch.frombuffer(bytearray(content if self.rank == rank else int(length)), dtype=torch.uint8)
+            dist.broadcast(shared, src=rank)
         return bytes(shared.tolist())
+
+    def least(self, number: int) -> int:
+        """Return the smallest ``number`` of all processes, in every process.
+
+        Raises:
+            LostProcessError: another process was lost.
+        """
+        return min(int(its) for its in self.from_all(str(number).encode()))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Do in every process what all must succeed in: where it fails in one, all raise an error that names it.
+
+        Raises:
+            ConfigError: it failed in another process.
+            LostProcessError: another process was lost.
+        """
+        failure: TorchReptileError | None = None
+        try:
+            yield
+        except TorchReptileError as error:
+            failure = error
+        said = self.from_all(str(failure or "").encode())
+        if failure is not None:
+            raise failure
+        for rank, message in enumerate(said):
+            if message:
+                raise ConfigError(f"process {rank}: {message.decode()}")
 
 
 ALONE = Processes()
@@ -108,17 +149,19 @@ def joined() -> Iterator[Processes]:
     if not started_by_launcher():
         yield ALONE
         return
+    stop_with_launcher()
     # Tensors on the host go through gloo even where the network is on a GPU: they must not wait for the device.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-        # The functions of this module hold the process group that exists when it is imported as a default, and torch
-        # imports it at any time. It must be imported before there is a group: else that group is never destroyed, nor
-        # are gloo's threads, which can abort a process as it ends.
-        import_module("torch.distributed.nn.functional")
-        # torchrun uses one store for all its attempts: what a lost process left in it must not be found again.
-        store = PrefixStore(f"attempt-{attempt()}", store)
-        dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size)
+        with signals_end_this_process():  # while it waits, Python would not see them
+            store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+            # The functions of this module hold the process group that exists when it is imported as a default, and
+            # torch imports it at any time. It must be imported before there is a group: else that group is never
+            # destroyed, nor are gloo's threads, which can abort a process as it ends.
+            import_module("torch.distributed.nn.functional")
+            # torchrun uses one store for all its attempts: what a lost process left in it must not be found again.
+            store = PrefixStore(f"attempt-{attempt()}", store)
+            dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"cannot meet the other processes: {first_line(error)}") from error
     try:

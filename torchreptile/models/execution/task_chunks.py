@@ -1,4 +1,7 @@
-"""How many tasks are computed at a time: as many as fit into memory, and fewer if memory runs out after all."""
+"""How many tasks are computed at a time: as many as fit into memory, and fewer if memory runs out after all.
+
+Sums over tasks are rounded chunk by chunk, so a resumed run keeps the sizes it began with.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -19,11 +22,28 @@ SHARE = 0.25  # of the machine's memory that activations may take: other process
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
+class ChunkSizes(NamedTuple):
+    """How much is in memory at a time; 0 where that has not been determined.
+
+    Attributes:
+        tasks: tasks at a time.
+        steps: inner steps at a time whose graph is in memory, of algorithms that differentiate through them.
+    """
+
+    tasks: int = 0
+    steps: int = 0
+
+
+NOT_BEGUN = ChunkSizes()
+
+
 class TaskChunks:
     """Cuts a meta-batch into chunks of at most ``limit`` tasks, and halves the limit when memory runs out.
 
     Attributes:
         limit: tasks at a time; 0 until it is known.
+        steps: inner steps at a time whose graph is in memory, of algorithms that differentiate through them; 0 until
+            it is known.
 
     Example:
         >>> import torch
@@ -32,20 +52,37 @@ class TaskChunks:
         [2, 2, 2]
     """
 
-    def __init__(self, limit: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        limit: int,
+        device: torch.device,
+        began: ChunkSizes = NOT_BEGUN,
+        agree: Callable[[int], int] = lambda size: size,
+    ) -> None:
         """Limit the chunks of tasks computed on ``device``.
 
         Args:
             limit: tasks at a time; 0 leaves it to :meth:`fit`.
             device: where the tasks are computed.
+            began: the sizes that a resumed run was computed with, which it keeps where they fit.
+            agree: returns the smallest of the sizes that the processes of a run ask for.
         """
-        self.limit, self._requested, self._device = limit, limit, device
+        # Less than was requested if memory ran out before.
+        self.limit = began.tasks or limit if limit else 0
+        self.steps, self._requested = 0, limit
+        self._device, self._began, self._agree = device, began, agree
+
+    @property
+    def sizes(self) -> ChunkSizes:
+        """The sizes in use, or those that a resumed run began with until they are used."""
+        return ChunkSizes(self.limit or self._began.tasks, self.steps or self._began.steps)
 
     def fit(self, bytes_per_task: int, streams: bool = False) -> None:
         """Set the limit from the size of the memory, unless one was requested.
 
         The limit depends on the total memory, not on what is free at the moment, so that the same machine always cuts
-        the same chunks and numbers repeat to the last bit.
+        the same chunks and numbers repeat to the last bit. A resumed run keeps its limit unless that does not fit into
+        this machine's memory; a change is announced.
 
         Args:
             bytes_per_task: about how much memory one task takes.
@@ -54,11 +91,32 @@ class TaskChunks:
         if self._requested:
             return
         by_memory = max(1, int(SHARE * total_memory(self._device)) // max(bytes_per_task, 1))
-        if self._device.type != "cpu":
-            self.limit = by_memory
-            return
-        by_cache = max(1, CPU_BYTES // max(bytes_per_task, 1)) if streams else CPU_TASKS
-        self.limit = min(by_memory, by_cache, CPU_TASKS)
+        suits = by_memory
+        if self._device.type == "cpu":
+            by_cache = max(1, CPU_BYTES // max(bytes_per_task, 1)) if streams else CPU_TASKS
+            suits = min(by_cache, CPU_TASKS)
+        began = self._began.tasks
+        self.limit = self._settled(began, min(began or suits, by_memory), "tasks at a time")
+
+    def fit_steps(self, by_memory: int) -> None:
+        """Set the inner steps whose graph is in memory at a time; a resumed run keeps its number if that fits.
+
+        Args:
+            by_memory: as many as fit into memory.
+        """
+        began = self._began.steps
+        self.steps = self._settled(began, min(began or by_memory, by_memory), "inner steps' graphs at a time")
+
+    def _settled(self, began: int, size: int, what: str) -> int:
+        """Return the smallest size of all processes, with a warning if it is not the one the run began with."""
+        size = self._agree(size)
+        if size < began:
+            warnings.warn(
+                f"the run was computed with {began} {what} until now, which do not fit into memory here; it continues "
+                f"with {size}, so sums may be rounded differently",
+                stacklevel=2,
+            )
+        return size
 
     def map(self, tasks: slice, work: Callable[[slice], R]) -> list[R]:
         """Call ``work`` on every chunk of ``tasks``, of equal size where possible, and return its results in order.
