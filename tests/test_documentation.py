@@ -29,7 +29,7 @@ from torchreptile.core.config.algorithm_table import BUILT_IN
 from torchreptile.data import loading
 from torchreptile.data.splits import Splits
 from torchreptile.experiments.compare import plan
-from torchreptile.experiments.reproduce import experiment
+from torchreptile.experiments.reproduce import find_experiment
 
 PAGES = [
     REPOSITORY / "README.md",
@@ -154,7 +154,7 @@ def run_shell(content: str) -> None:
             if isinstance(command, Compare):  # would take minutes; tests/experiments/test_compare.py runs it
                 assert plan(command.preset, command.algorithms, command.seeds, command.episodes, {})
             elif isinstance(command, Reproduce) and not command.list:  # tests/experiments/reproduce runs it
-                assert experiment(command.experiment).shortened(command.budget)
+                assert find_experiment(command.experiment).shortened(command.budget)
             elif not isinstance(command, Demo):  # it would serve until stopped
                 assert shortened(command).run() == 0, line
 

@@ -21,7 +21,7 @@ from torchreptile.experiments.reports.markdown_csv import table
 from torchreptile.experiments.reports.reproduction_figures import draw_reproduced, is_drawn
 from torchreptile.experiments.reports.reproduction_tables import body, shown, unfinished
 from torchreptile.experiments.reports.run_data import SPLITS
-from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, experiment
+from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, find_experiment
 from torchreptile.experiments.reproduce.result import Reproduced, read_reproduced
 from torchreptile.experiments.reproduce.table_rows import DATASETS, PUBLISHED, TITLES
 from torchreptile.training.evaluation.labels import MODES, label_of
@@ -58,7 +58,7 @@ def stored_results(folder: Path) -> list[StoredResult]:
     """
     found = [StoredResult(file, read_reproduced(file)) for file in sorted(folder.glob("*.json"))]
     for entry in found:
-        if departure := entry.result.departure(experiment(entry.result.name)):
+        if departure := entry.result.departure(find_experiment(entry.result.name)):
             raise RunError(f"{entry.file} has other settings ({departure})")
         if missing := entry.result.missing(entry.experiment):
             raise RunError(f"{entry.file} is {unfinished(missing)}")

@@ -6,7 +6,7 @@ import pytest
 
 from torchreptile.core.config.presets import preset
 from torchreptile.core.errors import ConfigError
-from torchreptile.experiments.reproduce import EXPERIMENTS, experiment
+from torchreptile.experiments.reproduce import EXPERIMENTS, find_experiment
 from torchreptile.experiments.reproduce.experiment import Measurement
 from torchreptile.experiments.reproduce.minibatch_overlap import SWEEPS, USUAL
 from torchreptile.experiments.reproduce.table_rows import PUBLISHED
@@ -27,19 +27,19 @@ def test_every_published_cell_belongs_to_one_experiment() -> None:
 
 @pytest.mark.parametrize(("name", "data"), [("omniglot-5way", "omniglot"), ("mini-imagenet-5way", "mini-imagenet")])
 def test_one_training_with_the_published_settings_gives_a_row(name: str, data: str) -> None:
-    (arm,) = experiment(name).arms
+    (arm,) = find_experiment(name).arms
     assert arm.config == preset(f"{data}-1shot-5way")
     five = preset(f"{data}-5shot-5way").evaluation
     assert arm.measurements == (Measurement(1, 50, 5), Measurement(5, five.eval_steps, five.eval_batch))
 
 
 def test_what_is_trained_with_its_shots_has_a_training_for_each() -> None:
-    one, five = experiment("maml-omniglot-5way").arms
+    one, five = find_experiment("maml-omniglot-5way").arms
     assert (one.config, five.config) == (preset("omniglot-1shot-5way", "maml"), preset("omniglot-5shot-5way", "maml"))
 
 
 def test_combinations_have_disjoint_batches_and_as_many_steps_as_gradients() -> None:
-    arms = {arm.label: arm.config for arm in experiment("gradient-combinations").arms}
+    arms = {arm.label: arm.config for arm in find_experiment("gradient-combinations").arms}
     assert len(arms) == 10
     for label, config in arms.items():
         gradients = int(label.split("g")[-1][0])
@@ -52,7 +52,7 @@ def test_combinations_have_disjoint_batches_and_as_many_steps_as_gradients() -> 
 
 
 def test_the_sweeps_change_one_setting_at_a_time() -> None:
-    one = experiment("minibatch-overlap")
+    one = find_experiment("minibatch-overlap")
     assert len({arm.name for arm in one.arms}) == len(one.arms) == 6 * (6 + 3) + 4 + 4
     assert {arm.config.method.foml_tail for arm in one.arms if arm.label.startswith("separate")} == {5}
     for setting, values in SWEEPS.items():
@@ -60,18 +60,18 @@ def test_the_sweeps_change_one_setting_at_a_time() -> None:
 
 
 def test_a_budget_is_a_share_of_the_outer_steps() -> None:
-    shortened = experiment("omniglot-20way").shortened(0.25)
+    shortened = find_experiment("omniglot-20way").shortened(0.25)
     assert shortened.arms[0].config == preset("omniglot-1shot-20way").replace(outer_steps=50_000)
-    assert experiment("omniglot-5way").shortened(0.07).arms[0].config.outer.outer_steps == 7_000
-    assert experiment("protonet-omniglot-5way").shortened(0.1).arms[0].config.outer.outer_halve_every == 200
+    assert find_experiment("omniglot-5way").shortened(0.07).arms[0].config.outer.outer_steps == 7_000
+    assert find_experiment("protonet-omniglot-5way").shortened(0.1).arms[0].config.outer.outer_halve_every == 200
     for share in (0, -1, 1.5):
         with pytest.raises(ConfigError, match="a share of the published outer steps, above 0 and at most 1"):
-            experiment("omniglot-20way").shortened(share)
+            find_experiment("omniglot-20way").shortened(share)
 
 
 def test_a_short_training_looks_at_itself_no_more_often_than_makes_sense() -> None:
     def often(name: str, share: float) -> int:
-        return experiment(name).shortened(share).arms[0].config.monitor_every
+        return find_experiment(name).shortened(share).arms[0].config.monitor_every
 
     assert often("minibatch-overlap", 1) == 10_000
     assert often("minibatch-overlap", 0.05) == 500
@@ -81,6 +81,6 @@ def test_a_short_training_looks_at_itself_no_more_often_than_makes_sense() -> No
 
 def test_unknown_names_are_refused_with_what_comes_close() -> None:
     with pytest.raises(ConfigError, match="did you mean omniglot-5way or"):
-        experiment("omniglot")
+        find_experiment("omniglot")
     with pytest.raises(ConfigError, match="--list names them"):
-        experiment("imagenet22k")
+        find_experiment("imagenet22k")

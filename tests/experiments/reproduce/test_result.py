@@ -15,12 +15,13 @@ from rich.console import Console
 from torchreptile.cli.commands.reproduce import print_reproduced
 from torchreptile.experiments.reports.reproduction_figures import draw_reproduced, figure_of
 from torchreptile.experiments.reports.reproduction_tables import measurements, to_markdown
-from torchreptile.experiments.reproduce import EXPERIMENTS, experiment
+from torchreptile.experiments.reproduce import EXPERIMENTS, find_experiment
 from torchreptile.experiments.reproduce.experiment import Arm
 from torchreptile.experiments.reproduce.findings import Finding, findings, sweep
 from torchreptile.experiments.reproduce.minibatch_overlap import IMAGES, SWEEPS, points
 from torchreptile.experiments.reproduce.result import Cell, Reproduced, Spread, TrainedArm, Wave, read_reproduced
-from torchreptile.experiments.reproduce.runner import RESULT, run_experiment
+from torchreptile.experiments.reproduce.result_file import RESULT
+from torchreptile.experiments.reproduce.runner import ExperimentOptions, run_experiment
 from torchreptile.experiments.reproduce.seed_statistics import contrast, difference
 
 CELL = Cell("reptile", "omniglot", "test", 5, 5, "inductive", 0.8, 0.004, 1000, 5, 25, 0, "last", 1.0, "a processor")
@@ -39,7 +40,7 @@ def taken(arm: Arm, accuracy: float, seed: int = 0, curve: list[float] | None = 
 
 
 def made_up(name: str, accuracy_of: dict[str, float], seeds: int = 1) -> Reproduced:
-    one = experiment(name)
+    one = find_experiment(name)
     its = [
         taken(arm, accuracy_of.get(arm.name, accuracy_of.get(arm.label, 0.9)), seed, [0.5, 0.7, 0.8])
         for arm in one.arms
@@ -77,7 +78,7 @@ def test_findings_of_combinations_go_by_the_differences() -> None:
 def overlapping(drop: float) -> dict[str, float]:
     """Accuracies of the arms that show an image again to a shared tail, by cycling; by replacement half of it."""
     found = {}
-    for arm in experiment("minibatch-overlap").arms:
+    for arm in find_experiment("minibatch-overlap").arms:
         seen = arm.config.inner.inner_steps * arm.config.inner.inner_batch
         if arm.label.startswith("shared tail") and seen > IMAGES:
             found[arm.name] = 0.9 - (drop if arm.label.endswith("cycling") else drop / 2)
@@ -129,7 +130,7 @@ def test_findings_go_by_what_was_measured_on_most_episodes() -> None:
 
 
 def test_a_cell_of_a_later_seed_is_not_lost() -> None:
-    arm = experiment("omniglot-5way").arms[0]
+    arm = find_experiment("omniglot-5way").arms[0]
     first, second = taken(arm, 0.8), taken(arm, 0.9, seed=1)
     second = replace(second, cells=[*second.cells, replace(second.cells[0], split="val", mean=0.7)])
     spreads = list(Reproduced("omniglot-5way", 1.0, [first, second], []).spreads())
@@ -137,7 +138,7 @@ def test_a_cell_of_a_later_seed_is_not_lost() -> None:
 
 
 def test_an_interval_is_over_episodes_or_seeds_whichever_is_wider() -> None:
-    arm = experiment("gradient-combinations").arms[0]
+    arm = find_experiment("gradient-combinations").arms[0]
     cells = [taken(arm, accuracy, seed).cells[1] for seed, accuracy in enumerate((0.8, 0.9))]
     spread = Spread.over(cells)
     assert (spread.mean, spread.seeds) == (pytest.approx(0.85), 2)
@@ -151,7 +152,7 @@ def test_an_interval_is_over_episodes_or_seeds_whichever_is_wider() -> None:
 
 
 def test_combinations_are_drawn_as_means_over_seeds_with_a_band() -> None:
-    whole, which = made_up("gradient-combinations", AS_PUBLISHED, seeds=2), experiment("gradient-combinations")
+    whole, which = made_up("gradient-combinations", AS_PUBLISHED, seeds=2), find_experiment("gradient-combinations")
     second = [
         replace(one, curve=[{**line, "val_inductive": 0.1} for line in one.curve[1:]] if one.seed else one.curve)
         for one in whole.trainings
@@ -167,11 +168,11 @@ def test_combinations_are_drawn_as_means_over_seeds_with_a_band() -> None:
 
 
 def test_sweeps_are_drawn_and_tabulated_value_by_value() -> None:
-    its = {arm.name: 0.3 + number / 100 for number, arm in enumerate(experiment("minibatch-overlap").arms)}
+    its = {arm.name: 0.3 + number / 100 for number, arm in enumerate(find_experiment("minibatch-overlap").arms)}
     whole = made_up("minibatch-overlap", its)
-    panels = figure_of(whole, experiment("minibatch-overlap")).get_axes()
+    panels = figure_of(whole, find_experiment("minibatch-overlap")).get_axes()
     for axes, setting, measured in zip(
-        panels, SWEEPS, measurements(whole, experiment("minibatch-overlap")), strict=True
+        panels, SWEEPS, measurements(whole, find_experiment("minibatch-overlap")), strict=True
     ):
         lines = sweep(whole, setting)
         drawn = {bars.get_label(): bars.lines[0] for bars in axes.containers}
@@ -187,14 +188,14 @@ def test_sweeps_are_drawn_and_tabulated_value_by_value() -> None:
 
 def test_rows_are_drawn_beside_what_was_published() -> None:
     whole = made_up("omniglot-5way", {"reptile": 0.97})
-    (axes,) = figure_of(whole, experiment("omniglot-5way")).get_axes()
+    (axes,) = figure_of(whole, find_experiment("omniglot-5way")).get_axes()
     here, published = (bars.lines[0].get_xdata() for bars in axes.containers)
     assert list(here) == pytest.approx([97.0, 97.0])
     assert list(published) == [97.68, 95.39]
 
 
 def test_what_is_not_whole_says_so_and_finds_nothing() -> None:
-    which, whole = experiment("gradient-combinations"), made_up("gradient-combinations", AS_PUBLISHED, seeds=2)
+    which, whole = find_experiment("gradient-combinations"), made_up("gradient-combinations", AS_PUBLISHED, seeds=2)
     part = replace(whole, trainings=whole.trainings[:-1])
     assert whole.missing(which) == []
     assert part.missing(which) == ["sum-of-4-seed1"]
@@ -209,7 +210,7 @@ def test_what_is_not_whole_says_so_and_finds_nothing() -> None:
 
 
 def test_a_cell_measured_otherwise_than_published_is_no_cell_of_the_row() -> None:
-    which = experiment("mini-imagenet-5way")
+    which = find_experiment("mini-imagenet-5way")
     five = which.arms[0].measurements[1]
     cell = replace(CELL, eval_steps=five.eval_steps, eval_batch=five.eval_batch)
     training = replace(taken(which.arms[0], 0.6), cells=[cell])
@@ -222,13 +223,13 @@ def test_a_cell_measured_otherwise_than_published_is_no_cell_of_the_row() -> Non
 @pytest.mark.parametrize("name", ["gradient-combinations", "minibatch-overlap", "omniglot-5way"])
 def test_results_are_drawn_and_tabulated(name: str) -> None:
     reproduced = made_up(name, AS_PUBLISHED, seeds=2)
-    assert draw_reproduced(reproduced, experiment(name)).startswith(b"\x89PNG")
-    said = to_markdown(reproduced, experiment(name))
+    assert draw_reproduced(reproduced, find_experiment(name)).startswith(b"\x89PNG")
+    said = to_markdown(reproduced, find_experiment(name))
     assert "50% of the published outer steps" in said
     assert "trained on a processor, 1 thread, torch 2" in said
     assert ("published (test" in said) == (name == "omniglot-5way")  # a figure's trainings are not the table's
     printed = StringIO()
-    print_reproduced(reproduced, experiment(name), Console(file=printed, width=200))
+    print_reproduced(reproduced, find_experiment(name), Console(file=printed, width=200))
     assert re.search(r"9[01]\.00% ± ", printed.getvalue())
 
 
@@ -257,7 +258,7 @@ def test_waves_are_drawn_from_the_file(tmp_path: Path) -> None:
     sine = EXPERIMENTS["sine"]
     quick = sine.changed(lambda config: config.replace(outer_steps=2))
     quick = replace(quick, arms=quick.arms[:3:2])
-    reproduced = run_experiment(quick, tmp_path, seeds=1, episodes=4, quiet=True)
+    reproduced = run_experiment(quick, tmp_path, ExperimentOptions(seeds=1, episodes=4), quiet=True)
     assert reproduced is not None
     assert [len(one.by_step) for one in reproduced.trainings] == [33, 33]
     assert True not in verdicts(findings(reproduced, quick))[:2]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import in_process
 from tests.easy import easy_store
 from tests.runs import is_there, stop_at
 from torchreptile.cli import parse
@@ -22,10 +23,11 @@ from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.experiments.reports.reproduction_tables import to_markdown
-from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, experiment
+from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, find_experiment
 from torchreptile.experiments.reproduce.experiment import Arm, Measurement
 from torchreptile.experiments.reproduce.result import Reproduced, read_reproduced
-from torchreptile.experiments.reproduce.runner import RESULT, TrainingsError, run_experiment
+from torchreptile.experiments.reproduce.result_file import RESULT
+from torchreptile.experiments.reproduce.runner import ExperimentOptions, TrainingsError, run_experiment
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.evaluate import evaluate
 from torchreptile.training.run_folder import RunFolder
@@ -44,11 +46,22 @@ def small_row(**changes: Any) -> Experiment:
     return replace(EXPERIMENTS["omniglot-5way"], arms=(Arm("reptile", "Reptile", config, measurements),), episodes=6)
 
 
+@pytest.fixture
+def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings run in the tests' process."""
+    monkeypatch.setattr("torchreptile.experiments.reproduce.runner.do_jobs", in_process.do_jobs)
+
+
+def run_on_cpu(one: Experiment, out: Path, **options: Any) -> Reproduced | None:
+    """Run an experiment on the CPU, without progress."""
+    return run_experiment(one, out, ExperimentOptions(device="cpu", **options), quiet=True)
+
+
 @pytest.fixture(scope="module")
 def carried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reproduced]:
     """A small row with two seeds, side by side."""
     out = tmp_path_factory.mktemp("row") / "out"
-    reproduced = run_experiment(small_row(), out, seeds=2, at_once=2, quiet=True, device="cpu")
+    reproduced = run_on_cpu(small_row(), out, seeds=2, at_once=2)
     assert reproduced is not None
     return out, reproduced
 
@@ -80,16 +93,17 @@ def test_what_is_there_is_not_done_again_which_is_said(
 ) -> None:
     out, _ = carried
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")}
-    again = run_experiment(small_row(), out, seeds=1, device="cpu")
+    again = run_experiment(small_row(), out, ExperimentOptions(seeds=1, device="cpu"))
     assert again is not None
     assert f"measured before; delete {out / RESULT}" in capsys.readouterr().err
     assert [one.seed for one in again.trainings] == [0, 1]  # a second seed is no less there for not being asked for
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")} == before
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_other_classes_are_measured_beside_the_ones_before(carried: tuple[Path, Reproduced]) -> None:
     out, _ = carried
-    both = run_experiment(small_row(), out, seeds=1, split="val", quiet=True, device="cpu")
+    both = run_on_cpu(small_row(), out, seeds=1, split="val")
     assert both is not None
     assert {(cell.split, cell.shots) for cell in both.trainings[0].cells} == {
         ("val", 1), ("val", 3), ("test", 1), ("test", 3),
@@ -97,11 +111,12 @@ def test_other_classes_are_measured_beside_the_ones_before(carried: tuple[Path, 
     assert {cell.split for cell in both.trainings[1].cells} == {"test"}
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_other_episodes_are_measured_beside_the_ones_before_and_never_mixed_with_them(
     carried: tuple[Path, Reproduced],
 ) -> None:
     out, _ = carried
-    both = run_experiment(small_row(), out, seeds=1, episodes=4, quiet=True, device="cpu")
+    both = run_on_cpu(small_row(), out, seeds=1, episodes=4)
     assert both is not None
     counts = {(cell.shots, cell.measure, cell.episodes): spread.seeds for _, cell, spread in both.spreads()
               if cell.split == "test"}  # fmt: skip
@@ -109,21 +124,23 @@ def test_other_episodes_are_measured_beside_the_ones_before_and_never_mixed_with
     assert counts[1, "transductive", 4] == 1
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_cells_of_other_weights_do_not_stay(tmp_path: Path) -> None:
-    assert run_experiment(small_row(), tmp_path, seeds=1, split="val", quiet=True, device="cpu") is not None
+    assert run_on_cpu(small_row(), tmp_path, seeds=1, split="val") is not None
     shutil.rmtree(tmp_path / "reptile-seed0")
-    again = run_experiment(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")  # trained once more
+    again = run_on_cpu(small_row(), tmp_path, seeds=1)  # trained once more
     assert again is not None
     assert {cell.split for cell in again.trainings[0].cells} == {"test"}
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_a_killed_training_goes_on_and_comes_to_the_same(carried: tuple[Path, Reproduced], tmp_path: Path) -> None:
     _, whole = carried
     run = tmp_path / "reptile-seed0"
     config = small_row().arms[0].config.replace(device="cpu")
     train(config, run, stop_at(2))
     (run / "env.json").unlink()  # killed right after config.json was written, too
-    again = run_experiment(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
+    again = run_on_cpu(small_row(), tmp_path, seeds=1)
     assert again is not None
     assert [(cell.conditions, cell.measure, cell.mean) for cell in again.trainings[0].cells] == [
         (cell.conditions, cell.measure, cell.mean) for cell in whole.trainings[0].cells
@@ -131,48 +148,51 @@ def test_a_killed_training_goes_on_and_comes_to_the_same(carried: tuple[Path, Re
     assert again.trainings[0].environment["threads"] >= 1
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_what_was_measured_before_a_kill_is_taken_up(tmp_path: Path) -> None:
-    assert run_experiment(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") is not None
+    assert run_on_cpu(small_row(), tmp_path, seeds=1) is not None
     (tmp_path / RESULT).unlink()
     files = sorted((tmp_path / "reptile-seed0").glob("eval-*.json"))
     assert len(files) == 2
     changed = files[0].read_text().replace('"seconds": ', '"seconds": 1234')
     files[0].write_text(changed)
     files[1].write_text("{")  # killed while it was written elsewhere: measured again
-    again = run_experiment(small_row(), tmp_path, seeds=1, quiet=True, device="cpu")
+    again = run_on_cpu(small_row(), tmp_path, seeds=1)
     assert again is not None
     assert sorted(cell.seconds > 1000 for cell in again.trainings[0].cells) == [False, False, True, True]
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_a_run_may_have_looked_at_itself_more_often(tmp_path: Path) -> None:
-    first = run_experiment(small_row(monitor_every=1), tmp_path, seeds=1, quiet=True, device="cpu")
+    first = run_on_cpu(small_row(monitor_every=1), tmp_path, seeds=1)
     assert first is not None
     (tmp_path / RESULT).unlink()
-    again = run_experiment(small_row(monitor_every=2), tmp_path, seeds=1, quiet=True, device="cpu")
+    again = run_on_cpu(small_row(monitor_every=2), tmp_path, seeds=1)
     assert again is not None
     assert again.trainings == first.trainings  # measurements taken up, too
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_other_settings_and_other_experiments_in_the_same_folder_are_refused(carried: tuple[Path, Reproduced]) -> None:
     out, _ = carried
     with RunFolder(out).locked(), pytest.raises(RunError, match="in use"):
-        run_experiment(small_row(), out, quiet=True, device="cpu")
-    same = run_experiment(small_row(execution="auto"), out, seeds=1, quiet=True, device="cpu", execution="grouped")
+        run_on_cpu(small_row(), out)
+    same = run_on_cpu(small_row(execution="auto"), out, seeds=1, execution="grouped")
     assert same is not None  # how it is computed is no part of what is learned
     with pytest.raises(RunError, match=r"other settings \(reptile-seed0: inner_lr 0.001, not 0.5\); name another"):
-        run_experiment(small_row(inner_lr=0.5), out, quiet=True, device="cpu")
-    elsewhere = run_experiment(small_row(), out.parent / "elsewhere", seeds=1, quiet=True, device="cpu")
+        run_on_cpu(small_row(inner_lr=0.5), out)
+    elsewhere = run_on_cpu(small_row(), out.parent / "elsewhere", seeds=1)
     assert elsewhere is not None
     shutil.rmtree(out.parent / "elsewhere" / "reptile-seed0")  # its result.json stays, which must not be mixed in
     with pytest.raises(RunError, match=r"reptile-seed0: inner_lr 0.001, not 0.5\); name another folder"):
-        run_experiment(small_row(inner_lr=0.5), out.parent / "elsewhere", quiet=True, device="cpu")
+        run_on_cpu(small_row(inner_lr=0.5), out.parent / "elsewhere")
     with pytest.raises(RunError, match="holds omniglot-5way with --budget 1"):
-        run_experiment(small_row(), out, share=0.5, quiet=True, device="cpu")
+        run_on_cpu(small_row(), out, share=0.5)
     for damaged in ("{}", "[1]", '{"format": "torchreptile-result-1", "trainings": 3}'):
         (out / "damaged").mkdir(exist_ok=True)
         (out / "damaged" / RESULT).write_text(damaged)
         with pytest.raises(RunError, match=r"damaged/result\.json: not readable"):
-            run_experiment(small_row(), out / "damaged", quiet=True, device="cpu")
+            run_on_cpu(small_row(), out / "damaged")
 
 
 def test_missing_test_classes_are_refused_before_any_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,17 +217,19 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "value"), [("seeds", -1), ("at_once", -2), ("episodes", 1)])
 def test_what_cannot_be_carried_out_is_refused(tmp_path: Path, name: str, value: int) -> None:
     with pytest.raises(ConfigError, match=f"{name} is {value}"):
-        run_experiment(small_row(), tmp_path, quiet=True, **{name: value})
+        run_experiment(small_row(), tmp_path, ExperimentOptions(**{name: value}), quiet=True)
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_a_failed_training_is_named_when_the_others_are_done(tmp_path: Path) -> None:
     one = small_row()
     too_wide = replace(one.arms[0], name="wide", config=one.arms[0].config.replace(way=2000))
     with pytest.raises(RunError, match=r"wide-seed0: .* too few for 2000-way tasks"):
-        run_experiment(replace(one, arms=(too_wide, one.arms[0])), tmp_path, at_once=2, quiet=True, device="cpu")
+        run_on_cpu(replace(one, arms=(too_wide, one.arms[0])), tmp_path, at_once=2)
     assert [taken.arm for taken in read_reproduced(tmp_path / RESULT).trainings] == ["reptile"]
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_what_was_done_beside_a_failure_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,21 +237,19 @@ def test_what_was_done_beside_a_failure_is_shown(
     too_wide = replace(one.arms[0], name="wide", config=one.arms[0].config.replace(way=2000))
     monkeypatch.setitem(EXPERIMENTS, one.name, replace(one, arms=(too_wide, one.arms[0])))
     with pytest.raises(TrainingsError, match=r"wide-seed0: .* too few for 2000-way tasks"):
-        reproduce(
-            one.name, tmp_path, share=1.0, seeds=1, split="test", episodes=0, at_once=1, device="cpu",
-            execution="auto", data_root="",
-        )  # fmt: skip
+        reproduce(one.name, tmp_path, ExperimentOptions(seeds=1, at_once=1, device="cpu"))
     assert "1 training missing (wide-seed0)" in capsys.readouterr().out
     assert "1 training missing (wide-seed0)" in (tmp_path / "result.md").read_text()
     assert (tmp_path / "result.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("in_one_process")
 def test_a_note_and_the_commands_stay(tmp_path: Path) -> None:
-    assert run_experiment(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") is not None
+    assert run_on_cpu(small_row(), tmp_path, seeds=1) is not None
     before = replace(read_reproduced(tmp_path / RESULT), note="from elsewhere", commands=["another command"])
     (tmp_path / RESULT).write_text(before.to_json())
-    assert run_experiment(small_row(), tmp_path, seeds=1, quiet=True, device="cpu") == before  # nothing was done
-    more = run_experiment(small_row(), tmp_path, seeds=2, quiet=True, device="cpu")
+    assert run_on_cpu(small_row(), tmp_path, seeds=1) == before  # nothing was done
+    more = run_on_cpu(small_row(), tmp_path, seeds=2)
     assert more is not None
     assert more.note == "from elsewhere"
     assert len(more.commands) == 2
@@ -237,7 +257,7 @@ def test_a_note_and_the_commands_stay(tmp_path: Path) -> None:
 
 def test_drawn_functions_have_no_splits(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="split is val, but sine has no classes to split; leave it out"):
-        run_experiment(experiment("sine"), tmp_path, split="val", quiet=True)
+        run_experiment(find_experiment("sine"), tmp_path, ExperimentOptions(split="val"), quiet=True)
 
 
 @pytest.mark.parametrize("words", [["--budget", "0.1"], ["--list", "--seeds", "2"], ["sine", "--list"]])

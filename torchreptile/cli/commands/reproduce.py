@@ -12,43 +12,20 @@ from rich.text import Text
 
 from torchreptile.cli.commands.console import STOPPED, Output
 from torchreptile.core.files import write_bytes, write_text
-from torchreptile.data.splits import Split
 from torchreptile.experiments.reports.reproduction_figures import draw_reproduced
 from torchreptile.experiments.reports.reproduction_tables import caution, measurements, to_markdown, unfinished
-from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, experiment
+from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, find_experiment
 from torchreptile.experiments.reproduce.findings import findings
 from torchreptile.experiments.reproduce.result import Reproduced
-from torchreptile.experiments.reproduce.runner import RESULT, TrainingsError, run_experiment
+from torchreptile.experiments.reproduce.result_file import RESULT
+from torchreptile.experiments.reproduce.runner import ExperimentOptions, TrainingsError, run_experiment
 
 
-def reproduce(
-    name: str,
-    out: Path,
-    *,
-    share: float,
-    seeds: int,
-    split: Split,
-    episodes: int,
-    at_once: int,
-    device: str,
-    execution: str,
-    data_root: str,
-) -> int:
+def reproduce(name: str, out: Path, options: ExperimentOptions) -> int:
     """Run an experiment, print its table, and write result.json, result.md and result.png; return the exit code."""
-    which = experiment(name)
+    which = find_experiment(name)
     try:
-        reproduced = run_experiment(
-            which,
-            out,
-            share=share,
-            seeds=seeds,
-            split=split,
-            episodes=episodes,
-            at_once=at_once,
-            device=device,
-            execution=execution,
-            data_root=data_root,
-        )
+        reproduced = run_experiment(which, out, options)
     except TrainingsError as failed:
         if failed.others.trainings:
             show(failed.others, which, out)

@@ -44,6 +44,7 @@ class Reproduce:
     def run(self) -> int:
         """Train and evaluate what is missing, print and draw the results; return the exit code."""
         from torchreptile.cli.commands.reproduce import experiments, reproduce
+        from torchreptile.experiments.reproduce.runner import ExperimentOptions
 
         if self.list or not self.experiment:
             if self != Reproduce(list=self.list):
@@ -51,9 +52,7 @@ class Reproduce:
             return experiments()
         share = "" if self.budget == 1 else f"-{self.budget:g}"
         out = self.out or Path("runs") / f"reproduce-{self.experiment}{share}"
-        return reproduce(
-            self.experiment,
-            out,
+        options = ExperimentOptions(
             share=self.budget,
             seeds=self.seeds,
             split=self.split,
@@ -63,3 +62,4 @@ class Reproduce:
             execution=self.execution,
             data_root=self.data_root,
         )
+        return reproduce(self.experiment, out, options)

@@ -12,14 +12,14 @@ from torchreptile.experiments.reproduce.sine import WAVES
 EXPERIMENTS: dict[str, Experiment] = {one.name: one for one in (*ROWS, WAVES, COMBINATIONS, OVERLAP)}
 
 
-def experiment(name: str) -> Experiment:
+def find_experiment(name: str) -> Experiment:
     """Return the experiment called ``name``.
 
     Raises:
         ConfigError: no experiment has this name.
 
     Example:
-        >>> experiment("sine").source
+        >>> find_experiment("sine").source
         'Nichol et al. 2018, section 4'
     """
     if name not in EXPERIMENTS:

@@ -6,8 +6,6 @@ import dataclasses
 import time
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from torchreptile.core.config import Config
 from torchreptile.core.distributed.jobs import Send
 from torchreptile.core.errors import RunError
@@ -21,7 +19,7 @@ from torchreptile.training.evaluation.evaluate import evaluate, split_store
 from torchreptile.training.evaluation.function_fits import fit_functions
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.in_subprocess import train_or_resume
-from torchreptile.training.progress_bars import CountBar, ProgressBar
+from torchreptile.training.progress_bars import CountBar, ProgressBar, StandardError
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.weights import load_weights
 
@@ -84,7 +82,7 @@ class TrainingJob:
         Returns:
             A :class:`TrainedArm` as JSON, or None if a signal stopped the training.
         """
-        console, folder, config = Console(stderr=True, quiet=not shown), self.folder, self.config
+        console, folder, config = StandardError(quiet=not shown), self.folder, self.config
         work = self.training + self.measuring
         over = folder.steps_done() >= config.outer.outer_steps
         console.print(f"{self.arm.label}, seed {config.run.seed}", highlight=False, soft_wrap=True, markup=False)
