@@ -76,7 +76,7 @@ def test_a_module_of_ones_own_learns_from_its_own_weights_and_is_left_as_it_is()
 def test_scikit_learns_manners(run: Path) -> None:
     regressor = FewShotRegressor(run, steps=7)
     assert regressor.set_params(seed=2).get_params() == {
-        "weights": run, "network": None, "steps": 7, "batch": None, "seed": 2, "device": "cpu",
+        "weights": run, "network": None, "steps": 7, "batch": None, "inner_lr": None, "seed": 2, "device": "cpu",
     }  # fmt: skip
     assert repr(regressor) == f"FewShotRegressor(weights={run!r}, steps=7, seed=2)"
     with pytest.raises(ConfigError, match="unknown setting stepz; the settings are weights, network"):

@@ -13,7 +13,9 @@ from torchreptile.core.errors import ConfigError
 from torchreptile.training.weights import MetaWeights
 
 
-def for_classes(trained: Config, way: int, steps: int | None = None, batch: int | None = None) -> Config:
+def for_classes(
+    trained: Config, way: int, steps: int | None = None, batch: int | None = None, inner_lr: float | None = None
+) -> Config:
     """Return the settings to adapt weights to one support set of ``way`` classes.
 
     By default an inner batch holds as many images per class as in the weights' evaluation. More classes than in
@@ -24,6 +26,7 @@ def for_classes(trained: Config, way: int, steps: int | None = None, batch: int 
         way: number of classes.
         steps: inner steps, or None for the default.
         batch: images in an inner batch, or None for the default.
+        inner_lr: inner learning rate, or None for that of the training.
     """
     evaluation, trained_way = trained.evaluation, trained.task.way
     return trained.replace(
@@ -37,7 +40,7 @@ def for_classes(trained: Config, way: int, steps: int | None = None, batch: int 
         execution="auto",
         precision="fp32",
         task_chunk=0,
-    )
+    ).with_inner_lr(inner_lr)
 
 
 def with_outputs(weights: MetaWeights, algorithm: Algorithm) -> MetaWeights:

@@ -23,6 +23,7 @@ from torchreptile.core.errors import ConfigError, LostProcessError, RunError
 from torchreptile.training.callbacks import Callback, Metrics
 from torchreptile.training.checkpoint import Checkpoint, NotFiniteError, save_checkpoint
 from torchreptile.training.divergence import diverged
+from torchreptile.training.evaluation.divergence import cause, count
 from torchreptile.training.evaluation.measure import measure
 from torchreptile.training.evaluation.results import Measured
 from torchreptile.training.metrics_log import MetricsLog
@@ -205,6 +206,7 @@ class TrainingSession:
         self._began = time.monotonic()
         self.seconds = start.seconds  # of training, over all sessions, as all processes agreed on before this step
         self._shares = self._shares_done()
+        self._warned = False  # whether adaptation diverged in a measurement of this session
         self._measuring = False  # whether the step before this one ended in a measurement
         self._step_took = 0.0  # seconds of the last step without a measurement
         self._measure_again = 0.0  # not before so many seconds of training, if limited by time
@@ -297,11 +299,20 @@ class TrainingSession:
         self._log.write(metrics)
         self._callback.on_evaluation(self.step, loss, self.measured)
         self._callback.on_metrics(metrics)
+        self._warn_of_divergence()
         if "val" in self.measured:  # without validation classes nothing may choose a best checkpoint
             score = self.measured["val"].score(setup.config.evaluation.transductive)
             if score > self._best:
                 self._best = score
                 self._write(self._checkpoint(self._log), self._folder.best)
+
+    def _warn_of_divergence(self) -> None:
+        """Say once a session that adaptation diverged in episodes, as training itself may go well."""
+        for split, result in self.measured.items():
+            if result.diverged and not self._warned:
+                self._warned = True
+                what = count(result, {"train": "training ", "val": "validation "}[split])
+                self._callback.on_warning(f"adaptation {what}: {cause(self._setup.config)}")
 
     def save(self) -> Checkpoint:
         """Write, and return, everything needed to resume from here; the first process alone writes it."""

@@ -21,11 +21,13 @@ from torchreptile.core.json_text import json_text
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.data.splits import Splits
 from torchreptile.models.losses import NO_ANSWER, answers
+from torchreptile.training.callbacks import Callback
 from torchreptile.training.evaluation.divergence import DivergedEvaluationError
 from torchreptile.training.evaluation.evaluate import evaluate
 from torchreptile.training.evaluation.measure import measure_episodes
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.evaluation.results import Accuracy, Fit, Result, SquaredError
+from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.train import train
 from torchreptile.training.weights import load_weights
 
@@ -76,14 +78,16 @@ def test_exactly_the_episodes_whose_predictions_are_not_finite_are_counted() -> 
     assert str(result).endswith(f"diverged in {result.diverged} of 30 episodes")
 
 
+DIVERGING = preset("sine-maml", "maml").replace(
+    inner_lr=50.0, outer_steps=2, meta_batch=2, monitor_episodes=3, monitor_every=1, device="cpu"
+)
+
+
 @pytest.fixture(scope="module")
 def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on sine waves whose inner rate makes adaptation overflow."""
     folder = tmp_path_factory.mktemp("waves") / "run"
-    config = preset("sine-maml", "maml").replace(
-        inner_lr=50.0, outer_steps=2, meta_batch=2, monitor_episodes=3, monitor_every=1, device="cpu"
-    )
-    train(config, folder)
+    train(DIVERGING, folder)
     return folder
 
 
@@ -119,6 +123,23 @@ def test_metrics_stay_json(waves: Path) -> None:
     lines = (waves / "metrics.jsonl").read_text().splitlines()
     contents = [json.loads(line, parse_constant=pytest.fail) for line in lines]
     assert {content["val_mse"] for content in contents} == {None}
+    assert all("val_mse" not in line and line["val_mse_before"] > 0 for line in RunFolder(waves).metrics())
+
+
+def test_a_training_whose_adaptation_diverges_warns_once(tmp_path: Path) -> None:
+    class Warnings(Callback):
+        def __init__(self) -> None:
+            self.told: list[str] = []
+
+        def on_warning(self, message: str) -> None:
+            self.told.append(message)
+
+    warnings = Warnings()
+    train(DIVERGING, tmp_path / "run", callbacks=[warnings])
+    assert [message for message in warnings.told if "diverged" in message] == [
+        "adaptation diverged in 3 of 3 validation episodes, where predictions are not finite numbers: inner_lr is 50 "
+        "and eval_steps 10; try a smaller inner_lr, such as 5, or fewer eval_steps"
+    ]
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import numbers
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
@@ -152,6 +153,20 @@ class Config:
         """Whether ``inner_lr`` has an effect in an evaluation episode."""
         steps = self.row.adapts_by_steps and not self.row.learns_rates
         return steps or self.evaluation.finetune_steps > 0
+
+    def with_inner_lr(self, inner_lr: float | None) -> Config:
+        """Return a copy that adapts to support sets with another inner learning rate; None leaves it as it is.
+
+        Raises:
+            ConfigError: the rate is not a positive number, or has no effect on this algorithm.
+        """
+        if inner_lr is None:
+            return self
+        name, learned = self.method.algorithm, self.row.learns_rates
+        why = "learned the rates of its inner steps" if learned else "takes no inner steps in an episode"
+        require(self.adapts_by_inner_lr, f"inner_lr is {inner_lr}, but {name} {why}; leave it out")
+        number = isinstance(inner_lr, numbers.Real) and not isinstance(inner_lr, bool)  # such as a number of NumPy
+        return self.replace(inner_lr=float(inner_lr) if number else inner_lr)
 
     @property
     def monitor_every(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torchreptile.core.config import Config
 from torchreptile.core.errors import DivergedError
 from torchreptile.training.evaluation.record import Evaluation
+from torchreptile.training.evaluation.results import Measured
 
 
 class DivergedEvaluationError(DivergedError):
@@ -38,12 +39,20 @@ def cause(config: Config, inner_lr: str = "inner_lr", steps: str = "eval_steps")
     return f"{inner_lr} is {rate:g} and {steps} {taken}; {smaller}"
 
 
+def count(result: Measured, kind: str = "") -> str:
+    """Return in how many episodes predictions are not finite numbers, as the start of a message.
+
+    Args:
+        result: what was measured.
+        kind: of the episodes, such as "validation ".
+    """
+    episodes = f"{result.diverged:,} of {result.episodes:,} {kind}episodes"
+    return f"diverged in {episodes}, where predictions are not finite numbers"
+
+
 def diverged(evaluation: Evaluation) -> DivergedEvaluationError:
     """Return the error for an evaluation with predictions that are not finite numbers."""
-    result = evaluation.result
-    error = DivergedEvaluationError(
-        f"{evaluation.source}: diverged in {result.diverged:,} of {result.episodes:,} episodes, where predictions are "
-        f"not finite numbers: {cause(evaluation.config)}"
-    )
+    what, why = count(evaluation.result), cause(evaluation.config)
+    error = DivergedEvaluationError(f"{evaluation.source}: {what}: {why}")
     error.evaluation = evaluation
     return error

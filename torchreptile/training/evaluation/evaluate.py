@@ -203,9 +203,8 @@ def _settings(weights: MetaWeights, options: EvaluationOptions) -> Config:
     data, table = options.get("data"), options.get("table")
     _check_kind(weights, options.get("dataset") or ("folder" if data else "table" if table else ""))
     _check_steps(weights.config, options.get("eval_steps"))
-    _check_rate(weights.config, options)
     changes = _episode_changes(options) | _compute_changes(options) | _data_changes(weights.config.task, options)
-    config = weights.config.replace(**changes)
+    config = weights.config.replace(**changes).with_inner_lr(options.get("inner_lr"))
     config = config.replace(split_scheme=resolve_scheme(config.task.dataset, config.task.split_scheme))
     if data is None and table is None:
         _check_split(weights, config.task)
@@ -221,7 +220,6 @@ def _episode_changes(options: EpisodeOptions) -> dict[str, Any]:
         "queries": options.get("queries"),
         "eval_steps": options.get("eval_steps"),
         "eval_batch": options.get("eval_batch"),
-        "inner_lr": options.get("inner_lr"),
         "finetune_steps": options.get("finetune_steps"),
     }
     return {name: value for name, value in given.items() if value is not None}
@@ -275,16 +273,6 @@ def _check_steps(trained: Config, eval_steps: int | None) -> None:
     if eval_steps not in (None, trained.evaluation.eval_steps) and not trained.row.adapts_by_steps:
         name = trained.method.algorithm
         raise ConfigError(f"eval_steps is {eval_steps}, but {name} takes no inner steps in an episode; leave it out")
-
-
-def _check_rate(trained: Config, options: EpisodeOptions) -> None:
-    """Refuse a rate for an algorithm that has none in an episode, or has learned it."""
-    rate, finetune_steps = options.get("inner_lr"), options.get("finetune_steps") or trained.evaluation.finetune_steps
-    if rate in (None, trained.inner.inner_lr) or trained.adapts_by_inner_lr or finetune_steps:
-        return
-    name, learned = trained.method.algorithm, trained.row.learns_rates
-    why = "learned the rates of its inner steps" if learned else "takes no inner steps in an episode"
-    raise ConfigError(f"inner_lr is {rate}, but {name} {why}; leave it out")
 
 
 def _check_split(weights: MetaWeights, task: TaskConfig) -> None:
