@@ -21,6 +21,7 @@ from torchreptile.data.splits import Splits
 from torchreptile.models.execution.execution import Execution
 from torchreptile.training.callbacks import Callback, OutputCallback
 from torchreptile.training.evaluation.results import Measured
+from torchreptile.training.progress_bars import CountBar, ManyBar, StandardError
 from torchreptile.training.run_folder import RunFolder
 
 
@@ -122,10 +123,55 @@ def test_output_whose_stream_was_closed_is_dropped(tmp_path: Path, easy_data: Sp
     assert ("step", 6, 1.0) in recorder.events
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("wrong"), SystemExit(3)])
-def test_other_errors_of_output_are_raised(tmp_path: Path, easy_data: Splits, error: BaseException) -> None:
+@pytest.mark.parametrize("error", [SystemExit(3), ConfigError("no such log"), KeyboardInterrupt()])
+def test_what_output_raises_on_purpose_is_raised(tmp_path: Path, easy_data: Splits, error: BaseException) -> None:
     with pytest.raises(type(error)):
         tr.train(small_config(), tmp_path / "run", [Output(error)])
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("wrong")])
+def test_output_that_fails_is_reported_once_and_left_out(
+    tmp_path: Path, easy_data: Splits, error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To callbacks that handle warnings, else on standard error."""
+
+    class Warned(Callback):
+        def __init__(self) -> None:
+            self.messages: list[str] = []
+
+        def on_warning(self, message: str) -> None:
+            self.messages.append(message)
+
+    message = f"Output failed and is left out from here on ({error}); the training continues"
+    output, warned = Output(error), Warned()
+    assert tr.train(small_config(), tmp_path / "one", [output, warned]).step == 6
+    assert (output.calls, warned.messages, capsys.readouterr().err) == (2, [message], "")
+    assert tr.train(small_config(), tmp_path / "two", [Output(error)]).step == 6
+    assert capsys.readouterr().err == f"warning: {message}\n"
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+class Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("gone", ["full", "closed", "none"])
+def test_a_standard_error_that_cannot_be_written_ends_nothing(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    stream = Full()
+    if gone == "closed":
+        stream.close()
+    monkeypatch.setattr("sys.stderr", None if gone == "none" else stream)
+    assert tr.train(small_config(), tmp_path / "run", [tr.ProgressBar(hints=True)]).step == 6
+    with CountBar(StandardError(), "evaluating", "episodes") as bar:
+        bar.update(1, 2)
+    with ManyBar(StandardError(), [1.0]) as many:
+        many.warn("a warning")
+        many.finish(0, "run")
 
 
 @pytest.mark.parametrize("closed", ["a file", "a pipe"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import sys
 from collections.abc import Iterator
 
 from torchreptile.core.errors import ConfigError
+from torchreptile.core.streams import say
 
 _RULE = re.compile(r"^[─-]+$")
 _FLAG = re.compile(r"--[a-z][a-z-]*")
@@ -25,7 +25,8 @@ def one_line_refusals() -> Iterator[None]:
         if end.code and drawn.getvalue().strip():
             raise ConfigError(condensed(drawn.getvalue())) from end
         raise
-    sys.stderr.write(drawn.getvalue())
+    if warnings := drawn.getvalue():
+        say(warnings.rstrip("\n"))
 
 
 def condensed(box: str) -> str:

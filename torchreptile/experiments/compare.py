@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
@@ -33,7 +32,7 @@ from torchreptile.training.evaluation.evaluate import evaluate, split_store
 from torchreptile.training.evaluation.labels import MODES
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.in_subprocess import train_in_subprocess
-from torchreptile.training.progress_bars import CountBar
+from torchreptile.training.progress_bars import CountBar, StandardError
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.weights import CheckpointName, MetaWeights, load_weights
 
@@ -288,7 +287,7 @@ def _evaluate_run(folder: RunFolder, split: Split, episodes: int, peak: float, q
     config = folder.config()
     checkpoint: CheckpointName = "best" if folder.best.is_file() else "last"
     weights = load_weights(folder.path, choose_device(config.run.device), checkpoint)
-    with CountBar(Console(stderr=True, quiet=quiet), "evaluating", "episodes") as bar:
+    with CountBar(StandardError(quiet=quiet), "evaluating", "episodes") as bar:
         evaluation = evaluate(
             folder.path,
             split,

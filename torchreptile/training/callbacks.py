@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import final
 
 from torchreptile.core.config import Config
-from torchreptile.core.errors import ConfigError
+from torchreptile.core.errors import ConfigError, TorchReptileError, first_line
+from torchreptile.core.streams import say
 from torchreptile.models.execution.execution import Execution
 from torchreptile.training.evaluation.results import Measured
 
@@ -83,9 +83,10 @@ class Callback:
 
 
 class OutputCallback(Callback):
-    """Base class of callbacks that only show or log; one whose stream was closed is dropped, and training continues.
+    """Base class of callbacks that only show or log: one that fails is dropped, and the training continues.
 
-    Closed means a broken pipe, a closed file or a terminal that has gone; any other exception is raised.
+    The failure is reported once: to the other callbacks as a warning, or on standard error where none of them handles
+    warnings. What the library refuses on purpose, such as a log that cannot be opened, is raised.
     """
 
 
@@ -110,10 +111,22 @@ class Callbacks(Callback):
         for callback in tuple(self._callbacks):
             try:
                 event(callback)
+            except TorchReptileError:
+                raise
             except (Exception, SystemExit) as error:
-                if not (isinstance(callback, OutputCallback) and _is_closed_stream(error)):
+                if not isinstance(callback, OutputCallback) or not _is_failure(error):
                     raise
                 self._callbacks.remove(callback)
+                self._report(callback, error)
+
+    def _report(self, callback: Callback, error: BaseException) -> None:
+        """Say once, where it can be said, that a callback failed and was dropped."""
+        reason = first_line(error.__context__ or error) if isinstance(error, SystemExit) else first_line(error)
+        message = f"{type(callback).__name__} failed and is left out from here on ({reason}); the training continues"
+        if any(type(other).on_warning is not Callback.on_warning for other in self._callbacks):
+            self.on_warning(message)
+        else:
+            say(f"warning: {message}")
 
     def on_warning(self, message: str) -> None:
         """Pass the event on."""
@@ -148,10 +161,6 @@ class Callbacks(Callback):
         self._each(lambda callback: callback.on_exception(error))
 
 
-def _is_closed_stream(error: BaseException) -> bool:
-    """Whether an exception means that whoever read a stream has gone."""
-    if isinstance(error, SystemExit):  # rich turns a broken pipe into this
-        return isinstance(error.__context__, BrokenPipeError)
-    if isinstance(error, OSError):
-        return error.errno in (errno.EPIPE, errno.EBADF, errno.EIO) or isinstance(error, BrokenPipeError)
-    return isinstance(error, ValueError) and "closed file" in str(error)
+def _is_failure(error: BaseException) -> bool:
+    """Whether an exception is a failure, not a wish to exit; rich turns a broken pipe into a SystemExit."""
+    return not isinstance(error, SystemExit) or isinstance(error.__context__, BrokenPipeError)

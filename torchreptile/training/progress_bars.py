@@ -7,12 +7,13 @@ import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self, final
+from typing import IO, Any, Self, cast, final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from torchreptile.core.config import Config
+from torchreptile.core.streams import Forgiving
 from torchreptile.models.execution.execution import Execution
 from torchreptile.training.callbacks import OutputCallback
 from torchreptile.training.evaluation.results import Fit, Measured
@@ -33,15 +34,26 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class _StandardError(Console):
-    """Standard error; a reader that has gone is the caller's to handle."""
+class StandardError(Console):
+    """A console on standard error; what cannot be written there is left out and never raises.
 
-    def __init__(self) -> None:
-        super().__init__(stderr=True)
+    Example:
+        >>> StandardError(quiet=True).print("nothing")
+    """
 
-    def on_broken_pipe(self) -> None:
-        """Raise; rich would end the program."""
-        raise BrokenPipeError
+    def __init__(self, quiet: bool = False) -> None:
+        """Write to standard error, or nowhere if ``quiet``."""
+        super().__init__(stderr=True, quiet=quiet)
+
+    @property
+    def file(self) -> IO[str]:
+        """Return the stream that is standard error now."""
+        return cast("IO[str]", Forgiving(super().file))
+
+    @file.setter
+    def file(self, stream: IO[str]) -> None:
+        """Write to another stream."""
+        self._file = stream
 
 
 class _LiveLine:
@@ -124,7 +136,7 @@ class ProgressBar(OutputCallback):
             console: where lines go; by default standard error.
             hints: name the commands that can follow when the training ends.
         """
-        self._console, self._hints = console or _StandardError(), hints
+        self._console, self._hints = console or StandardError(), hints
         self._line = _LiveLine(self._console, "training")
         self._accuracy = ""
         self._first: tuple[int, float, float] | None = None  # step, share done and seconds of the first step seen

@@ -18,6 +18,7 @@ from torchreptile.experiments.benchmark import workloads
 from torchreptile.experiments.benchmark.bench import EXECUTIONS, SHAPES, Bench
 from torchreptile.experiments.benchmark.bench import bench as run_benchmark
 from torchreptile.experiments.reports.benchmark_plot import draw_bench
+from torchreptile.training.progress_bars import StandardError
 
 
 def bench(
@@ -45,7 +46,7 @@ def bench(
         for graph in graphs
         if execution != workloads.NAIVE
     ]
-    with Console(stderr=True).status("benchmarking") as status:
+    with StandardError().status("benchmarking") as status:
         result = run_benchmark(
             work, SHAPES[network], candidates, where, rounds, memory, lambda what: status.update(what)
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from rich.console import Console
 
-STOPPED = 130  # exit code after a signal
+from torchreptile.core.distributed.signals import STOPPED as STOPPED
+from torchreptile.core.streams import lost_output
+
 FILE_WIDTH = 120  # width of wide tables when printed to a file
 
 
@@ -14,3 +16,9 @@ class Output(Console):
     def on_broken_pipe(self) -> None:
         """Leave a broken pipe to the entry point; rich would exit with 1."""
         raise BrokenPipeError
+
+
+def report_lost_output() -> None:
+    """Print on standard output that not everything could be written to standard error, and why."""
+    if reason := lost_output():
+        print(f"progress and messages could not be written to standard error ({reason})")

@@ -7,8 +7,6 @@ import sys
 import time
 from itertools import combinations
 
-from rich.console import Console
-
 from torchreptile.core.config import Resize
 from torchreptile.core.errors import DataError
 from torchreptile.core.files import write_text
@@ -16,7 +14,7 @@ from torchreptile.core.paths import cache_dir
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.mini_imagenet.dataset import BrokenError, Loader, root, sources
 from torchreptile.data.splits import MissingSplit
-from torchreptile.training.progress_bars import CountBar
+from torchreptile.training.progress_bars import CountBar, StandardError
 
 SHOWN = 50  # problems printed; all of them are written to a file
 
@@ -52,7 +50,7 @@ def _prepared(loader: Loader) -> ImageStore:
     """Prepare one split with a progress bar, and print its content."""
     start, file = time.monotonic(), loader.file
     before = file.stat().st_mtime_ns if file.is_file() else None
-    with CountBar(Console(stderr=True), f"decoding {loader.split}", "images") as bar:
+    with CountBar(StandardError(), f"decoding {loader.split}", "images") as bar:
         store = loader(bar.update)
     seconds, count = time.monotonic() - start, len(store.images)
     made = file.stat().st_mtime_ns != before

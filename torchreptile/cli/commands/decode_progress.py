@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from torchreptile.core.config import TaskConfig
 from torchreptile.data import own_images
 from torchreptile.data.loading import load_splits
 from torchreptile.data.splits import Splits
-from torchreptile.training.progress_bars import CountBar
+from torchreptile.training.progress_bars import CountBar, StandardError
 
 
 def ready(task: TaskConfig) -> Splits:
@@ -21,6 +19,6 @@ def ready(task: TaskConfig) -> Splits:
     if catalogue.skipped:
         names = ", ".join(catalogue.skipped[:5]) + (", ..." if len(catalogue.skipped) > 5 else "")
         print(f"hidden files skipped: {len(catalogue.skipped):,} ({names})")
-    with CountBar(Console(stderr=True), "decoding", "images") as bar:
+    with CountBar(StandardError(), "decoding", "images") as bar:
         own_images.load(catalogue, own_images.Form.of(task), bar.update)
     return load_splits(task)

@@ -16,7 +16,7 @@ from torchreptile.training.evaluation.divergence import DivergedEvaluationError
 from torchreptile.training.evaluation.evaluate import evaluate as measure
 from torchreptile.training.evaluation.labels import label_of
 from torchreptile.training.evaluation.record import Evaluation
-from torchreptile.training.progress_bars import CountBar
+from torchreptile.training.progress_bars import CountBar, StandardError
 
 
 def evaluate(source: Path, as_json: bool, model: str, **settings: Any) -> int:
@@ -30,7 +30,7 @@ def evaluate(source: Path, as_json: bool, model: str, **settings: Any) -> int:
     """
     failure = None
     try:
-        with CountBar(Console(stderr=True, quiet=not is_first()), "evaluating", "episodes") as bar:
+        with CountBar(StandardError(quiet=not is_first()), "evaluating", "episodes") as bar:
             evaluation = measure(source, on_progress=bar.update, network=requested_network(model), **settings)
     except DivergedEvaluationError as error:
         evaluation, failure = error.evaluation, error

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from torchreptile.algorithms.build import build_algorithm
-from torchreptile.cli.commands.console import STOPPED
+from torchreptile.cli.commands.console import STOPPED, report_lost_output
 from torchreptile.cli.commands.decode_progress import ready
 from torchreptile.core.config import Config
 from torchreptile.core.device import choose_device
@@ -43,6 +43,7 @@ def _callbacks(log: str) -> list[Callback]:
 
 
 def _exit_code(run: Run) -> int:
+    report_lost_output()
     return STOPPED if run.interrupted else 0
 
 
