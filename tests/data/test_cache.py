@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -110,3 +113,30 @@ def test_two_processes_that_prepare_at_once_both_succeed(cache: Path) -> None:
         process.join(timeout=120)
     assert [process.exitcode for process in processes] == [0, 0]
     assert list(cache.iterdir()) == [cache / FILE]
+
+
+def test_what_a_killed_preparation_left_is_removed_at_the_next_start(cache: Path) -> None:
+    """A store half written may have 800 MB."""
+    code = (
+        "import os, sys, pathlib\n"
+        "from torchreptile.core.files import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])) as file:\n"
+        "    file.write_bytes(b'half'); os.kill(os.getpid(), 9)\n"
+    )
+    prepare, calls = counted()
+    prepared(FILE, prepare)
+    subprocess.run([sys.executable, "-c", code, str(cache / FILE)], check=False)
+    assert len(list(cache.iterdir())) == 2
+    prepared(FILE, prepare)
+    assert list(cache.iterdir()) == [cache / FILE]
+    assert len(calls) == 1
+
+
+def test_a_store_that_is_not_the_known_one_is_made_again(cache: Path) -> None:
+    """A whole store of other images, in the place of a data set whose fingerprint is known."""
+    prepare, calls = counted()
+    replace(make_store(), images=make_store().images + 1).save(cache / FILE)
+    assert prepared(FILE, prepare).fingerprint != make_store().fingerprint
+    known = make_store().fingerprint
+    assert prepared(FILE, prepare, known).fingerprint == prepared(FILE, prepare, known).fingerprint == known
+    assert len(calls) == 1

@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 
 from torchreptile.core.config import Resize
 from torchreptile.core.errors import DataError
+from torchreptile.core.files import remove_abandoned
 from torchreptile.core.paths import cache_dir, data_dir
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.image_store_writer import Plan, building
@@ -159,6 +160,7 @@ class Loader:
             DataError: an archive, list or pickle cannot be read, or the cache cannot be written.
         """
         made_of = self._made_of()
+        remove_abandoned(self.file.parent)
         if self.file.is_file():
             with suppress(DataError):
                 return ImageStore.load(self.file, made_of)

@@ -66,7 +66,14 @@ class Pickle(Source):
 
         The file is read again each time, which is fast, so that it does not stay in memory.
         """
-        content = read(self.path)
+        try:
+            return self._checked(read(self.path))
+        except (ValueError, TypeError, LookupError, OverflowError, MemoryError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DataError(f"{self.path}: its content cannot be read ({reason}); get it again") from error
+
+    def _checked(self, content: Any) -> tuple[Pixels, dict[str, list[int]]]:
+        """Return images and classes from the content of a pickle in any of its three forms."""
         if isinstance(content, dict):
             content = {_text(key): value for key, value in content.items()}
         if isinstance(content, dict) and {"image_data", "class_dict"} <= set(content):

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from torchreptile.core.errors import DataError
+from torchreptile.core.files import open_regular
 from torchreptile.data.cache import prepared
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.omniglot.download import RemoteFile, fetch
@@ -40,6 +41,7 @@ CACHE_FILE = "omniglot-28-v1.safetensors"
 
 DRAWINGS = 20  # per character
 PUBLISHED_SIDE, SIDE = FIELD, 28  # pixels; 28 is the size in every published result
+MAX_ZIP_BYTES = 2**30  # the official zips have 9 MB and 6 MB
 MAX_MEMBER_BYTES = 64 * 1024  # the largest member of the official zips has 522
 
 CHARACTERS, REPTILE_TRAIN, MAML_TRAIN = 1623, 1200, 1100
@@ -119,7 +121,7 @@ def load() -> ImageStore:
     Raises:
         DataError: the data cannot be found, downloaded or prepared, or are not Omniglot.
     """
-    return prepared(CACHE_FILE, lambda: prepare(official()))
+    return prepared(CACHE_FILE, lambda: prepare(official()), official().fingerprint)
 
 
 def prepare(expected: Expected) -> ImageStore:
@@ -164,10 +166,14 @@ def read_archive(path: Path, archive: Archive, side: int = SIDE) -> dict[str, ND
         DataError: the zip or one of its members differs from ``archive``.
     """
     try:
-        file = zipfile.ZipFile(path)
-    except _DAMAGE as error:
-        raise DataError(f"{path}: not a readable zip ({error}); replace it with the official one") from error
-    with file:
+        opened = open_regular(path, MAX_ZIP_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); replace it with the official zip") from error
+    with opened:
+        try:
+            file = zipfile.ZipFile(opened)
+        except _DAMAGE as error:
+            raise DataError(f"{path}: not a readable zip ({error}); replace it with the official one") from error
         classes = archive.members()
         _check_members(path, file.infolist(), [member for members in classes.values() for member in members])
         return {
@@ -188,7 +194,7 @@ def _check_members(path: Path, found: Sequence[zipfile.ZipInfo], wanted: Sequenc
         f"above {MAX_MEMBER_BYTES} bytes": [info.filename for info in files if info.file_size > MAX_MEMBER_BYTES],
     }
     reported = [
-        f"{len(names)} {problem}: {', '.join(map(repr, names[:3]))}{', ...' if len(names) > 3 else ''}"
+        f"{len(names)} {problem}: {', '.join(repr(n[:100]) for n in names[:3])}{', ...' if len(names) > 3 else ''}"
         for problem, names in problems.items()
         if names
     ]
