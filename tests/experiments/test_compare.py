@@ -24,6 +24,7 @@ from torchreptile import cli
 from torchreptile.algorithms.rows import mann
 from torchreptile.cli.commands.compare import print_comparison
 from torchreptile.core.config.presets import preset
+from torchreptile.core.distributed import jobs
 from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.experiments import compare as comparing
@@ -41,9 +42,13 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two algorithms with two seeds each, compared."""
-    out = tmp_path_factory.mktemp("compared") / "out"
-    assert compare(PRESET, ["reptile", "foml"], 2, out, episodes=8, quiet=True, **SMALL) is not None
+    """Two algorithms with two seeds each, compared; the first training alone has a process, as all would."""
+    out, processes = tmp_path_factory.mktemp("compared") / "out", iter([jobs.do_jobs])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "torchreptile.training.in_subprocess.do_jobs", lambda *work: next(processes, in_process.do_jobs)(*work)
+        )
+        assert compare(PRESET, ["reptile", "foml"], 2, out, episodes=8, quiet=True, **SMALL) is not None
     return out
 
 
