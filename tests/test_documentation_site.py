@@ -21,7 +21,8 @@ from torchreptile.core.config.algorithm_table import algorithm_names, algorithm_
 # Packages and modules that users import from.
 DOCUMENTED = (
     "core.config", "core.errors", "data", "models", "algorithms", "algorithms.optim", "training", "training.evaluation",
-    "inference", "experiments",
+    "training.loggers.mlflow", "training.loggers.tensorboard", "training.loggers.wandb", "inference", "experiments",
+    "testing",
 )  # fmt: skip
 LOADED = re.compile(r'<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)="((?:https?:)?//[^"]*)"')
 
