@@ -17,8 +17,9 @@ progress_bars.LIVE_SECONDS = 0.0  # every step is shown
 config = tr.preset("glyphs-1shot-5way").replace(
     outer_steps=6, meta_batch=2, inner_steps=2, monitor_every=3, monitor_episodes=2, device="cpu"
 )
-run = tr.train(config, "run", callbacks=[tr.ProgressBar()])
+run = tr.train(config, "run")
 print("steps:", run.step)
+run
 """
 
 
@@ -44,6 +45,10 @@ def test_a_training_in_a_notebook_shows_its_progress(tmp_path: Path, monkeypatch
     client.execute()
     printed = "".join(output.get("text", "") for output in notebook.cells[0].outputs if output.output_type == "stream")
     assert "steps: 6" in printed
+    (table,) = [
+        output.data["text/html"] for output in notebook.cells[0].outputs if output.output_type == "execute_result"
+    ]
+    assert "<th>outer steps</th><td>6</td>" in table
     bars = [text for text in shown if text.startswith("training ")]
     assert len(bars) == 5  # every step but the first, which sets the pace
     assert "━━━" in bars[-1]

@@ -17,6 +17,7 @@ from torchreptile.core.distributed.process_group import Processes, joined
 from torchreptile.models.blueprint import Network
 from torchreptile.training.callbacks import Callback, Callbacks
 from torchreptile.training.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
+from torchreptile.training.progress_bars import ProgressBar
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.setup import Computed, build_setup, first_checkpoint, resumed_checkpoint
 from torchreptile.training.trainer import Run as Run
@@ -26,7 +27,7 @@ from torchreptile.training.trainer import Trainer
 def train(
     config: Config,
     out: Path | str,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Iterable[Callback] | None = None,
     network: Network | None = None,
     algorithm: type[Algorithm] | None = None,
 ) -> Run:
@@ -38,8 +39,8 @@ def train(
     Args:
         config: all settings.
         out: a folder that does not exist yet, or is empty.
-        callbacks: objects that follow the training, such as a progress bar or a logger; see
-            :class:`torchreptile.Callback`.
+        callbacks: objects that follow the training, such as a logger; see :class:`torchreptile.Callback`. By default a
+            :class:`torchreptile.ProgressBar`, which your own replace; ``[]`` shows nothing.
         network: makes the module to train, from image shape and way; by default the one published with the
             algorithm.
         algorithm: a class of your own with a ``row``, to train in place of the algorithm that ``config`` names.
@@ -52,19 +53,19 @@ def train(
         >>> import torchreptile as tr
         >>> config = tr.preset("glyphs-1shot-5way").replace(outer_steps=2, meta_batch=2, monitor_episodes=2)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     tr.train(config, folder).step
+        ...     tr.train(config, folder, callbacks=[]).step
         2
     """
     if algorithm is not None:
         name = use_algorithm(algorithm)
         config = config if config.method.algorithm == name else for_algorithm(name, config)
-    with training_loop(config, out, callbacks, network) as trainer:
+    with training_loop(config, out, [ProgressBar()] if callbacks is None else callbacks, network) as trainer:
         return trainer.run()
 
 
 def resume(
     out: Path | str,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Iterable[Callback] | None = None,
     network: Network | None = None,
     computed_as: Config | None = None,
 ) -> Run:
@@ -81,7 +82,7 @@ def resume(
     Raises:
         RunError: no such run, or it was trained on other images, or with another network.
     """
-    with resumed_loop(out, callbacks, network, computed_as) as trainer:
+    with resumed_loop(out, [ProgressBar()] if callbacks is None else callbacks, network, computed_as) as trainer:
         return trainer.run()
 
 
@@ -91,7 +92,8 @@ def training_loop(
 ) -> Iterator[Trainer]:
     """Prepare a training to iterate over: ``with training_loop(config, out) as trainer: for step in trainer: ...``.
 
-    Arguments and exceptions are those of :func:`train`, and so is what is measured, saved and written.
+    Arguments and exceptions are those of :func:`train`, and so is what is measured, saved and written; but no progress
+    is shown by default.
 
     Example:
         >>> import tempfile

@@ -24,6 +24,7 @@ from torchreptile.training.callbacks import Callback, Metrics
 from torchreptile.training.checkpoint import Checkpoint, NotFiniteError, save_checkpoint
 from torchreptile.training.divergence import diverged
 from torchreptile.training.evaluation.divergence import cause, count
+from torchreptile.training.evaluation.html_table import html_table
 from torchreptile.training.evaluation.measure import measure
 from torchreptile.training.evaluation.results import Measured
 from torchreptile.training.metrics_log import MetricsLog
@@ -52,6 +53,16 @@ class Run:
     step: int
     interrupted: bool
     measured: dict[str, Measured]
+
+    def __repr__(self) -> str:
+        """Return folder, outer steps and measurements on one line, without the weights."""
+        measured = "".join(f", {split} {result}" for split, result in self.measured.items())
+        return f"Run({self.folder}, {self.step:,} outer steps{', interrupted' if self.interrupted else ''}{measured})"
+
+    def _repr_html_(self) -> str:
+        """Return a table for Jupyter."""
+        steps = f"{self.step:,}" + (" (interrupted; it can be resumed)" if self.interrupted else "")
+        return html_table({"run folder": self.folder, "outer steps": steps} | self.measured)
 
     def metrics_frame(self) -> Any:
         """Return metrics.jsonl as a pandas DataFrame: a row per measurement, indexed by outer step.
@@ -337,7 +348,7 @@ class TrainingSession:
     def _record_chunks(self) -> None:
         """Name in env.json how many tasks are computed at a time, which is unknown before the first step."""
         if (sizes := self._setup.algorithm.chunks.sizes) != self._chunks:
-            self._folder.amend_session(self._setup.environment())
+            self._folder.record_environment(self._setup.environment())
             self._chunks = sizes
 
     def _checkpoint(self, log: MetricsLog | None) -> Checkpoint:

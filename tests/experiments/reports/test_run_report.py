@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def test_files_and_their_contents(run: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert picture.format == "PNG"
         assert min(picture.size) > 500
     page = written[1].read_text(encoding="utf-8")
+    assert f'<iframe srcdoc="{escape(page)}"' in written._repr_html_()
     (file,) = run.glob("eval-*.json")
     result = Evaluation.from_json(file.read_text()).result
     assert str(result.transductive) in page

@@ -12,6 +12,7 @@ from torchreptile.models.custom import requested_network
 
 def report(runs: Sequence[Path], out: Path | None, model: str) -> int:
     """Write the report, and print the names of its files; return the exit code."""
+    written: list[Path]
     if len(runs) == 1:
         written = report_run(runs[0], requested_network(model), out)
     else:

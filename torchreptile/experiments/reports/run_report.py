@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import shlex
 from dataclasses import dataclass
+from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,19 @@ LISTED = 5
 """Largest number of wrong predictions that are listed under an episode; more are shown only in its picture."""
 
 
-def report(run: str | Path, network: Network | None = None, out: str | Path | None = None) -> list[Path]:
+class ReportFiles(list[Path]):
+    """The files of a report, which Jupyter shows as its page."""
+
+    def _repr_html_(self) -> str:
+        """Return the page in a frame, so that its styles stay inside."""
+        page = next((file for file in self if file.suffix == ".html"), None)
+        if page is None:
+            return ""
+        content = escape(page.read_text(encoding="utf-8"))
+        return f'<iframe srcdoc="{content}" style="width: 100%; height: 640px; border: 0"></iframe>'
+
+
+def report(run: str | Path, network: Network | None = None, out: str | Path | None = None) -> ReportFiles:
     """Write ``report.html``, ``report.md``, ``report.csv`` and ``curves.png`` for a run, which may still be training.
 
     Args:
@@ -70,7 +83,7 @@ def report(run: str | Path, network: Network | None = None, out: str | Path | No
         out: folder to write to; by default the run folder.
 
     Returns:
-        The files.
+        The files; in Jupyter, the page is displayed.
 
     Raises:
         RunError: ``run`` is not a run folder, or one of its files is missing or damaged.
@@ -107,7 +120,7 @@ def report(run: str | Path, network: Network | None = None, out: str | Path | No
         task=config.task,
     )
     texts = {"report.html": page, "report.md": to_markdown([recorded]), "report.csv": to_csv([recorded])}
-    return write_report(folder.path if out is None else Path(out), curves, texts)
+    return ReportFiles(write_report(folder.path if out is None else Path(out), curves, texts))
 
 
 def write_report(folder: Path, curves: bytes, texts: dict[str, str]) -> list[Path]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.core.json_text import json_text
 from torchreptile.data.splits import resolve_scheme
+from torchreptile.training.evaluation.episode_table import EpisodeTable
+from torchreptile.training.evaluation.html_table import html_table
+from torchreptile.training.evaluation.labels import label_of
 from torchreptile.training.evaluation.published import FIGURE_ONLY, Published, published_measure
 from torchreptile.training.evaluation.results import Measured, measured_from
 
@@ -30,6 +33,7 @@ class Evaluation:
         seed: seed of episodes and inner batches.
         seconds: wall time.
         environment: command, versions and hardware.
+        episodes: every episode; None where the evaluation was read from a file, which does not hold them.
     """
 
     source: str
@@ -41,6 +45,38 @@ class Evaluation:
     seed: int
     seconds: float
     environment: dict[str, Any]
+    episodes: EpisodeTable | None = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        """Return what was evaluated on what, and the result, on one line."""
+        return f"{self._conditions}: {self.result}"
+
+    def __repr__(self) -> str:
+        """Return the result with its conditions on one line, without settings and environment."""
+        return f"Evaluation({self})"
+
+    def _repr_html_(self) -> str:
+        """Return a table for Jupyter."""
+        rows = {label_of(name).name: its for name, its in self.result.rows().items() if its is not None}
+        return html_table(rows, self._conditions)
+
+    @property
+    def _conditions(self) -> str:
+        """What was evaluated on what."""
+        task = self.config.task
+        on = f"{self.split} {task.members} of {task.title}, {task.kind}"
+        return f"{self.source} on {on}, {self.result.episodes:,} episodes"
+
+    def episodes_frame(self) -> Any:
+        """Return every episode as a pandas DataFrame: see :class:`EpisodeTable` for its rows and columns.
+
+        Raises:
+            ConfigError: pandas is not installed.
+            RunError: the evaluation was read from a file, which does not hold the episodes.
+        """
+        if self.episodes is None:
+            raise RunError(f"the episodes of {self.source} are not stored in its file; evaluate it again")
+        return self.episodes.frame()
 
     @property
     def file_name(self) -> str:
@@ -78,7 +114,8 @@ class Evaluation:
 
         An error that is not a finite number is null, and ``diverged`` counts the episodes with such predictions.
         """
-        content = dataclasses.asdict(self)
+        content = dataclasses.asdict(dataclasses.replace(self, episodes=None))
+        del content["episodes"]
         content["adaptation"] = self.config.adaptation
         content["published_percent"] = {
             name: cell.accuracy if (cell := self.published(name)) else None for name in self.result.rows()
@@ -98,6 +135,6 @@ class Evaluation:
             content.pop("adaptation", None)
             content["config"] = Config.from_json(json.dumps(content["config"]))
             content["result"] = measured_from(content["result"])
-            return cls(**content)
+            return cls(**content | {"episodes": None})
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
             raise RunError(f"not an evaluation: {error}") from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 from torchreptile.core.json_text import number_from
+from torchreptile.training.evaluation.html_table import html_table
 from torchreptile.training.evaluation.labels import ERRORS, MODES, label_of
 
 DIVERGED = "diverged"
@@ -78,8 +80,24 @@ class SquaredError(Mean):
         return f"{self.mean:.{digits}f} ± {self.ci95:.{digits}f}"
 
 
-@dataclass(frozen=True)
-class Result:
+class Displayed:
+    """A result that shows its measures on one line, and as a table in Jupyter."""
+
+    def rows(self) -> Mapping[str, object]:
+        """Return the rows of a table by name, None for a measure that does not apply."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Return all measures on one line."""
+        return f"{type(self).__name__}({self})"
+
+    def _repr_html_(self) -> str:
+        """Return a table for Jupyter."""
+        return html_table({label_of(name).name: its for name, its in self.rows().items() if its is not None})
+
+
+@dataclass(frozen=True, repr=False)
+class Result(Displayed):
     """Accuracies of a classifier in both modes, over the same episodes and adapted once.
 
     Attributes:
@@ -137,8 +155,8 @@ class Result:
         return ", ".join([*both, *(f"{name} {its}" for name, its in self.extra_metrics.items())]) + _divergence(self)
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, repr=False)
+class Fit(Displayed):
     """Squared errors of fitted functions before and after adaptation, over the same episodes.
 
     Attributes:
