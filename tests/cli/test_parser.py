@@ -107,10 +107,14 @@ def test_a_folder_named_like_a_preset_is_not_the_preset() -> None:
         (["demo", "--port", "70000"], "port is 70000; it must be from 0"),
         ([], "expected one of {train, evaluate"),
         (["trian"], "unrecognized options: trian; available: train, evaluate"),
+        (["trian"], "; perhaps you meant train; see reptile --help"),
+        (["data", "prepar"], "available: prepare, show; perhaps you meant prepare"),
         (["evaluate"], "missing from reptile evaluate: RUN|WEIGHTS"),
         (["train", "--way", "five"], "error parsing --way: invalid literal for int() with base 10: 'five'"),
         (["train", "--execution", "fast"], "Expected one of ('auto', 'loop'"),
         (["train", "--inner-stepz", "3"], "unrecognized options: --inner-stepz, 3; perhaps you meant --inner-steps"),
+        (["evaluate", "x", "--inner-steps", "3"], "--inner-steps, 3; --inner-steps is for reptile bench and train"),
+        (["train", "--episodes", "4"], "evaluate and reproduce; perhaps you meant --eval-episodes; see reptile train"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -140,7 +140,7 @@ def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> 
         | Annotated[Data, subcommand("data")]
         | Annotated[Presets, subcommand("presets")]
     )
-    with one_line_refusals():
+    with one_line_refusals(next((word for word in words[:1] if not word.startswith("-")), "")):
         command: Command = tyro.cli(
             kinds,
             prog="reptile",
