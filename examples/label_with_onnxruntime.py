@@ -24,19 +24,22 @@ def lines(picture: Image.Image, side: int, box: tuple[float, float, float, float
     return Image.fromarray(ink).resize((side, side), Image.Resampling.NEAREST).convert(picture.mode)
 
 
-def pixels(path: str, channels: int, side: int, scaling: str) -> np.ndarray:
-    """The central square of a picture as (1, C, side, side) floats from 0 to 1."""
+def pixels(path: str, shape: tuple[int, int, int], scaling: str) -> np.ndarray:
+    """The middle of a picture as (1, C, H, W) floats from 0 to 1: as much of it as has the proportions of H and W."""
+    channels, height, width = shape
     picture = ImageOps.exif_transpose(Image.open(path))
     if picture.has_transparency_data:  # laid on white paper
         colours = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
     picture = picture.convert("L" if channels == 1 else "RGB")
-    square = min(picture.size)
-    left, top = (picture.width - square) / 2, (picture.height - square) / 2
-    box = (left, top, left + square, top + square)
-    if picture.size != (side, side):
-        drawn = lines(picture, side, box) if scaling == "lines" else None
-        picture = picture.resize((side, side), Image.Resampling.LANCZOS, box) if drawn is None else drawn
+    wide = picture.width * height >= picture.height * width
+    across = picture.height * width / height if wide else picture.width
+    down = picture.height if wide else picture.width * height / width
+    left, top = (picture.width - across) / 2, (picture.height - down) / 2
+    box = (left, top, left + across, top + down)
+    if picture.size != (width, height):
+        drawn = lines(picture, width, box) if scaling == "lines" else None
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS, box) if drawn is None else drawn
     array = np.asarray(picture, dtype=np.float32) / 255
     return (array[None] if channels == 1 else array.transpose(2, 0, 1))[None]
 
@@ -48,9 +51,9 @@ def main() -> None:
     program, *pictures = sys.argv[1:]
     session = onnxruntime.InferenceSession(program)
     notes = session.get_modelmeta().custom_metadata_map
-    classes, (channels, side, _) = json.loads(notes["classes"]), json.loads(notes["image_shape"])
+    classes, shape = json.loads(notes["classes"]), json.loads(notes["image_shape"])
     for path in pictures:
-        probabilities = session.run(None, {"images": pixels(path, channels, side, notes["scaling"])})[0][0]
+        probabilities = session.run(None, {"images": pixels(path, shape, notes["scaling"])})[0][0]
         best = int(probabilities.argmax())
         print(f"{path}\t{classes[best]}\t{probabilities[best]:.4f}")
 

@@ -137,7 +137,7 @@ def test_scikit_learns_manners(store: ImageStore) -> None:
     assert classifier.get_params()["steps"] == 7
     assert classifier.set_params(steps=9, seed=2).get_params() | {"weights": 0} == {
         "weights": 0, "network": None, "image_shape": None, "steps": 9, "batch": None, "inner_lr": None,
-        "transductive": False, "seed": 2, "device": "cpu",
+        "balanced": True, "transductive": False, "seed": 2, "device": "cpu",
     }  # fmt: skip
     assert repr(classifier) == "FewShotClassifier(weights='glyphs-5way', steps=9, seed=2)"
     with pytest.raises(ConfigError, match="unknown setting stepz; the settings are weights, network"):

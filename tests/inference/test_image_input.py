@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,74 @@ def test_every_form_of_colour_images_becomes_the_same_pixels(tmp_path: Path) -> 
         assert torch.equal(as_images(form, COLOUR), wanted)
     for form in (two[0], two[0].transpose(2, 0, 1)):
         assert torch.equal(as_images(form, COLOUR), wanted[:1])
+
+
+def test_files_in_every_form_are_read_as_the_list_of_their_paths(tmp_path: Path) -> None:
+    """Arrays and columns of paths, contents, and open files, which can be read a second time."""
+    two = pixels(2, 12, 12)
+    paths = [tmp_path / f"{number}.png" for number in range(2)]
+    for path, image in zip(paths, two, strict=True):
+        Image.fromarray(image).save(path)
+    names, contents = [str(path) for path in paths], [path.read_bytes() for path in paths]
+
+    class Column:
+        """A column of a table, as far as numpy is concerned."""
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            return np.array(names, dtype=object)
+
+    wanted = torch.from_numpy(two)[:, None]
+    files = [io.BytesIO(content) for content in contents]
+    forms: list[Any] = [
+        np.array(names), np.array(names, dtype=object), np.array(names)[:, None], Column(), (name for name in names),
+        contents, [bytearray(content) for content in contents], files, files, tuple(paths), [paths[0], files[1]],
+    ]  # fmt: skip
+    for form in forms:
+        assert torch.equal(as_images(form, GREY), wanted), type(form)
+    for single in (contents[0], files[0], names[0], np.array(names)[0]):
+        assert torch.equal(as_images(single, GREY), wanted[:1]), type(single)
+    with paths[0].open("rb") as opened:
+        assert torch.equal(as_images(opened, GREY), wanted[:1])
+    with paths[0].open(encoding="latin1") as text, pytest.raises(DataError, match="image 0: a file opened as text"):
+        as_images(text, GREY)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 20), (3, 8, 20), (5, 4, 4), (6, 20), (1, 20)])
+def test_every_shape_arrives_whole(shape: tuple[int, ...]) -> None:
+    """What has the network's shape already is not cropped, scaled or mixed, in any layout."""
+    given = pixels(4, *shape)
+    wanted = torch.from_numpy(given)
+    forms: list[Any] = [given, given / 255, given.reshape(4, -1), list(given), torch.from_numpy(given)]
+    forms += [given[:, 0]] if shape[0] == 1 else []
+    forms += [given.transpose(0, 2, 3, 1)] if len(shape) == 3 else []
+    for form in forms:
+        assert torch.equal(as_images(form, shape), wanted)
+    assert torch.equal(as_images(given[0], shape), wanted[:1])
+
+
+def test_pictures_are_cropped_to_the_proportions_of_the_network() -> None:
+    """Twice as wide as high, of a square: its upper and lower quarters go, and the sides stay."""
+    square = np.full((16, 16), 255, dtype=np.uint8)
+    square[4:12] = np.arange(1, 17) * 15
+    wide = as_images(Image.fromarray(square), (1, 8, 16))
+    assert torch.equal(wide[0, 0], torch.from_numpy(square[4:12].copy()))
+
+
+@pytest.mark.parametrize(
+    ("given", "shape", "said"),
+    [
+        (np.zeros((4, 100)), (6, 128), r"series are an array of shape \(4, 100\); it must be \(N, 6, 128\), or one of"),
+        (np.zeros((4, 5, 9, 9)), (5, 8, 8), r"images are an array of shape \(4, 5, 9, 9\); it must be \(N, 5, 8, 8\)"),
+        (["a.png"], (6, 128), r"a.png is a picture, and the network takes inputs of shape \(6, 128\); give an array"),
+        (np.eye(12, dtype=np.uint8), (1, 12, 12), "values from 0 to 1, where 255 is white, so all would be nearly bl"),
+        (Image.new("L", (12, 12), 3), (1, 12, 12), r"image 0: nearly black \(brightest value 3 of 255\); stretch"),
+        (np.full((2, 20), 0.01), (1, 20), "values from 0.01 to 0.01, where 1 is white, so all would be nearly black"),
+        (np.full((12, 12), 2000, np.uint16), (1, 12, 12), "whole numbers must be from 0 to 255"),
+    ],
+)
+def test_what_would_lose_its_content_is_refused(given: Any, shape: tuple[int, ...], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        as_images(given, shape)
 
 
 def test_several_greys_are_not_taken_for_a_colour() -> None:

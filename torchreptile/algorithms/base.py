@@ -160,12 +160,14 @@ class Algorithm(ABC):
         processes: the processes that share the tasks.
         second_order: whether the gradients of inner steps are differentiated again.
         streams: whether the work is passes over memory, so that a CPU's caches suit few tasks at a time.
+        draws_minibatches: whether :meth:`draw` draws mini-batches of the support set, as indices (T, steps, B).
         transduces: whether a query's prediction can depend on the other queries of its batch.
         measures_before: whether predictions are made before adaptation too, as for functions.
     """
 
     second_order: ClassVar[bool] = False
     streams: ClassVar[bool] = False
+    draws_minibatches: ClassVar[bool] = False
 
     def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
         self.config, self.blueprint, self.execution = config, blueprint, context.execution

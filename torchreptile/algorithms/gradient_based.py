@@ -25,6 +25,8 @@ from torchreptile.models.module_call import predicting
 class GradientBased(Algorithm):
     """Adapts by ``eval_steps`` inner steps on mini-batches of the support set, from the meta-learned weights."""
 
+    draws_minibatches = True
+
     def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
         super().__init__(blueprint, config, context)
         self.inner_loop = InnerLoop(config.inner, context.execution, config.run.precision)

@@ -33,6 +33,8 @@ class Pretrained(MetricBased):
     Few-shot Classification" (arXiv 1904.04232), section 3.2.
     """
 
+    draws_minibatches = True
+
     def extra_params(self, network_params: Params, seed: int) -> Params:
         """Return a fresh classifier of all meta-training classes, drawn like PyTorch's linear layers."""
         classes = self.blueprint.classes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +16,7 @@ from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.device import choose_device
 from torchreptile.core.errors import ConfigError, DataError, NotFittedError, RunError
 from torchreptile.inference import classifier_file
+from torchreptile.inference.classifier_file import FIT_SETTINGS
 from torchreptile.inference.estimator import Estimator
 from torchreptile.inference.fitted_classifier import FittedClassifier, StartingPoint, SupportSet
 from torchreptile.inference.image_input import as_images
@@ -51,9 +52,11 @@ class FewShotClassifier(Estimator):
         weights: str | Path | MetaWeights | nn.Module = "omniglot-5way",
         *,
         network: Network | None = None,
-        image_shape: tuple[int, int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
         steps: int | None = None,
         batch: int | None = None,
+        inner_lr: float | None = None,
+        balanced: bool = True,
         transductive: bool = False,
         seed: int = 0,
         device: str = "cpu",
@@ -64,19 +67,22 @@ class FewShotClassifier(Estimator):
             weights: name of shipped weights, run folder, weights file, return value of ``load_weights``, or a custom
                 module, whose weights are the starting point (a copy is adapted).
             network: the network of the weights, if it is not the one published with the algorithm.
-            image_shape: (C, H, W) of a custom module's images; weights have their own.
+            image_shape: (C, H, W) of a custom module's images, or (C, L) of its series; weights have their own.
             steps: inner steps on the support set; by default those of the weights' evaluation, and proportionally more
                 for more classes than the weights were trained for.
             batch: images in an inner batch; by default that of the weights' evaluation, in proportion to the number of
                 classes. The steps of Adam become larger with it.
+            inner_lr: learning rate of the inner steps; by default that of the weights' training.
+            balanced: draw every class equally often for the inner batches, so that classes with fewer images than
+                others are recognised better; it matters only where classes have different numbers of images.
             transductive: classify all images of a call in one batch, so that they influence each other; by default each
                 image is classified alone (inductive).
             seed: seed of the inner batches.
             device: cpu, cuda, cuda:N or auto.
         """
         self.weights, self.network, self.image_shape = weights, network, image_shape
-        self.steps, self.batch, self.transductive = steps, batch, transductive
-        self.seed, self.device = seed, device
+        self.steps, self.batch, self.inner_lr, self.balanced = steps, batch, inner_lr, balanced
+        self.transductive, self.seed, self.device = transductive, seed, device
         self._fitted: FittedClassifier | None = None
 
     def fit(self, images: Any, labels: Iterable[Any]) -> Self:
@@ -90,6 +96,7 @@ class FewShotClassifier(Estimator):
             DataError: images or labels cannot be used.
             ConfigError: the settings do not fit the weights.
             RunError: the weights cannot be loaded.
+            DivergedError: the adapted weights are not finite numbers.
         """
         classes, indices = np.unique(_labels(labels), return_inverse=True)
         start = self._start()
@@ -99,7 +106,7 @@ class FewShotClassifier(Estimator):
         if len(classes) < 2:
             raise DataError(f"there is one class, {classes.tolist()[0]!r}; give at least two")
         device = choose_device(self.device)
-        config = start.config(len(classes), self.steps, self.batch)
+        config = start.config(len(classes), self.steps, self.batch, self.inner_lr)
         algorithm = build_algorithm(config, start.image_shape, device, network=start.network)
         state = start.state(algorithm)
         self._fitted = FittedClassifier.adapt(start, algorithm, state, support, self._fit_settings(), device)
@@ -111,6 +118,7 @@ class FewShotClassifier(Estimator):
         Raises:
             NotFittedError: :meth:`fit` was not called.
             DataError: the images cannot be used.
+            DivergedError: the network's outputs for an image are not finite numbers.
         """
         probabilities = self.predict_proba(images)
         best: NDArray[Any] = self.classes_[probabilities.argmax(1)]
@@ -122,6 +130,7 @@ class FewShotClassifier(Estimator):
         Raises:
             NotFittedError: :meth:`fit` was not called.
             DataError: the images cannot be used.
+            DivergedError: the network's outputs for an image are not finite numbers.
         """
         return self.fitted_.probabilities(self.fitted_.prepare(images))
 
@@ -180,15 +189,12 @@ class FewShotClassifier(Estimator):
         saved = classifier_file.read(Path(path))
         classifier = cls(saved.weights, network=network, device=device, **saved.settings)
         start, target = classifier._start(), choose_device(device)
-        config = start.config(len(saved.classes), classifier.steps, classifier.batch).replace(**saved.evaluation)
-        algorithm = build_algorithm(config, start.image_shape, target, network=network)
-        state = start.state(algorithm)
-        state = replace(state, params=state.params | saved.adapted)
-        if not algorithm.fits(state.params):
-            raise RunError(f"{path} is damaged: its adapted weights do not fit its network")
-        support = SupportSet(saved.support, saved.labels, saved.classes)
-        settings = classifier._fit_settings()
-        classifier._fitted = FittedClassifier.adapt(start, algorithm, state, support, settings, target)
+        support, settings = SupportSet(saved.support, saved.labels, saved.classes), classifier._fit_settings()
+        try:
+            fitted = FittedClassifier.restored(start, saved.adapted, saved.evaluation, support, settings, target)
+        except RunError as error:
+            raise RunError(f"{path}: {error}") from error
+        classifier._fitted = fitted
         return classifier
 
     def export(self, path: str | Path) -> ProgramInfo:
@@ -236,8 +242,8 @@ class FewShotClassifier(Estimator):
         return self.fitted_.support.classes
 
     @property
-    def image_shape_(self) -> tuple[int, int, int]:
-        """(C, H, W) of the network's images."""
+    def image_shape_(self) -> tuple[int, ...]:
+        """(C, H, W) of the network's images, or (C, L) of its series."""
         return self.fitted_.start.image_shape
 
     @property
@@ -260,7 +266,7 @@ class FewShotClassifier(Estimator):
 
     def _fit_settings(self) -> dict[str, Any]:
         """The settings that a fitted classifier stays with; later changes count from the next fit."""
-        return {"steps": self.steps, "batch": self.batch, "transductive": self.transductive, "seed": self.seed}
+        return {name: getattr(self, name) for name in FIT_SETTINGS}
 
     def _start(self) -> StartingPoint:
         """The weights to start from.
@@ -270,13 +276,28 @@ class FewShotClassifier(Estimator):
             RunError: the weights cannot be loaded.
         """
         if isinstance(self.weights, nn.Module):
-            if self.image_shape is None:
-                raise ConfigError("weights is a custom module; give image_shape, the (C, H, W) of its images, too")
-            return StartingPoint.of_module(self.weights, self.image_shape)
+            return StartingPoint.of_module(self.weights, _shape(self.image_shape))
         weights = self.weights if isinstance(self.weights, MetaWeights) else load_weights(self.weights)
         if weights.config.task.regression:
             raise ConfigError(f"{weights.name} fits functions; use FewShotRegressor")
         return StartingPoint(weights, self.network, weights.config.task.image_shape)
+
+
+def _shape(given: Any) -> tuple[int, ...]:
+    """Return the shape of a custom module's inputs as whole numbers.
+
+    Raises:
+        ConfigError: it is missing, or not (C, H, W) or (C, L).
+    """
+    if given is None:
+        raise ConfigError("weights is a custom module; give image_shape, the (C, H, W) of its images, too")
+    try:
+        sizes = tuple(operator.index(size) for size in given)
+    except TypeError:
+        sizes = ()
+    if len(sizes) not in (2, 3) or min(sizes) < 1:
+        raise ConfigError(f"image_shape is {given!r}; it must be (C, H, W) of images, or (C, L) of series")
+    return sizes
 
 
 def _labels(labels: Iterable[Any]) -> NDArray[Any]:

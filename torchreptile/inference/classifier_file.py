@@ -6,6 +6,7 @@ weights before adaptation.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torchreptile.training.weights import MetaWeights, read_weights, save_weight
 
 ADAPTED = "adapted."  # prefix of the names of adapted weights
 IMAGES, LABELS = "support.images", "support.labels"
+FIT_SETTINGS = ("steps", "batch", "inner_lr", "balanced", "transductive", "seed")  # what a fitted classifier stays with
 KINDS = "biufU"  # dtype kinds of labels that JSON can hold: truth values, numbers, strings
 
 
@@ -36,7 +38,7 @@ class SavedClassifier:
         support: (N, C, H, W) uint8 images of the support set.
         labels: (N,) int64 indices into ``classes``.
         classes: (K,) labels of the user.
-        settings: steps, batch, transductive and seed of the classifier.
+        settings: those of the classifier when it was fitted, see ``FIT_SETTINGS``.
     """
 
     weights: MetaWeights
@@ -92,7 +94,9 @@ def read(path: Path) -> SavedClassifier:
         support, labels = tensors[IMAGES], tensors[LABELS]
         classes = np.array(card["classes"])
         adapted = {name.removeprefix(ADAPTED): p for name, p in tensors.items() if name.startswith(ADAPTED)}
-        settings = {name: card["settings"][name] for name in ("steps", "batch", "transductive", "seed")}
+        # Earlier files do not have these two: they were fitted with the rate of the weights, and not balanced.
+        known = {"inner_lr": None, "balanced": False} | card["settings"]
+        settings = {name: known[name] for name in FIT_SETTINGS}
         evaluation = {name: card["evaluation"][name] for name in ("eval_steps", "finetune_steps")}
         _require_settings(settings, evaluation)
     except (LookupError, TypeError, ValueError, OverflowError) as error:
@@ -116,8 +120,12 @@ def read(path: Path) -> SavedClassifier:
 
 def _require_settings(settings: dict[str, Any], evaluation: dict[str, Any]) -> None:
     """Refuse settings of a card whose types or values no classifier has."""
-    if type(settings["transductive"]) is not bool:
-        raise ValueError("transductive is neither true nor false")
+    for name in ("transductive", "balanced"):
+        if type(settings[name]) is not bool:
+            raise ValueError(f"{name} is neither true nor false")
+    rate = settings["inner_lr"]
+    if rate is not None and not (type(rate) is float and math.isfinite(rate) and rate > 0):
+        raise ValueError(f"inner_lr is {str(rate)[:50]}")
     counts = {name: settings[name] for name in ("steps", "batch") if settings[name] is not None} | evaluation
     for name, count in (counts | {"seed": settings["seed"]}).items():
         if type(count) is not int or not 0 <= count <= (LARGEST_SEED if name == "seed" else MOST_STEPS):

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+from dataclasses import dataclass
 from typing import Any, Self
 
+from torch import nn
+
 from torchreptile.core.errors import ConfigError
+from torchreptile.models.blueprint import materialise
+
+
+@dataclass(frozen=True, eq=False)
+class CopyOf:
+    """A network that is a copy of a module; unlike a function made on the spot, it can be pickled.
+
+    Attributes:
+        module: the module, which is not changed, unless it has lazy layers: these get their weights.
+    """
+
+    module: nn.Module
+
+    @property
+    def __name__(self) -> str:
+        """The class of the module, for messages."""
+        return type(self.module).__name__
+
+    def __call__(self, shape: Any, outputs: int) -> nn.Module:
+        """Return a copy; its inputs and outputs are those of the module."""
+        materialise(self.module, shape)
+        return copy.deepcopy(self.module)
 
 
 class Estimator:

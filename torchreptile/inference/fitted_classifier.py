@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,18 @@ from torch import Tensor, nn
 from torchreptile.algorithms.base import Adapted, Algorithm, MetaState
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
-from torchreptile.core.errors import ConfigError
+from torchreptile.core.device import choose_device
+from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.data.own_images.decode import Scaling
+from torchreptile.inference.class_balance import draw_for
 from torchreptile.inference.classifier_file import SavedClassifier
+from torchreptile.inference.estimator import CopyOf
+from torchreptile.inference.finite import require_finite_predictions, require_finite_weights
 from torchreptile.inference.image_input import as_floats, as_images
 from torchreptile.inference.resize_head import for_classes, with_outputs
 from torchreptile.models.blueprint import Network, build_network
+from torchreptile.models.built_in import Params
+from torchreptile.models.losses import answerable
 from torchreptile.models.module_call import params_of
 from torchreptile.training.weights import MetaWeights
 
@@ -33,17 +38,17 @@ class StartingPoint:
     Attributes:
         weights: meta-learned weights, or a custom module, which is never changed.
         network: makes the network; None for the one published with the algorithm.
-        image_shape: (C, H, W) of the network's images.
+        image_shape: (C, H, W) of the network's images, or (C, L) of its series.
     """
 
     weights: MetaWeights | nn.Module
     network: Network | None
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
 
     @classmethod
-    def of_module(cls, module: nn.Module, image_shape: tuple[int, int, int]) -> StartingPoint:
+    def of_module(cls, module: nn.Module, image_shape: tuple[int, ...]) -> StartingPoint:
         """Return the starting point at the current weights of a module."""
-        return cls(module, lambda shape, outputs: copy.deepcopy(module), image_shape)
+        return cls(module, CopyOf(module), image_shape)
 
     @property
     def scaling(self) -> Scaling:
@@ -51,10 +56,10 @@ class StartingPoint:
         drawn = isinstance(self.weights, MetaWeights) and self.weights.config.task.drawn_by_hand
         return "lines" if drawn else "lanczos"
 
-    def config(self, way: int, steps: int | None, batch: int | None) -> Config:
-        """Return the settings to adapt to ``way`` classes; ``steps`` and ``batch`` are None for their defaults."""
+    def config(self, way: int, steps: int | None, batch: int | None, inner_lr: float | None) -> Config:
+        """Return the settings to adapt to ``way`` classes; the others are None for their defaults."""
         trained = self.weights.config if isinstance(self.weights, MetaWeights) else Config()
-        return for_classes(trained, way, steps, batch)
+        return for_classes(trained, way, steps, batch, inner_lr)
 
     def state(self, algorithm: Algorithm) -> MetaState:
         """Return the state that adaptation starts from.
@@ -89,8 +94,8 @@ class StartingPoint:
                 f"{name} has the buffers {', '.join(buffers)}, which a weights file does not hold; make them constants "
                 "of its code, or parameters"
             )
-        channels, side, _ = self.image_shape
-        config = config.replace(dataset="folder", data="own", image_size=side, grey=channels == 1)
+        shape = "x".join(map(str, self.image_shape))
+        config = config.replace(dataset="folder", data="own", shape=shape, image_size=0, grey=False)
         return MetaWeights(name, config, state, 0, None)
 
 
@@ -119,7 +124,7 @@ class FittedClassifier:
         state: the state before adaptation, on ``device``.
         adapted: the adapted network.
         support: the support set; in predictions its images share a batch with the queries.
-        settings: steps, batch, transductive and seed of the classifier when it was fitted.
+        settings: steps, batch, inner_lr, balanced, transductive and seed of the classifier when it was fitted.
         device: device of the network.
     """
 
@@ -141,21 +146,75 @@ class FittedClassifier:
         settings: dict[str, Any],
         device: torch.device,
     ) -> FittedClassifier:
-        """Adapt to a support set; the arguments are the attributes of the class."""
+        """Adapt to a support set; the arguments are the attributes of the class.
+
+        Raises:
+            DivergedError: the adapted weights are not finite numbers.
+        """
         state = state.mapped(lambda tensor: tensor.to(device))
         generator = torch.Generator(device).manual_seed(settings["seed"])
-        drawn = algorithm.draw(1, len(support.images), generator)
+        drawn = draw_for(algorithm, support.labels, settings["balanced"], generator)
         with torch.no_grad(), algorithm.own_draws(generator):
             images = as_floats(support.images, algorithm.config, device)
             adapted = algorithm.adapt(state, images, support.labels.to(device)[None], drawn)
+        require_finite_weights(algorithm, state, adapted)
         return cls(start, algorithm, state, adapted, support, settings, device)
+
+    @classmethod
+    def restored(
+        cls,
+        start: StartingPoint,
+        moved: Params,
+        evaluation: dict[str, int],
+        support: SupportSet,
+        settings: dict[str, Any],
+        device: torch.device,
+    ) -> FittedClassifier:
+        """Return a fitted classifier as it was, from what is stored of it.
+
+        Args:
+            start: the weights before adaptation.
+            moved: the parameters that adaptation changed, by name.
+            evaluation: settings under which adapting once more changes nothing.
+            support: the support set.
+            settings: those of the classifier when it was fitted.
+            device: of the network.
+
+        Raises:
+            ConfigError, RunError: the weights do not fit the network.
+        """
+        way = len(support.classes)
+        config = start.config(way, settings["steps"], settings["batch"], settings["inner_lr"]).replace(**evaluation)
+        algorithm = build_algorithm(config, start.image_shape, device, network=start.network)
+        state = start.state(algorithm)
+        state = replace(state, params=state.params | moved)
+        if not algorithm.fits(state.params):
+            raise RunError("damaged: its adapted weights do not fit its network")
+        return cls.adapt(start, algorithm, state, support, settings, device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what :meth:`restored` needs: the weights, not the algorithm, which may hold compiled code."""
+        moved, evaluation = self._settled()
+        moved = {name: p.cpu() for name, p in moved.items()}
+        return _unpickled, (self.start, moved, evaluation, self.support, self.settings, str(self.device))
+
+    def _settled(self) -> tuple[Params, dict[str, int]]:
+        """Return the parameters that adaptation changed, and settings under which adapting again changes nothing."""
+        state, config = self.algorithm.settled(self.state, self.adapted)
+        before, evaluation = self.state.params, config.evaluation
+        moved = {name: p for name, p in state.params.items() if p is not before[name]}
+        return moved, {"eval_steps": evaluation.eval_steps, "finetune_steps": evaluation.finetune_steps}
 
     def prepare(self, images: Any) -> Tensor:
         """Return images in any form that ``fit`` takes as (N, C, H, W) uint8 of the network's size."""
         return as_images(images, self.start.image_shape, self.start.scaling)
 
     def probabilities(self, images: Tensor) -> NDArray[np.float32]:
-        """Return the (N, K) class probabilities of (N, C, H, W) uint8 images of the network's size."""
+        """Return the (N, K) class probabilities of (N, C, H, W) uint8 images of the network's size.
+
+        Raises:
+            DivergedError: they are not finite numbers.
+        """
         queries = as_floats(images, self.algorithm.config, self.device)
         with torch.no_grad():
             if self.settings["transductive"]:
@@ -163,6 +222,7 @@ class FittedClassifier:
             else:
                 parts = torch.split(queries, QUERIES_AT_A_TIME, dim=1)
                 logits = torch.cat([self.adapted.inductive(part) for part in parts], dim=1)
+        require_finite_predictions(self.algorithm, answerable(logits[0]), "images")
         probabilities: NDArray[np.float32] = logits[0].float().softmax(1).cpu().numpy()
         return probabilities
 
@@ -172,12 +232,11 @@ class FittedClassifier:
         Raises:
             ConfigError: the starting point is a module with buffers.
         """
-        state, config = self.algorithm.settled(self.state, self.adapted)
-        before, evaluation = self.state.params, config.evaluation
+        moved, evaluation = self._settled()
         return SavedClassifier(
             self.start.as_weights(self.algorithm.config, self.state),
-            adapted={name: p for name, p in state.params.items() if p is not before[name]},
-            evaluation={"eval_steps": evaluation.eval_steps, "finetune_steps": evaluation.finetune_steps},
+            adapted=moved,
+            evaluation=evaluation,
             support=self.support.images,
             labels=self.support.labels,
             classes=self.support.classes,
@@ -193,7 +252,25 @@ class FittedClassifier:
         )
         state = state.mapped(lambda tensor: tensor.to(cpu))
         generator = torch.Generator().manual_seed(self.settings["seed"])
-        drawn = plain.draw(1, len(self.support.images), generator)
+        drawn = draw_for(plain, self.support.labels, self.settings["balanced"], generator)
+        if plain.execution.draws_predicting:
+            name = type(plain.blueprint.module).__name__
+            raise ConfigError(f"{name} draws random numbers in predictions, so no program gives the same ones")
         with torch.no_grad():
             images = as_floats(self.support.images, config, cpu)
             return plain.adapt(state, images, self.support.labels[None], drawn)
+
+
+def _unpickled(
+    start: StartingPoint,
+    moved: Params,
+    evaluation: dict[str, int],
+    support: SupportSet,
+    settings: dict[str, Any],
+    device: str,
+) -> FittedClassifier:
+    """Return the fitted classifier that was pickled; see :meth:`FittedClassifier.restored`."""
+    place = choose_device(device)
+    return FittedClassifier.restored(
+        start, {name: p.to(place) for name, p in moved.items()}, evaluation, support, settings, place
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, final
@@ -19,8 +18,10 @@ from torchreptile.core.config.presets import preset
 from torchreptile.core.device import choose_device
 from torchreptile.core.errors import ConfigError, DataError, NotFittedError
 from torchreptile.data.functions.tables import Scale
-from torchreptile.inference.estimator import Estimator
+from torchreptile.inference.estimator import CopyOf, Estimator
+from torchreptile.inference.finite import require_finite_predictions, require_finite_weights
 from torchreptile.models.blueprint import Network
+from torchreptile.models.built_in import Shape
 from torchreptile.models.module_call import params_of
 from torchreptile.training.weights import MetaWeights, load_weights
 
@@ -32,27 +33,76 @@ class FittedRegressor:
     """A network adapted to the points of one function.
 
     Attributes:
+        algorithm: adapted the network.
+        state: the state before adaptation, on ``device``.
+        known: points (N, inputs) and values (N, targets) that it was adapted to, float64, standardised by ``scale``.
         adapted: the adapted network.
         device: device of the network.
         scale: standardisation of points and values; None if the network uses them as they are.
-        inputs: numbers per point.
         flat: whether the values were (N,) rather than (N, targets).
+        seed: seed of the inner batches.
     """
 
+    algorithm: Algorithm
+    state: MetaState
+    known: tuple[Tensor, Tensor]
     adapted: Adapted
     device: torch.device
     scale: Scale | None
-    inputs: int
     flat: bool
+    seed: int
+
+    @classmethod
+    def adapt(
+        cls,
+        algorithm: Algorithm,
+        state: MetaState,
+        known: tuple[Tensor, Tensor],
+        device: torch.device,
+        scale: Scale | None,
+        flat: bool,
+        seed: int,
+    ) -> FittedRegressor:
+        """Adapt to known points; the arguments are the attributes of the class.
+
+        Raises:
+            DivergedError: the adapted weights are not finite numbers.
+        """
+        x, y = known
+        state = state.mapped(lambda tensor: tensor.to(device))
+        generator = torch.Generator(device).manual_seed(seed)
+        drawn = algorithm.draw(1, len(x), generator)
+        with torch.no_grad(), algorithm.own_draws(generator):
+            adapted = algorithm.adapt(state, _task(x, device), _task(y, device), drawn)
+        remedy = ", or bring X and y to a size of about 1" if scale is None else ""
+        require_finite_weights(algorithm, state, adapted, remedy)
+        return cls(algorithm, state, known, adapted, device, scale, flat, seed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the adapted weights and the known points, not the algorithm, which may hold compiled code."""
+        state, config = self.algorithm.settled(self.state, self.adapted)
+        state, blueprint = state.mapped(lambda tensor: tensor.cpu()), self.algorithm.blueprint
+        network = blueprint.network, blueprint.image_shape, blueprint.outputs
+        return _unpickled, (config, network, state, self.known, str(self.device), self.scale, self.flat, self.seed)
+
+    @property
+    def inputs(self) -> int:
+        """Numbers per point."""
+        return self.known[0].shape[1]
 
     def values(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the predicted values of (N, inputs) points, (N,) or (N, targets)."""
+        """Return the predicted values of (N, inputs) points, (N,) or (N, targets).
+
+        Raises:
+            DivergedError: they are not finite numbers.
+        """
         x = torch.from_numpy(points)
         x = x if self.scale is None else self.scale.standard_x(x)
         with torch.no_grad():
             parts = [self.adapted.inductive(_task(part, self.device))[0] for part in torch.split(x, POINTS_AT_A_TIME)]
         predicted = torch.cat(parts).double().cpu()
         predicted = predicted if self.scale is None else self.scale.own_y(predicted)
+        require_finite_predictions(self.algorithm, predicted.isfinite().all(1), "points")
         values: NDArray[np.float64] = predicted.numpy()
         return values[:, 0] if self.flat else values
 
@@ -83,6 +133,7 @@ class FewShotRegressor(Estimator):
         network: Network | None = None,
         steps: int | None = None,
         batch: int | None = None,
+        inner_lr: float | None = None,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
@@ -96,11 +147,12 @@ class FewShotRegressor(Estimator):
             steps: inner steps on the known points; by default those of the weights' evaluation.
             batch: points in an inner batch, 0 for all; by default that of the weights' evaluation. The steps of Adam
                 become larger with it.
+            inner_lr: learning rate of the inner steps; by default that of the weights' training.
             seed: seed of the inner batches.
             device: cpu, cuda, cuda:N or auto.
         """
         self.weights, self.network = weights, network
-        self.steps, self.batch, self.seed, self.device = steps, batch, seed, device
+        self.steps, self.batch, self.inner_lr, self.seed, self.device = steps, batch, inner_lr, seed, device
         self._fitted: FittedRegressor | None = None
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803 (scikit-learn's name)
@@ -114,6 +166,7 @@ class FewShotRegressor(Estimator):
             DataError: points or values cannot be used.
             ConfigError: the settings do not fit the weights.
             RunError: the weights cannot be loaded.
+            DivergedError: the adapted weights are not finite numbers.
         """
         points, values = _numbers(X, "X"), _numbers(y, "y")
         if len(points) != len(values):
@@ -129,15 +182,11 @@ class FewShotRegressor(Estimator):
             )
         device = choose_device(self.device)
         algorithm = build_algorithm(self._settings(weights), (inputs,), device, network=network, targets=targets)
-        state = self._state(weights, algorithm).mapped(lambda tensor: tensor.to(device))
         x, known = torch.from_numpy(points), torch.from_numpy(values)
         if scale is not None:
             x, known = scale.standard_x(x), scale.standard_y(known)
-        generator = torch.Generator(device).manual_seed(self.seed)
-        drawn = algorithm.draw(1, len(x), generator)
-        with torch.no_grad(), algorithm.own_draws(generator):
-            adapted = algorithm.adapt(state, _task(x, device), _task(known, device), drawn)
-        self._fitted = FittedRegressor(adapted, device, scale, inputs, flat)
+        state = self._state(weights, algorithm)
+        self._fitted = FittedRegressor.adapt(algorithm, state, (x, known), device, scale, flat, self.seed)
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
@@ -146,6 +195,7 @@ class FewShotRegressor(Estimator):
         Raises:
             NotFittedError: :meth:`fit` was not called.
             DataError: the points cannot be used.
+            DivergedError: the values are not finite numbers.
         """
         fitted = self.fitted_
         points = _numbers(X, "X")
@@ -194,8 +244,7 @@ class FewShotRegressor(Estimator):
     def _source(self) -> tuple[MetaWeights | None, Network | None]:
         """The weights, None for a custom module, and what makes their network."""
         if isinstance(self.weights, nn.Module):
-            module = self.weights
-            return None, lambda shape, outputs: copy.deepcopy(module)
+            return None, CopyOf(self.weights)
         weights = self.weights if isinstance(self.weights, MetaWeights) else load_weights(self.weights)
         if not weights.config.task.regression:
             raise ConfigError(f"{weights.name} classifies images; use FewShotClassifier")
@@ -218,7 +267,24 @@ class FewShotRegressor(Estimator):
             execution="auto",
             precision="fp32",
             task_chunk=0,
-        )
+        ).with_inner_lr(self.inner_lr)
+
+
+def _unpickled(
+    config: Config,
+    network: tuple[Network, Shape, int],
+    state: MetaState,
+    known: tuple[Tensor, Tensor],
+    device: str,
+    scale: Scale | None,
+    flat: bool,
+    seed: int,
+) -> FittedRegressor:
+    """Return the fitted regressor that was pickled, by settings under which adapting again changes no weights."""
+    made_by, shape, outputs = network
+    place = choose_device(device)
+    algorithm = build_algorithm(config, shape, place, network=made_by, targets=outputs)
+    return FittedRegressor.adapt(algorithm, state, known, place, scale, flat, seed)
 
 
 def _task(values: Tensor, device: torch.device) -> Tensor:

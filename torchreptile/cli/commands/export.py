@@ -12,9 +12,9 @@ def export(classifier: Path, to: Path, model: str) -> int:
     """Write the program and print its inputs and outputs; return the exit code."""
     notes = FewShotClassifier.load(classifier, network=requested_network(model)).export(to)
     many, number = ("any number of images", "N") if notes.any_number else ("one image", "1")
-    channels, height, width = notes.image_shape
+    shape = ", ".join(map(str, (number, *notes.image_shape)))
     print(
-        f"input: {many} per call, ({number}, {channels}, {height}, {width}) floats from 0 (black) to 1 (white); "
+        f"input: {many} per call, ({shape}) floats from 0 (black) to 1 (white); "
         f"output: probabilities ({number}, {len(notes.classes)}) of {', '.join(notes.classes)}"
     )
     print(to)

@@ -43,8 +43,8 @@ class TaskConfig:
     3x32x64. A custom data set may have any number of channels, or series in place of images: channels x length, such
     as 6x128."""
     augment: float = 0.0
-    """Move, rotate, scale and brighten the images of training tasks at random, for every algorithm: 1 is up to a tenth of
-    the width, 11 degrees, a tenth of the size and a fifth of the brightness; 0 not at all. Evaluation is unaffected."""
+    """Move, rotate, scale and brighten the images of training tasks at random, whatever the algorithm: 1 is by up to a
+    tenth of the width, 11 degrees, a tenth of the size and a fifth of the brightness; 0 not at all."""
     mirror: bool = False
     """Mirror half of the images of training tasks left to right. Not for drawings and characters, whose mirror images
     are other ones."""

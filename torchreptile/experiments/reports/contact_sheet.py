@@ -54,10 +54,12 @@ def describe(store: ImageStore) -> str:
     """
     smallest, largest = int(store.class_sizes.min()), int(store.class_sizes.max())
     each = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
-    channels, height, width = store.image_shape
-    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
-    noun = "class" if len(store) == 1 else "classes"
-    return f"{len(store):,} {noun}, {len(store.images):,} images ({each} per class), {kind}, {width} x {height}"
+    noun, (channels, *sides) = "class" if len(store) == 1 else "classes", store.image_shape
+    what, kind = "images", {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+    form = " x ".join(map(str, reversed(sides)))
+    if len(sides) == 1:
+        what, kind, form = "series", f"{channels} channel{'s' * (channels != 1)}", f"{form} points"
+    return f"{len(store):,} {noun}, {len(store.images):,} {what} ({each} per class), {kind}, {form}"
 
 
 def _spread(count: int, wanted: int) -> list[int]:

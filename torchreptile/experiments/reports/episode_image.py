@@ -50,7 +50,7 @@ def draw_episode(episodes: Episodes, predicted: Tensor | None, task: int = 0, *,
     way = int(episodes.support_y[task].max()) + 1
     support, query = (_by_class(images[task], way) for images in (episodes.support_x, episodes.query_x))
     room = 0 if predicted is None else ANSWER
-    sheet = _Sheet(way, support.shape[1], query.shape[1], support.shape[-2:], room, DARK if dark else LIGHT)
+    sheet = _Sheet(way, support.shape[1], query.shape[1], support.shape[3:], room, DARK if dark else LIGHT)
     answers = [[None] * query.shape[1]] * way if predicted is None else predicted[task].view(way, -1).tolist()
     for label in range(way):
         sheet.name(label)
@@ -149,31 +149,55 @@ class _Sheet:
 def tile_for(size: Sequence[int], room: int) -> tuple[int, int]:
     """Return the (width, height) in pixels at which an image is drawn.
 
-    Small images are enlarged by an integer factor, so that every pixel stays square.
+    Small images are enlarged by an integer factor, so that every pixel stays square. Series, and images of a single
+    row, are drawn as curves, twice as wide as high.
 
     Args:
-        size: (H, W) of the image.
+        size: (H, W) of the image, or (L,) of the series.
         room: available width and height in pixels, approximately.
 
     Example:
         >>> tile_for((28, 28), 112)
         (112, 112)
     """
+    if _is_curve(size):
+        return room, room // 2
     height, width = size
     times = max(1, room // max(size)) if max(size) <= 2 * room else room / max(size)
-    return round(times * width), round(times * height)
+    return max(1, round(times * width)), max(1, round(times * height))
+
+
+def _is_curve(size: Sequence[int]) -> bool:
+    """Return whether inputs with these sides are drawn as curves: series, and images of a single row."""
+    return len(size) == 1 or size[0] == 1
 
 
 def scaled(pixels: Tensor, size: tuple[int, int]) -> Picture:
     """Convert pixels to a picture; with other than three channels, the first is shown in grey.
 
     Args:
-        pixels: (C, H, W) from 0 to 1.
+        pixels: (C, H, W) from 0 to 1, or (C, L) of a series, which becomes a curve per channel.
         size: (width, height) of the picture.
     """
     from PIL import Image
 
+    if _is_curve(pixels.shape[1:]):
+        return _curves(pixels.flatten(1), size)
     levels = pixels.mul(255).round().to(torch.uint8).cpu()
     array = (levels.permute(1, 2, 0).contiguous() if len(levels) == 3 else levels[0]).numpy()
     larger = size[0] >= array.shape[1]
     return Image.fromarray(array).resize(size, Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS)
+
+
+def _curves(series: Tensor, size: tuple[int, int]) -> Picture:
+    """Draw the channels of a series (C, L) over one another, from 0 at the bottom to 1 at the top."""
+    from PIL import Image, ImageDraw
+
+    width, height = size
+    canvas = Image.new("L", size, 255)
+    pen = ImageDraw.Draw(canvas)
+    across = torch.linspace(0, width - 1, series.shape[1]).tolist()
+    for number, channel in enumerate(series.cpu()):
+        down = ((1 - channel) * (height - 1)).tolist()
+        pen.line(list(zip(across, down, strict=True)), fill=round(160 * number / len(series)), width=2)
+    return canvas

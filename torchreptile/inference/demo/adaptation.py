@@ -18,6 +18,7 @@ from torchreptile.core.device import choose_device
 from torchreptile.core.errors import ConfigError
 from torchreptile.inference.image_input import as_floats
 from torchreptile.inference.resize_head import for_classes, with_outputs
+from torchreptile.models.built_in import image_sizes
 from torchreptile.training.weights import MetaWeights
 
 Pixels = NDArray[np.uint8]
@@ -66,7 +67,7 @@ class Adapter:
             raise ConfigError(f"{weights.name} fits functions; the demo is for images")
         self.device = choose_device(device)
         self.weights = weights.to(self.device)
-        self.shape = weights.config.task.image_shape
+        self.shape = image_sizes(weights.config.task.image_shape, "the demo", square=True)
         self.steps = weights.config.evaluation.eval_steps
         self._for_classes = lru_cache(maxsize=32)(self._build)
         self._for_classes(
