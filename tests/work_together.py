@@ -1,12 +1,16 @@
 """One of several processes that work as one; started by a test, through torchrun or by hand.
 
 python tests/work_together.py gradient FILE ALGORITHM  a meta-gradient and predictions in float64, saved by rank 0
-python tests/work_together.py train FOLDER STEPS       a training; with DIE_AT="RANK STEP" one process kills itself
+python tests/work_together.py train FOLDER STEPS [EXECUTION]
+    a training; with DIE_AT="RANK STEP" one process kills itself; that of rank NO_NATIVE has no native execution, that
+    of rank OTHER_DATA other images
+python tests/work_together.py agree FILE              what the processes say to each other, saved by each as FILE-RANK
 python tests/work_together.py resume FOLDER            going on with it
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -20,10 +24,14 @@ torch.set_num_threads(1)
 from tests.easy import TINY, double_params, easy_splits, easy_store, killable_config, small_config  # noqa: E402
 from torchreptile.algorithms.base import MetaState  # noqa: E402
 from torchreptile.algorithms.build import build_algorithm  # noqa: E402
+from torchreptile.core.config import TaskConfig  # noqa: E402
 from torchreptile.core.distributed.launcher import restarted_by_launcher  # noqa: E402
 from torchreptile.core.distributed.process_group import Processes, joined  # noqa: E402
-from torchreptile.core.errors import TorchReptileError  # noqa: E402
+from torchreptile.core.errors import DataError, TorchReptileError  # noqa: E402
 from torchreptile.data.samplers import EpisodeSampler  # noqa: E402
+from torchreptile.data.splits import Splits  # noqa: E402
+from torchreptile.models.conv4 import executions, native  # noqa: E402
+from torchreptile.models.conv4.native_library import NativeUnavailableError  # noqa: E402
 from torchreptile.training import setup, trainer  # noqa: E402
 from torchreptile.training import train as training  # noqa: E402
 from torchreptile.training.outer_step import OuterStep  # noqa: E402
@@ -61,6 +69,31 @@ class MortalOuterStep(OuterStep):
         return super().__call__(state, step_size)
 
 
+def loaded_here(task: TaskConfig) -> Splits:
+    """The images that this process has."""
+    return easy_splits(shape=(1, 14, 14)) if os.environ.get("OTHER_DATA") == os.environ["RANK"] else easy_splits()
+
+
+def no_native_code() -> None:
+    raise NativeUnavailableError("no compiler here")
+
+
+def agreed(processes: Processes) -> list[object]:
+    """What this process learns of the others."""
+    said: list[object] = [processes.least(5 - processes.rank)]
+    said.append([content.decode() for content in processes.from_all(b"x" * processes.rank)])
+    with processes.together():
+        said.append("all succeeded")
+    for failing in ([1], [0, 1]):
+        try:
+            with processes.together():
+                if processes.rank in failing:
+                    raise DataError(f"nothing at {processes.rank}")
+        except TorchReptileError as error:
+            said.append(f"{type(error).__name__}: {error}")
+    return said
+
+
 def threads_of_gloo() -> list[str]:
     """Names of the threads that carry messages; one alive at the end can abort the process (where /proc tells)."""
     names = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
@@ -74,11 +107,18 @@ def main(command: str, target: str, *rest: str) -> int:
             if processes.rank == 0:
                 torch.save(result, target)
         return 0
-    setup.load_splits = lambda task: easy_splits()
+    if command == "agree":
+        with joined() as processes:
+            Path(f"{target}-{processes.rank}").write_text(json.dumps(agreed(processes)))
+        return 0
+    setup.load_splits = loaded_here
+    if os.environ.get("NO_NATIVE") == os.environ["RANK"]:
+        executions.native_library = native.native_library = no_native_code
     trainer.OuterStep = MortalOuterStep
     try:
         if command == "train":
-            training.train(killable_config(int(rest[0])), target)
+            config = killable_config(int(rest[0]))
+            training.train(config.replace(execution=rest[1]) if len(rest) > 1 else config, target)
         else:
             training.resume(target)
     except TorchReptileError as error:

@@ -16,18 +16,18 @@ import pytest
 import torch
 
 from tests.easy import REPOSITORY, TINY, easy_store, killable_config, small_config
-from tests.runs import assert_same_run, metrics_without_time, stop_at
+from tests.runs import OnStep, assert_same_run, metrics_without_time, stop_at
 from torchreptile.core.distributed.signals import stop_on_signals
 from torchreptile.core.environment import sessions
 from torchreptile.core.errors import RunError
 from torchreptile.data.splits import Splits
 from torchreptile.models.conv4.native_library import NativeUnavailableError
 from torchreptile.training.callbacks import Callback
-from torchreptile.training.checkpoint import load_checkpoint, save_checkpoint
+from torchreptile.training.checkpoint import Division, load_checkpoint, save_checkpoint
 from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.setup import TrainingSetup, build_setup, resumed_checkpoint
 from torchreptile.training.train import resume, train
-from torchreptile.training.trainer import Trainer
+from torchreptile.training.trainer import Trainer, TrainingSession
 from torchreptile.training.weights import load_weights
 
 
@@ -170,6 +170,91 @@ def test_another_execution_is_told(tmp_path: Path, easy_data: Splits, monkeypatc
     monkeypatch.setattr("torchreptile.models.conv4.native.native_library", no_native_code)
     resume(run, [told])
     assert "not available here (execution native is not possible here: none today" in told.warnings[1]
+
+
+@pytest.mark.parametrize("algorithm", ["reptile", "meta-sgd"])
+def test_a_run_keeps_the_sizes_of_its_chunks(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    """Begun where two tasks, or inner steps, fit into memory, and resumed where all do."""
+    config = small_config(algorithm=algorithm, meta_batch=5, outer_steps=4)
+    train(config, tmp_path / "large")
+    with monkeypatch.context() as small:
+        if algorithm == "reptile":
+            small.setattr("torchreptile.models.execution.task_chunks.CPU_TASKS", 2)
+        else:
+            small.setattr("torchreptile.algorithms.maml_base.MAMLBase._segment", lambda *_: 2)
+        train(config, tmp_path / "whole")
+        train(config, tmp_path / "parts", stop_at(2))
+    whole, large = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "large"))
+    assert not all(torch.equal(p, large.state.params[name]) for name, p in whole.state.params.items())
+    told = Told()
+    resume(tmp_path / "parts", [told])
+    assert told.warnings == []
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    environment, name = RunFolder(tmp_path / "parts").environment(), "task_chunk"
+    if algorithm == "meta-sgd":
+        name = "unrolled_steps"
+    assert environment[name] == getattr(whole.division, name) == 2
+    assert "resumed" not in environment
+
+
+def test_chunks_that_do_not_fit_any_more_are_told(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(small_config(), tmp_path / "run", stop_at(2))
+    monkeypatch.setattr("torchreptile.models.execution.task_chunks.total_memory", lambda device: 1)
+    with pytest.warns(UserWarning, match="computed with 20 tasks at a time until now, which do not fit into memory"):
+        resume(tmp_path / "run")
+    first, second = sessions(RunFolder(tmp_path / "run").environment())
+    assert (first["task_chunk"], second["task_chunk"]) == (20, 1)
+
+
+def test_another_number_of_threads_or_processes_is_told(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads only where they change bits."""
+    told, threads = Told(stop=3), torch.get_num_threads()
+    for execution in ("loop", "matmul"):
+        train(small_config(execution=execution), tmp_path / execution, stop_at(2))
+        with monkeypatch.context() as more:
+            more.setattr("torch.get_num_threads", lambda: threads + 1)
+            resume(tmp_path / execution, [told])
+    loop = tmp_path / "loop"
+    assert told.warnings == [
+        f"{loop} was computed by {threads} thread{'s' * (threads > 1)} until now; "
+        f"it continues with {threads + 1} threads, so sums are rounded differently"
+    ]
+    last = loop / "last.pt"
+    save_checkpoint(replace(load_checkpoint(last), division=Division(threads=1, processes=2)), last)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    resume(loop, [told])
+    assert told.warnings[1:] == [
+        f"{loop} was computed by 2 processes with 1 thread each until now; "
+        "it continues with 1 thread, so sums are rounded differently"
+    ]
+
+
+def test_the_last_line_has_the_step_size_of_its_step(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the last step was saved and before it was measured."""
+    config = small_config(outer_steps=5, monitor_every=3, save_minutes=0.0)
+    train(config, tmp_path / "whole")
+    measure = TrainingSession.measure
+
+    def killed(self: TrainingSession) -> None:
+        if self.step == 5:
+            raise KeyboardInterrupt
+        measure(self)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(TrainingSession, "measure", killed)
+        train(config, tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 5
+    resume(tmp_path / "run")
+    assert metrics_without_time(tmp_path / "run")[-1]["outer_step_size"] == pytest.approx(0.2)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_run_from_a_gpu_goes_on_with_draws_of_its_own(tmp_path: Path, easy_data: Splits) -> None:
@@ -340,9 +425,42 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path: Path, easy_data: Spl
         resume(run.folder)
 
 
-def test_a_training_that_diverges_says_so(tmp_path: Path, easy_data: Splits) -> None:
-    with pytest.raises(RunError, match="diverged"):
-        train(small_config(outer_steps=3, inner_lr=1e30, monitor_every=1), tmp_path / "run")
+INNER, OUTER = r"--inner-lr than \S+", r"--outer-step-size than \S+"
+
+
+@pytest.mark.parametrize("monitor_every", [1, 100])  # noticed in a measurement, or as it is saved
+@pytest.mark.parametrize(
+    ("settings", "step", "blamed"),
+    [
+        ({"inner_lr": 1e30}, 0, INNER),
+        ({"inner_lr": 1e20, "inner_optimizer": "sgd"}, 0, INNER),
+        ({"outer_step_size": 1e30}, 1, OUTER),
+        ({"algorithm": "maml", "inner_lr": 1e10}, 0, INNER),
+        ({"algorithm": "maml", "outer_step_size": 1e10}, 1, OUTER),
+        ({"algorithm": "protonet", "outer_step_size": 1e20}, 1, OUTER),
+    ],
+)
+def test_a_training_that_diverges_says_why_and_keeps_its_last_good_checkpoint(
+    tmp_path: Path, easy_data: Splits, settings: dict[str, object], step: int, blamed: str, monitor_every: int
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    config = small_config(**{"outer_steps": 4, "monitor_every": monitor_every, "save_minutes": 0.0} | settings)
+    said = rf"diverged before outer step {step + 1} \(.*\); start again with a smaller {blamed}; "
+    with pytest.raises(RunError, match=said + rf"{run.last} is still that of outer step {step}$"):
+        train(config, run.path)
+    last = load_checkpoint(run.last)
+    assert last.step == step
+    assert all(bool(tensor.isfinite().all()) for tensor in last.state.tensors())
+    assert not run.best.is_file() or load_checkpoint(run.best).step == step
+
+
+def test_one_of_both_settings_is_blamed_where_there_is_no_last_checkpoint(tmp_path: Path, easy_data: Splits) -> None:
+    def lose(step: int) -> None:
+        (tmp_path / "run" / "last.pt").unlink()
+
+    config = small_config(inner_lr=1e30, monitor_every=2)
+    with pytest.raises(RunError, match=rf"start again with a smaller {INNER}, or {OUTER}$"):
+        train(config, tmp_path / "run", [OnStep(lose)])
 
 
 def test_edited_settings_are_refused(tmp_path: Path, easy_data: Splits) -> None:

@@ -118,34 +118,34 @@ class RunFolder:
         """Write the settings of a resumed run to config.json, and add its session to env.json."""
         if self.config() != config:
             write_text(self.config_file, config.to_json() + "\n")
-        earlier = self._sessions()
-        if not earlier or environment | {"command": None} != earlier[-1] | {"command": None}:
-            self._write_sessions([*earlier, environment])
+        self.record_environment(environment)
 
-    def amend_session(self, environment: dict[str, Any]) -> None:
-        """Replace the last session in env.json, once it is known in what chunks it computes.
+    def record_environment(self, environment: dict[str, Any]) -> None:
+        """Add what is known of this session to the last one in env.json, or a new one where they differ.
+
+        They may differ in the command, and an earlier entry may lack what was unknown then.
 
         Raises:
             RunError: the file cannot be written.
         """
         try:
-            self._write_sessions([*self._sessions()[:-1], environment])
-        except OSError as error:
-            raise RunError(f"{self.env_file}: cannot be written ({error.strerror})") from error
-
-    def _sessions(self) -> list[dict[str, Any]]:
-        """Return the sessions in env.json; none if a run was killed just before it was written."""
-        try:
             first, *others = sessions(self.environment())
-        except RunError:
-            return []
-        return [{name: value for name, value in first.items() if name != "resumed"}, *others]
-
-    def _write_sessions(self, every: list[dict[str, Any]]) -> None:
-        """Write env.json: the first session, with the others under ``resumed``."""
-        first, *others = every
-        content = first | ({"resumed": others} if others else {})
-        write_text(self.env_file, json.dumps(content, indent=2) + "\n")
+            every = [{name: value for name, value in first.items() if name != "resumed"}, *others]
+        except RunError:  # killed just before it was written
+            every = []
+        last = every[-1] if every else {}
+        known = {name: value for name, value in last.items() if name != "command"}
+        if every and known == {name: environment.get(name) for name in known}:
+            every[-1] = environment | last
+        else:
+            every.append(environment)
+        if every[-1] != last:
+            first, *others = every
+            content = first | ({"resumed": others} if others else {})
+            try:
+                write_text(self.env_file, json.dumps(content, indent=2) + "\n")
+            except OSError as error:
+                raise RunError(f"{self.env_file}: cannot be written ({error.strerror})") from error
 
     def environment(self) -> dict[str, Any]:
         """Return the content of env.json: command, versions and hardware of the sessions.

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +15,10 @@ from torch import Tensor
 
 from torchreptile.algorithms.base import MetaState
 from torchreptile.core.config import MEASUREMENTS
+from torchreptile.core.data_frame import data_frame
 from torchreptile.core.device import precision_of
 from torchreptile.core.distributed.signals import StopRequestedError, StopRequests, stop_on_signals
-from torchreptile.core.errors import ConfigError, LostProcessError, RunError
+from torchreptile.core.errors import LostProcessError, RunError
 from torchreptile.training.callbacks import Callback, Metrics
 from torchreptile.training.checkpoint import Checkpoint, NotFiniteError, save_checkpoint
 from torchreptile.training.divergence import diverged
@@ -70,9 +69,7 @@ class Run:
         Raises:
             ConfigError: pandas is not installed.
         """
-        if find_spec("pandas") is None:
-            raise ConfigError("pandas is not installed; pip install pandas")
-        return import_module("pandas").DataFrame(RunFolder(self.folder).metrics()).set_index("step")
+        return data_frame(RunFolder(self.folder).metrics()).set_index("step")
 
 
 class Step(NamedTuple):

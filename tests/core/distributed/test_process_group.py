@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.easy import REPOSITORY, TINY, double_params, easy_store, small_config
+from tests.easy import REPOSITORY, TINY, double_params, easy_store, skip_without_native, small_config
 from tests.runs import assert_same_run
 from tests.work_together import TASKS, gradient_and_labels
 from torchreptile.algorithms.build import build_algorithm
@@ -20,6 +21,7 @@ from torchreptile.core.distributed.process_group import ALONE, Processes
 from torchreptile.core.errors import ConfigError
 from torchreptile.data.splits import Splits
 from torchreptile.training.checkpoint import load_checkpoint
+from torchreptile.training.run_folder import RunFolder
 from torchreptile.training.train import resume, train
 
 SCRIPT = REPOSITORY / "tests" / "work_together.py"
@@ -107,6 +109,42 @@ def test_torchrun_starts_again_what_was_lost(tmp_path: Path) -> None:
     )
     assert restarted.returncode == 0, restarted.stderr
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_processes_agree_and_fail_together(tmp_path: Path) -> None:
+    ended = together("agree", tmp_path / "said")
+    assert [process.returncode for process in ended] == [0, 0], ended
+    first, second = (json.loads((tmp_path / f"said-{rank}").read_text()) for rank in (0, 1))
+    assert first[:3] == second[:3] == [4, ["", "x"], "all succeeded"]
+    assert first[3:] == ["ConfigError: process 1: nothing at 1", "DataError: nothing at 0"]
+    assert second[3:] == ["DataError: nothing at 1", "DataError: nothing at 1"]
+
+
+def test_the_first_process_chooses_the_execution_of_all(tmp_path: Path) -> None:
+    """The other one has a compiler, and auto would take native there."""
+    skip_without_native()
+    ended = together("train", tmp_path / "run", "2", "auto", NO_NATIVE="0")
+    assert [process.returncode for process in ended] == [0, 0], ended
+    environment = RunFolder(tmp_path / "run").environment()
+    assert (environment["execution"], environment["processes"], environment["threads"]) == ("grouped", 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        ("NO_NATIVE", "execution native is not possible here: no compiler here; auto chooses another"),
+        ("OTHER_DATA", "holds other training data here than for the first process"),
+    ],
+)
+def test_a_process_that_cannot_do_it_says_so_and_all_end(tmp_path: Path, lacking: str, said: str) -> None:
+    skip_without_native("native" if lacking == "NO_NATIVE" else "")
+    first, second = together("train", tmp_path / "run", "4", "auto", **{lacking: "1"})
+    assert (first.returncode, second.returncode) == (2, 2), (first, second)
+    assert first.stderr.startswith("process 1: ")
+    assert said in first.stderr
+    assert said in second.stderr
+    assert len(first.stderr.splitlines()) == len(second.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_processes_than_tasks_are_refused(

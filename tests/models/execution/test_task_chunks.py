@@ -14,7 +14,7 @@ from torchreptile.algorithms.build import algorithm_class, build_algorithm
 from torchreptile.core.config.algorithm_table import algorithm_names
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.models.execution import task_chunks as chunks
-from torchreptile.models.execution.task_chunks import TaskChunks, saved_bytes, total_memory
+from torchreptile.models.execution.task_chunks import ChunkSizes, TaskChunks, saved_bytes, total_memory
 
 CPU = torch.device("cpu")
 OF_ONE_KIND = ("matching", "protonet", "pretrained", "mann", "meta-lstm")  # executed in a way of their own
@@ -100,6 +100,37 @@ def test_the_limit_follows_from_the_memory_there_is(tmp_path: Path, monkeypatch:
         automatic.fit(bytes_per_task)
         asked.fit(bytes_per_task)
         assert (automatic.limit, asked.limit) == (limit, 7)
+
+
+def test_a_resumed_run_keeps_its_sizes_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "total_memory", lambda device: 400)
+    resumed = TaskChunks(0, CPU, ChunkSizes(7, 3))
+    assert resumed.sizes == (7, 3)  # though nothing has been computed yet
+    resumed.fit(10)
+    resumed.fit_steps(5)
+    assert (resumed.limit, resumed.steps) == (7, 3)
+    resumed = TaskChunks(0, CPU, ChunkSizes(7, 3))
+    with pytest.warns(UserWarning, match="computed with") as said:
+        resumed.fit(25)  # of which four fit into a quarter of the memory
+        resumed.fit_steps(2)
+    assert resumed.sizes == (4, 2)
+    assert [str(warning.message) for warning in said] == [
+        f"the run was computed with {began} until now, which do not fit into memory here; it continues with {now}, so "
+        "sums may be rounded differently"
+        for began, now in (("7 tasks at a time", 4), ("3 inner steps' graphs at a time", 2))
+    ]
+
+
+def test_a_requested_size_that_did_not_fit_stays_reduced() -> None:
+    assert TaskChunks(8, CPU, ChunkSizes(4)).limit == 4
+    assert TaskChunks(8, CPU, ChunkSizes()).limit == 8
+
+
+def test_processes_take_the_smallest_of_their_sizes() -> None:
+    shared = TaskChunks(0, CPU, agree=lambda size: min(size, 6))
+    shared.fit(1)
+    shared.fit_steps(9)
+    assert shared.sizes == (6, 6)
 
 
 def test_saved_bytes_counts_what_the_backward_pass_needs() -> None:
