@@ -21,8 +21,9 @@ from torchreptile.cli.flags.report import Report
 from torchreptile.cli.flags.reproduce import Reproduce
 from torchreptile.cli.flags.train import Train
 from torchreptile.cli.original_flags import ORIGINAL_DEFAULTS, translate, was_pasted
+from torchreptile.cli.short_help import ALL, short_help
 from torchreptile.cli.usage_errors import one_line_refusals
-from torchreptile.core.config import Config
+from torchreptile.core.config import DATA, Config
 from torchreptile.core.config.algorithm_table import algorithm_row, owner_of
 from torchreptile.core.config.presets import PRESETS, TABLE, for_algorithm, preset
 from torchreptile.core.errors import ConfigError
@@ -126,7 +127,11 @@ def _refuse_settings_of_others(words: Sequence[str], algorithm: str) -> None:
 
 def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> Command:
     """Parse words whose defaults come from a preset and an algorithm."""
-    start = Train(config=for_algorithm(algorithm, preset(preset_name) if preset_name else _plain(words, pasted)))
+    config = for_algorithm(algorithm, preset(preset_name) if preset_name else _plain(words, pasted))
+    named = {name: value for name in DATA if (value := _value_of(f"--{name}", words))}
+    if any(value != getattr(config.task, name) for name, value in named.items()):
+        config = config.replace(split_scheme="default")  # how the algorithm's own data set is divided
+    start = Train(config=config)
     kinds = (
         Annotated[Train, subcommand("train", default=start)]
         | Annotated[Evaluate, subcommand("evaluate")]
@@ -140,12 +145,13 @@ def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> 
         | Annotated[Data, subcommand("data")]
         | Annotated[Presets, subcommand("presets")]
     )
-    with one_line_refusals(next((word for word in words[:1] if not word.startswith("-")), "")):
+    typed = next((word for word in words[:1] if not word.startswith("-")), "")
+    with one_line_refusals(typed), short_help(words):
         command: Command = tyro.cli(
             kinds,
             prog="reptile",
             description="Few-shot meta-learning: the Reptile paper's experiments, and your own.",
-            args=words,
+            args=["--help" if word == ALL and typed == "train" else word for word in words],
             config=(OmitArgPrefixes, CascadeSubcommandArgs, FlagCreatePairsOff),
         )
     return command

@@ -34,7 +34,8 @@ class Compare:
     episodes: int = 1000
     """Episodes per evaluation."""
     split_scheme: str = "default"
-    """How classes are split: see reptile train --help. omniglot's vinyals has validation classes, reptile has none."""
+    """How classes are split: see reptile train --help-all. omniglot's vinyals has validation
+    classes, reptile has none."""
     outer_steps: int = 0
     """Outer steps per training; 0 trains for the published number, or as many as the time allows."""
     data_root: str = ""
@@ -42,7 +43,7 @@ class Compare:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     execution: ExecutionName = "auto"
-    """How a meta-batch of tasks is computed: see reptile train --help."""
+    """How a meta-batch of tasks is computed: see reptile train --help-all."""
     json: bool = False
     """Print JSON instead of a table."""
 

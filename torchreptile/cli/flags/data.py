@@ -55,7 +55,7 @@ class Show:
     queries: int = 3
     """Query images per class."""
     split_scheme: str = "default"
-    """How classes are split: see reptile train --help."""
+    """How classes are split: see reptile train --help-all."""
     split_seed: int = 0
     """Seed of the shuffle that splits the classes."""
     split_ratio: str = ""

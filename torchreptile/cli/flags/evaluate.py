@@ -54,7 +54,7 @@ class Evaluate:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     execution: ExecutionName = "auto"
-    """How episodes are computed: see reptile train --help."""
+    """How episodes are computed: see reptile train --help-all."""
     precision: Precision = "fp32"
     """fp32, tf32 or bf16."""
     task_chunk: int = 0
@@ -63,6 +63,9 @@ class Evaluate:
     """The custom network that was trained, such as net.py:Net: see reptile train --help."""
     workers: int = 1
     """Processes on this machine that share the episodes; one per core is fastest on a CPU."""
+    per_episode: Path | None = None
+    """Also write every episode into this new csv file: its accuracy, classes and images, and what each query was
+    labelled as."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -76,6 +79,7 @@ class Evaluate:
             self.source,
             self.json,
             self.model,
+            self.per_episode,
             split=self.split,
             episodes=self.episodes,
             shots=self.shots,

@@ -39,7 +39,7 @@ class Reproduce:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     execution: ExecutionName = "auto"
-    """How a meta-batch of tasks is computed: see reptile train --help."""
+    """How a meta-batch of tasks is computed: see reptile train --help-all."""
 
     def run(self) -> int:
         """Train and evaluate what is missing, print and draw the results; return the exit code."""
