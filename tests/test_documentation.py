@@ -55,6 +55,7 @@ NAMES = (
     "show",
     "prepare",
     "presets",
+    "completion",
 )
 # Placeholders in running text, and what to parse in their place.
 STANDS_FOR = {

@@ -12,6 +12,7 @@ from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes
 from torchreptile.cli.flags.adapt import Adapt
 from torchreptile.cli.flags.bench import Bench
 from torchreptile.cli.flags.compare import Compare
+from torchreptile.cli.flags.completion import Completion
 from torchreptile.cli.flags.data import Data
 from torchreptile.cli.flags.demo import Demo
 from torchreptile.cli.flags.evaluate import Evaluate
@@ -29,7 +30,7 @@ from torchreptile.core.config.presets import PRESETS, TABLE, for_algorithm, pres
 from torchreptile.core.errors import ConfigError
 from torchreptile.core.user_code import names_a_file
 
-Command = Train | Evaluate | Adapt | Export | Compare | Reproduce | Report | Bench | Demo | Data | Presets
+Command = Train | Evaluate | Adapt | Export | Compare | Reproduce | Report | Bench | Demo | Data | Presets | Completion
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -144,6 +145,7 @@ def _parse(words: list[str], preset_name: str, algorithm: str, pasted: bool) -> 
         | Annotated[Demo, subcommand("demo")]
         | Annotated[Data, subcommand("data")]
         | Annotated[Presets, subcommand("presets")]
+        | Annotated[Completion, subcommand("completion")]
     )
     typed = next((word for word in words[:1] if not word.startswith("-")), "")
     with one_line_refusals(typed), short_help(words):
