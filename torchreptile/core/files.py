@@ -135,11 +135,8 @@ def working_folder(folder: Path, name: str) -> Iterator[tuple[Path, int]]:
 
     POSIX systems only. A folder that a killed process left behind is removed by :func:`remove_abandoned`.
     """
-    path = folder / _temporary_name(name)
-    path.mkdir(mode=0o700)
-    handle = os.open(path, os.O_RDONLY | _NO_LINK)
+    path, handle = _new_folder(folder, name)
     try:
-        _try_lock(handle)
         yield path, handle
     finally:
         os.close(handle)
@@ -152,6 +149,22 @@ def _lock(handle: int) -> None:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _new_folder(folder: Path, name: str) -> tuple[Path, int]:
+    """Make an empty, locked temporary folder in ``folder``; return it and its descriptor."""
+    while True:
+        path = folder / _temporary_name(name)
+        path.mkdir(mode=0o700)
+        try:
+            handle = os.open(path, os.O_RDONLY | _NO_LINK)
+        except FileNotFoundError:  # another process took it for abandoned before it was locked
+            continue
+        with suppress(OSError):
+            _try_lock(handle)
+            if os.path.samestat(path.lstat(), os.fstat(handle)):
+                return path, handle
+        os.close(handle)
 
 
 def _try_lock(handle: int) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
+import hashlib
 import os
 import shutil
 import stat
+import subprocess
+import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 import torch
 
 from torchreptile.core.errors import ConfigError
+from torchreptile.models.conv4 import native_compiler as compiling
 from torchreptile.models.conv4 import native_library as building
 from torchreptile.models.conv4.native_library import NativeUnavailableError, native_library
 from torchreptile.models.conv4.network import for_images
@@ -28,10 +32,10 @@ CPU, SHAPE = torch.device("cpu"), (1, 28, 28)
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Something smaller to compile, and a compiler that no other test has chosen."""
-    path = tmp_path / "code" / building.MAIN
+    path = tmp_path / "code" / compiling.MAIN
     path.parent.mkdir()
     path.write_text('extern "C" int answer() { return 42; }\n')
-    monkeypatch.setattr(building, "CODE", path.parent)
+    monkeypatch.setattr(compiling, "CODE", path.parent)
     monkeypatch.delenv("CXX", raising=False)
     return path
 
@@ -47,26 +51,32 @@ def script(path: Path, content: str) -> str:
     return str(path)
 
 
+def library_file(folder: Path) -> Path:
+    return building._library(folder)[0]
+
+
 def answer(library: Path) -> int:
-    return int(ctypes.CDLL(str(library)).answer())
+    code = building._verified(library)
+    assert code is not None
+    return int(building._loaded(code).answer())
 
 
 @needs_compiler
 @pytest.mark.usefixtures("source")
 def test_it_is_compiled_once(folder: Path) -> None:
-    library = building._library_file(folder)
+    library = library_file(folder)
     assert answer(library) == 42
     before = library.stat().st_mtime_ns
-    assert building._library_file(folder) == library
+    assert library_file(folder) == library
     assert library.stat().st_mtime_ns == before
     assert list(folder.iterdir()) == [library]
 
 
 @needs_compiler
 def test_other_code_is_another_library(source: Path, folder: Path) -> None:
-    first = building._library_file(folder)
+    first = library_file(folder)
     source.write_text('extern "C" int answer() { return 43; }\n')
-    second = building._library_file(folder)
+    second = library_file(folder)
     assert first != second
     assert answer(second) == 43
 
@@ -75,11 +85,11 @@ def test_other_code_is_another_library(source: Path, folder: Path) -> None:
 @pytest.mark.usefixtures("source")
 @pytest.mark.parametrize("damage", ["cut", "empty", "changed"])
 def test_a_damaged_file_is_made_again(folder: Path, damage: str) -> None:
-    library = building._library_file(folder)
+    library = library_file(folder)
     content = library.read_bytes()
     broken = {"cut": content[: len(content) // 2], "empty": b"", "changed": b"\0" + content[1:]}[damage]
     library.write_bytes(broken)
-    assert building._library_file(folder) == library
+    assert library_file(folder) == library
     assert library.read_bytes() != broken
     assert answer(library) == 42
 
@@ -88,7 +98,7 @@ def test_a_damaged_file_is_made_again(folder: Path, damage: str) -> None:
 @pytest.mark.usefixtures("source")
 def test_two_at_once_both_succeed(folder: Path) -> None:
     with ThreadPoolExecutor(4) as several:
-        libraries = list(several.map(building._library_file, [folder] * 4))
+        libraries = list(several.map(library_file, [folder] * 4))
     assert len(set(libraries)) == 1
     assert list(folder.iterdir()) == libraries[:1]  # nothing half-written stays
     assert answer(libraries[0]) == 42
@@ -98,7 +108,7 @@ def test_two_at_once_both_succeed(folder: Path) -> None:
 def test_code_that_does_not_compile_says_so(source: Path, folder: Path) -> None:
     source.write_text("this is no C++\n")
     with pytest.raises(NativeUnavailableError, match=r"failed: .*error"):
-        building._library_file(folder)
+        library_file(folder)
     assert list(folder.iterdir()) == []
 
 
@@ -106,17 +116,17 @@ def test_code_that_does_not_compile_says_so(source: Path, folder: Path) -> None:
 def test_compilers_that_cannot_be_used(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "nowhere"))
     with pytest.raises(NativeUnavailableError, match=r"nowhere does not start \(No such file"):
-        building._library_file(folder)
+        library_file(folder)
     monkeypatch.setenv("CXX", script(tmp_path / "broken", "echo some notice; echo fatal error: no licence; exit 3"))
     with pytest.raises(NativeUnavailableError, match=r"broken failed: fatal error: no licence$"):
-        building._library_file(folder)
+        library_file(folder)
     monkeypatch.setenv("CXX", script(tmp_path / "mute", "exit 1"))
     with pytest.raises(NativeUnavailableError, match=r"mute failed: no output$"):
-        building._library_file(folder)
+        library_file(folder)
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     with pytest.raises(NativeUnavailableError, match=r"no C\+\+ compiler: neither \$CXX nor g\+\+ nor clang\+\+"):
-        building._library_file(folder)
+        library_file(folder)
 
 
 @needs_compiler
@@ -128,7 +138,63 @@ def test_where_one_compiler_fails_the_next_is_tried(
     script(tmp_path / "g++", "exit 1")
     script(tmp_path / "clang++", f'PATH="{os.environ["PATH"]}" exec {working} "$@"')
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert answer(building._library_file(folder)) == 42
+    assert answer(library_file(folder)) == 42
+
+
+@needs_compiler
+@pytest.mark.usefixtures("source")
+def test_what_is_loaded_is_what_was_verified(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can swap the file, or its folder, between the check and the loading changes nothing."""
+    library, code = building._library(folder)
+    foreign = b"\x7fELF foreign code"
+    library.write_bytes(foreign + hashlib.sha256(foreign).digest())
+    assert building._loaded(code).answer() == 42
+    monkeypatch.delattr(os, "memfd_create", raising=False)  # where nothing can be loaded from memory
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    assert building._loaded(code).answer() == 42
+    assert list(folder.iterdir()) == [library]
+
+
+def test_a_file_of_another_user_is_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = folder / "conv4.so"
+    library.write_bytes(b"code" + hashlib.sha256(b"code").digest())
+    library.chmod(0o700)
+    assert building._verified(library) == b"code"
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert building._verified(library) is None
+
+
+def test_a_pipe_in_the_place_of_the_library_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "conv4.so")
+    assert building._verified(folder / "conv4.so") is None
+
+
+@pytest.mark.usefixtures("source")
+def test_a_killed_process_takes_its_compiler_along_and_its_files_go_at_the_next_start(
+    folder: Path, tmp_path: Path
+) -> None:
+    alive = tmp_path / "alive"
+    hangs = f"(while true; do date > {alive}; sleep 0.05; done) & wait"
+    slow = script(tmp_path / "slow", f'case "$*" in *-dM*) echo 1;; *) {hangs};; esac')
+    code = (
+        "import pathlib, sys\n"
+        "from torchreptile.models.conv4.native_library import _library\n"
+        "_library(pathlib.Path(sys.argv[1]))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], env={**os.environ, "CXX": slow})
+    while not alive.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert len(list(folder.iterdir())) == 1
+    time.sleep(0.3)
+    alive.unlink(missing_ok=True)
+    time.sleep(0.3)
+    assert not alive.exists()
+    with pytest.raises(NativeUnavailableError):
+        building._library(folder)
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.usefixtures("source")
@@ -138,10 +204,10 @@ def test_a_compiler_that_hangs_is_ended_with_all_it_started(
     alive = tmp_path / "alive"
     hangs = f"(while true; do date > {alive}; sleep 0.05; done) & wait"
     monkeypatch.setenv("CXX", script(tmp_path / "slow", f'case "$*" in *-dM*) echo 1;; *) {hangs};; esac'))
-    monkeypatch.setattr(building, "BUILD_SECONDS", 1.0)
+    monkeypatch.setattr(compiling, "BUILD_SECONDS", 1.0)
     start = time.monotonic()
     with pytest.raises(NativeUnavailableError, match=r"slow took longer than 1 seconds"):
-        building._library_file(folder)
+        library_file(folder)
     assert time.monotonic() - start < 20
     assert alive.exists()
     alive.unlink()
@@ -166,17 +232,17 @@ def test_the_folder_must_be_the_users_alone(tmp_path: Path) -> None:
 @needs_compiler
 @pytest.mark.usefixtures("source")
 def test_a_library_that_others_may_write_is_made_again(folder: Path) -> None:
-    library = building._library_file(folder)
+    library = library_file(folder)
     library.chmod(0o666)
-    assert not building._is_intact(library)
-    assert building._library_file(folder) == library
+    assert building._verified(library) is None
+    assert library_file(folder) == library
     assert stat.S_IMODE(library.stat().st_mode) == 0o700
 
 
 def test_a_compiler_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "g++ 'x")
     with pytest.raises(NativeUnavailableError, match=r"\$CXX cannot be read \(No closing quotation\)"):
-        building._library_file(folder)
+        library_file(folder)
 
 
 def test_without_it_auto_takes_another_and_a_wish_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

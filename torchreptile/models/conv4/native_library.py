@@ -1,7 +1,8 @@
-"""The C++ library of the native execution: compiled for this machine on first use, cached, and loaded.
+"""The C++ library of the native execution: compiled for this machine on first use, cached, verified and loaded.
 
-Loading a library runs its code, so it is stored in a folder that belongs to the user and that nobody else may enter.
-The file ends in a checksum of its content: a truncated library is compiled again instead of crashing the process.
+Loading a library runs its code, so it is stored in a folder that belongs to the user and that nobody else may enter,
+and what is loaded are the very bytes that were verified, never what a path leads to a moment later. The file ends in a
+checksum of its content: a truncated library is compiled again instead of crashing the process.
 """
 
 from __future__ import annotations
@@ -9,34 +10,19 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import shlex
-import shutil
-import signal
 import stat
-import subprocess
+import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from torchreptile.core.errors import first_line
-from torchreptile.core.files import replacing
+from torchreptile.core.files import open_regular, remove_abandoned, replacing
 from torchreptile.core.paths import cache_dir
+from torchreptile.models.conv4 import native_compiler
+from torchreptile.models.conv4.native_compiler import MAX_LIBRARY_BYTES, NativeUnavailableError
 
-CODE = Path(__file__).with_name("native_code")
-MAIN = "conv4.cpp"  # includes the rest
-# Not -ffast-math: NaN and infinity must stay what they are.
-FLAGS = [
-    *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread"),
-    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
-]
-BUILD_SECONDS = 180  # compiling takes about 7 seconds on an idle core
-ASK_SECONDS = 20
 DIGEST = 32  # bytes of a SHA-256
-
-
-class NativeUnavailableError(Exception):
-    """The C++ library is missing and cannot be compiled on this machine; the message gives the reason in one line."""
 
 
 def native_library() -> ctypes.CDLL:
@@ -57,7 +43,7 @@ def _library_or_reason() -> ctypes.CDLL | str:
     if os.name != "posix":
         return "it needs Linux or macOS"
     try:
-        return ctypes.CDLL(str(_library_file(_own_folder())))
+        return _loaded(_library(_own_folder())[1])
     except (OSError, NativeUnavailableError) as error:
         return first_line(error)
 
@@ -76,14 +62,13 @@ def _private_folder(folder: Path) -> Path:
     return folder
 
 
-def _library_file(folder: Path) -> Path:
-    """Return the library's file, compiled by the first compiler that works unless it is in the cache."""
+def _library(folder: Path) -> tuple[Path, bytes]:
+    """Return the library's file and its code, compiled by the first compiler that works unless it is in the cache."""
+    remove_abandoned(folder)
     obstacles: list[str] = []
     for compiler, library in _libraries(folder, obstacles):
         try:
-            if not _is_intact(library):
-                _compile(compiler, library)
-            return library
+            return library, _verified(library) or _compiled(compiler, library)
         except NativeUnavailableError as error:
             obstacles.append(str(error))
     raise NativeUnavailableError("; ".join(obstacles) or "no C++ compiler: neither $CXX nor g++ nor clang++")
@@ -91,79 +76,50 @@ def _library_file(folder: Path) -> Path:
 
 def _libraries(folder: Path, obstacles: list[str]) -> Iterator[tuple[list[str], Path]]:
     """Yield each compiler that answers with the path of its library, and add the others' reasons to ``obstacles``."""
-    for compiler in _compilers():
+    for compiler in native_compiler.compilers():
         try:
-            key = hashlib.sha256(_code() + _compiler_macros(compiler)).hexdigest()[:32]
+            name = f"conv4-{native_compiler.key(compiler)}.so"
         except NativeUnavailableError as error:
             obstacles.append(str(error))
         else:
-            yield compiler, folder / f"conv4-{key}.so"
+            yield compiler, folder / name
 
 
-def _code() -> bytes:
-    """Return the names and contents of all source files."""
-    return b"".join(path.name.encode() + path.read_bytes() for path in sorted(CODE.iterdir()) if path.is_file())
-
-
-def _compilers() -> list[list[str]]:
-    """Return the commands of the compilers to try: $CXX alone if it is set, else those found on the path."""
-    try:
-        named = shlex.split(os.environ.get("CXX", ""))
-    except ValueError as error:
-        raise NativeUnavailableError(f"$CXX cannot be read ({error})") from error
-    return [named] if named else [[name] for name in ("g++", "clang++") if shutil.which(name)]
-
-
-def _compiler_macros(compiler: list[str]) -> bytes:
-    """Return the command and the macros it defines, which include its version and this processor's features."""
-    command = [*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull]
-    return shlex.join(command).encode() + _output_of(command, ASK_SECONDS)
-
-
-def _compile(compiler: list[str], library: Path) -> None:
-    """Compile the library, append its checksum, and move it into place."""
+def _compiled(compiler: list[str], library: Path) -> bytes:
+    """Compile the library, store it with its checksum, and return its code."""
+    code = native_compiler.compiled(compiler, library.parent)
     with replacing(library) as temporary:
-        _output_of([*compiler, *FLAGS, str(CODE / MAIN), "-o", str(temporary)], BUILD_SECONDS)
-        content = temporary.read_bytes()
-        temporary.write_bytes(content + hashlib.sha256(content).digest())  # the loader ignores what follows
+        temporary.write_bytes(code + hashlib.sha256(code).digest())
         temporary.chmod(0o700)
+    return code
 
 
-def _is_intact(library: Path) -> bool:
-    """Whether the file exists, only this user may write it, and its checksum is right."""
-    if not library.is_file():
-        return False
-    status = library.lstat()
-    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        return False
-    content = library.read_bytes()
-    return hashlib.sha256(content[:-DIGEST]).digest() == content[-DIGEST:]
-
-
-def _output_of(command: list[str], seconds: float) -> bytes:
-    """Return the output of ``command``; after ``seconds`` kill it and every process it started."""
+def _verified(library: Path) -> bytes | None:
+    """Return the code in a file, or None unless it exists, only this user may write it, and its checksum is right."""
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except OSError as error:
-        raise NativeUnavailableError(f"{command[0]} does not start ({error.strerror})") from error
-    try:
-        output, _ = process.communicate(timeout=seconds)
-    except BaseException as error:
-        with suppress(ProcessLookupError):  # its children may outlive it
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
-            raise NativeUnavailableError(f"{command[0]} took longer than {seconds:g} seconds") from error
-        raise
-    if process.returncode != 0:
-        lines = output.decode(errors="replace").splitlines()
-        reason = next((line.strip() for line in lines if "error" in line), lines[-1].strip() if lines else "no output")
-        raise NativeUnavailableError(f"{command[0]} failed: {reason[:200]}")
-    return output
+        with open_regular(library, MAX_LIBRARY_BYTES) as file:
+            status = os.fstat(file.fileno())
+            content = file.read()
+    except OSError:
+        return None
+    code, digest = content[:-DIGEST], content[-DIGEST:]
+    own = status.st_uid == os.geteuid() and not status.st_mode & 0o022
+    return code if own and hashlib.sha256(code).digest() == digest else None
+
+
+def _loaded(code: bytes) -> ctypes.CDLL:
+    """Load a library from its bytes: from memory, or where that is not possible from a folder made for this."""
+    if hasattr(os, "memfd_create"):
+        # It stays open: the loader takes two libraries of one path for one, and a closed number is used again.
+        handle = os.memfd_create("conv4")
+        try:
+            with os.fdopen(os.dup(handle), "wb") as file:
+                file.write(code)
+            return ctypes.CDLL(f"/proc/self/fd/{handle}")
+        except OSError:  # no /proc, or a system that runs nothing from memory
+            os.close(handle)
+    with tempfile.TemporaryDirectory(prefix="torchreptile-") as folder:
+        path = Path(folder) / "conv4.so"
+        path.write_bytes(code)
+        path.chmod(0o700)
+        return ctypes.CDLL(str(path))
