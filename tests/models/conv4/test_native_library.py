@@ -171,7 +171,7 @@ def test_a_pipe_in_the_place_of_the_library_is_not_waited_for(folder: Path) -> N
 
 @pytest.mark.usefixtures("source")
 def test_a_killed_process_takes_its_compiler_along_and_its_files_go_at_the_next_start(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive = tmp_path / "alive"
     hangs = f"(while true; do date > {alive}; sleep 0.05; done) & wait"
@@ -192,7 +192,8 @@ def test_a_killed_process_takes_its_compiler_along_and_its_files_go_at_the_next_
     alive.unlink(missing_ok=True)
     time.sleep(0.3)
     assert not alive.exists()
-    with pytest.raises(NativeUnavailableError):
+    monkeypatch.setenv("CXX", str(tmp_path / "nowhere"))
+    with pytest.raises(NativeUnavailableError, match="does not start"):
         building._library(folder)
     assert list(folder.iterdir()) == []
 
