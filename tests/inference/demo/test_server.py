@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
+import io
 import json
 import logging
 import os
@@ -12,19 +14,23 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from typing import Any
 
 import pytest
+from PIL import Image
 from starlette.exceptions import HTTPException
 
 from tests.inference.demo.conftest import Served
 from tests.inference.demo.test_requests import BAD, asked
 from tests.pictures import encoded, noise
 from torchreptile.core.errors import ConfigError, TorchReptileError
-from torchreptile.inference.demo import server
+from torchreptile.inference.demo import connections, server
 from torchreptile.inference.demo.access import is_loopback
+from torchreptile.inference.demo.connections import CONNECTIONS
 
 
 def ask(demo: Served, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any, Any]:
@@ -133,6 +139,63 @@ def test_few_may_wait() -> None:
         answers = apart.submit(lambda: asyncio.run(crowd())).result()
     assert answers.count(True) == server.WAITING + 1
     assert {type(answer) for answer in answers[-2:]} == {HTTPException}
+
+
+def test_silent_connections_make_room(demo: Served) -> None:
+    """More of them than there may be, all open: the oldest are closed, and a question is answered."""
+    lines = [socket.create_connection(("127.0.0.1", demo.port), timeout=20) for _ in range(CONNECTIONS + 6)]
+    try:
+        assert ask(demo, "GET", "/settings")[0] == 200
+        with contextlib.suppress(ConnectionResetError):
+            assert lines[0].recv(1) == b""
+    finally:
+        for line in lines:
+            line.close()
+
+
+def test_headers_have_a_deadline(demo: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that come byte by byte, and those of a second request."""
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", demo.port), timeout=20) as line:
+        line.sendall(b"GET /settings HTTP/1.1\r\nHost: localhost\r\n\r\nGET /sett")
+        content = b""
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionResetError):
+            while received := line.recv(4096):
+                content += received
+        assert time.monotonic() - started < 3
+    assert content.startswith(b"HTTP/1.1 200")
+    assert content.count(b"HTTP/1.1") == 1
+
+
+def test_a_long_question_does_not_hold_the_others() -> None:
+    """Work in parts takes turns: the short one ends after two parts of the long one, not after all."""
+    order: list[str] = []
+
+    def parts(name: str, count: int) -> Generator[None, None, str]:
+        for number in range(count):
+            order.append(f"{name}{number}")
+            yield
+        return name
+
+    async def both() -> list[str]:
+        worker = server.Worker()
+        long, short = worker.do_in_parts(parts("long", 50)), worker.do_in_parts(parts("short", 2))
+        names = await asyncio.gather(long, short)
+        worker.close()
+        return names
+
+    with ThreadPoolExecutor(1) as apart:  # another test's browser may have a loop running in this thread
+        assert apart.submit(lambda: asyncio.run(both())).result() == ["long", "short"]
+    assert order.index("short1") <= 4
+    assert len(order) == 52
+
+
+def test_a_picture_of_many_pixels_is_refused_by_its_header(demo: Served) -> None:
+    file = io.BytesIO()
+    Image.new("1", (5000, 1000)).save(file, "PNG")
+    status, _, answer = ask(demo, "POST", "/picture", file.getvalue())
+    assert (status, answer) == (400, {"error": "the picture is 5000 x 1000; at most 4 megapixels are allowed"})
 
 
 def test_headers_are_bounded(demo: Served) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchreptile.algorithms.base import MetaState
+from torchreptile.algorithms.base import Adapted, MetaState
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.reptile_base import ReptileBase
 from torchreptile.core.device import choose_device
@@ -24,6 +25,7 @@ from torchreptile.training.weights import MetaWeights
 Pixels = NDArray[np.uint8]
 
 STAGES = 11  # largest number of stages with probabilities
+PART = 5  # inner steps between two yields
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,24 @@ class Adapter:
             query: (C, H, W) uint8 image to classify; None for none yet.
             steps: inner steps.
         """
+        work = self.answer_in_parts(classes, query, steps)
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
+
+    def answer_in_parts(
+        self, classes: list[list[Pixels]], query: Pixels | None, steps: int
+    ) -> Generator[None, None, Answer]:
+        """Return what :meth:`answer` does, with a ``yield`` after every few inner steps.
+
+        Args:
+            classes: for each of at least two classes its images, (C, H, W) uint8, at least one.
+            query: (C, H, W) uint8 image to classify; None for none yet.
+            steps: inner steps.
+        """
         start = perf_counter()
         algorithm, state = self._for_classes(len(classes), steps)
         support_x = self._floats([image for images in classes for image in images])
@@ -92,15 +112,25 @@ class Adapter:
         drawn = algorithm.draw(1, len(labels), torch.Generator(self.device).manual_seed(0))
         losses: list[float] = []
         stages: list[Stage] = []
-        with torch.no_grad():
-            for stage in algorithm.stages(state, support_x, support_y, drawn, stops(steps)):
+        shown = stops(steps)
+        adapting = algorithm.stages(state, support_x, support_y, drawn, sorted({*shown, *range(0, steps, PART)}))
+        while True:
+            with torch.no_grad():  # never across a yield: the thread's other work would run in it
+                stage = next(adapting, None)
+                if stage is None:
+                    break
                 losses += stage.losses[:, 0].tolist()
-                probabilities = None
-                if query is not None:
-                    logits = stage.learner.inductive(self._floats([query]))
-                    probabilities = logits[0, 0].float().softmax(0).tolist()
-                stages.append(Stage(stage.steps, probabilities))
+                if stage.steps in shown:
+                    stages.append(Stage(stage.steps, self._probabilities(stage.learner, query)))
+            yield
         return Answer(losses, stages, 1000 * (perf_counter() - start))
+
+    def _probabilities(self, learner: Adapted, query: Pixels | None) -> list[float] | None:
+        """The probability of each class for the query; None without a query."""
+        if query is None:
+            return None
+        probabilities: list[float] = learner.inductive(self._floats([query]))[0, 0].float().softmax(0).tolist()
+        return probabilities
 
     def _build(self, way: int, steps: int) -> tuple[ReptileBase, MetaState]:
         """The algorithm for ``way`` classes, and the weights with a head for them."""

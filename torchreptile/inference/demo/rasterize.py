@@ -7,8 +7,11 @@ have any size and position, so they are scaled and moved to match.
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from torchreptile.core.errors import DataError
 from torchreptile.data.glyphs import SIDE, ink
@@ -24,6 +27,8 @@ MIDDLE = 13.5 / 28  # centre of the drawing's bounding box
 PEN = 1.12  # line width in pixels at 28 x 28
 GAP = 0.25 / 28  # between the points of a rendered line: under half a pixel, so that no line has a gap
 DOT = 0.06  # smaller drawings are dots, which are not scaled
+
+MOST_PIXELS = 4 * 2**20  # of a picture file; the page reduces larger ones before it sends them
 
 
 def pixels_of_strokes(strokes: Strokes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -78,6 +83,13 @@ def shaped(lines: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.
 
 def _decoded(content: bytes, side: int, channels: int) -> NDArray[np.uint8]:
     """(channels, side, side) uint8 of a picture file, with the checks of pictures in data sets."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:  # reads the header alone
+            width, height = image.size
+    except Exception:
+        width = height = 0
+    if width * height > MOST_PIXELS:
+        raise DataError(f"the picture is {width} x {height}; at most {MOST_PIXELS // 2**20} megapixels are allowed")
     name = "picture"
     images, problems = decode_all([Picture(name, lambda: content)], side, channels, "lanczos")
     if problems:

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -29,8 +29,9 @@ from torchreptile.core.errors import ConfigError, TorchReptileError
 from torchreptile.inference.demo import requests
 from torchreptile.inference.demo.access import Guard, is_loopback, refusal
 from torchreptile.inference.demo.adaptation import Adapter
+from torchreptile.inference.demo.connections import CONNECTIONS, BoundedConnection
 from torchreptile.inference.demo.examples import example_set
-from torchreptile.inference.demo.rasterize import pixels_of_picture, shaped
+from torchreptile.inference.demo.rasterize import MOST_PIXELS, pixels_of_picture, shaped
 from torchreptile.training.weights import load_weights
 
 QUESTION_BYTES = 8 * 2**20
@@ -38,7 +39,6 @@ PICTURE_BYTES = 10 * 2**20
 HEADER_BYTES = 16 * 2**10
 READING_SECONDS = 30  # time limit for the body of a request
 WAITING = 8  # requests that may wait for the worker
-CONNECTIONS = 64
 EXAMPLE_CLASSES, EXAMPLE_IMAGES = 3, 3
 
 KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -59,17 +59,42 @@ class Worker:
         Raises:
             HTTPException: 503, the queue is full.
         """
+
+        def at_once() -> Generator[None, None, T]:
+            return work()
+            yield
+
+        return await self.do_in_parts(at_once())
+
+    async def do_in_parts(self, work: Generator[None, None, T]) -> T:
+        """Return the result of ``work``, in turns with the other work: at each ``yield`` the next one continues.
+
+        Raises:
+            HTTPException: 503, the queue is full.
+        """
         if self._pending > WAITING:
             raise HTTPException(503, "too many drawings at once; try again in a moment")
         self._pending += 1
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            while (end := await loop.run_in_executor(self._thread, _one_part, work)) is None:
+                pass
+            return end[0]
         finally:
             self._pending -= 1
 
     def close(self) -> None:
         """Finish the work in progress and cancel what waits."""
         self._thread.shutdown(cancel_futures=True)
+
+
+def _one_part(work: Generator[None, None, T]) -> tuple[T] | None:
+    """Continue ``work`` to its next ``yield``, and return None; or to its end, and return its result."""
+    try:
+        next(work)
+    except StopIteration as end:
+        return (end.value,)
+    return None
 
 
 @dataclass(frozen=True)
@@ -98,6 +123,7 @@ class Handlers:
                 "most_classes": requests.MOST_CLASSES,
                 "most_images": requests.MOST_IMAGES,
                 "picture_bytes": PICTURE_BYTES,
+                "picture_pixels": MOST_PIXELS,
             }
         )
 
@@ -105,13 +131,13 @@ class Handlers:
         """Adapt to the classes and classify the query."""
         body = await read(request, QUESTION_BYTES)
 
-        def work() -> dict[str, Any]:
+        def work() -> Generator[None, None, dict[str, Any]]:
             question = requests.question(body, self.adapter.shape)
-            answer = self.adapter.answer(question.classes, question.query, question.steps)
+            answer = yield from self.adapter.answer_in_parts(question.classes, question.query, question.steps)
             seen = None if question.query is None else requests.text_of(question.query)
             return asdict(answer) | {"seen": seen}
 
-        return JSONResponse(await self.worker.do(work))
+        return JSONResponse(await self.worker.do_in_parts(work()))
 
     async def picture(self, request: Request) -> Response:
         """Return a picture file as the network's image, which the page stores."""
@@ -259,7 +285,7 @@ def settings(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=BoundedConnection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -267,7 +293,7 @@ def settings(app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=CONNECTIONS + 1,  # 503 if all are busy, so that none could be closed for a new one
         h11_max_incomplete_event_size=HEADER_BYTES,
         timeout_graceful_shutdown=2,
     )

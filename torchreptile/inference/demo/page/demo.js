@@ -3,7 +3,7 @@
 import { Cards, dropTarget } from "./cards.js";
 import { Pad } from "./pad.js";
 import { Results } from "./results.js";
-import { Classifying, Refused, examples, picture, fetchSettings } from "./server.js";
+import { Classifying, Refused, examples, picture, reduced, fetchSettings } from "./server.js";
 import { State } from "./state.js";
 
 const element = (id) => document.getElementById(id);
@@ -56,8 +56,9 @@ function start(settings) {
     const images = [];
     for (const file of files) {
       try {
-        if (file.size > settings.picture_bytes) throw new Refused(`the file is larger than ${settings.picture_bytes / 2 ** 20} MiB`);
-        images.push(await picture(file));
+        const content = await reduced(file, settings.picture_pixels);
+        if (content.size > settings.picture_bytes) throw new Refused(`the file is larger than ${settings.picture_bytes / 2 ** 20} MiB`);
+        images.push(await picture(content));
       } catch (error) {
         if (!(error instanceof Refused)) throw error;
         notice.show(`${file.name}: ${error.message}.`);

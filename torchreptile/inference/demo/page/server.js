@@ -23,6 +23,26 @@ export const fetchSettings = () => answer("settings");
 export const examples = (seed) => answer(`examples?seed=${seed}`);
 export const picture = (file) => answer("picture", { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
 
+// A picture file with more pixels than the server takes, reduced to half of that; any other file as it is, and so is one
+// that this browser cannot read, which the server may.
+export async function reduced(file, most) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file);
+  } catch {
+    return file;
+  }
+  if (bitmap.width * bitmap.height <= most) return file;
+  const scale = Math.sqrt(most / 2 / (bitmap.width * bitmap.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(scale * bitmap.width));
+  canvas.height = Math.max(1, Math.round(scale * bitmap.height));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return new Promise((done) => canvas.toBlob((blob) => done(blob ?? file), "image/png"));
+}
+
 // One question at a time: if the drawings change meanwhile, the answer is dropped and they are sent once it is in.
 export class Classifying {
   // question(): the question to send, or null; onAnswer(answer, question); onRefused(reason).
