@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -116,12 +116,17 @@ def load() -> ImageStore:
     It is prepared once from the zips, then cached.
 
     Returns:
-        A store with images (32460, 1, 28, 28) uint8, ink 0 and paper 255.
+        A store with images (32460, 1, 28, 28) uint8, ink 0 and paper 255; their names, such as 0394_05.png, end in the
+        number of the person who drew them, the same in every character.
 
     Raises:
         DataError: the data cannot be found, downloaded or prepared, or are not Omniglot.
     """
-    return prepared(CACHE_FILE, lambda: prepare(official()), official().fingerprint)
+    expected = official()
+    store = prepared(CACHE_FILE, lambda: prepare(expected), expected.fingerprint)
+    drawings = {name: paths for archive in expected.archives for name, paths in archive.members().items()}
+    paths = (path for name in store.class_names for path in drawings[name])
+    return replace(store, image_names=tuple(path.rpartition("/")[2] for path in paths))
 
 
 def prepare(expected: Expected) -> ImageStore:
@@ -260,12 +265,11 @@ def split(store: ImageStore, scheme: str, seed: int) -> Splits:
     parts = {part: [i for i, name in enumerate(store.class_names) if name in names] for part, names in held_out.items()}
     held_out_classes = {i for classes in parts.values() for i in classes}
     rest = [i for i in range(len(store)) if i not in held_out_classes]
-    train, test = store.select(rest).with_rotations(), store.select(parts["test"])
-    val = store.select(parts["val"]) if "val" in parts else no_val
-    if scheme == "vinyals-rotated":
-        assert isinstance(val, ImageStore)
-        return Splits(train, val.with_rotations(), test.with_rotations())
-    return Splits(train, val, test)
+    stores = {"train": store.select(rest).with_rotations()}
+    for part, classes in parts.items():
+        as_drawn = store.select(classes)
+        stores[part] = as_drawn.with_rotations() if scheme == "vinyals-rotated" else as_drawn
+    return Splits(stores["train"], stores.get("val", no_val), stores["test"])
 
 
 def _vinyals() -> dict[str, set[str]]:
