@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.easy import TINY, easy_store, small_config
+from tests.easy import TINY, easy_store, load_script, small_config
 from tests.runs import assert_same_run, stop_at
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import Config
@@ -18,9 +18,18 @@ from torchreptile.data.splits import Splits
 from torchreptile.experiments.reports import report
 from torchreptile.models.blueprint import Network, build_network, initial_params
 from torchreptile.training.evaluation.evaluate import evaluate
+from torchreptile.training.outer_step import updated
 from torchreptile.training.train import resume, train
 
 CPU = torch.device("cpu")
+KINDS = load_script("tools", "network_kinds").KINDS
+DRAWING = (
+    "`F.dropout`",
+    "LSTM, two ways, dropout",
+    "DropPath",
+    "LayerDrop by Python's `random`",
+    "noise in predictions too",
+)
 
 
 class SmallResNet(nn.Module):
@@ -132,3 +141,144 @@ def test_same_seed_same_weights_whatever_was_drawn_before() -> None:
     second, other = initial_params(SmallResNet, TINY, 3, seed=4), initial_params(SmallResNet, TINY, 3, seed=5)
     assert all(torch.equal(p, second[name]) for name, p in first.items())
     assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+@pytest.mark.parametrize("kind", DRAWING)
+def test_whatever_draws_follows_the_seed_and_resumes_exactly(tmp_path: Path, easy_data: Splits, kind: str) -> None:
+    config = own_config(outer_steps=4, monitor_every=4, monitor_episodes=2, eval_steps=2)
+    whole = train(config, tmp_path / "whole", network=KINDS[kind])
+    torch.rand(3)
+    train(config, tmp_path / "parts", stop_at(3), network=KINDS[kind])
+    resume(tmp_path / "parts", network=KINDS[kind])
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    other = train(config.replace(seed=config.run.seed + 1), tmp_path / "other", network=KINDS[kind])
+    assert not torch.equal(whole.state.params["head.weight"], other.state.params["head.weight"])
+
+
+@pytest.mark.parametrize("execution", ["loop", "vmap"])
+@pytest.mark.parametrize("kind", ["`F.dropout`", "DropPath"])
+def test_segments_computed_again_draw_the_same_numbers(kind: str, execution: str) -> None:
+    gradients = []
+    for unrolled in (1, 2, 5):
+        config = small_config(algorithm="maml", execution=execution, inner_steps=5, unrolled_steps=unrolled)
+        algorithm = build_algorithm(config, TINY, CPU, network=KINDS[kind])
+        assert algorithm.execution.draws
+        episodes = algorithm.sampler(easy_store(30, shape=TINY)).sample(2, torch.Generator().manual_seed(0))
+        gradients.append(
+            algorithm.meta_gradient(algorithm.begin(0), episodes, torch.Generator().manual_seed(1)).gradient
+        )
+    for found in gradients[1:]:
+        for name, g in gradients[0].items():
+            torch.testing.assert_close(found[name], g, rtol=1e-4, atol=1e-6)
+    assert gradients[0]["head.weight"].abs().max() > 0
+
+
+def test_what_forward_writes_into_a_buffer_is_seen_by_no_other_call(tmp_path: Path, easy_data: Splits) -> None:
+    seen: list[float] = []
+
+    class Counts(nn.Module):
+        def __init__(self, image_shape: tuple[int, int, int], way: int) -> None:
+            super().__init__()
+            self.head = nn.Linear(image_shape[-1], way)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(float(self.calls))
+            self.calls += 1
+            out: torch.Tensor = self.head(x.mean((1, 2))) * (1 + self.calls)
+            return out
+
+    runs = [
+        train(small_config(monitor_every=every, execution="loop"), tmp_path / str(every), network=Counts)
+        for every in (2, 6)
+    ]
+    assert set(seen) == {0.0}
+    assert all(torch.equal(p, runs[1].state.params[name]) for name, p in runs[0].state.params.items())
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["reptile", "foml", "maml", "fomaml", "meta-sgd", "anil", "meta-lstm", "protonet"]
+)
+def test_frozen_parameters_stay_in_inner_and_outer_steps(algorithm: str) -> None:
+    miniature = {"meta_lstm_units": 4} if algorithm == "meta-lstm" else {}
+    config = small_config(algorithm=algorithm, execution="auto", **miniature)
+    built = build_algorithm(config, TINY, CPU, network=KINDS["frozen body"])
+    state, generator = built.begin(0), torch.Generator().manual_seed(0)
+    sampler = built.sampler(easy_store(30, shape=TINY))
+    frozen = state.params["conv.weight"].clone()
+    for _ in range(2):
+        state = updated(config.outer, state, built.meta_gradient(state, sampler.sample(2, generator), generator), 0.1)
+    assert torch.equal(state.params["conv.weight"], frozen)
+    assert not torch.equal(state.params["head.weight"], built.begin(0).params["head.weight"])
+    episodes = sampler.sample(1, generator)
+    drawn = built.draw(1, episodes.support_y.shape[1], generator)
+    adapted, _ = built.settled(state, built.adapt(state, episodes.support_x, episodes.support_y, drawn))
+    assert torch.equal(adapted.params["conv.weight"], frozen)
+
+
+class BackwardFails(nn.Module):
+    """Forward works on any batch; the backward pass does not."""
+
+    def __init__(self, image_shape: tuple[int, int, int], way: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(image_shape[-1], way)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(x.mean((1, 2)))
+        if torch.is_grad_enabled():
+            out.register_hook(lambda g: g.view(-1, 1000))
+        return out
+
+
+class LargeBatchFails(BackwardFails):
+    """It was written for at most four images."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(x.mean((1, 2)))
+        return out + torch.zeros(4)[: len(x), None]
+
+
+@pytest.mark.parametrize("network", [BackwardFails, LargeBatchFails])
+def test_what_training_runs_is_tried_before_a_folder_is_made(
+    tmp_path: Path, easy_data: Splits, network: Network
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^network {network.__name__} fails (in training|on random images) \("):
+        train(own_config(), tmp_path / "run", network=network)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_query_is_labelled_alone_where_its_batch_does_not_matter() -> None:
+    sizes: list[int] = []
+
+    def watched(kind: str) -> Network:
+        def network(image_shape: tuple[int, int, int], way: int) -> nn.Module:
+            module = KINDS[kind](image_shape, way)
+            module.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+            return module
+
+        return network
+
+    for kind, batch in (("GroupNorm", [2]), ("BatchNorm", [7, 7])):
+        algorithm = build_algorithm(small_config(execution="loop"), (1, 12, 12), CPU, network=watched(kind))
+        state, images = algorithm.begin(0), torch.rand(1, 6, 1, 12, 12)
+        labels = torch.arange(3).repeat_interleave(2)[None]
+        adapted = algorithm.adapt(state, images, labels, algorithm.draw(1, 6, torch.Generator().manual_seed(0)))
+        sizes.clear()
+        found = adapted.inductive(images[:, :2])
+        assert sizes == batch
+        # What it gave in a batch with the support set.
+        alone = [torch.cat([images, image[None, None]], 1) for image in images[0, :2]]
+        expected = torch.stack([adapted.transductive(one)[0, -1] for one in alone])
+        torch.testing.assert_close(found[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_prototypical_networks_label_without_dropout_and_the_support_set_once() -> None:
+    config = small_config(algorithm="protonet", execution="auto")
+    algorithm = build_algorithm(config, TINY, CPU, network=KINDS["`F.dropout`"])
+    state, images = algorithm.begin(0), torch.rand(1, 6, *TINY)
+    labels = torch.arange(3).repeat_interleave(2)[None]
+    adapted = algorithm.adapt(state, images, labels, algorithm.draw(1, 6, torch.Generator().manual_seed(0)))
+    first, second = adapted.inductive(images[:, :4]), adapted.inductive(images[:, :4])
+    assert torch.equal(first, second)
+    torch.testing.assert_close(adapted.inductive(images[:, :1]), first[:, :1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(adapted.transductive(images[:, :4]), first, rtol=1e-5, atol=1e-6)

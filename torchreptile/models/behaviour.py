@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchreptile.core.random_state import RandomState, seeded
 from torchreptile.models.built_in import BuiltInNetwork, Params, Shape
-from torchreptile.models.module_call import ModuleCall, params_of, predicting
+from torchreptile.models.module_call import ModuleCall, as_real, params_of, predicting
 
 IMAGES = 3  # of a trial
 SHAKEN = 0.05  # added to the parameters, because layers that begin at zero hide what comes before them
 ROUNDING = 1e-4  # outputs closer than this, relative to the largest, are equal
+READ = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)  # give Python a number
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,43 @@ class Trial:
                 outputs.append(call(self.params, x))
         return _equal(outputs[0], outputs[2])
 
+    def called_as_given(self) -> bool:
+        """Whether calling the module with given parameters gives the gradient that it has with them as its own.
+
+        It does not where weights are stored in a second place, or layers are computed again in the backward pass.
+
+        Raises:
+            Exception: whatever the network raises.
+        """
+        leaves = {name: p.detach().requires_grad_() for name, p in self.params.items()}
+        with seeded(0, self.device), torch.enable_grad():
+            out = self.call(False, True)(leaves, self.images)
+            given = torch.autograd.grad(out.square().sum(), list(leaves.values()), materialize_grads=True)
+        named = dict(self.module.named_parameters())
+        before = {name: p.data for name, p in named.items()}
+        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        trained = [p for p in named.values() if p.requires_grad]
+        try:
+            for name, p in named.items():
+                p.data = (
+                    torch.view_as_complex(self.params[name].clone()) if p.is_complex() else self.params[name].clone()
+                )
+            with seeded(0, self.device), torch.enable_grad():
+                total = self.module(self.images.clone()).square().sum()
+                own = torch.autograd.grad(total, trained, materialize_grads=True)
+        finally:
+            for name, p in named.items():
+                p.data = before[name]
+            for name, buffer in self.module.named_buffers():
+                buffer.data = buffers[name]
+        pairs = dict(zip([name for name, p in named.items() if p.requires_grad], own, strict=True))
+        largest = max(float(g.abs().nan_to_num().max()) for g in own)
+        return all(
+            torch.allclose(g, as_real(pairs[name]), rtol=0, atol=10 * ROUNDING * largest, equal_nan=True)
+            for name, g in zip(leaves, given, strict=True)
+            if name in pairs
+        )
+
     def _takes_channels_last(self, expected: Tensor, changes_input: bool) -> bool:
         """Whether the network works on images and kernels in that order, with the outputs ``expected``."""
         if self.images.ndim != 4:
@@ -146,22 +186,44 @@ class Trial:
         return _equal(again, out)
 
     def _independent(self, changes_input: bool) -> bool:
-        """Whether each output in predictions stays the same with other images around, and alone."""
+        """Whether each output in predictions stays the same in other company, and alone.
+
+        A network that reads a number of its tensors in Python may decide by it, so it counts as dependent.
+        """
         call = self.call(False, changes_input)
 
-        def first(batch: Sequence[Tensor]) -> Tensor:
+        def first(*batch: Tensor) -> Tensor:
             with torch.no_grad(), predicting(self.module):
-                return call(self.params, torch.stack(list(batch)))[0]
+                return call(self.params, torch.stack(batch))[0]
 
-        (a, b, c), (d, e, f) = self.images, self.others
+        a, b, c = self.images
+        d, e, f = self.others
+        company = [(d, e), (0.02 * d, 0.02 * e), (1 - 0.02 * d, 1 - 0.02 * e), (f, 0.5 * d)]
         try:
+            with _NumbersRead() as numbers:
+                expected = [first(image, b, c) for image in (a, 0.1 * d)]
+            if numbers.read:
+                return False
             return all(
-                _equal(first([image, *these]), first([image, *those]))
-                and _equal(first([image, *these]), first([image]))
-                for image, these, those in ((a, (b, c), (d, e)), (f, (a, b), (d, c)))
+                _equal(out, first(image)) and all(_equal(out, first(image, *others)) for others in company)
+                for image, out in zip((a, 0.1 * d), expected, strict=True)
             )
         except Exception:  # a network that cannot take one image depends on its batch
             return False
+
+
+class _NumbersRead(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes whether a number of a tensor is read in Python, as by ``float`` or ``if``."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.read = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.read = self.read or func in READ
+        return func(*args, **(kwargs or {}))
 
 
 def changed_parameters(module: nn.Module, image_shape: Shape) -> list[str]:

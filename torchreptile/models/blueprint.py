@@ -46,15 +46,20 @@ def build_network(network: Network, image_shape: Shape, way: int, seed: int = 0)
             module.initialise(torch.Generator().manual_seed(seed))
             return module
         module.train()
-        if is_lazy(module):
-            with torch.no_grad():
-                module(torch.zeros(LAZY_BATCH, *image_shape))
+        materialise(module, image_shape)
     return _without_averages(module)
 
 
-def is_lazy(module: nn.Module) -> bool:
-    """Return whether a module has parameters or buffers whose shapes are not known before its first call."""
-    return any(nn.parameter.is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers()))
+def materialise(module: nn.Module, image_shape: Shape) -> None:
+    """Give the lazy layers of a module their shapes and weights, by calling it once with zeros; others are not called.
+
+    Args:
+        module: the network; its weights are drawn from the global generators.
+        image_shape: (C, H, W) of images, or (inputs,) of points.
+    """
+    if any(nn.parameter.is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+        with torch.no_grad():
+            module(torch.zeros(LAZY_BATCH, *image_shape))
 
 
 def _without_averages(module: nn.Module) -> nn.Module:

@@ -16,6 +16,9 @@ from torchreptile.models.built_in import Shape
 from torchreptile.models.module_call import ModuleCall, params_of
 
 TINY_BATCH = 2
+# By the axes of an input.
+INPUTS = {1: "points", 2: "series", 3: "images"}
+SHAPES = {1: "shape (inputs,)", 2: "shape (C, L)", 3: "image shape (C, H, W)"}
 DTYPES = (torch.float32, torch.complex64)  # of parameters
 
 
@@ -65,8 +68,8 @@ def check_network(network: Network, image_shape: Shape, outputs: int) -> None:
 
     Args:
         network: makes the module.
-        image_shape: (C, H, W) of the images it will see, or (inputs,) of points.
-        outputs: numbers it must return per image or point.
+        image_shape: (C, H, W) of the images it will see, (C, L) of series, or (inputs,) of points.
+        outputs: numbers it must return per image, series or point.
 
     Raises:
         ConfigError: it fails, returns no module, has nothing to train, its output is not shaped (inputs, outputs), or a
@@ -80,7 +83,7 @@ def check_network(network: Network, image_shape: Shape, outputs: int) -> None:
         torchreptile.core.errors.ConfigError: network <lambda> has no parameters, so there is nothing to train
     """
     name = network_name(network)
-    inputs = "images" if len(image_shape) == 3 else "points"
+    inputs = INPUTS[len(image_shape)]
     _require_module(network, image_shape, outputs)
     images = torch.zeros(TINY_BATCH, *image_shape)
     try:
@@ -93,7 +96,7 @@ def check_network(network: Network, image_shape: Shape, outputs: int) -> None:
     if shape != (TINY_BATCH, outputs):
         raise ConfigError(
             f"network {name}: {inputs} {tuple(images.shape)} give {shape}; they must give {(TINY_BATCH, outputs)}, "
-            f"{outputs} numbers per {inputs[:-1]}"
+            f"{outputs} numbers per {inputs if inputs == 'series' else inputs[:-1]}"
         )
     assert isinstance(out, Tensor)
     if not out.is_floating_point():
@@ -113,7 +116,7 @@ def _require_module(network: Network, image_shape: Shape, outputs: int) -> None:
         ConfigError: it fails, returns something else, or its parameters are missing, all frozen or of another dtype.
     """
     name = network_name(network)
-    what = "image shape (C, H, W)" if len(image_shape) == 3 else "shape (inputs,)"
+    what = SHAPES[len(image_shape)]
     try:
         with seeded(0):
             made: object = network(image_shape, outputs)
@@ -148,6 +151,7 @@ def _require_no_state(name: str, module: nn.Module, image_shape: Shape) -> None:
     try:
         repeatable = Trial(module, image_shape, shaken=0.0).repeatable()
         changed = changed_parameters(module, image_shape)
+        as_given = changed or Trial(module, image_shape).called_as_given()
     except Exception as error:  # a user's code may raise anything
         raise ConfigError(f"network {name} fails on random images ({described(error)})") from error
     if changed:
@@ -156,6 +160,11 @@ def _require_no_state(name: str, module: nn.Module, image_shape: Shape) -> None:
         raise ConfigError(
             f"network {name}: the same images give other outputs when they are given again; make what it remembers a "
             "buffer, and draw random numbers from torch's global generator"
+        )
+    if not as_given:
+        raise ConfigError(
+            f"network {name}: its gradient does not follow from the parameters it is given; call its layers directly, "
+            "without torch.utils.checkpoint, and keep no second reference to their weights"
         )
 
 

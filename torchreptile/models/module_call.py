@@ -25,7 +25,7 @@ def params_of(module: nn.Module) -> Params:
         >>> params_of(module)["filter"].shape
         torch.Size([3, 4, 2])
     """
-    return {name: _as_real(p.detach()).clone() for name, p in module.named_parameters()}
+    return {name: as_real(p.detach()).clone() for name, p in module.named_parameters()}
 
 
 class ModuleCall:
@@ -105,6 +105,6 @@ def predicting(module: nn.Module, draws: bool = False) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _as_real(p: Tensor) -> Tensor:
+def as_real(p: Tensor) -> Tensor:
     """Return complex numbers as pairs of real ones, and real ones as they are."""
     return torch.view_as_real(p) if p.is_complex() else p
