@@ -63,7 +63,7 @@ def test_every_call_is_an_outer_step_that_learns(execution: str) -> None:
     work = outer_steps(config, TINY, Candidate(execution), CPU)
     first = {name: p.clone() for name, p in work().params.items()}
     second = work()
-    assert int(second.inner.steps) == 2 * config.inner.inner_steps
+    assert int(second.inner.steps) == 2 * config.outer.meta_batch * config.inner.inner_steps  # of all tasks
     assert not torch.equal(first["head.weight"], second.params["head.weight"])
 
 
@@ -93,7 +93,8 @@ def test_the_command_prints_and_leaves_numbers_and_a_picture(
     words = "bench --executions naive grouped --precisions fp32 --rounds 3 --meta-batch 1 --inner-steps 1 --no-memory"
     command = cli.parse([*words.split(), "--device", "cpu", "--out", str(tmp_path / "b")])
     assert command.run() == 0
-    shown = capsys.readouterr().out
+    shown, progress = capsys.readouterr()
+    assert [line.partition(":")[0] for line in progress.splitlines()] == ["naive fp32", "grouped fp32"]  # as it goes
     assert "grouped fp32" in shown
     assert "vs naive" in shown
     assert json.loads((tmp_path / "b" / "omniglot.json").read_text())["rounds"] == 3

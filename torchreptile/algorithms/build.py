@@ -143,4 +143,9 @@ def use_algorithm(kind: type[Algorithm]) -> str:
     return row.name
 
 
+def registered_class(name: str) -> type[Algorithm] | None:
+    """Return the class that :func:`use_algorithm` made known under ``name``, if there is one."""
+    return _registered.get(name)
+
+
 _registered: dict[str, type[Algorithm]] = {}

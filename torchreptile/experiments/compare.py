@@ -15,14 +15,16 @@ from typing import Any
 import torch
 
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.custom import CustomCode
 from torchreptile.core.config import Config
 from torchreptile.core.config.algorithm_table import algorithm_row
 from torchreptile.core.config.presets import preset
 from torchreptile.core.device import choose_device, precision_of
 from torchreptile.core.environment import environment
 from torchreptile.core.errors import ConfigError, RunError
-from torchreptile.core.files import write_text
+from torchreptile.core.files import read_text, write_text
 from torchreptile.core.json_text import json_text
+from torchreptile.core.sealed_json import parse_json, require_numbers, sealed, unsealed
 from torchreptile.data.loading import require_split
 from torchreptile.data.samplers import sampler_of
 from torchreptile.data.splits import Split
@@ -155,7 +157,7 @@ class Comparison:
         ]
         rows = [dataclasses.asdict(row) for row in self.rows()]
         content = {"preset": self.preset, "rows": rows, "trained": trained, "environment": self.environment}
-        return json_text(content, indent=2)
+        return json_text(sealed(content), indent=2)
 
 
 def _row(algorithm: str, trained: Sequence[Trained]) -> Row:
@@ -229,6 +231,7 @@ def compare(
     folders = [RunFolder(out / f"{config.method.algorithm}-{config.run.seed}") for config in planned]
     for config, folder in zip(planned, folders, strict=True):
         folder.require_same(config)
+        CustomCode.of(config)  # refused now, not when its turn comes
     require_split(planned[0].task, split)
     for config, folder in zip(planned, folders, strict=True):
         steps = folder.steps_done()
@@ -336,6 +339,14 @@ def _adapt_ms(weights: MetaWeights, split: Split) -> float:
     return statistics.median(taken[1:])  # the first is a warm-up
 
 
+def _trained_from(fields: dict[str, Any]) -> Trained:
+    """Restore a training from its part of comparison.json; raise ValueError for numbers that cannot be."""
+    trained = Trained(**fields | {"evaluation": Evaluation.from_json(json.dumps(fields["evaluation"]))})
+    require_numbers({"steps": trained.steps, "parameters": trained.parameters}, whole=True)
+    require_numbers({"seconds": trained.seconds, "adapt_ms": trained.adapt_ms, "peak_mib": trained.peak_mib})
+    return trained
+
+
 def _earlier_trainings(out: Path, name: str) -> list[Trained]:
     """Read what earlier calls trained and evaluated.
 
@@ -346,12 +357,9 @@ def _earlier_trainings(out: Path, name: str) -> list[Trained]:
     if not file.is_file():
         return []
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = unsealed(parse_json(read_text(file)))
         if content["preset"] != name:
             raise RunError(f"{out} compares on {content['preset']}; name another folder with --out")
-        return [
-            Trained(**fields | {"evaluation": Evaluation.from_json(json.dumps(fields["evaluation"]))})
-            for fields in content["trained"]
-        ]
+        return [_trained_from(fields) for fields in content["trained"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunError(f"{file}: not readable ({error}); delete it to measure again") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from torchreptile.algorithms.custom import load_algorithm, loaded_files
+from torchreptile.algorithms.custom import CustomCode
 from torchreptile.core.config import Config
 from torchreptile.core.distributed.jobs import Job, Send, do_jobs
 from torchreptile.core.environment import peak_mib
@@ -39,18 +39,18 @@ def train_in_subprocess(config: Config, folder: RunFolder, quiet: bool = False) 
         if a signal stopped it.
 
     Raises:
+        ConfigError: a custom algorithm is defined where no other process can import it.
         RunError: the training failed.
     """
     peaks: list[float] = []
-    job = Job(str(folder.path), partial(_train, config.to_json(), str(folder.path), quiet, loaded_files()))
+    work = partial(_train, config.to_json(), str(folder.path), quiet)
+    job = Job(str(folder.path), work, CustomCode.of(config).load)
     do_jobs([job], 1, torch.get_num_threads(), lambda *_: None, lambda _, peak: peaks.append(peak))
     return peaks[0] if peaks else None
 
 
-def _train(config: str, folder: str, quiet: bool, algorithm_files: Sequence[str], send: Send) -> float | None:
+def _train(config: str, folder: str, quiet: bool, send: Send) -> float | None:
     """Train in this process; return its peak memory."""
-    for named in algorithm_files:
-        load_algorithm(named)
     callbacks = [] if quiet else [ProgressBar(hints=True)]
     where = RunFolder(Path(folder))
     before = where.steps_done()

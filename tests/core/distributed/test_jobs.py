@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -148,3 +149,50 @@ def test_a_script_needs_no_guard_against_being_imported(tmp_path: Path) -> None:
         check=True,
     )
     assert (done.stdout, done.stderr) == ("read\n100002\n", "")
+
+
+def test_work_of_the_script_that_is_run_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Functions of a script or notebook, closures, and what cannot be pickled; no process is started."""
+    script = tmp_path / "plain.py"
+    script.write_text(
+        "import threading\n"
+        "from functools import partial\n"
+        "from tests.core.distributed.test_jobs import large\n"
+        "from torchreptile.core.distributed.jobs import Job, do_jobs\n"
+        "from torchreptile.core.errors import ConfigError\n"
+        "def work(send): return 1\n"
+        "class Network: pass\n"
+        "for mine in (work, lambda send: 1, partial(large, Network()), partial(large, threading.Lock())):\n"
+        "    try:\n"
+        "        do_jobs([Job('first', partial(large, 1)), Job('mine', mine)], 1, 1, print, print)\n"
+        "    except ConfigError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert (len(lines), done.stderr) == (4, "")
+    for line in lines:
+        assert line.startswith("mine: cannot be sent to another process (")
+        assert line.endswith("into a module, not into the script or notebook that is run")
+
+
+class Elsewhere:
+    """Is missing where it is looked for."""
+
+    def __reduce__(self) -> Any:
+        return _import, ("no_such_module",)
+
+
+def _import(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+def test_work_that_the_other_process_cannot_import_is_refused_in_one_line() -> None:
+    _, _, failure = do([partial(large, Elsewhere())], at_once=1)
+    assert failure == "job 0: its work cannot be loaded in another process (No module named 'no_such_module')"

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import ModuleType
@@ -19,9 +21,9 @@ from typing import Any
 
 import torch
 
-from torchreptile.core.distributed.launcher import GRACE, LAUNCHER, orphaned
+from torchreptile.core.distributed.launcher import GRACE, LAUNCHER, stop_with_launcher
 from torchreptile.core.distributed.signals import stop_on_signals
-from torchreptile.core.errors import RunError, TorchReptileError
+from torchreptile.core.errors import ConfigError, RunError, TorchReptileError, first_line
 
 POLL = 0.2  # seconds between two checks of the processes
 NAMED_FAILURES = 3  # failures reported with their messages; the others likely have the same reasons
@@ -34,6 +36,10 @@ class JobsError(RunError):
     """The failure of one or several jobs; the message gives their names and reasons."""
 
 
+def nothing() -> None:
+    """Prepare nothing."""
+
+
 @dataclass(frozen=True)
 class Job:
     """Work for a separate process.
@@ -42,10 +48,27 @@ class Job:
         name: begins the message if the job fails.
         work: the function to run. It may send messages while it runs, and returns the answer, or None if a signal
             stopped it. It is pickled, so it must belong to an importable module, not to the script that is run.
+        prepare: called in the process before ``work`` is unpickled: loads code that ``work`` refers to. Pickled too.
     """
 
     name: str
     work: Callable[[Send], Any]
+    prepare: Callable[[], object] = nothing
+
+    def pickled(self) -> tuple[bytes, bytes]:
+        """Return ``prepare`` and ``work`` as a process receives them.
+
+        Raises:
+            ConfigError: they refer to what another process cannot import, or hold what cannot be sent.
+        """
+        with _without_main():
+            try:
+                return pickle.dumps(self.prepare), pickle.dumps(self.work)
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise ConfigError(
+                    f"{self.name}: cannot be sent to another process ({first_line(error)}); put the functions and "
+                    "classes that it uses into a module, not into the script or notebook that is run"
+                ) from error
 
 
 def do_jobs(
@@ -68,15 +91,17 @@ def do_jobs(
         False if a signal stopped the jobs; it was passed on to them. A second signal ends them at once.
 
     Raises:
+        ConfigError: a job cannot be sent to another process; none was started.
         JobsError: jobs failed; raised after all others were done or stopped.
     """
+    sent = [job.pickled() for job in jobs]
     waiting, running, failed = list(reversed(range(len(jobs)))), dict[int, _Process](), list[str]()
     with stop_on_signals() as asked:
         try:
             while running or (waiting and not asked()):
                 while waiting and len(running) < at_once and not asked():
                     number = waiting.pop()
-                    running[number] = _Process(jobs[number], threads)
+                    running[number] = _Process(jobs[number].name, sent[number], threads)
                 wait([process.receiver for process in running.values()], POLL)
                 for number, process in list(running.items()):
                     if asked():
@@ -106,21 +131,19 @@ def do_jobs(
 class _Process:
     """A job's process, seen from the parent."""
 
-    def __init__(self, job: Job, threads: int) -> None:
+    def __init__(self, name: str, pickled: tuple[bytes, bytes], threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.receiver, sender = context.Pipe(duplex=False)
-        self._name, self._stopped = job.name, False
+        self._name, self._stopped = name, False
         self._outcome: tuple[str, Any] = ("", None)  # "answer" or "failed", and the content
-        arguments = (sender, job.work, threads, os.getpid())
+        arguments = (sender, *pickled, threads, os.getpid())
         self._process = context.Process(target=_do, args=arguments, daemon=True)  # it must not outlive the parent
         # Until the child has its own process group, Ctrl-C on the terminal reaches it too: it inherits ignoring that.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
-        # Without this, the child would import and run the calling script, unless it guards against that.
-        script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         try:
-            self._process.start()
+            with _without_main():
+                self._process.start()
         finally:
-            sys.modules["__main__"] = script
             if before is not None:
                 signal.signal(signal.SIGINT, before)
         sender.close()
@@ -178,35 +201,49 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _stop_with_parent() -> None:
-    """Ask this process to stop once its parent is gone, and again every ``GRACE`` seconds.
-
-    It must stop whatever it is doing: the user may repeat the command at once, which would find the run in use.
-    """
-    while not orphaned():
-        time.sleep(POLL)
-    while True:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE)
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Take the calling script out of sight: a new process would import it and, unless it is guarded, run it."""
+    script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
-def _do(sender: Connection, work: Callable[[Send], Any], threads: int, parent: int) -> None:
+def _do(sender: Connection, prepare: bytes, work: bytes, threads: int, parent: int) -> None:
     """Run a job; this is the main function of its process."""
     if os.name == "posix":
         os.setpgid(0, 0)  # Ctrl-C then reaches the parent only, which passes it on once
-    os.environ[LAUNCHER] = str(parent)  # a training saves and ends when the parent is gone
+    os.environ[LAUNCHER] = str(parent)
+    stop_with_launcher()  # the user may repeat the command at once, which would find the run in use
     torch.set_num_threads(threads)
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
 
     def send(kind: str, content: Any) -> None:
         try:
             sender.send((kind, content))
-        except OSError:  # the parent is gone; a training notices that by itself, and saves
+        except OSError:  # the parent is gone; this process is about to be stopped
             return
 
     try:
-        send("answer", work(lambda content: send("message", content)))
+        send("answer", _unpickled(prepare, work)(lambda content: send("message", content)))
     except TorchReptileError as error:
         send("failed", str(error))
+    except KeyboardInterrupt:  # a second signal: as if it had been stopped by the first
+        send("answer", None)
     except (OSError, MemoryError) as error:  # a full disk, no memory: the message says enough
         send("failed", str(error) or type(error).__name__)
+
+
+def _unpickled(prepare: bytes, work: bytes) -> Callable[[Send], Any]:
+    """Prepare this process for the work, and return the work.
+
+    Raises:
+        ConfigError: it refers to what this process cannot import.
+    """
+    try:
+        pickle.loads(prepare)()
+        work_here: Callable[[Send], Any] = pickle.loads(work)
+    except (pickle.UnpicklingError, ImportError, AttributeError) as error:
+        raise ConfigError(f"its work cannot be loaded in another process ({first_line(error)})") from error
+    return work_here

@@ -30,6 +30,7 @@ GRACE = 30.0  # seconds in which the others may save and end after one has gone
 POLL = 0.1  # seconds between two checks of the processes
 SAY_SECONDS = 3.0  # in which rank 0 may say by itself what another one was refused for
 LOST = 3  # exit code of a process that ends because another one was lost
+PROGRAM = ("-m", "torchreptile")
 LAUNCHER = "TORCHREPTILE_LAUNCHER"  # environment variable with the process id of the launcher
 
 
@@ -123,7 +124,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
                 place = {"RANK": str(rank), "LOCAL_RANK": str(rank), LAUNCHER: str(os.getpid())}
                 processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "torchreptile", *arguments],
+                        [sys.executable, *PROGRAM, *arguments],
                         env={"OMP_NUM_THREADS": threads, **os.environ, **meeting, **place},
                         stdout=subprocess.DEVNULL if rank else None,
                         stderr=errors[rank - 1] if rank else None,

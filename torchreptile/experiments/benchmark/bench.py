@@ -7,20 +7,21 @@ candidates take turns, so that other load on the machine affects all of them ali
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from torchreptile.algorithms.custom import CustomCode
 from torchreptile.core.config import Config
 from torchreptile.core.device import keep_freed_memory, precision_of
+from torchreptile.core.distributed.jobs import Job, JobsError, Send, do_jobs
 from torchreptile.core.environment import environment, peak_mib
 from torchreptile.core.errors import ConfigError, first_line
 from torchreptile.core.json_text import json_text
@@ -108,6 +109,7 @@ def bench(
     rounds: int = 20,
     memory: bool = True,
     on_progress: Callable[[str], None] = lambda what: None,
+    on_ready: Callable[[str], None] = lambda what: None,
     network: Network = for_images,
 ) -> Bench:
     """Time the outer steps of ``candidates`` on random images.
@@ -120,13 +122,15 @@ def bench(
         rounds: timed outer steps per candidate, at least 3.
         memory: also measure peak memory, each candidate in a separate process.
         on_progress: called with a description of the current stage.
+        on_ready: called with a line about each candidate that is warmed up, or cannot run.
         network: builds the module from image shape and way.
 
     Returns:
         The results, fastest candidate first.
 
     Raises:
-        ConfigError: ``rounds`` is too small, or no candidate can run.
+        ConfigError: ``rounds`` is too small, no candidate can run, or memory is asked for and the algorithm or network
+            belongs to the script or notebook that is run.
 
     Example:
         >>> work = Config().replace(way=2, train_shots=1, inner_batch=2, inner_steps=1, meta_batch=2)
@@ -136,17 +140,38 @@ def bench(
     """
     if rounds < 3:
         raise ConfigError(f"rounds is {rounds}; it must be at least 3")
+    memory_job = partial(_memory_job, config, image_shape, device=device, network=network)
+    if memory and candidates:
+        memory_job(candidates[0]).pickled()  # refused now, not after everything was timed
     keep_freed_memory()
     ready: dict[Candidate, _Works] = {}
     refused: dict[str, str] = {}
     for candidate in candidates:
         on_progress(f"warming up {candidate}")
         try:
-            ready[candidate] = _warm(config, image_shape, candidate, device, network)
+            ready[candidate], last = _warm(config, image_shape, candidate, device, network)
+            on_ready(f"{candidate}: {1000 * last:,.1f} ms in the last step of its warm-up")
         except (ConfigError, RuntimeError) as error:
             refused[str(candidate)] = first_line(error)
+            on_ready(f"{candidate} cannot run here: {first_line(error)}")
     if not ready:
         raise ConfigError(f"nothing to measure: {refused}")
+    seconds, peak = _time_in_turns(ready, rounds, device, on_progress)
+    flop = _step_gflop(config, image_shape, network)
+    naive = statistics.median(seconds[Candidate(NAIVE)][0]) if Candidate(NAIVE) in seconds else None
+    timings = []
+    for candidate, (full, bare) in seconds.items():
+        on_progress(f"memory of {candidate}")
+        mib = _peak_mib_in_subprocess(memory_job(candidate)) if memory else None
+        timings.append(_timing(candidate, config, full, bare, flop, peak, naive, mib))
+    timings.sort(key=lambda timing: timing.outer_step_ms)
+    return Bench(image_shape, config, rounds, flop, peak, timings, refused, environment())
+
+
+def _time_in_turns(
+    ready: dict[Candidate, _Works], rounds: int, device: torch.device, on_progress: Callable[[str], None]
+) -> tuple[dict[Candidate, tuple[list[float], list[float]]], float]:
+    """Return the seconds of every candidate's full and bare steps, and the speed of matrix products in GFLOP/s."""
     a = torch.rand(PEAK_SIDE, PEAK_SIDE, device=device)
     product: list[float] = []
     seconds: dict[Candidate, tuple[list[float], list[float]]] = {candidate: ([], []) for candidate in ready}
@@ -158,16 +183,7 @@ def bench(
                 for work, taken in zip(works, seconds[candidate], strict=True):
                     if work is not None:
                         taken.append(_seconds(work, device))
-    peak = 2 * PEAK_SIDE**3 / statistics.median(product) / 1e9
-    flop = _step_gflop(config, image_shape, network)
-    naive = statistics.median(seconds[Candidate(NAIVE)][0]) if Candidate(NAIVE) in seconds else None
-    timings = []
-    for candidate, (full, bare) in seconds.items():
-        on_progress(f"memory of {candidate}")
-        mib = _peak_mib_in_subprocess(config, image_shape, candidate, device, network) if memory else None
-        timings.append(_timing(candidate, config, full, bare, flop, peak, naive, mib))
-    timings.sort(key=lambda timing: timing.outer_step_ms)
-    return Bench(image_shape, config, rounds, flop, peak, timings, refused, environment())
+    return seconds, 2 * PEAK_SIDE**3 / statistics.median(product) / 1e9
 
 
 def _timing(
@@ -208,8 +224,12 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 def _warm(
     config: Config, image_shape: tuple[int, int, int], candidate: Candidate, device: torch.device, network: Network
-) -> _Works:
-    """Build and warm up a candidate: its outer steps and, where measured, its bare forward and backward passes."""
+) -> tuple[_Works, float]:
+    """Build and warm up a candidate: its outer steps and, where measured, its bare forward and backward passes.
+
+    Returns:
+        Both, and the seconds of the last outer step.
+    """
     bare = None
     if candidate.execution == NAIVE:
         full = naive_outer_steps(config, image_shape, device, network)
@@ -218,10 +238,12 @@ def _warm(
         if not candidate.graph:
             bare = bare_steps(config, image_shape, candidate, device, network)
     with precision_of(device, candidate.precision):
-        for work in [full] if bare is None else [full, bare]:
+        for _ in range(WARM_UP):
+            last = _seconds(full, device)
+        if bare is not None:
             for _ in range(WARM_UP):
-                _seconds(work, device)
-    return full, bare
+                _seconds(bare, device)
+    return (full, bare), last
 
 
 def _step_gflop(config: Config, image_shape: tuple[int, int, int], network: Network) -> float:
@@ -233,24 +255,30 @@ def _step_gflop(config: Config, image_shape: tuple[int, int, int], network: Netw
     return float(counter.get_total_flops()) / 1e9
 
 
-def _peak_mib_in_subprocess(
+def _memory_job(
     config: Config, image_shape: tuple[int, int, int], candidate: Candidate, device: torch.device, network: Network
-) -> float | None:
-    """Measure peak memory in a separate process; return None if it fails."""
-    threads = torch.get_num_threads()
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        job = pool.submit(_peak_mib, config.to_json(), image_shape, candidate, str(device), threads, network)
-        try:
-            return job.result()
-        except (RuntimeError, OSError):  # RuntimeError covers BrokenProcessPool: killed for lack of memory
-            return None
+) -> Job:
+    """Return the measurement of a candidate's memory, for a separate process."""
+    work = partial(_peak_mib, config.to_json(), image_shape, candidate, str(device), network)
+    return Job(f"memory of {candidate}", work, CustomCode.of(config).load)
+
+
+def _peak_mib_in_subprocess(job: Job) -> float | None:
+    """Measure peak memory in a separate process; return None if it fails, such as for lack of memory."""
+    peaks: list[float] = []
+    try:
+        completed = do_jobs([job], 1, torch.get_num_threads(), lambda *_: None, lambda _, peak: peaks.append(peak))
+    except JobsError:
+        return None
+    if not completed:
+        raise KeyboardInterrupt
+    return peaks[0]
 
 
 def _peak_mib(
-    config: str, image_shape: tuple[int, int, int], candidate: Candidate, device: str, threads: int, network: Network
+    config: str, image_shape: tuple[int, int, int], candidate: Candidate, device: str, network: Network, send: Send
 ) -> float:
     """Return the memory in MiB that a candidate takes beyond imports and data; runs in its own process."""
-    torch.set_num_threads(threads)
     keep_freed_memory()
     where = torch.device(device)
     random_store(image_shape, where)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from torchreptile.algorithms.custom import CustomCode
 from torchreptile.core.config import Config
 from torchreptile.core.config.validation import at_least
 from torchreptile.core.device import choose_device
@@ -48,8 +49,9 @@ class ExperimentOptions:
         seeds: trainings per arm, with seeds 0, 1, ...; 0 for the experiment's default.
         split: classes to evaluate on.
         episodes: episodes per evaluation; 0 for the experiment's default.
-        at_once: trainings that run in parallel, each with its share of the threads; 0 for one per thread on a CPU and
-            one on a GPU.
+        at_once: trainings that run in parallel; 0 for one per thread on a CPU and one on a GPU. They share the threads,
+            except where the number of threads changes how sums are rounded: there a training always has as many,
+            whether it runs alone or with others.
         device, execution, data_root: as for a training. Execution ``auto`` leaves a resumed training the execution it
             began with.
 
@@ -134,10 +136,7 @@ def run_experiment(
     out, options = Path(out), options or ExperimentOptions()
     jobs = options.jobs(experiment, out)
     _require_ours(out, {job.folder.path.name for job in jobs})
-    threads = torch.get_num_threads()
-    # Independent of how many trainings are left: the number of threads decides how sums are rounded.
-    on_cpu = choose_device(options.device).type == "cpu"
-    at_once = min(options.at_once or (threads if on_cpu else 1), len(jobs))
+    at_once, threads = _shares(experiment, jobs, options)
     with RunFolder(out).locked(make=True):
         results = ResultFile(out, experiment, options.share)
         for job in jobs:
@@ -147,10 +146,25 @@ def run_experiment(
             note = f"everything was measured before; delete {out / RESULT} to measure again"
             StandardError(quiet=quiet).print(note, highlight=False, soft_wrap=True, markup=False)
         try:
-            completed = _run_jobs(missing, results, at_once, max(1, threads // at_once), quiet)
+            completed = _run_jobs(missing, results, at_once, threads, quiet)
         except JobsError as failed:
             raise TrainingsError(str(failed), results.reproduced()) from failed
         return results.reproduced() if completed else None
+
+
+def _shares(experiment: Experiment, jobs: Sequence[TrainingJob], options: ExperimentOptions) -> tuple[int, int]:
+    """Return how many trainings run at a time, and the threads of each.
+
+    Where the number of threads decides how sums are rounded, it must not depend on how many trainings are asked for, or
+    left: it is the share that each has with the experiment's default number of seeds.
+    """
+    threads = torch.get_num_threads()
+    if any(job.rounds_by_threads() for job in jobs):
+        each = max(1, threads // (len(experiment.arms) * experiment.seeds))
+        return min(options.at_once or threads // each, len(jobs)), each
+    on_cpu = choose_device(options.device).type == "cpu"
+    at_once = min(options.at_once or (threads if on_cpu else 1), len(jobs))
+    return at_once, max(1, threads // at_once)
 
 
 def _require_ours(out: Path, names: set[str]) -> None:
@@ -181,7 +195,10 @@ def _run_jobs(jobs: Sequence[TrainingJob], results: ResultFile, at_once: int, th
 
     works = [job.training + job.measuring for job in jobs]
     with ManyBar(StandardError(quiet=quiet), works, shown=not alone) as bar:
-        processes = [Job(str(job.folder.path), partial(job.run_experiment, alone)) for job in jobs]
+        processes = [
+            Job(str(job.folder.path), partial(job.run_experiment, alone), CustomCode.of(job.config).load)
+            for job in jobs
+        ]
         return do_jobs(processes, at_once, threads, on_message, on_done)
 
 
