@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich import box
@@ -46,10 +47,12 @@ def bench(
         for graph in graphs
         if execution != workloads.NAIVE
     ]
-    with StandardError().status("benchmarking") as status:
+    console = StandardError()
+    with console.status("benchmarking") as status:
         result = run_benchmark(
-            work, SHAPES[network], candidates, where, rounds, memory, lambda what: status.update(what)
-        )
+            work, SHAPES[network], candidates, where, rounds, memory,
+            on_progress=status.update, on_ready=partial(console.print, highlight=False, soft_wrap=True, markup=False),
+        )  # fmt: skip
     print_bench(result, Output())
     picture, numbers = out / f"{network}.png", out / f"{network}.json"
     out.mkdir(parents=True, exist_ok=True)
