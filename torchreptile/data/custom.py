@@ -63,6 +63,8 @@ def custom_splits(task: TaskConfig) -> Splits:
         square = len(shape) == 3 and shape[0] in (1, 3) and shape[1] == shape[2]
         grey = "--grey " if shape[0] == 1 else ""
         wanted = f"{grey}--image-size {shape[1]}" if square else f"--shape {'x'.join(map(str, shape))}"
+        series = shape[1:] if len(shape) == 3 and shape[0] == 1 and not square else ()
+        wanted += f", or --shape {'x'.join(map(str, series))} if they are series" if series else ""
         raise ConfigError(
             f"dataset {name} has images of shape {shape}, but the settings say {task.image_shape}; give {wanted}"
         )

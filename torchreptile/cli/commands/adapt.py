@@ -102,6 +102,7 @@ def _refuse_adapting_again(source: Path, support: Path | None, settings: dict[st
     """
     given = {"support": support is not None, "steps": settings["steps"] is not None}
     given |= {"transductive": settings["transductive"], "seed": settings["seed"] != 0}
+    given |= {"unbalanced": not settings["balanced"]}
     given |= {"checkpoint": settings["checkpoint"] != "last"}
     if any(given.values()):
         flags = ", ".join(f"--{name}" for name, is_given in given.items() if is_given)

@@ -33,6 +33,9 @@ class Adapt:
     steps: int | None = None
     """Inner steps on the support set; by default the number used to evaluate the weights, increased in proportion for
     more classes than they were trained for."""
+    unbalanced: bool = False
+    """Draw the inner mini-batches from all pictures alike; by default every class is drawn equally often, however many
+    pictures it has."""
     transductive: bool = False
     """Label all pictures in one batch, so that the label of one depends on the others."""
     seed: int = 0
@@ -57,6 +60,7 @@ class Adapt:
             self.checkpoint,
             self.json,
             steps=self.steps,
+            balanced=not self.unbalanced,
             transductive=self.transductive,
             seed=self.seed,
             device=self.device,

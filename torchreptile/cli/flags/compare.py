@@ -28,7 +28,8 @@ class Compare:
     seeds: int = 1
     """Trainings of each algorithm, with the seeds 0, 1, ..."""
     out: Path | None = None
-    """Folder for runs, comparison.json and comparison.png, resumed if it exists; by default runs/compare-PRESET."""
+    """Folder for runs, comparison.json and comparison.png, resumed if it exists; by default runs/compare-PRESET, or
+    named after your own images."""
     split: Literal["train", "val", "test"] = "test"
     """Classes to evaluate on."""
     episodes: int = 1000
@@ -38,6 +39,20 @@ class Compare:
     classes, reptile has none."""
     outer_steps: int = 0
     """Outer steps per training; 0 trains for the published number, or as many as the time allows."""
+    data: str = ""
+    """Your own images, in place of the preset's: see reptile train --help."""
+    image_size: int = 0
+    """Your own images: height and width to scale them to, in pixels; 0 means 84, or 28 with --grey."""
+    grey: bool = False
+    """Your own images: one channel instead of three."""
+    shape: str = ""
+    """Your own images that are not square: channels x height x width, such as 3x32x64."""
+    split_ratio: str = ""
+    """Your own images: the shares of classes for train/val/test; by default 0.6/0.2/0.2."""
+    augment: float = 0.0
+    """How much the images of training tasks are changed at random, from 0 to 1: see reptile train --help."""
+    mirror: bool = False
+    """Mirror half of the images of training tasks left to right."""
     data_root: str = ""
     """mini-imagenet: the folder that holds the data set."""
     device: str = "auto"
@@ -55,11 +70,18 @@ class Compare:
         changes: dict[str, object] = {
             "max_minutes": self.max_minutes,
             "split_scheme": self.split_scheme,
+            "data": self.data,
+            "image_size": self.image_size,
+            "grey": self.grey,
+            "shape": self.shape,
+            "split_ratio": self.split_ratio,
+            "augment": self.augment,
+            "mirror": self.mirror,
             "data_root": self.data_root,
             "device": self.device,
             "execution": self.execution,
         }
         if self.outer_steps:
             changes["outer_steps"] = self.outer_steps
-        out = self.out or Path("runs") / f"compare-{self.preset}"
+        out = self.out or Path("runs") / f"compare-{Path(self.data).stem if self.data else self.preset}"
         return compare(self.preset, self.algorithms, self.seeds, out, self.split, self.episodes, changes, self.json)

@@ -64,6 +64,8 @@ class Show:
     """Own images: height and width they are resized to."""
     grey: bool = False
     """Own images: one channel instead of three."""
+    shape: str = ""
+    """Own images that are not square: channels x height x width, such as 3x32x64."""
     resize: Resize | Literal["auto"] = "auto"
     """How pictures of another size are resized."""
 
@@ -84,6 +86,7 @@ class Show:
             split_ratio=self.split_ratio,
             image_size=self.image_size,
             grey=self.grey,
+            shape=self.shape,
             resize=self.resize,
         )
         return show(task, self.queries, self.out)

@@ -21,5 +21,6 @@ from torchreptile.core.config.task import DATASETS as DATASETS
 from torchreptile.core.config.task import FUNCTIONS as FUNCTIONS
 from torchreptile.core.config.task import Resize as Resize
 from torchreptile.core.config.task import TaskConfig as TaskConfig
+from torchreptile.core.config.config import DATA as DATA
 from torchreptile.core.config.config import MEASUREMENTS as MEASUREMENTS
 from torchreptile.core.config.config import Config as Config

@@ -20,6 +20,8 @@ from torchreptile.core.errors import ConfigError
 MEASUREMENTS = 20  # of a run, where nobody says
 WHERE = ("device", "execution", "data_root")  # settings that say where and how, and nothing of what is learned
 
+DATA = ("dataset", "data", "table")  # settings that name the data
+
 S = TypeVar("S", bound=AlgorithmSettings)
 
 
@@ -195,7 +197,8 @@ class Config:
     def replace(self, **changes: Any) -> Config:
         """Return a copy with these settings changed, named as on the command line.
 
-        Another ``algorithm`` comes with its own settings, at their defaults unless they are among the changes.
+        Another ``algorithm`` comes with its own settings, at their defaults unless they are among the changes. Other
+        data are divided by their own default, unless ``split_scheme`` is among the changes.
 
         Raises:
             ConfigError: an unknown name, or a value that cannot work.
@@ -213,6 +216,9 @@ class Config:
             if owner := owner_of(name):
                 raise ConfigError(f"{name} is {changes[name]}, but algorithm is {algorithm}; it is for {owner}")
             raise ConfigError(f"unknown setting {name}; the settings are {', '.join(sorted(known))}")
+        moved = any(changes.get(name, getattr(self.task, name)) != getattr(self.task, name) for name in DATA)
+        if moved and "split_scheme" not in changes:
+            changes = {**changes, "split_scheme": "default"}
         # All of a group at once: what goes together must not depend on the order it is named in.
         for group, part in groups.items():
             its = {field.name for field in dataclasses.fields(part)} & set(changes)
