@@ -30,6 +30,7 @@ from torchreptile.data.own_images.line_drawings import FIELD, black_and_white, s
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pbm", ".pgm", ".ppm")
 MAX_PIXELS = 64_000_000  # of one picture, by its header; a decoded pixel takes up to 16 bytes
+MAX_BYTES = 2**30  # of one picture file
 NEARLY_BLACK = 16  # of 255: what is nowhere brighter has lost nearly everything it showed; 12 bits in 16 reach 15.9
 
 Scaling = Resize | Literal["lines"]
