@@ -19,6 +19,7 @@ from torchreptile.core.device import choose_device, keep_freed_memory
 from torchreptile.core.distributed.process_group import ALONE, Processes
 from torchreptile.core.environment import environment
 from torchreptile.core.errors import ConfigError, DataError, RunError
+from torchreptile.data.augmentation import augmenting
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.leakage import find_leaks, without_leaks
 from torchreptile.data.loading import load_functions, load_splits
@@ -156,7 +157,7 @@ def build_setup(
         monitored["train"] = sampler_of(store, task.way, task.shots, queries)
     if val is not None:
         monitored["val"] = sampler_of(val.to(device), task.way, task.shots, queries)
-    sampler = algorithm.sampler(store)
+    sampler = augmenting(algorithm.sampler(store), task)
     if network is not None:
         with processes.together():
             try_training(algorithm, sampler, next(iter(monitored.values())), network_name(network))

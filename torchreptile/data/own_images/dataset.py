@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 
 from torchreptile.core.config import Resize, TaskConfig
 from torchreptile.core.errors import ConfigError, DataError
+from torchreptile.core.files import read_regular
 from torchreptile.data.cache import prepared
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.own_images.class_folders import Catalogue, refuse, scan_folders
 from torchreptile.data.own_images.csv_labels import scan_csv
-from torchreptile.data.own_images.decode import NEARLY_BLACK, Picture, Size, decode_all
+from torchreptile.data.own_images.decode import MAX_BYTES, NEARLY_BLACK, Picture, Size, decode_all
 from torchreptile.data.splits import SPLITS, MissingSplit, Source, Split, Splits, by_ratio
 
 VERSION = 2  # of the conversion of pictures to pixels; a new version invalidates every cached store
@@ -51,8 +52,8 @@ class Form:
         shape = task.image_shape
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise ConfigError(
-                f"shape is {task.shape}, but {task.data} holds pictures, of 1 or 3 channels x height x width; give such "
-                "a shape, or series and other channels as a data set of your own (docs/own-dataset.md)"
+                f"shape is {task.shape}, but {task.data} holds pictures, of 1 or 3 channels x height x width; give "
+                "such a shape, or series and other channels as a data set of your own (docs/own-dataset.md)"
             )
         channels, height, width = shape
         return cls(height if height == width else (height, width), channels, resize)
@@ -94,7 +95,9 @@ def load(catalogue: Catalogue, form: Form, on_progress: Progress = lambda done, 
 
 def _decode(catalogue: Catalogue, form: Form, on_progress: Progress) -> ImageStore:
     """Decode every picture of the catalogue."""
-    pictures = [Picture(f.name, f.path.read_bytes) for files in catalogue.classes.values() for f in files]
+    pictures = [
+        Picture(f.name, partial(read_regular, f.path, MAX_BYTES)) for files in catalogue.classes.values() for f in files
+    ]
     images, problems = decode_all(pictures, form.size, form.channels, form.resize, on_progress)
     refuse(catalogue.root, problems or _nearly_black(pictures, images))
     return ImageStore(
