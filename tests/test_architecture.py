@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import torchreptile
+from tests.easy import load_script
 
 PACKAGE = Path(torchreptile.__file__).parent
 # From the ground up. A room may import from itself and from those before it.
 ROOMS = ("core", "data", "models", "algorithms", "training", "inference", "experiments", "cli")
-MODULES = {
-    ".".join(("torchreptile", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
+structure = load_script("tools", "structure")
+MODULES = structure.modules(PACKAGE)
 
 
-def imports(module: str) -> Iterator[str]:
-    """The package's modules that ``module`` imports, wherever in it, but for those that only types need."""
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    types = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if node in types:
-            continue
-        if isinstance(node, ast.ImportFrom) and node.module:
-            assert not node.level, f"{module} has a relative import"
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                found = name if name in MODULES else node.module
-                if found in MODULES:
-                    yield found
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in MODULES)
+def imports(module: str) -> set[str]:
+    """The package's modules that ``module`` imports, by the script that measures the structure."""
+    return set(structure.imports(MODULES[module], MODULES))
 
 
 def room(module: str) -> str:
@@ -65,7 +45,7 @@ def test_imports_go_down(module: str) -> None:
 
 def test_no_circle() -> None:
     try:
-        TopologicalSorter({module: set(imports(module)) - {module} for module in MODULES}).prepare()
+        TopologicalSorter({module: imports(module) - {module} for module in MODULES}).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
@@ -75,3 +55,14 @@ def test_tests_mirror_the_package() -> None:
     for path in sorted(tests.rglob("*.py")):
         folder = path.parent.relative_to(tests)
         assert folder.parts[:1] in ((), ("conformance",)) or (PACKAGE / folder).is_dir(), f"{path} mirrors nothing"
+
+
+def test_imports_are_found_wherever_they_stand() -> None:
+    source = (
+        "import torchreptile.data.splits\ndef late():\n    from torchreptile.core import errors, config\n"
+        "if TYPE_CHECKING:\n    from torchreptile.cli import main\n"
+    )
+    found = set(structure.imports(ast.parse(source), MODULES))
+    assert found == {f"torchreptile.{name}" for name in ("data.splits", "core.errors", "core.config")}
+    with pytest.raises(ValueError, match="relative import"):
+        list(structure.imports(ast.parse("from . import errors"), MODULES))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -19,31 +19,45 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def modules(package: Path) -> dict[str, ast.Module]:
-    """Return the syntax tree of every module by its dotted name below the package."""
+    """Return the syntax tree of every module by its dotted name, which begins with the package's."""
     return {
-        ".".join(path.relative_to(package).with_suffix("").parts).removesuffix("__init__").removesuffix("."): ast.parse(
+        ".".join((package.name, *path.relative_to(package).with_suffix("").parts)).removesuffix(".__init__"): ast.parse(
             path.read_text(encoding="utf-8")
         )
         for path in sorted(package.rglob("*.py"))
     }
 
 
-def imports(tree: ast.Module, package: str, known: set[str]) -> Iterator[str]:
-    """Yield the package's modules that a module imports."""
+def imports(tree: ast.Module, known: Container[str]) -> Iterator[str]:
+    """Yield the ``known`` modules that a module imports, wherever in it, but for those that only types need.
+
+    Raises:
+        ValueError: it has a relative import.
+    """
     typing_only = {
         inner
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
     for node in ast.walk(tree):
-        if not isinstance(node, ast.ImportFrom) or node in typing_only or not node.module:
+        if node in typing_only:
             continue
-        if node.module.partition(".")[0] == package:
-            home = node.module.partition(".")[2]
+        if isinstance(node, ast.ImportFrom):
+            if node.level or not node.module:
+                raise ValueError(f"line {node.lineno}: a relative import")
             for alias in node.names:
-                inner = f"{home}.{alias.name}".lstrip(".")
-                yield inner if inner in known else home
+                name = f"{node.module}.{alias.name}"
+                found = name if name in known else node.module
+                if found in known:
+                    yield found
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+
+
+def room(module: str) -> str:
+    """Return the part of a module's name below the package: its folder, or its own name beside the folders."""
+    return module.partition(".")[2].partition(".")[0]
 
 
 def floors(arrows: dict[str, set[str]]) -> int:
@@ -65,8 +79,8 @@ def main(root: Path) -> None:
     """Print the figures."""
     package = root / "torchreptile"
     trees = modules(package)
-    graph = {name: set(imports(tree, package.name, set(trees))) - {name} for name, tree in trees.items()}
-    rooms = {name: name.partition(".")[0] for name in trees}
+    graph = {name: set(imports(tree, trees)) - {name} for name, tree in trees.items()}
+    rooms = {name: room(name) for name in trees}
     arrows: dict[str, set[str]] = {room: set() for room in rooms.values()}
     for name, others in graph.items():
         arrows[rooms[name]] |= {rooms[other] for other in others} - {rooms[name]}
@@ -76,7 +90,7 @@ def main(root: Path) -> None:
     except CycleError as error:
         circle = "a circle: " + " -> ".join(error.args[1])
     functions = [
-        (f"{name}.{node.name}", node)
+        (f"{name.partition('.')[2]}.{node.name}", node)
         for name, tree in trees.items()
         for node in ast.walk(tree)
         if isinstance(node, Function)
