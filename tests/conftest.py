@@ -11,6 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["OMP_NUM_THREADS"] = "1"  # of subprocesses; more threads only make such small work slower
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # or torch.compile starts processes that import torch
 torch.set_num_threads(1)
 
 from tests.easy import easy_splits, easy_store  # noqa: E402
