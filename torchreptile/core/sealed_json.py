@@ -46,6 +46,31 @@ def _finite(digits: str) -> float:
     return number
 
 
+def require_numbers(values: dict[str, Any], low: float = 0.0, high: float = math.inf, whole: bool = False) -> None:
+    """Refuse values by name that are not numbers, or are out of range; NaN, which is written as null, is in any range.
+
+    Args:
+        values: the values by name.
+        low: the least.
+        high: the largest.
+        whole: whether they must be whole numbers; then NaN is refused too.
+
+    Raises:
+        ValueError: a value is not such a number.
+
+    Example:
+        >>> require_numbers({"mean": 0.5}, high=1)
+        >>> require_numbers({"episodes": 2.5}, whole=True)
+        Traceback (most recent call last):
+            ...
+        ValueError: episodes is 2.5, which cannot be
+    """
+    for name, value in values.items():
+        known = type(value) is int or (type(value) is float and not whole)
+        if not known or not (low <= value <= high or math.isnan(value)):
+            raise ValueError(f"{name} is {str(value)[:50]}, which cannot be")
+
+
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
     """Return the content with its checksum, which :func:`unsealed` checks.
 

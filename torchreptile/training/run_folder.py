@@ -7,6 +7,7 @@ A run folder holds config.json, env.json, metrics.jsonl, last.pt, best.pt (if th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from torchreptile.core.config import Config
 from torchreptile.core.environment import sessions
 from torchreptile.core.errors import ConfigError, RunError, TorchReptileError
 from torchreptile.core.files import is_temporary, open_for_append, open_lock, read_text, remove_abandoned, write_text
+from torchreptile.core.sealed_json import parse_json, require_numbers
 from torchreptile.training.checkpoint import load_checkpoint
 
 LOCK = ".lock"  # locked while a process trains in the folder
@@ -154,7 +156,7 @@ class RunFolder:
             RunError: the file is missing or damaged.
         """
         try:
-            content = json.loads(read_text(self.env_file))
+            content = parse_json(read_text(self.env_file))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.env_file}: missing or damaged ({error})") from error
         if not isinstance(content, dict):
@@ -202,9 +204,27 @@ class RunFolder:
         """Return the lines of metrics.jsonl, without a last one that a killed process left incomplete.
 
         A number that was not finite, which is null there, is left out of its line.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: a line is not an object of numbers.
         """
         lines = []
-        for line in read_text(self.metrics_file).splitlines(keepends=True):
-            if line.endswith("\n"):
-                lines.append({name: value for name, value in json.loads(line).items() if value is not None})
+        for number, line in enumerate(read_text(self.metrics_file).splitlines(keepends=True), 1):
+            if not line.endswith("\n"):
+                break
+            try:
+                lines.append(_metrics_line(line))
+            except ValueError as error:
+                raise ValueError(f"line {number} is damaged ({error})") from error
         return lines
+
+
+def _metrics_line(line: str) -> dict[str, Any]:
+    """Return the values of a line of metrics.jsonl, which are numbers and texts; raise ValueError for anything else."""
+    content = parse_json(line)
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    values = {name: value for name, value in content.items() if value is not None}
+    require_numbers({name: value for name, value in values.items() if not isinstance(value, str)}, low=-math.inf)
+    return values

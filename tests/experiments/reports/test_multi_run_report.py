@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.easy import small_config
+from tests.runs import resealed
 from torchreptile.cli import parse
 from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.data.splits import Splits
@@ -91,7 +92,7 @@ def test_a_published_number_stands_beside(runs: list[Path], tmp_path: Path) -> N
         content = json.loads(before)
         content["config"]["task"]["way"], content["config"]["task"]["shots"] = 5, 1
         try:
-            file.write_text(json.dumps(content))
+            file.write_text(resealed(content))
             written = report_runs(runs, tmp_path / "out")
         finally:
             file.write_text(before)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from tests.easy import small_config
+from tests.runs import resealed
 from torchreptile.core.config import Config
 from torchreptile.core.errors import RunError
 from torchreptile.data.episodes import Episodes
@@ -81,7 +82,7 @@ def test_published_number_and_difference(run: Path) -> None:
     content = json.loads(file.read_text())
     content["config"]["task"]["way"] = 5
     content["result"]["transductive"]["mean"] = 0.98
-    file.write_text(json.dumps(content))
+    file.write_text(resealed(content))
     page = report(run)[1].read_text(encoding="utf-8")
     assert "97.68% ± 0.04" in page
     assert "+0.32" in page
@@ -149,6 +150,14 @@ def evaluation_of_words(run: Path) -> str:
     return file.name
 
 
+def evaluation_of_another_digit(run: Path) -> str:
+    file = next(run.glob("eval-*.json"))
+    text = file.read_text()
+    file.write_text(text.replace('"mean": 0.', '"mean": 0.9', 1))
+    assert file.read_text() != text
+    return file.name
+
+
 def damage_metrics(run: Path) -> str:
     (run / "metrics.jsonl").write_text('{"step": 1, "lo\n{"step": 2, "loss": 1}\n')
     return "metrics.jsonl"
@@ -180,6 +189,7 @@ def no_settings(run: Path) -> str:
     [
         damage_evaluation,
         evaluation_of_words,
+        evaluation_of_another_digit,
         damage_metrics,
         metrics_of_something_else,
         damage_environment,

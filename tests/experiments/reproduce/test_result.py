@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import statistics
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.easy import REPOSITORY
+from tests.runs import resealed
 from torchreptile.cli.commands.reproduce import print_reproduced
+from torchreptile.core.errors import RunError
 from torchreptile.experiments.reports.reproduction_figures import draw_reproduced, figure_of
 from torchreptile.experiments.reports.reproduction_tables import measurements, to_markdown
 from torchreptile.experiments.reproduce import EXPERIMENTS, find_experiment
@@ -272,3 +276,23 @@ def test_waves_are_drawn_from_the_file(tmp_path: Path) -> None:
         }  # fmt: skip
     for line, one in zip(errors.get_lines(), reproduced.trainings, strict=True):
         assert list(line.get_ydata()) == [mean for mean, _ in one.by_step]
+
+
+def test_a_changed_digit_or_an_impossible_cell_of_a_result_is_refused(tmp_path: Path) -> None:
+    text = (REPOSITORY / "results" / "omniglot-5way.json").read_text(encoding="utf-8")
+    file = tmp_path / "result.json"
+    file.write_text(text, encoding="utf-8")
+    whole = read_reproduced(file)
+    file.write_text(whole.to_json(), encoding="utf-8")
+    assert read_reproduced(file) == whole
+    changed = whole.to_json().replace('"mean": 0.97', '"mean": 0.98', 1)
+    assert changed != whole.to_json()
+    file.write_text(changed, encoding="utf-8")
+    with pytest.raises(RunError, match=r"result\.json: not readable .*its checksum differs"):
+        read_reproduced(file)
+    for name, value in (("mean", 1.5), ("ci95", -1.0), ("episodes", 2.5), ("way", "five"), ("seconds", True)):
+        content = json.loads(text)
+        content["trainings"][0]["cells"][0][name] = value
+        file.write_text(resealed(content), encoding="utf-8")
+        with pytest.raises(RunError, match=rf"result\.json: not readable .*{name}"):
+            read_reproduced(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import statistics
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from tests.easy import MINIATURES, TINY, double_params, easy_store, skip_without_native, small_config
+from tests.runs import resealed
 from tests.sidebyside import cut, reference_for, run_both
 from torchreptile.algorithms.base import Algorithm, MetaState
 from torchreptile.algorithms.build import build_algorithm
@@ -252,3 +254,37 @@ def test_evaluate_refuses_what_cannot_work(run: Path, easy_data: Splits, monkeyp
 def test_a_foreign_evaluation_is_refused(text: str) -> None:
     with pytest.raises(RunError, match="not an evaluation"):
         Evaluation.from_json(text)
+
+
+IMPOSSIBLE: list[tuple[tuple[str, ...], object]] = [
+    (("result", "inductive", "mean"), 1.5),
+    (("result", "inductive", "mean"), -0.1),
+    (("result", "inductive", "mean"), True),
+    (("result", "inductive", "ci95"), "0.1"),
+    (("result", "inductive", "episodes"), 2.5),
+    (("result", "inductive", "episodes"), 0),
+    (("result", "diverged"), -1),
+    (("seed",), 1.5),
+    (("step",), -1),
+    (("seconds",), None),
+    (("split",), "all"),
+    (("source",), 3),
+    (("environment",), []),
+    (("unknown",), 1),
+]
+
+
+def test_an_evaluation_whose_values_cannot_be_or_have_changed_is_refused(tmp_path: Path, easy_data: Splits) -> None:
+    train(small_config(outer_steps=1), tmp_path / "run")
+    text = evaluate(tmp_path / "run", episodes=2, device="cpu").to_json()
+    assert Evaluation.from_json(text).result.episodes == 2
+    for path, value in IMPOSSIBLE:
+        content = json.loads(text)
+        inner = content
+        for name in path[:-1]:
+            inner = inner[name]
+        inner[path[-1]] = value
+        with pytest.raises(RunError, match="its checksum differs"):
+            Evaluation.from_json(json.dumps(content))
+        with pytest.raises(RunError, match=r"not an evaluation: (?!its content is not what was written)"):
+            Evaluation.from_json(resealed(content))

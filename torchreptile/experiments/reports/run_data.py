@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torchreptile.core.config import Config
 from torchreptile.core.errors import RunError
+from torchreptile.core.files import read_text
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.run_folder import RunFolder
@@ -59,10 +59,12 @@ def _metrics(folder: RunFolder) -> list[dict[str, Any]]:
     """Read and check metrics.jsonl."""
     try:
         lines = folder.metrics()
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise RunError(f"{folder.metrics_file}: missing or damaged ({error})") from error
+    except ValueError as error:
+        raise RunError(f"{folder.metrics_file}: {error}") from error
     for number, line in enumerate(lines, 1):
-        if not isinstance(line, dict) or type(line.get("step")) is not int or "loss" not in line:
+        if type(line.get("step")) is not int or "loss" not in line:
             raise RunError(f"{folder.metrics_file}: line {number} is damaged, it has no step and loss")
     return lines
 
@@ -72,21 +74,7 @@ def _evaluations(folder: RunFolder) -> list[Evaluation]:
     found = []
     for file in sorted(folder.path.glob("eval-*.json")):
         try:
-            evaluation = Evaluation.from_json(file.read_text(encoding="utf-8"))
+            found.append(Evaluation.from_json(read_text(file)))
         except (OSError, RunError, ValueError) as error:
             raise RunError(f"{file}: damaged ({error}); measure again with reptile evaluate") from error
-        if not _sound(evaluation):
-            raise RunError(f"{file}: damaged, not an evaluation; measure again with reptile evaluate")
-        found.append(evaluation)
     return sorted(found, key=lambda evaluation: list(SPLITS).index(evaluation.split))
-
-
-def _sound(evaluation: Evaluation) -> bool:
-    """Return whether the values have the right types, which parsing does not check."""
-    numbers = [evaluation.seed, evaluation.step, evaluation.seconds]
-    numbers += [value for accuracy in evaluation.result.measures().values() for value in dataclasses.astuple(accuracy)]
-    return (
-        evaluation.split in list(SPLITS)
-        and isinstance(evaluation.environment, dict)
-        and all(type(number) in (int, float) for number in numbers)
-    )

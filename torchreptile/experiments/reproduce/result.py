@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from torchreptile.core.config import Config
+from torchreptile.core.config.validation import check_types
 from torchreptile.core.environment import computed_by
 from torchreptile.core.errors import ConfigError, RunError
+from torchreptile.core.files import read_text
 from torchreptile.core.json_text import json_text, number_from
+from torchreptile.core.sealed_json import CHECKSUM, parse_json, require_numbers, sealed, unsealed
 from torchreptile.experiments.reproduce.experiment import Experiment, Measurement
+from torchreptile.training.evaluation.labels import ERRORS
 from torchreptile.training.evaluation.published import Published, published_measure
 from torchreptile.training.evaluation.record import Evaluation
 
@@ -64,6 +68,16 @@ class Cell:
     seconds: float
     hardware: str
     finetune_steps: int = 0
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> Self:
+        """Restore a cell from ``dataclasses.asdict`` read back from JSON, its types and ranges checked."""
+        cell = cls(**content | {name: number_from(content[name]) for name in ("mean", "ci95")})
+        check_types(cell)
+        error = cell.measure in ERRORS
+        require_numbers({"mean": cell.mean}, high=math.inf if error else 1.0)
+        require_numbers({"ci95": cell.ci95, "seconds": cell.seconds, "eval_steps": cell.eval_steps})
+        return cell
 
     @property
     def conditions(self) -> Conditions:
@@ -171,11 +185,13 @@ class TrainedArm:
     def of_content(cls, content: dict[str, Any]) -> Self:
         """Restore a training from what :meth:`content` returned."""
         fields = dict(content)
+        require_numbers({"outer_steps": fields["outer_steps"]}, whole=True)
+        require_numbers({"seconds": fields["seconds"]})
         columns = fields.pop("curve")
         lines = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         return cls(
             config=Config.from_json(json.dumps(fields.pop("settings"))),
-            cells=[Cell(**cell) for cell in fields.pop("cells")],
+            cells=[Cell.from_content(cell) for cell in fields.pop("cells")],
             curve=[{key: value for key, value in line.items() if value is not None} for line in lines],
             by_step=[(number_from(mean), number_from(ci95)) for mean, ci95 in fields.pop("by_step")],
             waves=[Wave(**wave) for wave in fields.pop("waves")],
@@ -311,7 +327,9 @@ class Reproduced:
     def to_json(self) -> str:
         """Return the result as JSON with one line per training."""
         head = {"format": FORMAT, "name": self.name, "share": self.share, "commands": self.commands, "note": self.note}
-        lines = ",\n".join(json_text(trained.content(), ascii_only=False) for trained in self.trainings)
+        trainings = [trained.content() for trained in self.trainings]
+        head[CHECKSUM] = sealed(head | {"trainings": trainings})[CHECKSUM]
+        lines = ",\n".join(json_text(trained, ascii_only=False) for trained in trainings)
         return f'{json_text(head, ascii_only=False)[:-1]}, "trainings": [\n{lines}\n]}}\n'
 
 
@@ -319,10 +337,10 @@ def read_reproduced(file: Path) -> Reproduced:
     """Read a result.json file.
 
     Raises:
-        RunError: the file cannot be read, is damaged or has another format.
+        RunError: the file cannot be read, is damaged, has changed since it was written, or has another format.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = unsealed(parse_json(read_text(file)))
         if content["format"] != FORMAT:
             raise RunError(f"{file}: not in this version's format ({FORMAT})")
         trainings = [TrainedArm.of_content(training) for training in content["trainings"]]

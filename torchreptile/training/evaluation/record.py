@@ -11,7 +11,8 @@ from typing import Any
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.core.json_text import json_text
-from torchreptile.data.splits import resolve_scheme
+from torchreptile.core.sealed_json import parse_json, require_numbers, sealed, unsealed
+from torchreptile.data.splits import SPLITS, resolve_scheme
 from torchreptile.training.evaluation.episode_table import EpisodeTable
 from torchreptile.training.evaluation.html_table import html_table
 from torchreptile.training.evaluation.labels import label_of
@@ -32,7 +33,7 @@ class Evaluation:
         result: accuracies from 0 to 1, or errors.
         seed: seed of episodes and inner batches.
         seconds: wall time.
-        environment: command, versions and hardware.
+        environment: command, versions, hardware and threads, and the execution and sizes of chunks in use.
         episodes: every episode; None where the evaluation was read from a file, which does not hold them.
     """
 
@@ -110,7 +111,7 @@ class Evaluation:
         return FIGURE_ONLY if waves else str(self.published(measure) or "-")
 
     def to_json(self) -> str:
-        """Return everything as indented JSON; accuracies are from 0 to 1, published ones in percent.
+        """Return everything as indented JSON with a checksum; accuracies are from 0 to 1, published ones in percent.
 
         An error that is not a finite number is null, and ``diverged`` counts the episodes with such predictions.
         """
@@ -120,21 +121,32 @@ class Evaluation:
         content["published_percent"] = {
             name: cell.accuracy if (cell := self.published(name)) else None for name in self.result.rows()
         }
-        return json_text(content, indent=2)
+        return json_text(sealed(content), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Evaluation:
-        """Return the evaluation that :meth:`to_json` wrote.
+        """Return the evaluation that :meth:`to_json` wrote, its checksum, types and ranges checked.
 
         Raises:
-            RunError: the text is not an evaluation.
+            RunError: the text is not an evaluation, or has changed since it was written.
         """
         try:
-            content = json.loads(text)
+            content = unsealed(parse_json(text))
             content.pop("published_percent")
             content.pop("adaptation", None)
             content["config"] = Config.from_json(json.dumps(content["config"]))
             content["result"] = measured_from(content["result"])
-            return cls(**content | {"episodes": None})
+            found = cls(**content | {"episodes": None})
+            found._require_types()
+            return found
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
             raise RunError(f"not an evaluation: {error}") from error
+
+    def _require_types(self) -> None:
+        """Refuse what was read from a file with values of wrong types, or out of their range."""
+        require_numbers({"step": self.step, "seed": self.seed}, whole=True)
+        require_numbers({"seconds": self.seconds})
+        if self.split not in SPLITS or not isinstance(self.environment, dict):
+            raise ValueError("its split or its environment cannot be")
+        if not isinstance(self.source, str) or not isinstance(self.trained_on, str):
+            raise TypeError("its weights or their data have no name")

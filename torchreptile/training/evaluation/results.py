@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from torchreptile.core.json_text import number_from
+from torchreptile.core.sealed_json import require_numbers
 from torchreptile.training.evaluation.html_table import html_table
 from torchreptile.training.evaluation.labels import ERRORS, MODES, label_of
 
@@ -30,6 +31,7 @@ class Mean:
     mean: float
     ci95: float
     episodes: int
+    largest: ClassVar[float] = math.inf  # that a mean can be
 
     @classmethod
     def over(cls, per_episode: Tensor) -> Self:
@@ -42,6 +44,9 @@ class Mean:
     def from_content(cls, content: dict[str, Any]) -> Self:
         """Return the mean whose fields JSON holds, null for numbers that are not finite."""
         mean, ci95 = number_from(content["mean"]), number_from(content["ci95"])
+        require_numbers({"mean": mean}, high=cls.largest)
+        require_numbers({"ci95": ci95})
+        require_numbers({"episodes": content["episodes"]}, low=1, whole=True)
         return cls(**content | {"mean": mean, "ci95": ci95})
 
 
@@ -53,6 +58,8 @@ class Accuracy(Mean):
         >>> print(Accuracy(0.9768, 0.0009, 10_000))
         97.68% ± 0.09
     """
+
+    largest: ClassVar[float] = 1.0
 
     def __str__(self) -> str:
         """Return the mean and its interval in percent."""
@@ -210,8 +217,13 @@ def _divergence(result: Measured) -> str:
 
 
 def measured_from(content: dict[str, Any]) -> Measured:
-    """Return the result that ``dataclasses.asdict`` turned into ``content``."""
-    diverged = int(content.get("diverged", 0))
+    """Return the result that ``dataclasses.asdict`` turned into ``content``.
+
+    Raises:
+        ValueError, LookupError, TypeError: it is not such content, or a number is out of its range.
+    """
+    diverged = content.get("diverged", 0)
+    require_numbers({"diverged": diverged}, whole=True)
     if "mse" in content:
         errors = {name: its for name, its in content.items() if name != "diverged" and its is not None}
         return Fit(**{name: SquaredError.from_content(its) for name, its in errors.items()}, diverged=diverged)
