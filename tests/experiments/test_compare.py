@@ -29,6 +29,7 @@ from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.experiments import compare as comparing
 from torchreptile.experiments.compare import compare
+from torchreptile.experiments.comparison import Comparison
 from torchreptile.experiments.reports.comparison_plot import draw_comparison
 from torchreptile.training.checkpoint import load_checkpoint, save_checkpoint
 from torchreptile.training.evaluation.evaluate import evaluate
@@ -52,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def again(out: Path, **changes: Any) -> comparing.Comparison | None:
+def again(out: Path, **changes: Any) -> Comparison | None:
     return compare(PRESET, ["reptile", "foml"], 2, out, episodes=8, quiet=True, **(SMALL | changes))
 
 
@@ -152,7 +153,7 @@ def test_a_budget_is_said_and_anneals_to_nothing(folder: Path) -> None:
     ):
         changed = replace(evaluation, config=evaluation.config.replace(**changes))
         one = replace(comparison.trained[0], evaluation=changed)
-        assert comparing.Comparison(PRESET, [one], {}).budget == said
+        assert Comparison(PRESET, [one], {}).budget == said
 
 
 def test_it_is_drawn(folder: Path) -> None:
@@ -162,7 +163,7 @@ def test_it_is_drawn(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def unlike(tmp_path_factory: pytest.TempPathFactory) -> comparing.Comparison:
+def unlike(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """Algorithms to which not everything applies: MANN has no transductive accuracy, scratch learns nothing."""
     out = tmp_path_factory.mktemp("unlike")
     names, published = ["mann", "scratch", "pretrained"], mann.ROW.change_image_settings
@@ -180,7 +181,7 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> comparing.Comparison:
     return comparison
 
 
-def test_what_does_not_apply_is_left_out(unlike: comparing.Comparison) -> None:
+def test_what_does_not_apply_is_left_out(unlike: Comparison) -> None:
     mann, scratch, pretrained = unlike.rows()
     presentations = [f"presentation {number}" for number in (1, 2, 3, 4, 5, 10)]
     assert list(mann.accuracy) == ["inductive", *presentations]
@@ -209,7 +210,7 @@ def test_what_learns_nothing_takes_one_step_whatever_is_asked_for() -> None:
 
 
 def test_the_table_has_a_dash_where_nothing_applies_and_a_line_of_further_measures(
-    unlike: comparing.Comparison,
+    unlike: Comparison,
 ) -> None:
     printed = StringIO()
     print_comparison(unlike, Console(file=printed, width=160))
@@ -223,7 +224,7 @@ def test_the_table_has_a_dash_where_nothing_applies_and_a_line_of_further_measur
     assert words["pretrained"][8] == "2"
 
 
-def test_a_mode_that_does_not_apply_is_not_drawn(unlike: comparing.Comparison) -> None:
+def test_a_mode_that_does_not_apply_is_not_drawn(unlike: Comparison) -> None:
     assert draw_comparison(unlike).startswith(b"\x89PNG")
     alone = replace(unlike, trained=unlike.trained[:2])  # MANN by itself has but one mode
     assert draw_comparison(alone).startswith(b"\x89PNG")

@@ -14,8 +14,8 @@ from rich.table import Table
 from torchreptile.cli.commands.console import FILE_WIDTH, STOPPED, Output
 from torchreptile.core.files import write_bytes
 from torchreptile.data.splits import Split
-from torchreptile.experiments.compare import Comparison, Row
 from torchreptile.experiments.compare import compare as run_comparison
+from torchreptile.experiments.comparison import Comparison, Row
 from torchreptile.experiments.reports.comparison_plot import draw_comparison
 from torchreptile.training.evaluation.labels import ERRORS, MODES, label_of
 from torchreptile.training.evaluation.results import SquaredError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchreptile.experiments.compare import Comparison
+from torchreptile.experiments.comparison import Comparison
 from torchreptile.experiments.reports.plot_style import DPI, LIGHT, png_of
 from torchreptile.training.evaluation.labels import MODES, label_of
 
