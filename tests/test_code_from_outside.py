@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import torch
 
 import torchreptile as tr
 from tests.easy import REPOSITORY, load_script
+from tests.forked import run_forked
 from torchreptile.algorithms.base import MetaGradient, MetaState
 from torchreptile.algorithms.build import algorithm_class, use_algorithm
 from torchreptile.algorithms.reptile import Reptile
@@ -32,12 +30,7 @@ SHORT = ["--outer-steps", "2", "--monitor-episodes", "2", "--eval-steps", "2", "
 
 def reptile(*words: str, code: int = 0, **environment: str) -> str:
     """Run the command, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "torchreptile", *words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **environment},
-    )
+    done = run_forked(*words, **{"PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **environment})
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 
