@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -20,6 +20,9 @@ from torchreptile.models.built_in import Params
 from torchreptile.models.execution.execution import stack
 from torchreptile.models.execution.task_chunks import saved_bytes
 from torchreptile.models.module_call import predicting
+from torchreptile.models.support_cache import SupportCache
+
+CACHE_FROM = 10  # queries of one learner from which finding out what can be cached pays
 
 
 class GradientBased(Algorithm):
@@ -122,6 +125,8 @@ class AdaptedNetwork(Adapted):
         """
         self.params = params
         self._inner_loop, self._module, self._support_x = inner_loop, module, support_x
+        self._asked = 0  # queries predicted one by one
+        self._cache: SupportCache | None = None
 
     @torch.no_grad()
     def transductive(self, query_x: Tensor) -> Tensor:
@@ -138,11 +143,24 @@ class AdaptedNetwork(Adapted):
         if self._inner_loop.execution.independent_outputs:
             return self.transductive(query_x)
         with self._predicting():
-            logits = []
-            for query in query_x.unbind(1):
-                batch = torch.cat([self._support_x, query.unsqueeze(1)], dim=1)
-                logits.append(self._inner_loop.forward(self.params, batch)[:, -1])
-        return torch.stack(logits, dim=1)
+            return torch.stack([self._alone(query) for query in query_x.unbind(1)], dim=1)
+
+    def _alone(self, query: Tensor) -> Tensor:
+        """Return the outputs (T, way or targets) of one query per task, (T, ...), in a batch with the support set."""
+        self._asked += 1
+        cacheable = len(query) == 1 and self._inner_loop.execution.name == "loop"
+        if self._asked == CACHE_FROM and cacheable and not torch.compiler.is_exporting():
+            self._cache = SupportCache(
+                self._module, lambda batch: self._forward(batch[None])[0], self._support_x[0], query[0]
+            )
+        batch = torch.cat([self._support_x, query.unsqueeze(1)], dim=1)
+        # An exported program computes everything itself.
+        exporting = torch.compiler.is_exporting()
+        with self._cache.in_use() if self._cache is not None and not exporting else nullcontext():
+            return self._forward(batch)[:, -1]
+
+    def _forward(self, batch: Tensor) -> Tensor:
+        return self._inner_loop.forward(self.params, batch)
 
     def _predicting(self) -> AbstractContextManager[None]:
         return predicting(self._module, self._inner_loop.execution.draws_predicting)

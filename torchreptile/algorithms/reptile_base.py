@@ -80,13 +80,13 @@ class ReptileBase(GradientBased):
             stops: numbers of inner steps, ascending; 0 is before the first.
         """
         params, inner = self.copies_for(state, drawn)
-        learner = AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x)
         batches, done = take_batches(support_x, support_y, drawn), 0
         for stop in stops:
             taken = list(islice(batches, stop - done))
             losses = self.inner_loop.run(params, inner, taken) if taken else support_x.new_zeros(0, len(support_x))
             done += len(taken)
-            yield Stage(done, losses, learner)
+            # One for each stage, because a learner may cache what follows from its weights.
+            yield Stage(done, losses, AdaptedNetwork(self.inner_loop, self.blueprint.module, params, support_x))
 
     def meta_gradient(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> MetaGradient:
         """Return the mean over tasks of anchor - phi_task.

@@ -130,7 +130,7 @@ class Trial:
         for x in (self.images, self.others, self.images):
             with seeded(0, self.device), torch.no_grad():
                 outputs.append(call(self.params, x))
-        return _equal(outputs[0], outputs[2])
+        return equal_outputs(outputs[0], outputs[2])
 
     def called_as_given(self) -> bool:
         """Whether calling the module with given parameters gives the gradient that it has with them as its own.
@@ -183,7 +183,7 @@ class Trial:
         except Exception:  # such as view() on maps that are not contiguous
             return False
         assert expected.shape == out.shape
-        return _equal(again, out)
+        return equal_outputs(again, out)
 
     def _independent(self, changes_input: bool) -> bool:
         """Whether each output in predictions stays the same in other company, and alone.
@@ -200,19 +200,20 @@ class Trial:
         d, e, f = self.others
         company = [(d, e), (0.02 * d, 0.02 * e), (1 - 0.02 * d, 1 - 0.02 * e), (f, 0.5 * d)]
         try:
-            with _NumbersRead() as numbers:
+            with NumbersRead() as numbers:
                 expected = [first(image, b, c) for image in (a, 0.1 * d)]
             if numbers.read:
                 return False
             return all(
-                _equal(out, first(image)) and all(_equal(out, first(image, *others)) for others in company)
+                equal_outputs(out, first(image))
+                and all(equal_outputs(out, first(image, *others)) for others in company)
                 for image, out in zip((a, 0.1 * d), expected, strict=True)
             )
         except Exception:  # a network that cannot take one image depends on its batch
             return False
 
 
-class _NumbersRead(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class NumbersRead(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes whether a number of a tensor is read in Python, as by ``float`` or ``if``."""
 
     def __init__(self) -> None:
@@ -243,7 +244,7 @@ def changed_parameters(module: nn.Module, image_shape: Shape) -> list[str]:
     return [name for name, p in trial.params.items() if not torch.equal(p, before[name])]
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
+def equal_outputs(a: Tensor, b: Tensor) -> bool:
     """Whether two outputs are equal up to rounding; NaN equals NaN."""
     scale = float(a.detach().nan_to_num(0, 0, 0).abs().max()) if a.numel() else 0.0
     return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=ROUNDING * scale, equal_nan=True)
