@@ -78,7 +78,7 @@ def test_metrics_as_a_data_frame(tmp_path: Path, easy_data: Splits) -> None:
 def test_without_pandas_there_is_no_data_frame(
     tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torchreptile.training.trainer.find_spec", lambda name: None)
+    monkeypatch.setattr("torchreptile.core.data_frame.find_spec", lambda name: None)
     run = tr.train(small_config(outer_steps=1), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"^pandas is not installed; pip install pandas$"):
         run.metrics_frame()

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +38,7 @@ class ImageStore:
         class_sizes: (K,) int64, the number of images in each class; they add up to N.
         class_names: the K names of the classes, such as ``"Greek/character03"``.
         name: name of the data set, used in messages and files.
+        image_names: the N names of the images, such as their files, or nothing where they have none.
 
     Raises:
         DataError: the images are not such a tensor, or sizes and names do not fit them.
@@ -58,6 +60,7 @@ class ImageStore:
     class_sizes: Tensor
     class_names: tuple[str, ...]
     name: str
+    image_names: tuple[str, ...] = ()
     targets: ClassVar[int] = 0  # numbers to predict per example: none, images have labels
 
     def __post_init__(self) -> None:
@@ -73,6 +76,8 @@ class ImageStore:
                 f"{self.name}: {len(self.class_names)} class names, {len(self.class_sizes)} class sizes adding "
                 f"up to {int(self.class_sizes.sum())}, but {len(self.images)} images"
             )
+        if self.image_names and len(self.image_names) != len(self.images):
+            raise DataError(f"{self.name}: {len(self.image_names)} image names, but {len(self.images)} images")
 
     @classmethod
     def from_arrays(cls, classes: Mapping[str, Any], name: str = "arrays", series: bool = False) -> ImageStore:
@@ -141,6 +146,19 @@ class ImageStore:
         digest.update(self.images.cpu().contiguous().numpy().reshape(-1).data)  # in place: no copy of a large store
         return digest.hexdigest()
 
+    def names_of_images(self) -> tuple[str, ...]:
+        """Return the N names of the images: those they have, else the class and the place in it, counted from 0.
+
+        Example:
+            >>> import torch
+            >>> ImageStore(torch.zeros(3, 1, 9, 9).byte(), torch.tensor([2, 1]), ("a", "b"), "ab").names_of_images()
+            ('a#0', 'a#1', 'b#0')
+        """
+        if self.image_names:
+            return self.image_names
+        sizes = zip(self.class_names, self.class_sizes.tolist(), strict=True)
+        return tuple(f"{name}#{place}" for name, size in sizes for place in range(size))
+
     def inverted(self) -> ImageStore:
         """Return a copy of the store with black and white exchanged."""
         return replace(self, images=255 - self.images)
@@ -165,6 +183,7 @@ class ImageStore:
             images=self.images[rows],
             class_sizes=sizes[chosen],
             class_names=tuple(self.class_names[c] for c in chosen.tolist()),
+            image_names=tuple(self.image_names[row] for row in rows.tolist()) if self.image_names else (),
         )
 
     def without(self, images: Sequence[int]) -> ImageStore:
@@ -176,6 +195,7 @@ class ImageStore:
             self,
             images=self.images[remains.to(self.images.device)],
             class_sizes=classes[remains].bincount(minlength=len(self)).to(self.class_sizes.device),
+            image_names=tuple(compress(self.image_names, remains.tolist())),
         )
 
     def with_rotations(self) -> ImageStore:
@@ -194,6 +214,7 @@ class ImageStore:
             images=torch.cat(rotated),
             class_sizes=self.class_sizes.repeat(4),
             class_names=tuple(f"{name}/rot{90 * quarter:03d}" for quarter in range(4) for name in self.class_names),
+            image_names=4 * self.image_names,
         )
 
     def to(self, device: torch.device | str) -> ImageStore:
@@ -212,7 +233,8 @@ class ImageStore:
                     "name": self.name,
                     "class_names": json.dumps(self.class_names),
                     "fingerprint": self.fingerprint,
-                },
+                }
+                | ({"image_names": json.dumps(self.image_names)} if self.image_names else {}),
             )
 
     @classmethod
@@ -241,6 +263,7 @@ class ImageStore:
                     class_sizes=file.get_tensor("class_sizes"),
                     class_names=tuple(map(str, parse_json(metadata["class_names"]))),
                     name=metadata["name"],
+                    image_names=tuple(map(str, parse_json(metadata.get("image_names", "[]")))),
                 )
                 sizes = store.class_sizes
                 if sizes.dtype != torch.int64 or sizes.ndim != 1 or not bool((sizes >= 0).all()):

@@ -133,11 +133,19 @@ class RowSampler:
 
     def sample(self, tasks: int, generator: torch.Generator) -> Episodes:
         """Draw ``tasks`` independent tasks; ``generator``, on the store's device, is the source of all randomness."""
-        drawn, rows = self._draw(tasks, 1, self.shots + self.queries, generator)
+        drawn, rows = self.indices(tasks, generator)
         x, y = (values[rows.flatten(1)].to(self.dtype) for values in (self._x, self._y))
         cut = [self.shots, self.queries]
         (support_x, query_x), (support_y, query_y) = torch.split(x, cut, dim=1), torch.split(y, cut, dim=1)
         return Episodes(support_x, support_y, query_x, query_y, drawn)
+
+    def indices(self, tasks: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw the tasks that :meth:`sample` would draw of the same generator, as indices into the store.
+
+        Returns:
+            (task, 1) int64 tasks of the table, and (task, 1, shots + queries) int64 rows, the support rows first.
+        """
+        return self._draw(tasks, 1, self.shots + self.queries, generator)
 
 
 class Draw:
@@ -232,7 +240,7 @@ class EpisodeSampler:
             tasks: number of tasks.
             generator: source of all randomness, on the store's device.
         """
-        classes, images = self._draw(tasks, self.way, self.shots + self.queries, generator)
+        classes, images = self.indices(tasks, generator)
         return Episodes(
             self._pixels(images[:, :, : self.shots]),
             self._labels(tasks, self.shots),
@@ -240,6 +248,14 @@ class EpisodeSampler:
             self._labels(tasks, self.queries),
             classes,
         )
+
+    def indices(self, tasks: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw the tasks that :meth:`sample` would draw of the same generator, as indices into the store.
+
+        Returns:
+            (task, way) int64 classes, and (task, way, shots + queries) int64 images, the support images first.
+        """
+        return self._draw(tasks, self.way, self.shots + self.queries, generator)
 
     def _pixels(self, images: Tensor) -> Tensor:
         """Look up (task, way, image) indices: (task, way * image, C, H, W) float, each pixel from 0 to 1."""

@@ -172,6 +172,11 @@ def test_every_form_gives_the_same_pixels(tmp_path: Path, form: Callable[[Path],
     for split in SPLITS:
         check(found.get(split), split)
         assert found.get(split).name == "mini-imagenet"
+        names = found.get(split).image_names
+        if form in (as_images, as_tars):
+            assert names == tuple(name for label in CLASSES[split] for name in listed(label))
+        else:
+            assert len(names) == (0 if form in (as_cache, as_phases) else len(found.get(split).images))
 
 
 def test_the_folder_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

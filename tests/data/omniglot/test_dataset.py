@@ -119,6 +119,11 @@ def test_prepared_store_is_the_nearest_pixel_of_every_drawing_in_sorted_order(ti
     assert store.images.shape == (60, 1, 28, 28)
     assert torch.equal(store.images, tiny.store.images)
     assert same(store, tiny.store)
+    members = [name for archive in tiny.members.values() for name in archive if name.endswith(".png")]
+    for index, name in enumerate(store.image_names):
+        of_class = [member for member in members if store.class_names[index // 20] in member]
+        assert of_class[index % 20].endswith(f"/{name}")
+        assert name.endswith(f"_{index % 20 + 1:02d}.png")  # the person who drew it
 
 
 def test_directory_entries_and_the_order_of_members_do_not_matter(tiny: Tiny) -> None:

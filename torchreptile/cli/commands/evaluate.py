@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from rich.table import Table
 from torchreptile.cli.commands.console import Output
 from torchreptile.core.config.presets import PRESETS, preset
 from torchreptile.core.distributed.launcher import is_first
+from torchreptile.core.errors import ConfigError
+from torchreptile.core.files import free
 from torchreptile.models.custom import requested_network
 from torchreptile.training.evaluation.divergence import DivergedEvaluationError
 from torchreptile.training.evaluation.evaluate import evaluate as measure
@@ -19,15 +22,18 @@ from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.progress_bars import CountBar, StandardError
 
 
-def evaluate(source: Path, as_json: bool, model: str, **settings: Any) -> int:
+def evaluate(source: Path, as_json: bool, model: str, per_episode: Path | None = None, **settings: Any) -> int:
     """Evaluate weights and print a table or JSON; return the exit code.
 
     Args:
         source: a run folder or the name of shipped weights.
         as_json: print JSON instead of a table.
         model: the custom network, such as ``net.py:Net``; empty for the published one.
+        per_episode: csv file to write every episode into.
         settings: other arguments of :func:`torchreptile.evaluate`.
     """
+    if per_episode is not None:
+        _check_new_csv(per_episode)
     failure = None
     try:
         with CountBar(StandardError(quiet=not is_first()), "evaluating", "episodes") as bar:
@@ -39,9 +45,33 @@ def evaluate(source: Path, as_json: bool, model: str, **settings: Any) -> int:
             print(evaluation.to_json())
         else:
             print_evaluation(evaluation, Output())
+        if per_episode is not None:
+            _write_episodes(evaluation, per_episode)
     if failure is not None:
         raise failure
     return 0
+
+
+def _check_new_csv(path: Path) -> None:
+    """Refuse, before anything is computed, a csv file that exists or cannot be written.
+
+    Raises:
+        ConfigError: it is another kind of file, exists, or its folder is missing.
+    """
+    if path.suffix.lower() != ".csv":
+        raise ConfigError(f"--per-episode {path} ends in {path.suffix or 'nothing'}; name a new file that ends in .csv")
+    if path.exists() or path.is_symlink():
+        raise ConfigError(f"--per-episode {path} exists; name another file, or delete it")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--per-episode {path} cannot be written: the folder {path.parent} is missing")
+
+
+def _write_episodes(evaluation: Evaluation, path: Path) -> None:
+    """Write every episode, beside a file that has appeared under the name meanwhile."""
+    assert evaluation.episodes is not None
+    path = free(path)
+    evaluation.episodes.write_csv(path)
+    print(f"every episode is in {path}", file=sys.stderr)
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -163,9 +163,13 @@ class Loader:
         remove_abandoned(self.file.parent)
         if self.file.is_file():
             with suppress(DataError):
-                return ImageStore.load(self.file, made_of)
+                return self._named(ImageStore.load(self.file, made_of))
         self._make(made_of, on_progress)
-        return ImageStore.load(self.file, made_of)
+        return self._named(ImageStore.load(self.file, made_of))
+
+    def _named(self, store: ImageStore) -> ImageStore:
+        """The store with the names of the picture files."""
+        return replace(store, image_names=self.source.picture_names)
 
     def _make(self, made_of: str, on_progress: Progress) -> None:
         """Write the cache file; its pixels are no longer mapped when this returns."""

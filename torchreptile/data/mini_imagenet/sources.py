@@ -108,6 +108,11 @@ class Source(ABC):
         """The classes that are known without reading pictures, to check that no two splits share one."""
         return list(self.classes)
 
+    @property
+    def picture_names(self) -> tuple[str, ...]:
+        """Names of the pictures' files in the order of the pixels; nothing where the pictures have none."""
+        return ()
+
     @abstractmethod
     def stamp(self) -> Stamp:
         """Return (name, bytes, modification time) of every file that the pixels depend on."""
@@ -144,6 +149,11 @@ class Files(Source):
     def classes(self) -> dict[str, int]:
         """Number of pictures of each class."""
         return {name: len(paths) for name, paths in self.files.items()}
+
+    @property
+    def picture_names(self) -> tuple[str, ...]:
+        """Names of the files, without their folders."""
+        return tuple(path.name for paths in self.files.values() for path in paths)
 
     def stamp(self) -> Stamp:
         """Return (name, bytes, modification time) of every picture file."""
@@ -203,6 +213,11 @@ class Archive(Source):
     def classes(self) -> dict[str, int]:
         """Number of pictures of each class, as listed."""
         return {name: len(files) for name, files in self.files.items()}
+
+    @property
+    def picture_names(self) -> tuple[str, ...]:
+        """Names of the files, as listed."""
+        return tuple(name for names in self.files.values() for name in names)
 
     def stamp(self) -> Stamp:
         """Return (name, bytes, modification time) of the archive and the list."""

@@ -90,7 +90,8 @@ def load(catalogue: Catalogue, form: Form, on_progress: Progress = lambda done, 
     files = {name: [(f.name, f.size, f.changed) for f in found] for name, found in catalogue.classes.items()}
     what = [VERSION, str(catalogue.root), form.size, form.channels, form.resize, files]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
-    return prepared(f"folder-{key[:32]}.safetensors", lambda: _decode(catalogue, form, on_progress))
+    store = prepared(f"folder-{key[:32]}.safetensors", lambda: _decode(catalogue, form, on_progress))
+    return replace(store, image_names=tuple(f.name for found in catalogue.classes.values() for f in found))
 
 
 def _decode(catalogue: Catalogue, form: Form, on_progress: Progress) -> ImageStore:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from torchreptile.algorithms.build import build_algorithm
-from torchreptile.core.config import FUNCTIONS, Config, TaskConfig
+from torchreptile.core.config import DATASETS, FUNCTIONS, Config, TaskConfig
 from torchreptile.core.config.validation import LARGEST_SEED
 from torchreptile.core.device import choose_device, keep_freed_memory, precision_of
 from torchreptile.core.distributed.process_group import joined
@@ -24,7 +24,8 @@ from torchreptile.data.samplers import Store, sampler_of
 from torchreptile.data.splits import Split, resolve_scheme
 from torchreptile.models.blueprint import Network
 from torchreptile.training.evaluation.divergence import diverged
-from torchreptile.training.evaluation.measure import measure
+from torchreptile.training.evaluation.episode_table import EpisodeTable
+from torchreptile.training.evaluation.measure import measure_episodes
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.weights import CheckpointName, MetaWeights, load_weights
 
@@ -154,10 +155,20 @@ def evaluate(
         )
         weights.require_fit(algorithm)
         start = time.monotonic()
-        result = measure(algorithm, weights.state, sampler, total, seed, lambda done: on_progress(done, total))
+        scores = measure_episodes(algorithm, weights.state, sampler, total, seed, lambda done: on_progress(done, total))
         seconds = round(time.monotonic() - start, 3)
+    result, table = scores.result(), EpisodeTable.of(scores, sampler, total, seed)
     evaluation = Evaluation(
-        weights.name, weights.step, weights.config.task.title, split, config, result, seed, seconds, environment(device)
+        weights.name,
+        weights.step,
+        weights.config.task.title,
+        split,
+        config,
+        result,
+        seed,
+        seconds,
+        environment(device) | algorithm.computed_with(device),
+        table,
     )
     if weights.folder is not None and processes.rank == 0:
         _save(evaluation, weights.folder)
@@ -241,7 +252,10 @@ def _data_changes(trained: TaskConfig, options: DataOptions) -> dict[str, Any]:
     data, table = options.get("data"), options.get("table")
     if dataset is not None and dataset != trained.dataset:
         changes |= {"dataset": dataset, "split_scheme": "default", "split_seed": 0, "data_root": ""}
-        changes |= {"data": "", "image_size": 0, "grey": False, "split_ratio": "", "table": "", "targets": ""}
+        changes |= {"data": "", "split_ratio": "", "table": "", "targets": ""}
+        if dataset in DATASETS or dataset in FUNCTIONS:  # custom ones have the images that the weights were made for
+            changes |= {"image_size": 0, "grey": False, "shape": ""}
+        changes |= {"augment": 0.0, "mirror": False}
     if data_root is not None:
         changes |= {"data_root": data_root}
     if data is not None:
@@ -255,9 +269,11 @@ def _own_images(trained: TaskConfig, data: str) -> dict[str, Any]:
     """The settings that make a user's images fit the weights."""
     if trained.data:
         return {"data": data}
-    channels, side, _ = trained.image_shape
-    images = {"data": data, "image_size": side, "grey": channels == 1}
-    return images | {"data_root": "", "split_scheme": "default", "split_seed": 0}
+    other_splits = {"data": data, "data_root": "", "split_scheme": "default", "split_seed": 0}
+    if trained.custom:
+        return other_splits
+    channels, side = trained.image_shape[:2]
+    return other_splits | {"image_size": side, "grey": channels == 1}
 
 
 def _check_kind(weights: MetaWeights, dataset: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchreptile.algorithms.base import Algorithm, MetaState, Predictions
 from torchreptile.core.cuda_graph import Recording
 from torchreptile.data.functions.tables import Scale
-from torchreptile.data.samplers import Sampler
+from torchreptile.data.samplers import EpisodeSampler, RowSampler, Sampler
 from torchreptile.models.losses import NO_ANSWER, scores
 from torchreptile.training.evaluation.labels import ERRORS, MODES
 from torchreptile.training.evaluation.results import Accuracy, Fit, Measured, Result, SquaredError
@@ -121,6 +121,21 @@ def measure_episodes(
         extra_names,
         diverged,
     )
+
+
+def episode_indices(sampler: EpisodeSampler | RowSampler, episodes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return which classes and images, or tasks and rows, the episodes of a measurement have, on the CPU.
+
+    Args:
+        sampler, episodes, seed: see :func:`measure`.
+
+    Returns:
+        (episodes, way) int32 classes, and (episodes, way, shots + queries) int32 images, the support images first.
+    """
+    generator = torch.Generator(sampler.store.device).manual_seed(seed)
+    draws = [sampler.indices(EPISODES_PER_DRAW, generator) for _ in range(0, episodes, EPISODES_PER_DRAW)]
+    classes, images = (torch.cat(part)[:episodes].int().cpu() for part in zip(*draws, strict=True))
+    return classes, images
 
 
 def _in_draws(
