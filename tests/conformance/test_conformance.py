@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ CASES = {name: Case() for name in algorithm_names()} | {
     ),
     "mann": Case(
         {**MEMORY, "outer_step_size": 4e-3},
-        {"way": 2, "train_shots": 2, "outer_step_size": 6e-3},
-        steps=1500, classes=100, tasks=32, noise=0.05, executions=ONE_WAY,
+        {"way": 2, "train_shots": 2, "outer_step_size": 1.6e-2},
+        steps=1500, classes=100, tasks=16, noise=0.05, executions=ONE_WAY,
     ),
     "meta-lstm": Case(OPTIMISER, MINIBATCHES, 60, executions=ONE_WAY),
 }  # fmt: skip
@@ -124,6 +125,12 @@ def trained(
         learned = algorithm.meta_gradient(state, sampler.sample(tasks, generator), generator)
         state = updated(algorithm.config.outer, state, learned, algorithm.config.outer.outer_step_size / 2)
     return state
+
+
+@cache
+def after_five_steps(name: str) -> tuple[Algorithm, MetaState]:
+    _, algorithm, state = start(name)
+    return algorithm, trained(algorithm, state, 5, seeded(1))
 
 
 def skip_without(execution: str, name: str) -> None:
@@ -167,19 +174,19 @@ def test_same_seed_same_numbers(name: str) -> None:
     ("policy", "execution"), [("share", "grouped"), ("carry", "grouped"), ("reset", "grouped"), ("share", "native")]
 )
 def test_resumed_equals_never_stopped(name: str, policy: str, execution: str, tmp_path: Path) -> None:
-    """Three steps, a checkpoint, a new algorithm, three more: bitwise six steps."""
+    """Two steps, a checkpoint, a new algorithm, two more: bitwise four steps."""
     skip_without(execution, name)
     changes = {"inner_state": policy, "execution": execution}
     _, algorithm, state = start(name, **changes)
-    whole = trained(algorithm, state, 6, seeded(1))
+    whole = trained(algorithm, state, 4, seeded(1))
 
     config, algorithm, state = start(name, **changes)
     generator = seeded(1)
-    checkpoint = through_a_file(trained(algorithm, state, 3, generator), config, generator, tmp_path / "c.pt")
+    checkpoint = through_a_file(trained(algorithm, state, 2, generator), config, generator, tmp_path / "c.pt")
     _, algorithm, _ = start(name, **changes)
     generator = torch.Generator()
     generator.set_state(checkpoint.generator)
-    assert_equal(trained(algorithm, checkpoint.state, 3, generator), whole)
+    assert_equal(trained(algorithm, checkpoint.state, 2, generator), whole)
 
 
 def test_state_round_trips(name: str, tmp_path: Path) -> None:
@@ -218,7 +225,8 @@ def test_permuted_classes_leave_the_accuracy(name: str) -> None:
     learner that goes by an image's place in the episode, which tells its label before, would fall to 0.
     """
     _, algorithm, state = start(name, train_shots=5, inner_batch=10, eval_batch=10)
-    state = trained(algorithm, state, 40, seeded(1))
+    steps = 40 if name.startswith("pretrained") else 15  # to tell 16 classes from each other takes longer
+    state = trained(algorithm, state, steps, seeded(1))
     episodes = EpisodeSampler(tiny_store(seed=1), 3, 1, 1).sample(100, seeded(0))
     turn = torch.tensor([1, 2, 0])
     relabelled = replace(episodes, support_y=turn[episodes.support_y], query_y=turn[episodes.query_y])
@@ -226,14 +234,13 @@ def test_permuted_classes_leave_the_accuracy(name: str) -> None:
     for mode in modes(algorithm):
         right = float((getattr(first, mode) == episodes.query_y).double().mean())
         right_relabelled = float((getattr(second, mode) == relabelled.query_y).double().mean())
-        assert name == "mann" or right > 0.6  # chance is a third, and all MANN has after 40 steps
+        assert name == "mann" or right > 0.6  # chance is a third, and all MANN has after 15 steps
         assert right_relabelled == pytest.approx(right, abs=0.12)
 
 
 def test_permuted_labels_with_permuted_heads_are_the_same_network(name: str) -> None:
     """Exactly: relabel the classes and reorder the head's rows, and every prediction is the relabelled one."""
-    _, algorithm, state = start(name)
-    state = trained(algorithm, state, 5, seeded(1))
+    algorithm, state = after_five_steps(name)
     state = state.mapped(torch.Tensor.double)
     turn = torch.tensor([1, 2, 0])  # label c becomes turn[c], so row turn[c] must hold what row c held
 
@@ -254,8 +261,7 @@ def test_permuted_labels_with_permuted_heads_are_the_same_network(name: str) -> 
 
 def test_one_query_never_changes_another_ones_prediction(name: str) -> None:
     """Without transduction; every query but the first is replaced."""
-    _, algorithm, state = start(name)
-    state = trained(algorithm, state, 5, seeded(1))
+    algorithm, state = after_five_steps(name)
     episodes = EpisodeSampler(tiny_store(seed=1), 3, 1, 2).sample(30, seeded(0))
     queries = episodes.query_x.clone()
     queries[:, 1:] = torch.rand(queries[:, 1:].shape, generator=seeded(5)) ** 8
