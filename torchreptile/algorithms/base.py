@@ -341,6 +341,23 @@ class Algorithm(ABC):
             before=predicted[0] if self.measures_before else None,
         )
 
+    def computed_with(self, device: torch.device) -> dict[str, str | int]:
+        """Return what rounding depends on, for env.json and evaluations, by name.
+
+        ``execution``, ``device`` and ``processes``; ``library``, the native library's key, where that computes;
+        ``task_chunk`` (tasks computed at a time) and ``unrolled_steps``
+        (inner steps whose graph is in memory at a time) once they are determined.
+
+        Args:
+            device: where it computes.
+        """
+        its: dict[str, str | int] = {"device": str(device), "execution": self.execution.name}
+        if self.execution.library:
+            its["library"] = self.execution.library
+        tasks, steps = self.chunks.sizes
+        numbers = {"processes": self.processes.size, "task_chunk": tasks, "unrolled_steps": steps}
+        return its | {name: number for name, number in numbers.items() if number}
+
     def extra_metrics(self, store: Store) -> ExtraMetrics | None:
         """Return the metrics to report on the classes of ``store`` in addition to accuracy: by default none."""
         return None

@@ -274,3 +274,11 @@ def test_a_cache_that_cannot_be_written_is_an_obstacle_and_no_crash(
             native_library()
     finally:
         building._library_or_reason.cache_clear()
+
+
+@needs_compiler
+def test_the_execution_names_the_library_by_its_file() -> None:
+    """For env.json: source, compiler or processor, one of them differs where the key does."""
+    chosen = choose_execution("native", for_images(SHAPE, 3), SHAPE, CPU)
+    assert (building._own_folder() / f"conv4-{chosen.library}.so").is_file()
+    assert choose_execution("loop", for_images(SHAPE, 3), SHAPE, CPU).library == ""

@@ -15,7 +15,8 @@ from torchreptile.models.conv4 import matmul
 from torchreptile.models.conv4.fused import FusedConv4
 from torchreptile.models.conv4.matmul_gpu import FusableBlock
 from torchreptile.models.conv4.native import NativeConv4
-from torchreptile.models.conv4.native_library import NativeUnavailableError, native_library
+from torchreptile.models.conv4.native_compiler import NativeUnavailableError
+from torchreptile.models.conv4.native_library import native_library, native_library_key
 from torchreptile.models.execution.compiler import (
     COMPILE_FROM,
     COMPILE_LARGE_FROM,
@@ -95,7 +96,7 @@ def _native(net: Conv4, reason: str, request: ExecutionRequest) -> Execution:
     if request.precision == "bf16":
         raise ConfigError("execution native computes in fp32, and precision is bf16; use fp32 or execution compiled")
     try:
-        native = NativeConv4(net)
+        native, key = NativeConv4(net), native_library_key()
     except NativeUnavailableError as error:
         raise ConfigError(f"execution native is not possible here: {error}; auto chooses another") from error
     return Execution(
@@ -107,6 +108,7 @@ def _native(net: Conv4, reason: str, request: ExecutionRequest) -> Execution:
         step=native.step,
         kernel_order=TAPS_FIRST,
         claim=native.claim,
+        library=key,
     )
 
 

@@ -34,16 +34,27 @@ def native_library() -> ctypes.CDLL:
     found = _library_or_reason()
     if isinstance(found, str):
         raise NativeUnavailableError(found)
-    return found
+    return found[0]
+
+
+def native_library_key() -> str:
+    """Return the hash of the source, the compiler and the processor's features that names the loaded library.
+
+    Raises:
+        NativeUnavailableError: there is no library.
+    """
+    native_library()
+    return _library_or_reason()[1]
 
 
 @cache
-def _library_or_reason() -> ctypes.CDLL | str:
-    """Return the library, or why there is none; tried once per process, because failing may take minutes."""
+def _library_or_reason() -> tuple[ctypes.CDLL, str] | str:
+    """Return the library and its key, or why there is none; tried once, because failing may take minutes."""
     if os.name != "posix":
         return "it needs Linux or macOS"
     try:
-        return _loaded(_library(_own_folder())[1])
+        file, code = _library(_own_folder())
+        return _loaded(code), file.stem.removeprefix("conv4-")
     except (OSError, NativeUnavailableError) as error:
         return first_line(error)
 

@@ -53,6 +53,7 @@ class Execution:
         one_by_one: whether tasks gain nothing from being batched; one at a time saves memory and keeps caches warm.
         fuses_blocks: whether the operations between an embedding's convolutions are to be fused by the compiler.
         claim: the context in which steps and episodes run; it reserves the processors that torch's threads would use.
+        library: key of the native library that computes; empty for other executions.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Execution:
     one_by_one: bool = False
     fuses_blocks: bool = False
     claim: Callable[[], AbstractContextManager[object]] = nullcontext
+    library: str = ""
 
 
 def stack(params: Params, tasks: int, kernel_order: tuple[int, ...] = CHANNELS_LAST) -> Params:
