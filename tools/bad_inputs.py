@@ -189,6 +189,36 @@ def plain(*words: str) -> Callable[[Path], Words]:
     return make
 
 
+def network(forward: str, make: str = "pass", method: str = "return x", named: str = "Net") -> Callable[[Path], Words]:
+    """Return an input of own images and a custom network with this expression in ``forward``, to train."""
+    source = f"""
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+class Net(nn.Module):
+    def __init__(self, image_shape, outputs):
+        super().__init__()
+        self.head = nn.Linear(image_shape[2], outputs)
+        {make}
+
+    def step(self, x):
+        {method}
+
+    def forward(self, x):
+        return {forward}
+"""
+
+    def make_input(folder: Path) -> Words:
+        own(folder)
+        write(folder / "net.py", source)
+        words = train("--model", f"net.py:{named}")
+        words[words.index("grouped")] = "auto"  # an execution of the built-in networks
+        return words
+
+    return make_input
+
+
 def changed(change: Callable[[Path], object], *words: str) -> Callable[[Path], Words]:
     """Return an input of own images that ``change`` is applied to."""
 
@@ -804,8 +834,24 @@ COMPARING = [
     Case("`--out` is a file", changed(lambda root: write(root.parent / "out", "hello"), "compare", "sine", "--algorithms", "reptile", "--out", "out")),
 ]  # fmt: skip
 
+NETWORKS = [
+    Case("`--model` of a file that is missing", plain(*train("--model", "none.py:Net"))),
+    Case("`--model` of a name that the file does not have", network("self.head(x.mean((1, 2)))", named="Nut")),
+    Case("outputs in a list", network("[self.head(x.mean((1, 2)))]")),
+    Case("one output too few", network("self.head(x.mean((1, 2)))[:, 1:]")),
+    Case("labels instead of logits", network("self.head(x.mean((1, 2))).round().int()")),
+    Case("half-precision parameters", network("self.head(x.mean((1, 2)))", make="self.half()")),
+    Case("all parameters frozen", network("self.head(x.mean((1, 2)))", make="self.requires_grad_(False)")),
+    Case("a state in an attribute", network("self.step(x.mean((1, 2)))", make="self.sum = 0", method="self.sum = self.sum + x.detach().mean(); return self.head(x) + self.sum")),
+    Case("weights clamped in `forward`", network("self.step(x.mean((1, 2)))", method="self.head.weight.data.clamp_(0, 0.01); return self.head(x)")),
+    Case("a layer computed again in the backward pass", network("self.head(checkpoint(torch.tanh, self.body(x), use_reentrant=False) + checkpoint(self.body, x, use_reentrant=False))", make="self.body = nn.Sequential(nn.Flatten(), nn.Linear(image_shape[0] * image_shape[1] * image_shape[2], image_shape[2]), nn.Tanh())")),
+    Case("made for batches of two images", network("self.head(x.mean((1, 2))) + torch.zeros(2)[: len(x), None]")),
+    Case("a call of a part that does not exist", network("self.tail(x)")),
+]  # fmt: skip
+
 GROUPS = {
     "Command line": COMMAND_LINE,
+    "Custom networks": NETWORKS,
     "Own images": OWN,
     "Own functions": FUNCTIONS,
     "Omniglot": OMNIGLOT,
