@@ -68,22 +68,27 @@ def _require_nothing_after(file: IO[bytes], archive: zipfile.ZipFile) -> None:
 def _require_member(file: IO[bytes], member: zipfile.ZipInfo) -> int:
     """Check one member against its header and its checksum; return where its content ends."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.compress_size != member.file_size:
-        raise ArchiveError(f"{member.filename} is compressed or encrypted; torch stores members as they are")
+        raise ArchiveError(f"{_name(member)} is compressed or encrypted; torch stores members as they are")
     file.seek(member.header_offset)
     head = file.read(_LOCAL_HEADER.size)
     signature, *_, name, extra = _LOCAL_HEADER.unpack(head)
     if signature != b"PK\x03\x04" or file.read(name) != member.orig_filename.encode():
-        raise ArchiveError(f"the header of {member.filename} is damaged")
+        raise ArchiveError(f"the header of {_name(member)} is damaged")
     file.seek(extra, os.SEEK_CUR)
     left, crc = member.file_size, 0
     while left:
         part = file.read(min(left, CHUNK))
         if not part:
-            raise ArchiveError(f"{member.filename} is cut off")
+            raise ArchiveError(f"{_name(member)} is cut off")
         crc, left = zlib.crc32(part, crc), left - len(part)
     if crc != member.CRC:
-        raise ArchiveError(f"{member.filename} is damaged: its checksum is not the one that was saved with it")
+        raise ArchiveError(f"{_name(member)} is damaged: its checksum is not the one that was saved with it")
     return file.tell()
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    """Return the name of a member without the archive's own, which was that of a temporary file."""
+    return member.filename.partition("/")[2] or member.filename
 
 
 def require_bounded(content: bytes) -> None:

@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import pickle
+import signal
 import tarfile
 import time
 from pathlib import Path
@@ -13,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from torchreptile.cli.commands import data_prepare
 from torchreptile.core.errors import DataError
+from torchreptile.core.files import replacing
 from torchreptile.data.mini_imagenet import safe_unpickle, tar_stream
 from torchreptile.data.mini_imagenet.pickles import Pickle
 
@@ -159,3 +162,20 @@ def test_damage_behind_the_last_picture_is_noticed(tmp_path: Path, packed) -> No
         path.write_bytes(damaged)
         with pytest.raises(DataError, match="not a complete tar archive"):
             list(tar_stream.stream(path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_preparation_and_nothing_half_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def half(loader: object) -> None:
+        with replacing(tmp_path / "store") as file:
+            file.write_bytes(b"half")
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(data_prepare, "root", lambda data_root: tmp_path)
+    monkeypatch.setattr(data_prepare, "sources", lambda folder: {"train": None})
+    monkeypatch.setattr(data_prepare, "_prepared", half)
+    with pytest.raises(KeyboardInterrupt):
+        data_prepare.prepare("", "nearest")
+    assert list(tmp_path.iterdir()) == []

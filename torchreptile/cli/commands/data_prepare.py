@@ -8,6 +8,7 @@ import time
 from itertools import combinations
 
 from torchreptile.core.config import Resize
+from torchreptile.core.distributed.signals import stop_on_signals
 from torchreptile.core.errors import DataError
 from torchreptile.core.files import write_text
 from torchreptile.core.paths import cache_dir
@@ -22,7 +23,10 @@ SHOWN = 50  # problems printed; all of them are written to a file
 def prepare(data_root: str, resize: Resize) -> int:
     """Prepare every available split of mini-ImageNet and print its content; return the exit code.
 
+    Ctrl-C, SIGTERM and SIGHUP end it at once, and nothing half written stays.
+
     Raises:
+        StopRequestedError: a signal asked it to stop.
         DataError: pictures are broken; all problems have been reported by then.
     """
     folder = root(data_root)
@@ -34,7 +38,8 @@ def prepare(data_root: str, resize: Resize) -> int:
             continue
         loader = Loader(folder, split, source, resize)
         try:
-            stores[split] = _prepared(loader)
+            with stop_on_signals() as stop, stop.at_once():
+                stores[split] = _prepared(loader)
         except BrokenError as error:
             problems += error.problems
         except DataError as error:
