@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torchreptile.data.episodes import Episodes
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.loading import load_splits
 from torchreptile.data.samplers import EpisodeSampler
+from torchreptile.inference.class_balance import draw_for, evened
 from torchreptile.inference.classifier import FewShotClassifier
 from torchreptile.inference.resize_head import with_outputs
 from torchreptile.training.weights import load_weights
@@ -233,3 +235,49 @@ def test_scores_of_labels_of_another_kind_are_refused(store: ImageStore) -> None
     classifier = FewShotClassifier(WEIGHTS, steps=1).fit(its.support_x[0], its.support_y[0])
     with pytest.raises(DataError, match="and those it was fitted with int64"):
         classifier.score(its.query_x[0], [str(label) for label in its.query_y[0].tolist()])
+
+
+@pytest.mark.parametrize("settings", [{}, {"transductive": True}, {"balanced": False, "inner_lr": 1e-4}])
+def test_a_fitted_classifier_can_be_pickled_and_copied(store: ImageStore, settings: dict[str, Any]) -> None:
+    its = episode(store, shots=2)
+    classifier = fitted(its, steps=5, seed=3, **settings)
+    said = classifier.predict_proba(its.query_x[0])
+    for other in (pickle.loads(pickle.dumps(classifier)), copy.deepcopy(classifier)):
+        assert np.array_equal(other.predict_proba(its.query_x[0]), said)
+        assert other.get_params() | {"weights": 0} == classifier.get_params() | {"weights": 0}
+        assert other.classes_.tolist() == classifier.classes_.tolist()
+    unfitted = pickle.loads(pickle.dumps(FewShotClassifier(WEIGHTS)))
+    with pytest.raises(NotFittedError, match="is not fitted"):
+        unfitted.predict(its.query_x[0])
+
+
+def test_a_fitted_custom_module_can_be_pickled(store: ImageStore) -> None:
+    its = episode(store, way=2, shots=2)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
+    classifier = FewShotClassifier(module, image_shape=(1, 28, 28), steps=4).fit(its.support_x[0], its.support_y[0])
+    other = pickle.loads(pickle.dumps(classifier))
+    assert np.array_equal(other.predict_proba(its.query_x[0]), classifier.predict_proba(its.query_x[0]))
+
+
+def test_classes_of_equal_size_are_balanced_already(store: ImageStore) -> None:
+    """The option changes not a bit of what was published."""
+    its = episode(store, shots=2)
+    one, other = (fitted(its, steps=6, balanced=balanced) for balanced in (True, False))
+    assert np.array_equal(one.predict_proba(its.query_x[0]), other.predict_proba(its.query_x[0]))
+
+
+def test_balanced_mini_batches_hold_every_class_equally_often(store: ImageStore) -> None:
+    """With 1, 2 and 4 images of three classes, a pass through the mini-batches has every class four times."""
+    labels = torch.tensor([2, 0, 1, 2, 1, 2, 2])
+    assert evened(labels)[:7].tolist() == list(range(7))
+    assert labels[evened(labels)].bincount().tolist() == [4, 4, 4]
+    assert evened(labels).bincount().tolist() == [1, 4, 2, 1, 2, 1, 1]
+    learned = load_weights(WEIGHTS)
+    config = learned.config.replace(way=3, eval_steps=8, eval_batch=3, execution="grouped")
+    algorithm = build_algorithm(config, store.image_shape, CPU)
+    drawn = draw_for(algorithm, labels, True, torch.Generator().manual_seed(0))
+    assert drawn.shape == (1, 8, 3)
+    for its in labels[drawn].view(2, 12):  # two passes of 12 images
+        assert its.bincount().tolist() == [4, 4, 4]
+    plain = draw_for(algorithm, labels, False, torch.Generator().manual_seed(0))
+    assert torch.equal(plain, algorithm.draw(1, 7, torch.Generator().manual_seed(0)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,13 @@ def test_what_cannot_be_is_refused(run: Path) -> None:
         FewShotRegressor("omniglot-5way").fit([[1.0]], [1.0])
     with pytest.raises(ConfigError, match="sine fits functions; use FewShotRegressor"):
         FewShotClassifier(run).fit(np.zeros((2, 28, 28), dtype=np.uint8), ["a", "b"])
+
+
+def test_a_fitted_regressor_can_be_pickled_and_copied(run: Path) -> None:
+    points, values = [[-1.0], [0.5], [2.0]], [0.3, 1.9, 2.4]
+    module = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+    for regressor in (FewShotRegressor(run, steps=3, seed=1), FewShotRegressor(module, steps=3)):
+        said = regressor.fit(points, values).predict([[0.0], [1.5]])
+        for other in (pickle.loads(pickle.dumps(regressor)), copy.deepcopy(regressor)):
+            assert np.array_equal(other.predict([[0.0], [1.5]]), said)
+            assert other.n_features_in_ == 1
