@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.easy import load_script
+from torchreptile.core.errors import ConfigError
 from torchreptile.core.random_state import RandomState, seeded
 from torchreptile.models.behaviour import Behaviour, behaviour_of
 from torchreptile.models.blueprint import build_network
@@ -95,6 +96,26 @@ def test_view_needs_contiguous_maps_and_writing_into_the_input_is_seen() -> None
     assert found("BatchNorm").channels_last
     assert found("in-place operations").changes_input
     assert not found("BatchNorm").changes_input
+
+
+class SeriesAsImages(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 64, OUTPUTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x.view(len(x), 3, 8, 8))
+        out: Tensor = self.head(x.view(len(x), -1))
+        return out
+
+
+def test_kernels_decide_too_where_the_input_is_a_series() -> None:
+    assert not behaviour_of(SeriesAsImages(), (3, 64)).channels_last
+    check_network(lambda shape, outputs: SeriesAsImages(), (3, 64), OUTPUTS)
+    with pytest.raises(
+        ConfigError, match=r"series \(2, 3, 64\) give \(2, 3\); they must give \(2, 4\), 4 numbers per series"
+    ):
+        check_network(lambda shape, outputs: SeriesAsImages(), (3, 64), 4)
 
 
 @pytest.mark.parametrize("kind", ["buffer changed in `forward`", "LayerDrop by Python's `random`", "frozen body"])

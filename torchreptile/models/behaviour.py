@@ -171,7 +171,7 @@ class Trial:
 
     def _takes_channels_last(self, expected: Tensor, changes_input: bool) -> bool:
         """Whether the network works on images and kernels in that order, with the outputs ``expected``."""
-        if self.images.ndim != 4:
+        if self.images.ndim != 4 and not any(p.ndim == 4 for p in self.params.values()):
             return True
         params = {name: _last(p).requires_grad_() for name, p in self.params.items()}
         try:
