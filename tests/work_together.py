@@ -127,7 +127,11 @@ def main(command: str, target: str, *rest: str) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def run() -> None:
     code = main(*sys.argv[1:])
     assert not threads_of_gloo(), threads_of_gloo()
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import work_together
 from tests.easy import REPOSITORY, TINY, double_params, easy_store, skip_without_native, small_config
+from tests.forked import Forked
+from tests.in_process import Done
 from tests.runs import assert_same_run
 from tests.work_together import TASKS, gradient_and_labels
 from torchreptile.algorithms.build import build_algorithm
@@ -27,24 +30,23 @@ from torchreptile.training.train import resume, train
 SCRIPT = REPOSITORY / "tests" / "work_together.py"
 
 
-def together(*words: str | Path, size: int = 2, **environment: str) -> list[subprocess.CompletedProcess[str]]:
+def together(*words: str | Path, size: int = 2, **environment: str) -> list[Done]:
     """Run the script in ``size`` processes and wait for all of them."""
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size), **environment}
     started = [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, *words],
-            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        Forked(work_together.run, list(map(str, words)), {**meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(size)
     ]
-    ended = []
-    for process in started:
-        out, err = process.communicate(timeout=120)
-        ended.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
-    return ended
+    return [process.done(120) for process in started]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve steps by two processes, of which none was lost."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    ended = together("train", run, "12")
+    assert [process.returncode for process in ended] == [0, 0], ended
+    return run
 
 
 @pytest.mark.parametrize("tasks", [1, 5, 100])
@@ -69,11 +71,11 @@ def test_two_processes_give_what_one_gives(algorithm: str, tmp_path: Path) -> No
     assert float(one["head.weight"].abs().max()) > 1e-3
 
 
-def test_a_training_by_two_is_written_by_one_and_resumed_exactly(tmp_path: Path, easy_data: Splits) -> None:
+def test_a_training_by_two_is_written_by_one_and_resumed_exactly(
+    whole: Path, tmp_path: Path, easy_data: Splits
+) -> None:
     """Six steps by two processes; a lost process ends the run cleanly, and resumed it is the same to the bit."""
-    ended = together("train", tmp_path / "whole", "12")
-    assert [process.returncode for process in ended] == [0, 0], ended
-    assert load_checkpoint(tmp_path / "whole" / "last.pt").step == 12
+    assert load_checkpoint(whole / "last.pt").step == 12
 
     lost = together("train", tmp_path / "run", "12", DIE_AT="1 6")
     assert lost[0].returncode == 2, lost
@@ -83,21 +85,19 @@ def test_a_training_by_two_is_written_by_one_and_resumed_exactly(tmp_path: Path,
     assert load_checkpoint(tmp_path / "run" / "last.pt").step == 5
     ended = together("resume", tmp_path / "run")
     assert [process.returncode for process in ended] == [0, 0], ended
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(whole, tmp_path / "run")
 
     # One process alone draws the same tasks; the numbers differ by rounding.
     assert resume(tmp_path / "run").step == 12
     single = train(load_checkpoint(tmp_path / "run" / "last.pt").config, tmp_path / "single")
-    shared = load_checkpoint(tmp_path / "whole" / "last.pt")
+    shared = load_checkpoint(whole / "last.pt")
     torch.testing.assert_close(
         single.state.params["head.weight"], shared.state.params["head.weight"], rtol=0, atol=2e-3
     )
 
 
-def test_torchrun_starts_again_what_was_lost(tmp_path: Path) -> None:
+def test_torchrun_starts_again_what_was_lost(whole: Path, tmp_path: Path) -> None:
     """Elastic: a worker dies, torchrun restarts all, and the run ends as if nothing had happened."""
-    ended = together("train", tmp_path / "whole", "12")
-    assert [process.returncode for process in ended] == [0, 0], ended
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     restarted = subprocess.run(
         [*torchrun, "--max-restarts", "1", SCRIPT, "train", tmp_path / "run", "12"],
@@ -108,7 +108,7 @@ def test_torchrun_starts_again_what_was_lost(tmp_path: Path) -> None:
         check=False,
     )
     assert restarted.returncode == 0, restarted.stderr
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(whole, tmp_path / "run")
 
 
 def test_processes_agree_and_fail_together(tmp_path: Path) -> None:
