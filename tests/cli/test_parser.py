@@ -16,6 +16,8 @@ from tests.in_process import run_reptile
 from torchreptile import cli
 from torchreptile.cli.commands.evaluate import print_evaluation
 from torchreptile.cli.commands.presets import presets
+from torchreptile.cli.flags.adapt import Adapt
+from torchreptile.cli.flags.compare import Compare
 from torchreptile.cli.flags.evaluate import Evaluate
 from torchreptile.cli.flags.train import Train
 from torchreptile.cli.original_flags import ORIGINAL_DEFAULTS
@@ -233,3 +235,45 @@ def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setattr(sys, "argv", ["reptile", "--version"])
     cli.main()
     assert capsys.readouterr().out == f"torchreptile {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "scheme"),
+    [
+        ("train --algorithm pretrained --data pictures", "default"),
+        ("train omniglot-1shot-5way --algorithm pretrained --data=pictures", "default"),
+        ("train --algorithm pretrained --dataset glyphs", "default"),
+        ("train --algorithm pretrained --data pictures --split-scheme own", "own"),
+        ("train --algorithm pretrained", "vinyals"),
+        ("train --algorithm pretrained --dataset omniglot", "vinyals"),
+    ],
+)
+def test_the_split_of_a_publication_is_for_its_own_data_set(words: str, scheme: str) -> None:
+    """Chen et al. divide Omniglot as Vinyals did; no other data are divided so because of that."""
+    command = cli.parse(words.split())
+    assert isinstance(command, Train)
+    assert command.config.task.split_scheme == scheme
+    moved = preset("omniglot-1shot-5way", "pretrained").replace(data="pictures")
+    assert moved.task.split_scheme == "default"
+    assert moved.replace(split_scheme="own").task.split_scheme == "own"
+
+
+def test_own_images_of_any_shape_can_be_compared_and_adapted_to() -> None:
+    command = cli.parse(
+        [
+            "compare",
+            "omniglot-1shot-5way",
+            "--algorithms",
+            "maml",
+            "--data",
+            "pictures",
+            "--shape",
+            "3x8x12",
+            "--mirror",
+        ]
+    )
+    assert isinstance(command, Compare)
+    assert (command.data, command.shape, command.mirror) == ("pictures", "3x8x12", True)
+    adapt = cli.parse(["adapt", "omniglot-5way", "--query", "q", "--support", "s", "--unbalanced"])
+    assert isinstance(adapt, Adapt)
+    assert adapt.unbalanced

@@ -106,4 +106,6 @@ def _levels(array: Array) -> NDArray[np.uint8]:
             f"images have values from {low:g} to {high:g}, where {top} is white, so all would be nearly black; scale "
             f"{kind} to the full range from 0 to {top}"
         )
-    return array if array.dtype == np.uint8 else np.rint(numbers * (255 / top)).astype(np.uint8)
+    if array.dtype == np.uint8:
+        return array.astype(np.uint8, copy=False)
+    return np.rint(numbers * (255 / top)).astype(np.uint8)
