@@ -728,7 +728,7 @@ RUNS = [
     Case("`evaluate --shots 0`", trained(lambda run: None, "evaluate", "run", "--shots", "0")),
     Case("`evaluate --queries 9`, of 3 images", trained(lambda run: None, "evaluate", "run", "--queries", "9", "--split", "train")),
     Case("`evaluate --inner-lr 0`", trained(lambda run: None, "evaluate", "run", "--inner-lr", "0", "--split", "train")),
-    Case("`evaluate --inner-lr 1e30`, with which adaptation overflows", trained(lambda run: None, "evaluate", "run", "--inner-lr", "1e30", "--split", "train")),
+    Case("`evaluate --inner-lr 1e30`, with which adaptation overflows", trained(lambda run: None, "evaluate", "run", "--inner-lr", "1e30", "--split", "train"), leaves="run/"),
     Case("`evaluate --per-episode` names a file that exists", trained(lambda run: write(run.parent / "out.csv", "mine"), "evaluate", "run", "--per-episode", "out.csv", "--split", "train")),
     Case("`evaluate --per-episode` names no csv file", trained(lambda run: None, "evaluate", "run", "--per-episode", "out.xlsx", "--split", "train")),
     Case("`evaluate --shots 9`, of 3 images", trained(lambda run: None, "evaluate", "run", "--shots", "9")),
