@@ -58,12 +58,13 @@ class InterruptedStep(OuterStep):
         pytest.fail("the step went on")
 
 
-def test_the_first_step_is_interrupted_and_made_again(
+def test_a_first_step_that_compiles_is_interrupted_and_made_again(
     tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(small_config(), tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "OuterStep", InterruptedStep)
+        patch.setattr(trainer, "_compiles", lambda execution: True)
         run = train(small_config(), tmp_path / "run")
     assert (run.step, run.interrupted) == (0, True)
     assert resume(tmp_path / "run").step == 6

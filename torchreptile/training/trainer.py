@@ -19,6 +19,7 @@ from torchreptile.core.data_frame import data_frame
 from torchreptile.core.device import precision_of
 from torchreptile.core.distributed.signals import StopRequestedError, StopRequests, stop_on_signals
 from torchreptile.core.errors import LostProcessError, RunError
+from torchreptile.models.execution.execution import Execution
 from torchreptile.training.callbacks import Callback, Metrics
 from torchreptile.training.checkpoint import Checkpoint, NotFiniteError, save_checkpoint
 from torchreptile.training.divergence import diverged
@@ -270,12 +271,12 @@ class TrainingSession:
         """Draw a meta-batch, compute its meta-gradient, move phi; return the mean training loss, ().
 
         Raises:
-            StopRequestedError: a signal came during the first step of the session, which may compile for minutes.
+            StopRequestedError: a signal came during the first step of the session, which compiles for minutes.
         """
-        first = self.step == self._start.step
+        compiles = self.step == self._start.step and _compiles(self._setup.algorithm.execution)
         step_size = self._setup.config.outer.step_size_at(self.done(), self.step)
         try:
-            with self._stop.at_once(first and not self._recorded and self._setup.processes.size == 1):
+            with self._stop.at_once(compiles and not self._recorded and self._setup.processes.size == 1):
                 state, loss = self._outer_step(self.state, step_size)
         except StopRequestedError:
             self._generator.set_state(self._start.generator)
@@ -362,6 +363,11 @@ class TrainingSession:
             step_size=self.step_size,
             division=self._setup.division(),
         )
+
+
+def _compiles(execution: Execution) -> bool:
+    """Whether the first step that an execution makes waits for a compiler."""
+    return execution.compiled or execution.fuses_blocks
 
 
 def _line(step: int, loss: float, step_size: float, seconds: float, measured: dict[str, Measured]) -> Metrics:
