@@ -36,7 +36,8 @@ def jittered(images: Tensor, draws: Tensor, amount: float) -> Tensor:
     angle, shift = by[:, 0] * LARGEST_TURN, 2 * LARGEST_SHIFT * by[:, 1:]  # the grid is 2 wide
     cos, sin = angle.cos(), angle.sin()
     # (N, 2, 3): the affine map from a pixel of the result to its source.
-    turn = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+    high = flat.shape[-2] / flat.shape[-1]  # both axes of the grid run from -1 to 1, whatever the proportions
+    turn = torch.stack([torch.stack([cos, -sin * high], 1), torch.stack([sin / high, cos], 1)], 1)
     grid = F.affine_grid(torch.cat([turn, shift[:, :, None]], 2).to(flat.dtype), list(flat.shape), align_corners=False)
     return (1 - F.grid_sample(1 - flat, grid, align_corners=False)).view_as(images)
 

@@ -327,6 +327,10 @@ REFUSED: dict[str, tuple[Damage, str]] = {
         lists('file,label\ntrain/train00/00.png,dog, young\ntrain/train00/01.png,"dog, old"\n'),
         "1 problem: line 2 has 3 columns, but line 1 names 2; put a value that holds a comma in double quotes",
     ),
+    "a csv with commas in several labels": (
+        lists("file,label\nx.png,a,b\nx.png,c,d,e\n"),
+        "2 problems: line 2 has 3 columns, but line 1 names 2; put .*; line 3 has 4 columns, but line 1 names 2$",
+    ),
     "a csv with a space before the quote": (
         lists('file, label\ntrain/train00/00.png, "dog, young"\n'),
         "line 2 has 3 columns, but line 1 names 2; .* without a space before them",

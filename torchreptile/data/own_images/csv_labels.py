@@ -46,14 +46,16 @@ class _Listing:
         self.splits: list[tuple[str, Split]] = []
         self.lines: dict[Path, int] = {}  # where a file was listed first
         self.problems: list[str] = []
+        self.too_wide = 0  # rows with more values than columns
 
     def add(self, number: int, row: list[str]) -> None:
         """Add the row in line ``number``."""
         if len(row) > self.width and any(cell.strip() for cell in row[self.width :]):
+            remedy = "; put a value that holds a comma in double quotes, without a space before them"
             self.problems.append(
-                f"line {number} has {len(row)} columns, but line 1 names {self.width}; put a value that holds a comma "
-                "in double quotes, without a space before them"
+                f"line {number} has {len(row)} columns, but line 1 names {self.width}{'' if self.too_wide else remedy}"
             )
+            self.too_wide += 1
             return
         name, label, split = (
             row[column].strip() if column is not None and column < len(row) else "" for column in self.columns
