@@ -1,4 +1,4 @@
-"""``reptile train``: training with a live line, going on with it, and what it would do."""
+"""``reptile train``: train with a live line, resume, or show what would be done."""
 
 from __future__ import annotations
 

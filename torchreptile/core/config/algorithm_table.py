@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from torchreptile.core.config.algorithm import AlgorithmRow, AlgorithmSettings
 from torchreptile.core.errors import ConfigError
 
-# In the order of tables. Each row stands beside its algorithm, in a module that needs no torch.
+# In the order of tables. Each row is in a module that needs no torch.
 BUILT_IN = {
     name: f"torchreptile.algorithms.rows.{module}"
     for name, module in {
@@ -71,7 +71,7 @@ def all_rows() -> list[AlgorithmRow]:
     """Return the rows of all algorithms, without those of installed packages that cannot be imported."""
     rows = []
     for name in algorithm_names():
-        with suppress(ConfigError):  # named once somebody asks for it
+        with suppress(ConfigError):  # reported when it is requested by name
             rows.append(algorithm_row(name))
     return rows
 
@@ -97,7 +97,7 @@ def register_algorithm(row: AlgorithmRow) -> None:
         ConfigError: the name belongs to another algorithm.
     """
     if row.name in BUILT_IN or row.name in _installed():
-        raise ConfigError(f"the name {row.name} belongs to another algorithm; give the row a name of its own")
+        raise ConfigError(f"the name {row.name} belongs to another algorithm; give the row another name")
     _registered[row.name] = row
 
 

@@ -17,8 +17,8 @@ from torchreptile.core.config.task import TaskConfig
 from torchreptile.core.config.validation import require
 from torchreptile.core.errors import ConfigError
 
-MEASUREMENTS = 20  # of a run, where nobody says
-WHERE = ("device", "execution", "data_root")  # settings that say where and how, and nothing of what is learned
+MEASUREMENTS = 20  # per run, unless monitor_every is set
+WHERE = ("device", "execution", "data_root")  # settings of where and how, which do not change what is trained
 
 DATA = ("dataset", "data", "table")  # settings that name the data
 
@@ -230,12 +230,12 @@ class Config:
         return {name: value for group in dataclasses.asdict(self).values() for name, value in group.items()}
 
     def learning(self) -> dict[str, Any]:
-        """Those by name that decide what is learned: not where the data lie, nor what computes, nor on how many
-        episodes it is measured in the end."""
+        """Return the settings that decide the trained weights, by name: without the places of data and computation
+        and the number of episodes of the final evaluation."""
         return {name: value for name, value in self.by_name().items() if name not in (*WHERE, "eval_episodes")}
 
     def departure(self, wanted: Config) -> str:
-        """A setting that makes it learn otherwise than ``wanted``, for people; empty where there is none."""
+        """Return a setting that makes the training differ from ``wanted``, as text; empty if there is none."""
         theirs = wanted.learning()
         for name, value in self.learning().items():
             if theirs[name] != value:
