@@ -27,7 +27,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "Reptile": {"algorithm": "reptile"},
 }
 DRAWN = {False: "cycling", True: "replacement"}
-# Each setting is swept with the others at their usual values, except as ELSEWHERE says.
+# Each setting is swept with the others at their usual values, except for those in ELSEWHERE.
 SWEEPS: dict[str, tuple[float, ...]] = {
     "inner_steps": (2, 3, 4, 5, 6, 8),
     "inner_batch": (10, 25, 50, 75, IMAGES),
