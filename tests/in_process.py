@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+import torch
+
 from torchreptile import cli
 from torchreptile.core.distributed.jobs import Job, JobsError
 from torchreptile.core.errors import TorchReptileError
@@ -48,7 +50,8 @@ def do_jobs(
     on_message: Callable[[int, Any], None],
     on_done: Callable[[int, Any], None],
 ) -> bool:
-    """Stand in for :func:`torchreptile.core.distributed.jobs.do_jobs`: one job after another, in this process.
+    """Stand in for :func:`torchreptile.core.distributed.jobs.do_jobs`: one job after another, in this process, each
+    with its number of threads.
 
     Jobs, messages and answers are pickled as if they went to another process.
     """
@@ -58,11 +61,15 @@ def do_jobs(
         def send(message: Any, number: int = number) -> None:
             on_message(number, pickle.loads(pickle.dumps(message)))
 
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
         try:
             answer = pickle.loads(pickle.dumps(job)).work(send)
         except TorchReptileError as error:
             failed.append(f"{job.name}: {error}")
             continue
+        finally:
+            torch.set_num_threads(before)
         if answer is None:  # a signal stopped it
             return False
         on_done(number, pickle.loads(pickle.dumps(answer)))

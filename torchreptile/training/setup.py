@@ -82,9 +82,7 @@ class TrainingSetup:
 
     def environment(self) -> dict[str, Any]:
         """Return the contents of env.json: command, versions, hardware, and how it computes."""
-        how = {"device": str(self.device), "execution": self.algorithm.execution.name}
-        # Chunks are unknown before the first step, and there are no unrolled steps in most algorithms.
-        return environment(self.device) | how | {name: n for name, n in self.division()._asdict().items() if n}
+        return environment(self.device) | self.algorithm.computed_with(self.device)
 
     def division(self) -> Division:
         """Return how the work is divided now."""
@@ -183,6 +181,22 @@ def _computed_as(
     return algorithm
 
 
+def planned_execution(config: Config, device: torch.device) -> str:
+    """Return the name of the execution that a new training on a built-in data set would choose.
+
+    Args:
+        config: all settings.
+        device: where it would compute.
+
+    Raises:
+        ConfigError: the settings cannot be used.
+    """
+    task = config.task
+    shape, targets = ((1,), 1) if task.regression else (task.image_shape, 0)
+    steps = _task_steps(config, device)
+    return build_algorithm(config, shape, device, steps, classes=task.way, targets=targets).execution.name
+
+
 def _task_steps(config: Config, device: torch.device) -> float:
     """About how many inner steps of one task this training will do."""
     outer = config.outer
@@ -255,12 +269,12 @@ def _announce_division(setup: TrainingSetup, checkpoint: Checkpoint, folder: Run
     """Warn where the work is divided among other numbers of processes or threads, which rounds sums differently."""
     before, now = checkpoint.division, setup.division()
     changed = before.processes not in (0, now.processes)
-    if setup.device.type == checkpoint.device == "cpu" and rounds_by_threads(setup.algorithm.execution):
+    if setup.device.type == checkpoint.device == "cpu" and rounds_by_threads(setup.algorithm.execution.name):
         changed |= before.threads not in (0, now.threads)
     if changed:
         callback.on_warning(
             f"{folder.path} was computed by {_workers(before)} until now; "
-            f"it continues with {_workers(now)}, so sums are rounded differently"
+            f"it continues with {_workers(now)}, so sums may be rounded differently"
         )
 
 

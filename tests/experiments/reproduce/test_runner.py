@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests import in_process
-from tests.easy import easy_store
+from tests.easy import easy_store, skip_without_native
 from tests.runs import is_there, stop_at
 from torchreptile.cli import parse
 from torchreptile.cli.commands.reproduce import reproduce
@@ -27,7 +30,7 @@ from torchreptile.experiments.reproduce import EXPERIMENTS, Experiment, find_exp
 from torchreptile.experiments.reproduce.experiment import Arm, Measurement
 from torchreptile.experiments.reproduce.result import Reproduced, read_reproduced
 from torchreptile.experiments.reproduce.result_file import RESULT
-from torchreptile.experiments.reproduce.runner import ExperimentOptions, TrainingsError, run_experiment
+from torchreptile.experiments.reproduce.runner import ExperimentOptions, TrainingsError, _shares, run_experiment
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.evaluate import evaluate
 from torchreptile.training.run_folder import RunFolder
@@ -146,6 +149,54 @@ def test_a_killed_training_goes_on_and_comes_to_the_same(carried: tuple[Path, Re
         (cell.conditions, cell.measure, cell.mean) for cell in whole.trainings[0].cells
     ]
     assert again.trainings[0].environment["threads"] >= 1
+
+
+def weights(run: Path) -> torch.Tensor:
+    return torch.cat([p.flatten() for p in load_checkpoint(run / "last.pt").state.params.values()])
+
+
+@pytest.mark.usefixtures("in_one_process")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_a_training_alone_and_among_others_has_equal_bits(tmp_path: Path, two_threads: None) -> None:
+    """And one that was begun with another number of threads keeps it."""
+    assert run_on_cpu(small_row(), tmp_path / "alone", seeds=1) is not None
+    assert run_on_cpu(small_row(), tmp_path / "both", seeds=2) is not None
+    alone, both, begun = (tmp_path / name / "reptile-seed0" for name in ("alone", "both", "begun"))
+    assert torch.equal(weights(alone), weights(both))
+    assert load_checkpoint(both / "last.pt").division.threads == 2
+    torch.set_num_threads(1)
+    config = small_row().arms[0].config.replace(device="cpu")
+    train(config, tmp_path / "one thread")
+    assert not torch.equal(weights(alone), weights(tmp_path / "one thread"))  # so the test can fail
+    train(config, begun, stop_at(2))
+    torch.set_num_threads(2)
+    assert run_on_cpu(small_row(), tmp_path / "begun", seeds=1) is not None
+    assert torch.equal(weights(begun), weights(tmp_path / "one thread"))
+    assert "resumed" not in RunFolder(begun).environment()
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Run the test with two threads of torch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_are_shared_where_they_change_no_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_without_native()
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    for execution, seeds, at_once, shares in (
+        ("native", 1, 0, (1, 8)), ("native", 4, 0, (4, 2)), ("native", 4, 2, (2, 4)),
+        ("loop", 1, 0, (1, 8)), ("loop", 4, 0, (1, 8)), ("loop", 4, 2, (2, 8)),
+    ):  # fmt: skip
+        one, options = small_row(execution=execution), ExperimentOptions(seeds=seeds, at_once=at_once, device="cpu")
+        options = replace(options, execution=execution)
+        assert _shares(one, options.jobs(one, tmp_path), options) == shares
+        two_arms = replace(one, arms=one.arms * 2)
+        planned = _shares(two_arms, options.jobs(two_arms, tmp_path), options)
+        assert execution == "native" or planned == (at_once or 2, 4)
 
 
 @pytest.mark.usefixtures("in_one_process")

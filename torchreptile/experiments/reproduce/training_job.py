@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from dataclasses import dataclass
 
+import torch
+
 from torchreptile.core.config import Config
+from torchreptile.core.device import choose_device
 from torchreptile.core.distributed.jobs import Send
 from torchreptile.core.errors import RunError
+from torchreptile.core.files import read_text
 from torchreptile.core.json_text import json_text
 from torchreptile.data.splits import Split
 from torchreptile.experiments.reproduce.experiment import Arm, Measurement
 from torchreptile.experiments.reproduce.result import TrainedArm, Wave, cells
+from torchreptile.models.execution.choose import rounds_by_threads
 from torchreptile.training.callbacks import Callback
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.evaluate import evaluate, split_store
@@ -21,6 +27,7 @@ from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.in_subprocess import train_or_resume
 from torchreptile.training.progress_bars import CountBar, ProgressBar, StandardError
 from torchreptile.training.run_folder import RunFolder
+from torchreptile.training.setup import planned_execution
 from torchreptile.training.weights import load_weights
 
 REPORT_EVERY = 0.5  # seconds
@@ -72,6 +79,22 @@ class TrainingJob:
             every = self.folder.config().run.monitor_every
             self.folder.require_same(self.config.replace(monitor_every=every))
 
+    def rounds_by_threads(self) -> bool:
+        """Return whether the number of threads decides how sums of this training are rounded."""
+        device = choose_device(self.config.run.device)
+        if device.type != "cpu":
+            return False
+        begun = load_checkpoint(self.folder.last) if self.folder.last.is_file() else None
+        keeps = begun is not None and begun.device == "cpu"
+        return rounds_by_threads(begun.execution if begun and keeps else planned_execution(self.config, device))
+
+    def _threads_begun_with(self) -> int:
+        """Return the threads that a training must be resumed with to be bit-exact; 0 for any."""
+        if not self.folder.last.is_file() or not self.rounds_by_threads():
+            return 0
+        threads = load_checkpoint(self.folder.last).division.threads
+        return threads if threads <= (os.cpu_count() or 1) else 0  # more than there are cores would take for ever
+
     def run_experiment(self, shown: bool, send: Send) -> str | None:
         """Train (or resume) and evaluate; called in the job's process.
 
@@ -82,6 +105,15 @@ class TrainingJob:
         Returns:
             A :class:`TrainedArm` as JSON, or None if a signal stopped the training.
         """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self._threads_begun_with() or threads)
+        try:
+            return self._trained(shown, send)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _trained(self, shown: bool, send: Send) -> str | None:
+        """Train and evaluate with the threads that are set."""
         console, folder, config = StandardError(quiet=not shown), self.folder, self.config
         work = self.training + self.measuring
         over = folder.steps_done() >= config.outer.outer_steps
@@ -124,7 +156,7 @@ class TrainingJob:
         asked = self.folder.config().replace(**dataclasses.asdict(measurement))
         for file in self.folder.path.glob(f"eval-*-{self.split}-*.json"):
             try:
-                found = Evaluation.from_json(file.read_text(encoding="utf-8"))
+                found = Evaluation.from_json(read_text(file))
             except (OSError, RunError, ValueError):
                 continue  # it will be evaluated again and replaced
             conditions = (found.split, found.step, found.seed, found.config.evaluation.eval_episodes)

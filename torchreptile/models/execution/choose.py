@@ -19,12 +19,20 @@ from torchreptile.models.execution.compiler import COMPILE_FROM, COMPILE_LARGE_F
 from torchreptile.models.execution.execution import Execution
 from torchreptile.models.execution.generic import GENERIC, generic_execution, needs_plain_kernels, vmap_obstacle
 
-ANY_THREADS = ("native", "matmul")  # executions whose sums have one order, whatever the number of threads
+ANY_THREADS = ("native",)  # executions whose sums have one order, whatever the number of threads
 
 
-def rounds_by_threads(execution: Execution) -> bool:
-    """Return whether the number of torch's threads decides, on a CPU, how an execution's sums are rounded."""
-    return execution.name not in ANY_THREADS
+def rounds_by_threads(name: str) -> bool:
+    """Return whether the number of torch's threads decides, on a CPU, how the sums of an execution are rounded.
+
+    Args:
+        name: of the execution.
+
+    Example:
+        >>> rounds_by_threads("loop"), rounds_by_threads("native")
+        (True, False)
+    """
+    return name not in ANY_THREADS
 
 
 def choose_execution(
