@@ -687,6 +687,7 @@ def grown(folder: Path) -> Words:
 
 RUNS = [
     Case("`last.pt` cut off", trained(lambda run: cut(run / "last.pt"))),
+    Case("`last.pt` with 512 bytes of zeros in it, as after a bad sector", trained(lambda run: (run / "last.pt").write_bytes((content := (run / "last.pt").read_bytes())[:20000] + bytes(512) + content[20512:]))),
     Case("`last.pt` empty", trained(lambda run: write(run / "last.pt", ""))),
     Case("`last.pt` is text", trained(lambda run: write(run / "last.pt", "hello"))),
     Case("`last.pt` with code in it", trained(lambda run: torch.save({"x": Code()}, run / "last.pt"))),
