@@ -200,6 +200,10 @@ def test_evaluate_keeps_its_result_with_everything_beside_it(run: Path) -> None:
     kept = run / result.file_name
     assert Evaluation.from_json(kept.read_text()) == again
     assert "torch" in again.environment
+    assert again.config.run.execution == "auto"
+    chosen = {name: again.environment[name] for name in ("device", "execution", "threads", "processes")}
+    assert chosen["execution"] in ("native", "grouped")  # what auto takes, with a compiler and without
+    assert chosen == chosen | {"device": "cpu", "threads": torch.get_num_threads(), "processes": 1}
     assert [path.name for path in run.glob("eval-*")] == [result.file_name]
 
 

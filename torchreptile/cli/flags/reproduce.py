@@ -33,7 +33,7 @@ class Reproduce:
     out: Path | None = None
     """Folder for runs and result.json, .md and .png, resumed if it exists; by default runs/reproduce-NAME."""
     at_once: int = 0
-    """Trainings that run in parallel, each with its share of the threads; 0 means one per core on a CPU."""
+    """Trainings that run in parallel and share the threads; 0 means one per core on a CPU."""
     data_root: str = ""
     """mini-imagenet: the folder that holds the data set."""
     device: str = "auto"
