@@ -20,6 +20,7 @@ from torchreptile.inference.classifier_file import FIT_SETTINGS
 from torchreptile.inference.estimator import Estimator
 from torchreptile.inference.fitted_classifier import FittedClassifier, StartingPoint, SupportSet
 from torchreptile.inference.image_input import as_images
+from torchreptile.inference.rejection import check_rate
 from torchreptile.models.blueprint import Network
 from torchreptile.training.weights import MetaWeights, load_weights
 
@@ -34,7 +35,7 @@ class FewShotClassifier(Estimator):
     another number of classes, the head is resized; see :func:`torchreptile.inference.resize_head.with_outputs`.
 
     Attributes:
-        classes_: (K,) sorted labels of the support set.
+        classes_: (K,) sorted labels of the support set; with ``reject`` the label of rejected images follows.
         image_shape_: (C, H, W) of the network's images; other images are resized to it.
         support_: images of the support set by class, (n, C, H, W) uint8.
         fitted_: the adapted network with everything it depends on.
@@ -58,6 +59,7 @@ class FewShotClassifier(Estimator):
         inner_lr: float | None = None,
         balanced: bool = True,
         transductive: bool = False,
+        reject: float | None = None,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
@@ -77,12 +79,15 @@ class FewShotClassifier(Estimator):
                 others are recognised better; it matters only where classes have different numbers of images.
             transductive: classify all images of a call in one batch, so that they influence each other; by default each
                 image is classified alone (inductive).
+            reject: recognise images of none of the classes, at the price of about this share of known images, such as
+                0.05; see :mod:`torchreptile.inference.rejection`. Their label, the last of ``classes_``, is ``none of
+                these`` beside strings and -1 beside numbers.
             seed: seed of the inner batches.
             device: cpu, cuda, cuda:N or auto.
         """
         self.weights, self.network, self.image_shape = weights, network, image_shape
         self.steps, self.batch, self.inner_lr, self.balanced = steps, batch, inner_lr, balanced
-        self.transductive, self.seed, self.device = transductive, seed, device
+        self.transductive, self.reject, self.seed, self.device = transductive, reject, seed, device
         self._fitted: FittedClassifier | None = None
 
     def fit(self, images: Any, labels: Iterable[Any]) -> Self:
@@ -98,6 +103,7 @@ class FewShotClassifier(Estimator):
             RunError: the weights cannot be loaded.
             DivergedError: the adapted weights are not finite numbers.
         """
+        check_rate(self.reject)
         classes, indices = np.unique(_labels(labels), return_inverse=True)
         start = self._start()
         support = SupportSet(as_images(images, start.image_shape, start.scaling), torch.from_numpy(indices), classes)
@@ -109,7 +115,8 @@ class FewShotClassifier(Estimator):
         config = start.config(len(classes), self.steps, self.batch, self.inner_lr)
         algorithm = build_algorithm(config, start.image_shape, device, network=start.network)
         state = start.state(algorithm)
-        self._fitted = FittedClassifier.adapt(start, algorithm, state, support, self._fit_settings(), device)
+        fitted = FittedClassifier.adapt(start, algorithm, state, support, self._fit_settings(), device)
+        self._fitted = fitted if self.reject is None else fitted.rejecting(self.reject)
         return self
 
     def predict(self, images: Any) -> NDArray[Any]:
@@ -126,6 +133,8 @@ class FewShotClassifier(Estimator):
 
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
         """Return the probability of each of ``classes_``, (N, K): the softmax of the network's outputs.
+
+        With ``reject`` they are (N, K + 1), the last one that of none of the classes.
 
         Raises:
             NotFittedError: :meth:`fit` was not called.
@@ -191,7 +200,9 @@ class FewShotClassifier(Estimator):
         start, target = classifier._start(), choose_device(device)
         support, settings = SupportSet(saved.support, saved.labels, saved.classes), classifier._fit_settings()
         try:
-            fitted = FittedClassifier.restored(start, saved.adapted, saved.evaluation, support, settings, target)
+            fitted = FittedClassifier.restored(
+                start, saved.adapted, saved.evaluation, support, settings, target, saved.rejection
+            )
         except RunError as error:
             raise RunError(f"{path}: {error}") from error
         classifier._fitted = fitted
@@ -226,8 +237,9 @@ class FewShotClassifier(Estimator):
         expected = fitted.probabilities(examples)
         inverted = fitted.algorithm.config.task.inverted
         return export(
-            fitted.in_plain_torch(), inverted, fitted.start.scaling, classes, examples / 255, expected, Path(path)
-        )
+            fitted.in_plain_torch(), fitted.shares, inverted, fitted.start.scaling, classes, examples / 255, expected,
+            Path(path),
+        )  # fmt: skip
 
     @property
     def fitted_(self) -> FittedClassifier:
@@ -238,8 +250,8 @@ class FewShotClassifier(Estimator):
 
     @property
     def classes_(self) -> NDArray[Any]:
-        """(K,) sorted labels of the support set."""
-        return self.fitted_.support.classes
+        """(K,) sorted labels of the support set; with ``reject`` the label of rejected images follows."""
+        return self.fitted_.classes
 
     @property
     def image_shape_(self) -> tuple[int, ...]:

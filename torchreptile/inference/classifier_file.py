@@ -18,12 +18,13 @@ from torch import Tensor
 
 from torchreptile.core.config.validation import LARGEST_SEED, MOST_STEPS
 from torchreptile.core.errors import ConfigError, DataError, RunError
+from torchreptile.inference.rejection import Rejection, check_rate
 from torchreptile.models.built_in import Params
 from torchreptile.training.weights import MetaWeights, read_weights, save_weights, weights_card
 
 ADAPTED = "adapted."  # prefix of the names of adapted weights
 IMAGES, LABELS = "support.images", "support.labels"
-FIT_SETTINGS = ("steps", "batch", "inner_lr", "balanced", "transductive", "seed")  # what a fitted classifier stays with
+FIT_SETTINGS = ("steps", "batch", "inner_lr", "balanced", "transductive", "reject", "seed")  # of a fitted classifier
 KINDS = "biufU"  # dtype kinds of labels that JSON can hold: truth values, numbers, strings
 
 
@@ -39,6 +40,7 @@ class SavedClassifier:
         labels: (N,) int64 indices into ``classes``.
         classes: (K,) labels of the user.
         settings: those of the classifier when it was fitted, see ``FIT_SETTINGS``.
+        rejection: recognises images of none of the classes; None without ``reject``.
     """
 
     weights: MetaWeights
@@ -48,6 +50,7 @@ class SavedClassifier:
     labels: Tensor
     classes: NDArray[Any]
     settings: dict[str, Any]
+    rejection: Rejection | None = None
 
 
 def write(classifier: SavedClassifier, path: Path) -> None:
@@ -70,6 +73,7 @@ def write(classifier: SavedClassifier, path: Path) -> None:
             "classes": classifier.classes.tolist(),
             "settings": classifier.settings,
             "evaluation": classifier.evaluation,
+            "rejection": classifier.rejection and classifier.rejection.to_json(),
         }
     }
     tensors = {ADAPTED + name: p for name, p in classifier.adapted.items()}
@@ -94,12 +98,13 @@ def read(path: Path) -> SavedClassifier:
         support, labels = tensors[IMAGES], tensors[LABELS]
         classes = np.array(card["classes"])
         adapted = {name.removeprefix(ADAPTED): p for name, p in tensors.items() if name.startswith(ADAPTED)}
-        # Earlier files do not have these two: they were fitted with the rate of the weights, and not balanced.
-        known = {"inner_lr": None, "balanced": False} | card["settings"]
+        # Earlier files do not have these: they were fitted with the rate of the weights, not balanced, not rejecting.
+        known = {"inner_lr": None, "balanced": False, "reject": None} | card["settings"]
         settings = {name: known[name] for name in FIT_SETTINGS}
         evaluation = {name: card["evaluation"][name] for name in ("eval_steps", "finetune_steps")}
         _require_settings(settings, evaluation)
-    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        rejection = Rejection.from_json(card["rejection"]) if settings["reject"] is not None else None
+    except (LookupError, TypeError, ValueError, OverflowError, ConfigError) as error:
         raise RunError(f"{path}: not a readable classifier ({error})") from error
     sound = (
         classes.dtype.kind in KINDS
@@ -115,7 +120,7 @@ def read(path: Path) -> SavedClassifier:
     )
     if not sound:
         raise RunError(f"{path}: damaged: its classes, labels and images do not match")
-    return SavedClassifier(weights, adapted, evaluation, support, labels, classes, settings)
+    return SavedClassifier(weights, adapted, evaluation, support, labels, classes, settings, rejection)
 
 
 def _require_settings(settings: dict[str, Any], evaluation: dict[str, Any]) -> None:
@@ -126,6 +131,7 @@ def _require_settings(settings: dict[str, Any], evaluation: dict[str, Any]) -> N
     rate = settings["inner_lr"]
     if rate is not None and not (type(rate) is float and math.isfinite(rate) and rate > 0):
         raise ValueError(f"inner_lr is {str(rate)[:50]}")
+    check_rate(settings["reject"])
     counts = {name: settings[name] for name in ("steps", "batch") if settings[name] is not None} | evaluation
     for name, count in (counts | {"seed": settings["seed"]}).items():
         if type(count) is not int or not 0 <= count <= (LARGEST_SEED if name == "seed" else MOST_STEPS):

@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,18 +68,19 @@ class ProgramInfo:
 class _Program(nn.Module):
     """The program: images to probabilities."""
 
-    def __init__(self, adapted: Adapted, inverted: bool) -> None:
+    def __init__(self, adapted: Adapted, shares: Callable[[Tensor], Tensor], inverted: bool) -> None:
         super().__init__()
-        self._adapted, self._inverted = adapted, inverted
+        self._adapted, self._shares, self._inverted = adapted, shares, inverted
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the (N, K) probabilities of (N, C, H, W) images."""
         images = 1 - images if self._inverted else images
-        return self._adapted.inductive(images[None])[0].softmax(1)
+        return self._shares(self._adapted.inductive(images[None])[0]).float()
 
 
 def export(
     adapted: Adapted,
+    shares: Callable[[Tensor], Tensor],
     inverted: bool,
     scaling: Scaling,
     classes: list[str],
@@ -91,6 +92,7 @@ def export(
 
     Args:
         adapted: a network adapted to one support set, in plain torch operations.
+        shares: gives the probabilities of logits (N, K).
         inverted: whether the network takes inverted images; the program then inverts its input.
         scaling: the filter by which the user of the program resizes pictures.
         classes: K labels.
@@ -115,7 +117,7 @@ def export(
         _require_onnx()
     with _quietly(), torch.no_grad():
         adapted.inductive(examples[None])  # caches what depends on the support set alone, which the program then holds
-        program, any_number = _traced(_Program(adapted, inverted), examples)
+        program, any_number = _traced(_Program(adapted, shares, inverted), examples)
         info = ProgramInfo(classes, tuple(examples.shape[1:]), any_number, scaling)
         with replacing(path) as temporary:
             if path.suffix == ".onnx":

@@ -21,6 +21,7 @@ from torchreptile.inference.classifier_file import SavedClassifier
 from torchreptile.inference.estimator import CopyOf
 from torchreptile.inference.finite import require_finite_predictions, require_finite_weights
 from torchreptile.inference.image_input import as_floats, as_images
+from torchreptile.inference.rejection import Rejection, calibrated, held_out, mean_logits, none_label, with_none_label
 from torchreptile.inference.resize_head import for_classes, with_outputs
 from torchreptile.models.blueprint import Network, build_network
 from torchreptile.models.built_in import Params
@@ -126,6 +127,7 @@ class FittedClassifier:
         support: the support set; in predictions its images share a batch with the queries.
         settings: steps, batch, inner_lr, balanced, transductive and seed of the classifier when it was fitted.
         device: device of the network.
+        rejection: recognises images of none of the classes; None if every image gets one of them.
     """
 
     start: StartingPoint
@@ -135,6 +137,7 @@ class FittedClassifier:
     support: SupportSet
     settings: dict[str, Any]
     device: torch.device
+    rejection: Rejection | None = None
 
     @classmethod
     def adapt(
@@ -160,6 +163,40 @@ class FittedClassifier:
         require_finite_weights(algorithm, state, adapted)
         return cls(start, algorithm, state, adapted, support, settings, device)
 
+    @property
+    def classes(self) -> NDArray[Any]:
+        """The labels in the order of the probabilities: those of the support set, then that of rejected images."""
+        return self.support.classes if self.rejection is None else with_none_label(self.support.classes)
+
+    def rejecting(self, rate: float) -> FittedClassifier:
+        """Return the classifier with a rejection that is calibrated on its support set.
+
+        Args:
+            rate: share of known images to reject, above 0 and below 1.
+
+        Raises:
+            ConfigError: the labels leave no room for one of rejected images, or queries are labelled in one batch.
+            DivergedError: the network's outputs for an image are not finite numbers.
+        """
+        none_label(self.support.classes)
+        if self.settings["transductive"]:
+            raise ConfigError("reject needs every image to be labelled alone; fit with transductive=False")
+        generator = torch.Generator(self.device).manual_seed(self.settings["seed"])
+
+        def predict(images: Tensor, labels: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+            drawn = draw_for(self.algorithm, labels.cpu(), self.settings["balanced"], generator)
+            adapted = self.algorithm.adapt(self.state, images[None], labels[None], drawn)
+            own, logits = adapted.transductive(images[None])[0], adapted.inductive(queries[None])[0]
+            require_finite_predictions(self.algorithm, answerable(torch.cat([own, logits])), "images")
+            return own, logits
+
+        images = as_floats(self.support.images, self.algorithm.config, self.device)[0]
+        labels = self.support.labels.to(self.device)
+        with torch.no_grad(), self.algorithm.own_draws(generator):
+            found = held_out(predict, images, labels, generator)
+            means = mean_logits(self.adapted.transductive(images[None])[0], labels)
+        return replace(self, rejection=calibrated(found, means, rate))
+
     @classmethod
     def restored(
         cls,
@@ -169,6 +206,7 @@ class FittedClassifier:
         support: SupportSet,
         settings: dict[str, Any],
         device: torch.device,
+        rejection: Rejection | None = None,
     ) -> FittedClassifier:
         """Return a fitted classifier as it was, from what is stored of it.
 
@@ -179,6 +217,7 @@ class FittedClassifier:
             support: the support set.
             settings: those of the classifier when it was fitted.
             device: of the network.
+            rejection: as it was calibrated.
 
         Raises:
             ConfigError, RunError: the weights do not fit the network.
@@ -190,13 +229,14 @@ class FittedClassifier:
         state = replace(state, params=state.params | moved)
         if not algorithm.fits(state.params):
             raise RunError("damaged: its adapted weights do not fit its network")
-        return cls.adapt(start, algorithm, state, support, settings, device)
+        return replace(cls.adapt(start, algorithm, state, support, settings, device), rejection=rejection)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what :meth:`restored` needs: the weights, not the algorithm, which may hold compiled code."""
         moved, evaluation = self._settled()
         moved = {name: p.cpu() for name, p in moved.items()}
-        return _unpickled, (self.start, moved, evaluation, self.support, self.settings, str(self.device))
+        stored = (self.start, moved, evaluation, self.support, self.settings, str(self.device), self.rejection)
+        return _unpickled, stored
 
     def _settled(self) -> tuple[Params, dict[str, int]]:
         """Return the parameters that adaptation changed, and settings under which adapting again changes nothing."""
@@ -210,7 +250,7 @@ class FittedClassifier:
         return as_images(images, self.start.image_shape, self.start.scaling)
 
     def probabilities(self, images: Tensor) -> NDArray[np.float32]:
-        """Return the (N, K) class probabilities of (N, C, H, W) uint8 images of the network's size.
+        """Return the probabilities of ``classes`` of (N, C, H, W) uint8 images of the network's size.
 
         Raises:
             DivergedError: they are not finite numbers.
@@ -223,8 +263,11 @@ class FittedClassifier:
                 parts = torch.split(queries, QUERIES_AT_A_TIME, dim=1)
                 logits = torch.cat([self.adapted.inductive(part) for part in parts], dim=1)
         require_finite_predictions(self.algorithm, answerable(logits[0]), "images")
-        probabilities: NDArray[np.float32] = logits[0].float().softmax(1).cpu().numpy()
-        return probabilities
+        return self.shares(logits[0]).float().cpu().numpy()
+
+    def shares(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of ``classes`` for logits (N, K)."""
+        return logits.float().softmax(1) if self.rejection is None else self.rejection.with_none(logits)
 
     def saved(self) -> SavedClassifier:
         """Return the content of a classifier file.
@@ -241,6 +284,7 @@ class FittedClassifier:
             labels=self.support.labels,
             classes=self.support.classes,
             settings=self.settings,
+            rejection=self.rejection,
         )
 
     def in_plain_torch(self) -> Adapted:
@@ -268,9 +312,10 @@ def _unpickled(
     support: SupportSet,
     settings: dict[str, Any],
     device: str,
+    rejection: Rejection | None,
 ) -> FittedClassifier:
     """Return the fitted classifier that was pickled; see :meth:`FittedClassifier.restored`."""
     place = choose_device(device)
     return FittedClassifier.restored(
-        start, {name: p.to(place) for name, p in moved.items()}, evaluation, support, settings, place
+        start, {name: p.to(place) for name, p in moved.items()}, evaluation, support, settings, place, rejection
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchreptile.core.csv_text import write_rows
 from torchreptile.core.errors import DataError
 from torchreptile.core.json_text import json_text
 from torchreptile.data.own_images.class_folders import PictureFile, scan_folders, scan_pictures
@@ -55,17 +55,21 @@ class Labelled:
         return sum(guess == true for guess, true in zip(self.predicted, self.truth, strict=True))
 
     def to_csv(self) -> str:
-        """Return a CSV line per picture: name, predicted class, confidence, true class if known, all probabilities."""
+        """Return a CSV line per picture: name, predicted class, confidence, true class if known, all probabilities.
+
+        A name that a spreadsheet would take for a formula has a quote before it, as in
+        :func:`torchreptile.core.csv_text.csv_cell`.
+        """
         file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
         known = ["true"] if self.truth is not None else []
-        writer.writerow(["file", "predicted", "confidence", *known, *(f"p({name})" for name in self.classes)])
+        rows: list[list[str]] = [["file", "predicted", "confidence", *known, *(f"p({name})" for name in self.classes)]]
         for number, (picture, guess, confidence) in enumerate(
             zip(self.files, self.predicted, self.confidence, strict=True)
         ):
             true = [self.truth[number]] if self.truth is not None else []
             shares = [f"{share:.6f}" for share in self.probabilities[number]]
-            writer.writerow([picture.name, guess, f"{confidence:.6f}", *true, *shares])
+            rows.append([picture.name, guess, f"{confidence:.6f}", *true, *shares])
+        write_rows(file, rows)
         return file.getvalue()
 
     def to_json(self) -> str:
@@ -111,7 +115,8 @@ def fit_folder(classifier: FewShotClassifier, support: Path) -> dict[str, int]:
 def label_pictures(classifier: FewShotClassifier, query: Path) -> Labelled:
     """Label one picture, or all pictures in a folder and its subfolders.
 
-    If every picture is in a subfolder named like a class, those names are the truth.
+    If every picture is in a subfolder named like a class, those names are the truth. A classifier that rejects pictures
+    takes those in other subfolders for pictures of none of the classes, if some subfolders are named like classes.
 
     Raises:
         DataError: there are no pictures, or other files; the message names all problems.
@@ -123,6 +128,8 @@ def label_pictures(classifier: FewShotClassifier, query: Path) -> Labelled:
     images = classifier.prepare([picture.path for picture in files])
     probabilities = classifier.fitted_.probabilities(images)
     truth = tuple(name for _, name in pairs)
+    if classifier.fitted_.rejection is not None and set(truth) & set(classes[:-1]):
+        truth = tuple(name if name in classes else classes[-1] for name in truth)
     if set(truth) <= set(classes):
         return Labelled(classes, files, images, truth, probabilities)
     some_known = bool(set(truth) & set(classes))

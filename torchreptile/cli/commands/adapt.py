@@ -9,9 +9,8 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from torchreptile.cli.commands.console import Output
+from torchreptile.cli.commands.console import Output, show
 from torchreptile.core.errors import ConfigError
 from torchreptile.core.files import write_bytes, write_text
 from torchreptile.experiments.reports.predictions_image import draw_predictions
@@ -90,7 +89,7 @@ def adapt(
     print_labelled(labelled, Output())
     for path in (files.csv, files.classifier, files.picture):
         if path is not None:
-            print(path)
+            show(path)
     return 0
 
 
@@ -102,7 +101,7 @@ def _refuse_adapting_again(source: Path, support: Path | None, settings: dict[st
     """
     given = {"support": support is not None, "steps": settings["steps"] is not None}
     given |= {"transductive": settings["transductive"], "seed": settings["seed"] != 0}
-    given |= {"unbalanced": not settings["balanced"]}
+    given |= {"unbalanced": not settings["balanced"], "reject": settings["reject"] is not None}
     given |= {"checkpoint": settings["checkpoint"] != "last"}
     if any(given.values()):
         flags = ", ".join(f"--{name}" for name, is_given in given.items() if is_given)
@@ -120,7 +119,7 @@ def print_labelled(labelled: Labelled, console: Console) -> None:
     for number, file in enumerate(labelled.files):
         predicted, confidence = labelled.predicted[number], labelled.confidence[number]
         right = [] if labelled.truth is None else ["" if predicted == labelled.truth[number] else "wrong"]
-        table.add_row(Text(file.name), Text(predicted), f"{100 * confidence:.1f}%", *right)
+        table.add_row(file.name, predicted, f"{100 * confidence:.1f}%", *right)
     console.print(table)
     if labelled.unknown_folders:
         names = ", ".join(labelled.unknown_folders)

@@ -38,6 +38,9 @@ class Adapt:
     pictures it has."""
     transductive: bool = False
     """Label all pictures in one batch, so that the label of one depends on the others."""
+    reject: float | None = None
+    """Label pictures that show none of the classes "none of these", at the price of about this share of the others,
+    such as 0.05. The threshold is calibrated on the support set; see docs/classify.md."""
     seed: int = 0
     """Seed of the inner mini-batches."""
     device: str = "auto"
@@ -62,6 +65,7 @@ class Adapt:
             steps=self.steps,
             balanced=not self.unbalanced,
             transductive=self.transductive,
+            reject=self.reject,
             seed=self.seed,
             device=self.device,
         )
