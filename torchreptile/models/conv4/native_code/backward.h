@@ -1,4 +1,4 @@
-// From the gradient of a block's output to those of its weights and of its input.
+// The backward pass: from the gradient of a block's output to those of its weights and input.
 
 #pragma once
 
@@ -30,7 +30,7 @@ void Task<T>::backward(int number, const Team& team) {
     team.meet();
 }
 
-// Lets the output's gradient through where ReLU did, and sums it up, alone and with BatchNorm's numbers.
+// Masks the output's gradient where ReLU was zero, and sums it, alone and times BatchNorm's normalised values.
 template <class T>
 void Task<T>::reduce(const Layer& layer, const T* x, const Team& team) const {
     const int positions = layer.out * layer.out;
@@ -74,7 +74,7 @@ void Task<T>::tilt(Layer& layer) const {
     }
 }
 
-// The gradient of one position's convolution: y (B, wide) is overwritten; of strided nets it is the layer's d.
+// The gradient of one position's convolution; overwrites y (B, wide), which is the layer's d in strided networks.
 template <class T>
 void Task<T>::spread(const Layer& layer, int row, int column, T* y) const {
     const Index wide = wide_, end = batch_ * wide;
@@ -108,14 +108,14 @@ void Task<T>::kernel_gradient(int number, const Team& team) const {
     const Layer& layer = layers_[number];
     const int columns = layer.conv < near_columns_ ? layer.conv : near_columns_;
     const int rows = near_columns_ / columns;
-    pieces(layer.conv, rows, [&](int row, int height) {
-        pieces(layer.conv, columns, [&](int column, int width) {
+    row_blocks(layer.conv, rows, [&](int row, int height) {
+        row_blocks(layer.conv, columns, [&](int column, int width) {
             kernel_gradient_of(number, row, height, column, width, team);
         });
     });
 }
 
-// What these positions of the convolution's gradient add to the kernel's; threads share the taps and inputs.
+// Adds the contribution of these positions to the kernel's gradient; threads share the taps and inputs.
 template <class T>
 void Task<T>::kernel_gradient_of(int number, int row, int rows, int column, int columns, const Team& team) const {
     const Layer& layer = layers_[number];
@@ -147,8 +147,8 @@ void Task<T>::kernel_gradient_of(int number, int row, int rows, int column, int 
     });
 }
 
-// Of the first layer: few rows, so threads share the pixels. Pooled nets compute its convolution again, which is
-// cheaper than to keep it.
+// The first layer's kernel has few rows, so threads share the pixels instead. Networks with pooling compute its
+// convolution again, which is cheaper than storing it.
 template <class T>
 void Task<T>::first_gradient(const Team& team) const {
     const Layer& layer = layers_[0];
@@ -158,7 +158,7 @@ void Task<T>::first_gradient(const Team& team) const {
         T* sums = first_sums_ + part * size;
         std::memset(sums, 0, sizeof(T) * std::size_t(size));
         for (int row = layer.conv * part / PARTS; row < layer.conv * (part + 1) / PARTS; ++row) {
-            pieces(layer.conv, near_columns_, [&](int column, int columns) {
+            row_blocks(layer.conv, near_columns_, [&](int column, int columns) {
                 const T* dy = pooled_ ? scratch : layer.d + at(layer.conv, row, column);
                 for (int i = 0; pooled_ && i < columns; ++i) {
                     T* y = scratch + at(columns, 0, i);
@@ -169,9 +169,9 @@ void Task<T>::first_gradient(const Team& team) const {
                 if (stride_ == 1) pixels.run *= columns, pixels.nx = 1;
                 const T* a = images_ + Index(row * padded_ + column) * stride_ * pixel;
                 panels(vectors_, [&](auto v, int vector) {
-                    pieces(taps_, most_rows(v), [&](int k, int rows) {
-                        Tiles<T, v>::apart[rows - 1](pixels, offsets_ + k, a, dy + vector * WIDTH<T>,
-                                                     sums + Index(k) * wide_ + vector * WIDTH<T>, wide_);
+                    row_blocks(taps_, most_rows(v), [&](int k, int rows) {
+                        Tiles<T, v>::scattered[rows - 1](pixels, offsets_ + k, a, dy + vector * WIDTH<T>,
+                                                         sums + Index(k) * wide_ + vector * WIDTH<T>, wide_);
                     });
                 });
             });
@@ -187,14 +187,14 @@ void Task<T>::first_gradient(const Team& team) const {
     }
 }
 
-// The gradient of a layer's input. Of strided convolutions, a pixel meets every second tap of each axis.
+// The gradient of a layer's input. In a strided convolution a pixel meets every second tap along each axis.
 template <class T>
 void Task<T>::map_gradient(int number, const Team& team) const {
     const Layer& layer = layers_[number];
     const T* dy = pooled_ ? layer.y : layer.d;
     T* d = layers_[number - 1].d;
     const Index step = Index(wide_) * wide_;
-    // Along one axis: the first tap, the pixel of the output it belongs to, and how many taps there are.
+    // Along one axis: the first tap, the output pixel it belongs to, and the number of taps.
     const auto reach = [&](int pixel, int& tap, int& out) {
         tap = (pixel + layer.before) % stride_;
         out = (pixel + layer.before - tap) / stride_;
@@ -214,7 +214,7 @@ void Task<T>::map_gradient(int number, const Team& team) const {
         const T* b = layer.turned + (tap_y * KERNEL + tap_x) * step;
         T* out = d + Index(position) * batch_ * wide_;
         panels(vectors_, [&](auto v, int vector) {
-            pieces(batch_, most_rows(v), [&](int from, int rows) {
+            row_blocks(batch_, most_rows(v), [&](int from, int rows) {
                 Tiles<T, v>::product[rows - 1](taps, a + Index(from) * wide_, b + vector * WIDTH<T>,
                                                out + Index(from) * wide_ + vector * WIDTH<T>, wide_);
             });

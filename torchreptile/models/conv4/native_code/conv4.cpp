@@ -1,6 +1,6 @@
-// Losses, gradients and inner steps of T Conv4 networks on a CPU, for models/native.py.
+// Losses, gradients and inner steps of T Conv4 networks on a CPU, for native.py.
 //
-// The tasks are divided among the threads here; what happens to one of them is in task.h and what it includes.
+// The tasks are divided among the threads here; a single task is computed by task.h and the headers that it includes.
 
 #include <unistd.h>
 
@@ -27,7 +27,7 @@ struct Crew {
 std::mutex crew_lock;
 Crew* crew = nullptr;
 
-// Whole tasks to single threads as long as there are as many as threads; the rest to teams.
+// Gives every thread the same number of tasks to itself; the others are shared by teams of threads.
 template <class T>
 int run_all(const Job& job) {
     for (std::int64_t i = 0; job.mode != LOGITS && i < job.tasks * job.batch; ++i) {
@@ -37,35 +37,35 @@ int run_all(const Job& job) {
     if (!crew || crew->process != getpid()) crew = new Crew;
     const int tasks = int(job.tasks);
     const int threads = int(std::max<std::int64_t>(1, std::min<std::int64_t>(job.threads, job.tasks * PARTS)));
-    const int whole = tasks / threads, left = tasks % threads;
+    const int per_thread = tasks / threads, shared = tasks % threads;
     if (int(crew->arenas.size()) < 2 * threads) crew->arenas = std::vector<Arena>(std::size_t(2 * threads));
     struct Work {
         const Job& job;
-        int whole, left, threads;
+        int per_thread, shared, threads;
         std::vector<std::unique_ptr<Task<T>>> single, teams;
         std::vector<Barrier> barriers;
-    } work{job, whole, left, threads, {}, {}, std::vector<Barrier>(std::size_t(left))};
-    for (int i = 0; whole > 0 && i < threads; ++i) {
+    } work{job, per_thread, shared, threads, {}, {}, std::vector<Barrier>(std::size_t(shared))};
+    for (int i = 0; per_thread > 0 && i < threads; ++i) {
         work.single.push_back(std::make_unique<Task<T>>(job, 1, crew->arenas[std::size_t(i)]));
     }
-    for (int i = 0; i < left; ++i) {
+    for (int i = 0; i < shared; ++i) {
         Arena& arena = crew->arenas[std::size_t(threads + i)];
-        work.teams.push_back(std::make_unique<Task<T>>(job, threads / left + 1, arena));
+        work.teams.push_back(std::make_unique<Task<T>>(job, threads / shared + 1, arena));
     }
     crew->pool.run(
         threads,
         [](void* context, int rank) {
             Work& work = *static_cast<Work*>(context);
             Barrier none;
-            for (int i = 0; i < work.whole; ++i) {
-                work.single[std::size_t(rank)]->run(rank * work.whole + i, Team{0, 1, &none});
+            for (int i = 0; i < work.per_thread; ++i) {
+                work.single[std::size_t(rank)]->run(rank * work.per_thread + i, Team{0, 1, &none});
             }
-            if (work.left == 0) return;
-            const int team = int(std::int64_t(rank) * work.left / work.threads);
+            if (work.shared == 0) return;
+            const int team = int(std::int64_t(rank) * work.shared / work.threads);
             int first = rank, last = rank;  // the ranks of this team
-            while (first > 0 && int(std::int64_t(first - 1) * work.left / work.threads) == team) --first;
-            while (last + 1 < work.threads && int(std::int64_t(last + 1) * work.left / work.threads) == team) ++last;
-            work.teams[std::size_t(team)]->run(work.whole * work.threads + team,
+            while (first > 0 && int(std::int64_t(first - 1) * work.shared / work.threads) == team) --first;
+            while (last + 1 < work.threads && int(std::int64_t(last + 1) * work.shared / work.threads) == team) ++last;
+            work.teams[std::size_t(team)]->run(work.per_thread * work.threads + team,
                                                Team{rank - first, last - first + 1, &work.barriers[std::size_t(team)]});
         },
         &work);
@@ -76,7 +76,7 @@ int run_all(const Job& job) {
 
 extern "C" {
 
-// 0, or 1 for a label that is not a class, 2 for want of memory, 3 for want of threads.
+// 0, or 1 for a label that is not a class, 2 out of memory, 3 no more threads.
 int native_conv4_float(const Job* job) {
     try {
         return run_all<float>(*job);

@@ -12,7 +12,7 @@ template <class T>
 void Task<T>::forward(int number, const Team& team) {
     Layer& layer = layers_[number];
     T *origin = scratch_ + team.rank * scratch_size_, *quarters = origin + wide_;
-    // Moments are counted from some pixel's value, so that a large mean costs no digits.
+    // Moments are taken about one pixel's value, so that a large mean costs no precision.
     convolve(number, layer.conv / 2, layer.conv / 2, 0, 1, origin);
     const int units = layer.out * layer.out;
     for (int part = team.from(PARTS); part < team.to(PARTS); ++part) {
@@ -51,7 +51,7 @@ void Task<T>::convolve(int number, int row, int column, int image, int images, T
     if (number == 0) {
         const T* a = images_ + (Index(row * padded_ + column) * stride_ * batch_ + image) * channels_;
         panels(vectors_, [&](auto v, int vector) {
-            pieces(images, most_rows(v), [&](int from, int rows) {
+            row_blocks(images, most_rows(v), [&](int from, int rows) {
                 Tiles<T, v>::first[rows - 1](taps_, offsets_, a + Index(from) * channels_, channels_,
                                              layer.kernel + vector * WIDTH<T>, wide_,
                                              out + Index(from) * wide_ + vector * WIDTH<T>, wide_);
@@ -67,14 +67,14 @@ void Task<T>::convolve(int number, int row, int column, int image, int images, T
     const T* a = layer.x + at(layer.in, top + y0, left + x0) + Index(image) * wide_;
     const T* b = layer.kernel + (y0 * KERNEL + x0) * step;
     panels(vectors_, [&](auto v, int vector) {
-        pieces(images, most_rows(v), [&](int from, int rows) {
+        row_blocks(images, most_rows(v), [&](int from, int rows) {
             Tiles<T, v>::product[rows - 1](taps, a + Index(from) * wide_, b + vector * WIDTH<T>,
                                            out + Index(from) * wide_ + vector * WIDTH<T>, wide_);
         });
     });
 }
 
-// Adds one position's sums, and sums of squares, of what exceeds the origin.
+// Adds one position's sums, and sums of squares, of the differences from the origin.
 template <class T>
 void Task<T>::moments(const T* y, const T* origin, T* sums) const {
     for (int c = 0; c < wide_; c += WIDTH<T>) {
@@ -90,8 +90,8 @@ void Task<T>::moments(const T* y, const T* origin, T* sums) const {
     }
 }
 
-// Chooses of each 2x2 pixels the one that will be largest after BatchNorm, which its scale's sign tells before.
-// Of equals the first, as PyTorch has it.
+// Chooses in each 2x2 window the pixel that will be largest after BatchNorm, which follows from the sign of its
+// scale; the first of equal ones, as in PyTorch.
 template <class T>
 void Task<T>::pool(const Layer& layer, int row, int column, const T* const* quarters, const T* origin, T* sums) const {
     using Mask = typename Simd<T>::Mask;

@@ -1,4 +1,4 @@
-// The linear layer, the cross-entropy, and both backwards.
+// The linear layer and the cross-entropy, forward and backward.
 
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace {
 
-// Logits, and unless they are all that is wanted, losses and the gradient of the logits in their place.
+// Computes the logits; unless only those were requested, also the losses, and overwrites the logits by their gradient.
 template <class T>
 void Task<T>::head(const Team& team) {
     const T* bias = tensor(job_.params, 4 * BLOCKS + 1);

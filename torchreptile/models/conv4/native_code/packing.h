@@ -1,4 +1,4 @@
-// Images and weights from the caller's memory into a task's own.
+// Copies images and weights from the caller's memory into the task's memory, in its layout.
 
 #pragma once
 

@@ -1,8 +1,9 @@
-// What is asked for, and one task of it: its maps and weights in memory.
+// The job that the caller passes, and one of its tasks with its maps and weights in memory.
 //
-// Maps lie as (row, column, image, channel): the images of a position are neighbours, so all rows of a register tile
-// see the same taps of the kernel, and taps that would meet the padding are left out. Channels are padded with zeros to
-// whole vectors: "wide". Every sum has a fixed order, whatever the number of threads: shared sums are cut into PARTS.
+// Maps are laid out as (row, column, image, channel): the images of a position are neighbours, so all rows of a
+// register tile see the same taps of the kernel, and taps on the padding are skipped. Channels are padded with zeros to
+// a multiple of the vector width, called "wide". Every sum has a fixed order, whatever the number of threads: shared
+// sums are divided into PARTS.
 
 #pragma once
 
@@ -16,12 +17,12 @@ namespace {
 
 constexpr int BLOCKS = 4, KERNEL = 3, TAPS = 9;
 constexpr int PARTS = 16;         // shares of work whose sums are added up in order
-constexpr Index NEAR = 24 * 1024;  // bytes that are to stay in the nearest cache
+constexpr Index NEAR = 24 * 1024;  // bytes that should stay in the nearest cache
 constexpr double BATCH_NORM_EPS = 1e-3;
 
 enum Mode : std::int64_t { LOGITS, GRADIENT, SGD, ADAM };
 
-// What models/native.py asks for, member by member the same there. Tensors of T tasks, one after another:
+// A call of native.py, which declares the same members in the same order. Tensors of T tasks, one after another:
 // kernels (T, 3, 3, in, out), then biases, gammas and betas (T, filters) of four blocks, the head's weight and bias.
 constexpr int TENSORS = 4 * BLOCKS + 2;
 struct Job {
@@ -82,7 +83,7 @@ class Task {
     void update(const Team& team) const;
     void apply(int number, Index at, const T* gradient, Index count) const;
 
-    // Where the numbers of a position's images begin, in maps of that side.
+    // Offset of a position's values, of all images, in maps with this side.
     Index at(int side, int row, int column) const { return Index(row * side + column) * batch_ * wide_; }
     Index pixels_of(int side) const { return Index(side) * side * batch_; }
 
@@ -92,11 +93,11 @@ class Task {
     Index task_ = 0, sizes_[TENSORS];
     Layer layers_[BLOCKS];
     int padded_, spatial_, taps_;  // side of the padded images; pixels the head sees; 9 * channels
-    int near_columns_;             // positions whose numbers fit into the nearest cache
+    int near_columns_;             // positions whose values fit into the nearest cache
     Index scratch_size_, used_ = 0;
     Index* offsets_;
     T *images_, *features_, *logits_, *losses_, *sums_, *first_sums_, *scratch_, *zeros_;
-    T *head_, *flat_;  // the head's weight (way, pixels, wide); its gradient as it was given, and the bias's
+    T *head_, *flat_;  // the head's weight (way, pixels, wide); its gradient in the caller's layout, then the bias's
 };
 
 inline int half(int n) { return (n + 1) / 2; }
@@ -141,11 +142,11 @@ template <class T>
 template <class U>
 U* Task<T>::take(char* memory, Index count) {
     const Index here = used_;
-    used_ += (count * Index(sizeof(U)) + 127) / 64 * 64;  // and a vector more, for loads beyond the end
+    used_ += (count * Index(sizeof(U)) + 127) / 64 * 64;  // and one more vector, for loads beyond the end
     return reinterpret_cast<U*>(memory + here);
 }
 
-// Hands out the memory; without any, counts how much there must be.
+// Assigns the memory; given a null pointer, only counts how much is needed.
 template <class T>
 void Task<T>::lay_out(int team_size, char* memory) {
     used_ = 0;
@@ -181,7 +182,7 @@ void Task<T>::lay_out(int team_size, char* memory) {
 
 template <class T>
 void Task<T>::run(int task, const Team& team) {
-    team.meet();  // the memory may still have been another's
+    team.meet();  // the memory may still be in use by the task before
     if (team.rank == 0) task_ = task;
     team.meet();
     pack(team);

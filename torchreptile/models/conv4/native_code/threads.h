@@ -1,4 +1,4 @@
-// Threads made once, teams of them that meet at barriers, and the memory of their tasks.
+// A pool of threads, teams of them that meet at barriers, and the memory of their tasks.
 
 #pragma once
 
@@ -17,8 +17,8 @@ namespace {
 
 constexpr int SPINS = 1000;  // some ten microseconds, before a waiting thread gives up its processor
 
-// Threads of a team meet here. What lies between two meetings is short, so they spin; where others want the processor
-// too, who waits in vain goes to sleep.
+// Where the threads of a team meet. The work between two meetings is short, so a waiting thread spins; if that takes
+// too long, because other programs use the processor too, it goes to sleep.
 class Barrier {
   public:
     void meet(int size) {
@@ -62,7 +62,7 @@ struct Team {
     int to(int n) const { return int(std::int64_t(n) * (rank + 1) / size); }
 };
 
-// Threads made once; run(n, work) calls work(0) ... work(n - 1), work(0) on the calling thread.
+// Threads that are created once; run(n, work) calls work(0) ... work(n - 1), work(0) on the calling thread.
 class Pool {
   public:
     void run(int threads, void (*work)(void*, int), void* context) {
@@ -102,7 +102,7 @@ class Pool {
     long job_ = 0;
 };
 
-// Memory of one thread's current task, kept from call to call and grown when too small.
+// Memory of one thread's current task, reused by later calls and enlarged when too small.
 class Arena {
   public:
     Arena() = default;

@@ -9,9 +9,9 @@
 namespace {
 
 constexpr int PANEL = REGISTERS == 32 ? 4 : 2;  // vectors of channels in a register tile
-constexpr int MOST_ROWS = 10;                   // rows of one: a pointer each
+constexpr int MOST_ROWS = 10;                   // of a tile; each needs a pointer
 
-// Rows that fit into registers beside V vectors of the other factor.
+// Rows that fit into the registers together with V vectors of the other factor.
 constexpr int most_rows(int v) {
     const int rows = (REGISTERS - v - 2) / v;
     return rows < 1 ? 1 : rows > MOST_ROWS ? MOST_ROWS : rows;
@@ -53,7 +53,7 @@ void tile(const Taps& taps, const T* a, const T* b, T* out, Index out_row) {
     }
 }
 
-// The same for the first layer: few channels, so the k-th factor lies at an offset of its own.
+// Product of the first layer, whose few channels are not contiguous: offset[k] is where the k-th factor lies.
 template <class T, int R, int V>
 void first_tile(int k, const Index* offset, const T* a, Index a_row, const T* b, Index b_row, T* out, Index out_row) {
     Vec<T> sum[R][V] = {};
@@ -86,13 +86,13 @@ struct Pixels {
     Index a_y, a_x, a_step, b_y, b_x, b_step;
 };
 
-template <class T, int R, int V, bool TOGETHER>
+template <class T, int R, int V, bool CONTIGUOUS>
 void gradient_tile(const Pixels& pixels, const Index* offset, const T* a, const T* b, T* out, Index out_row) {
     Vec<T> sum[R][V];
     Index at[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-        at[r] = TOGETHER ? r : offset[r];
+        at[r] = CONTIGUOUS ? r : offset[r];
 #pragma GCC unroll 16
         for (int v = 0; v < V; ++v) sum[r][v] = load(out + r * out_row + v * WIDTH<T>);
     }
@@ -122,7 +122,7 @@ void gradient_tile(const Pixels& pixels, const Index* offset, const T* a, const 
     }
 }
 
-// One function per number of rows, looked up by it.
+// One function for each number of rows, indexed by that number less one.
 template <class T, int V, class Rows = std::make_integer_sequence<int, most_rows(V)>>
 struct Tiles;
 template <class T, int V, int... R>
@@ -132,7 +132,7 @@ struct Tiles<T, V, std::integer_sequence<int, R...>> {
         &first_tile<T, R + 1, V>...};
     static constexpr void (*gradient[])(const Pixels&, const Index*, const T*, const T*, T*, Index) = {
         &gradient_tile<T, R + 1, V, true>...};
-    static constexpr void (*apart[])(const Pixels&, const Index*, const T*, const T*, T*, Index) = {
+    static constexpr void (*scattered[])(const Pixels&, const Index*, const T*, const T*, T*, Index) = {
         &gradient_tile<T, R + 1, V, false>...};
 };
 
@@ -147,9 +147,9 @@ inline void panels(int vectors, Work work) {
     if (done < vectors) work(std::integral_constant<int, 1>(), done);
 }
 
-// Cuts `rows` into as few pieces of at most `most` as possible, as even as possible: work(first row, rows).
+// Divides `rows` into as few, and as even, blocks of at most `most` as possible: calls work(first row, rows).
 template <class Work>
-inline void pieces(int rows, int most, Work work) {
+inline void row_blocks(int rows, int most, Work work) {
     const int count = (rows + most - 1) / most;
     for (int i = 0; i < count; ++i) {
         const int from = rows * i / count, to = rows * (i + 1) / count;

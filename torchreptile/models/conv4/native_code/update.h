@@ -1,4 +1,4 @@
-// What becomes of the gradients: handed out, or the inner step taken with them.
+// The gradients are returned, or used for the inner step.
 
 #pragma once
 
@@ -24,7 +24,7 @@ void Task<T>::update(const Team& team) const {
             }
         }
         if (team.rank != 0) continue;
-        apply(BLOCKS + number, 0, zeros_, filters_);  // BatchNorm takes a bias out again
+        apply(BLOCKS + number, 0, zeros_, filters_);  // BatchNorm removes a bias, whose gradient is therefore zero
         apply(2 * BLOCKS + number, 0, layer.d_gamma, filters_);
         apply(3 * BLOCKS + number, 0, layer.d_beta, filters_);
     }
@@ -33,7 +33,7 @@ void Task<T>::update(const Team& team) const {
     apply(4 * BLOCKS + 1, 0, flat_ + sizes_[4 * BLOCKS], way_);
 }
 
-// Hands the gradient out, or takes the inner step with it.
+// Returns the gradient, or takes the inner step with it.
 template <class T>
 void Task<T>::apply(int number, Index at, const T* __restrict__ g, Index count) const {
     if (job_.mode == GRADIENT) {

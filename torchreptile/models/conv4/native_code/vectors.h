@@ -1,4 +1,4 @@
-// Vectors of the widest kind this processor has: the extension that g++ and clang++ share.
+// Vectors as wide as this processor has them, by the vector extension that g++ and clang++ share.
 
 #pragma once
 
@@ -24,14 +24,14 @@ template <class T>
 struct Simd;
 template <>
 struct Simd<float> {
-    using Whole = std::int32_t;
+    using Integer = std::int32_t;
     typedef float Vector __attribute__((vector_size(BYTES)));
     typedef float Anywhere __attribute__((vector_size(BYTES), aligned(4), may_alias));
     typedef std::int32_t Mask __attribute__((vector_size(BYTES)));
 };
 template <>
 struct Simd<double> {
-    using Whole = std::int64_t;
+    using Integer = std::int64_t;
     typedef double Vector __attribute__((vector_size(BYTES)));
     typedef double Anywhere __attribute__((vector_size(BYTES), aligned(8), may_alias));
     typedef std::int64_t Mask __attribute__((vector_size(BYTES)));
@@ -55,16 +55,17 @@ inline Vec<T> all(T x) {
     return Vec<T>{} + x;
 }
 
-// Between masks and bytes, as loops: g++ makes single instructions of these, and dozens of __builtin_convertvector.
+// Conversions between masks and bytes are loops: g++ compiles these to single instructions, but
+// __builtin_convertvector to dozens.
 template <class T>
 inline void narrow(typename Simd<T>::Mask wide, std::int8_t* to) {
-    typename Simd<T>::Whole numbers[WIDTH<T>];
+    typename Simd<T>::Integer numbers[WIDTH<T>];
     std::memcpy(numbers, &wide, sizeof numbers);
     for (int i = 0; i < WIDTH<T>; ++i) to[i] = std::int8_t(numbers[i]);
 }
 template <class T>
 inline typename Simd<T>::Mask widen(const std::int8_t* from) {
-    typename Simd<T>::Whole numbers[WIDTH<T>];
+    typename Simd<T>::Integer numbers[WIDTH<T>];
     for (int i = 0; i < WIDTH<T>; ++i) numbers[i] = from[i];
     typename Simd<T>::Mask wide;
     std::memcpy(&wide, numbers, sizeof wide);
