@@ -124,7 +124,10 @@ def test_what_cannot_be_measured_is_refused_before_any_training(
     assert not (tmp_path / "out").exists()
 
 
-def test_memory_of_a_run_that_was_over_is_not_known(folder: Path, tmp_path: Path) -> None:
+def test_memory_of_a_run_that_was_over_is_not_known(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchreptile.training.in_subprocess.do_jobs", in_process.do_jobs)
     out = tmp_path / "out"
     shutil.copytree(folder, out)
     (out / "comparison.json").unlink()
