@@ -21,7 +21,7 @@ from torchreptile.data.loading import load_splits
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.inference.class_balance import draw_for, evened
 from torchreptile.inference.classifier import FewShotClassifier
-from torchreptile.inference.resize_head import with_outputs
+from torchreptile.training.resize_head import with_outputs
 from torchreptile.training.weights import load_weights
 
 WEIGHTS, CPU = "glyphs-5way", torch.device("cpu")
@@ -52,11 +52,11 @@ def score(store: ImageStore, way: int, shots: int, tasks: int) -> float:
 
 def test_it_says_what_an_evaluation_says(store: ImageStore) -> None:
     """The same mini-batches, both ways of answering: the same labels, and as sure of them."""
-    its, learned = episode(store), load_weights(WEIGHTS)
-    algorithm = build_algorithm(learned.config, store.image_shape, CPU)
-    expected = algorithm.predict(learned.state, its, torch.Generator().manual_seed(4))
+    its, loaded = episode(store), load_weights(WEIGHTS)
+    algorithm = build_algorithm(loaded.config, store.image_shape, CPU)
+    expected = algorithm.predict(loaded.state, its, torch.Generator().manual_seed(4))
     drawn = algorithm.draw(1, 5, torch.Generator().manual_seed(4))
-    adapted = algorithm.adapt(learned.state, its.support_x, its.support_y, drawn)
+    adapted = algorithm.adapt(loaded.state, its.support_x, its.support_y, drawn)
     answers = (expected.inductive, adapted.inductive), (expected.transductive, adapted.transductive)
     for transductive, (labels, outputs) in enumerate(answers):
         classifier = fitted(its, seed=4, transductive=bool(transductive))
@@ -122,16 +122,16 @@ def test_a_module_of_ones_own_learns_from_its_own_weights_and_is_left_as_it_is(s
 
 
 def test_a_head_of_another_size_keeps_the_rows_there_are(store: ImageStore) -> None:
-    learned = load_weights(WEIGHTS)
-    rows = learned.state.params["head.weight"]
+    loaded = load_weights(WEIGHTS)
+    rows = loaded.state.params["head.weight"]
     for way in (3, 5, 8):
-        algorithm = build_algorithm(learned.config.replace(way=way), store.image_shape, CPU)
-        resized = with_outputs(learned, algorithm).state
+        algorithm = build_algorithm(loaded.config.replace(way=way), store.image_shape, CPU)
+        resized = with_outputs(loaded, algorithm).state
         assert {name: tuple(p.shape) for name, p in resized.params.items()} == algorithm.shapes
         assert torch.equal(resized.params["head.weight"][:5], rows[:way])
         assert torch.equal(resized.params["head.weight"][5:], rows.mean(0).expand(max(0, way - 5), -1))
         assert resized.inner.v["head.bias"].shape == (way,)
-        assert resized.inner.images == learned.state.inner.images
+        assert resized.inner.images == loaded.state.inner.images
 
 
 def test_scikit_learns_manners(store: ImageStore) -> None:
@@ -139,7 +139,7 @@ def test_scikit_learns_manners(store: ImageStore) -> None:
     assert classifier.get_params()["steps"] == 7
     assert classifier.set_params(steps=9, seed=2).get_params() | {"weights": 0} == {
         "weights": 0, "network": None, "image_shape": None, "steps": 9, "batch": None, "inner_lr": None,
-        "balanced": True, "transductive": False, "seed": 2, "device": "cpu",
+        "balanced": True, "transductive": False, "reject": None, "seed": 2, "device": "cpu",
     }  # fmt: skip
     assert repr(classifier) == "FewShotClassifier(weights='glyphs-5way', steps=9, seed=2)"
     with pytest.raises(ConfigError, match="unknown setting stepz; the settings are weights, network"):
@@ -154,14 +154,14 @@ def test_what_cannot_be_is_refused(store: ImageStore) -> None:
     images = its.support_x[0]
     with pytest.raises(NotFittedError, match="is not fitted; call fit"):
         FewShotClassifier(WEIGHTS).predict(images)
-    for labels, said in (
+    for labels, probabilities in (
         (["a"] * 5, "one class, .*at least two"),
         (["a", "b"], "5 images and 2 labels"),
         ("abcde", "labels is the string"),
         ([["a", "b"]], r"shape \(1, 2\)"),
         ([], "one label per image"),
     ):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=probabilities):
             FewShotClassifier(WEIGHTS).fit(images, labels)
     with pytest.raises(DataError, match="10 images and 1 labels"):
         fitted(its).score(its.query_x[0], ["a"])
@@ -241,9 +241,9 @@ def test_scores_of_labels_of_another_kind_are_refused(store: ImageStore) -> None
 def test_a_fitted_classifier_can_be_pickled_and_copied(store: ImageStore, settings: dict[str, Any]) -> None:
     its = episode(store, shots=2)
     classifier = fitted(its, steps=5, seed=3, **settings)
-    said = classifier.predict_proba(its.query_x[0])
+    probabilities = classifier.predict_proba(its.query_x[0])
     for other in (pickle.loads(pickle.dumps(classifier)), copy.deepcopy(classifier)):
-        assert np.array_equal(other.predict_proba(its.query_x[0]), said)
+        assert np.array_equal(other.predict_proba(its.query_x[0]), probabilities)
         assert other.get_params() | {"weights": 0} == classifier.get_params() | {"weights": 0}
         assert other.classes_.tolist() == classifier.classes_.tolist()
     unfitted = pickle.loads(pickle.dumps(FewShotClassifier(WEIGHTS)))
@@ -272,8 +272,8 @@ def test_balanced_mini_batches_hold_every_class_equally_often(store: ImageStore)
     assert evened(labels)[:7].tolist() == list(range(7))
     assert labels[evened(labels)].bincount().tolist() == [4, 4, 4]
     assert evened(labels).bincount().tolist() == [1, 4, 2, 1, 2, 1, 1]
-    learned = load_weights(WEIGHTS)
-    config = learned.config.replace(way=3, eval_steps=8, eval_batch=3, execution="grouped")
+    loaded = load_weights(WEIGHTS)
+    config = loaded.config.replace(way=3, eval_steps=8, eval_batch=3, execution="grouped")
     algorithm = build_algorithm(config, store.image_shape, CPU)
     drawn = draw_for(algorithm, labels, True, torch.Generator().manual_seed(0))
     assert drawn.shape == (1, 8, 3)

@@ -32,7 +32,7 @@ class FewShotClassifier(Estimator):
     """A classifier that adapts meta-learned weights to new classes, from a few images of each.
 
     Any number of classes works, and classes may have different numbers of images. If the weights were trained for
-    another number of classes, the head is resized; see :func:`torchreptile.inference.resize_head.with_outputs`.
+    another number of classes, the head is resized; see :func:`torchreptile.training.resize_head.with_outputs`.
 
     Attributes:
         classes_: (K,) sorted labels of the support set; with ``reject`` the label of rejected images follows.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import Adapted, Algorithm, MetaState
+from torchreptile.algorithms.base import Adapted, Algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.errors import DivergedError
 from torchreptile.training.evaluation.divergence import cause
 

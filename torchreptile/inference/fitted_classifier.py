@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from torchreptile.algorithms.base import Adapted, Algorithm, MetaState
+from torchreptile.algorithms.base import Adapted, Algorithm
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.config import Config
 from torchreptile.core.device import choose_device
 from torchreptile.core.errors import ConfigError, RunError
@@ -22,11 +23,11 @@ from torchreptile.inference.estimator import CopyOf
 from torchreptile.inference.finite import require_finite_predictions, require_finite_weights
 from torchreptile.inference.image_input import as_floats, as_images
 from torchreptile.inference.rejection import Rejection, calibrated, held_out, mean_logits, none_label, with_none_label
-from torchreptile.inference.resize_head import for_classes, with_outputs
 from torchreptile.models.blueprint import Network, build_network
 from torchreptile.models.built_in import Params
 from torchreptile.models.losses import answerable
 from torchreptile.models.module_call import params_of
+from torchreptile.training.resize_head import for_classes, with_outputs
 from torchreptile.training.weights import MetaWeights
 
 QUERIES_AT_A_TIME = 64  # bounds memory
@@ -157,7 +158,7 @@ class FittedClassifier:
         state = state.mapped(lambda tensor: tensor.to(device))
         generator = torch.Generator(device).manual_seed(settings["seed"])
         drawn = draw_for(algorithm, support.labels, settings["balanced"], generator)
-        with torch.no_grad(), algorithm.own_draws(generator):
+        with torch.no_grad(), algorithm.context.network_draws(generator):
             images = as_floats(support.images, algorithm.config, device)
             adapted = algorithm.adapt(state, images, support.labels.to(device)[None], drawn)
         require_finite_weights(algorithm, state, adapted)
@@ -192,7 +193,7 @@ class FittedClassifier:
 
         images = as_floats(self.support.images, self.algorithm.config, self.device)[0]
         labels = self.support.labels.to(self.device)
-        with torch.no_grad(), self.algorithm.own_draws(generator):
+        with torch.no_grad(), self.algorithm.context.network_draws(generator):
             found = held_out(predict, images, labels, generator)
             means = mean_logits(self.adapted.transductive(images[None])[0], labels)
         return replace(self, rejection=calibrated(found, means, rate))

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from torchreptile.algorithms.base import Adapted, Algorithm, MetaState
+from torchreptile.algorithms.base import Adapted, Algorithm
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.config import Config
 from torchreptile.core.config.presets import preset
 from torchreptile.core.device import choose_device
@@ -72,7 +73,7 @@ class FittedRegressor:
         state = state.mapped(lambda tensor: tensor.to(device))
         generator = torch.Generator(device).manual_seed(seed)
         drawn = algorithm.draw(1, len(x), generator)
-        with torch.no_grad(), algorithm.own_draws(generator):
+        with torch.no_grad(), algorithm.context.network_draws(generator):
             adapted = algorithm.adapt(state, _task(x, device), _task(y, device), drawn)
         remedy = ", or bring X and y to a size of about 1" if scale is None else ""
         require_finite_weights(algorithm, state, adapted, remedy)

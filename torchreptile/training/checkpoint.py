@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
-from torchreptile.algorithms.base import MetaState
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerState
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.config import Config
@@ -66,6 +66,7 @@ class Checkpoint:
         scale: standardisation of tables of functions; None for other data.
         step_size: the outer step size of the last step.
         division: how the work was divided when this was saved.
+        metrics_checksum: CRC-32 of metrics.jsonl at this checkpoint; None in those of earlier versions.
     """
 
     config: Config
@@ -82,6 +83,7 @@ class Checkpoint:
     scale: Scale | None = None
     step_size: float = 0.0
     division: Division = UNKNOWN
+    metrics_checksum: int | None = None
 
 
 class NotFiniteError(RunError):
@@ -126,7 +128,9 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
     """The tensors, on the CPU, and plain values of a checkpoint file."""
     state = checkpoint.state.mapped(torch.Tensor.cpu)
     inner, outer, scale = state.inner, state.outer, checkpoint.scale
-    return ({} if scale is None else {"scale": json.dumps(dataclasses.asdict(scale))}) | {
+    known = {} if scale is None else {"scale": json.dumps(dataclasses.asdict(scale))}
+    known |= {} if checkpoint.metrics_checksum is None else {"metrics_checksum": checkpoint.metrics_checksum}
+    return known | {
         "format": FORMAT,
         "config": checkpoint.config.to_json(),
         "params": state.params,
@@ -208,6 +212,9 @@ def _read(file: IO[bytes], device: torch.device | str) -> Any:
 def _require_types(content: dict[str, Any]) -> None:
     """Refuse a checkpoint's content whose numbers, texts or tensors have wrong types or impossible values."""
     inner, outer = content["inner"], content["outer"]
+    for name, tensor in [*content["params"].items(), *inner["v"].items(), *outer["m"].items(), *outer["v"].items()]:
+        if isinstance(tensor, torch.Tensor) and tensor.dtype != torch.float32:
+            raise TypeError(f"{name} holds {str(tensor.dtype).removeprefix('torch.')} numbers, not float32")
     for group in (content["params"], inner["v"], outer["m"], outer["v"], content.get("averages", {})):
         for name, tensor in [*group.items(), ("steps", inner["steps"]), ("steps", outer["steps"])]:
             if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
@@ -227,6 +234,8 @@ def _require_types(content: dict[str, Any]) -> None:
             raise ValueError(f"{name} {number!r}")
     if type(content["best"]) not in (int, float) or math.isnan(content["best"]) or content["best"] > 1:
         raise ValueError(f"best {content['best']!r}")
+    if type(content.get("metrics_checksum")) not in (int, type(None)):
+        raise ValueError(f"metrics_checksum {content['metrics_checksum']!r}")
     for name in ("config", "data", "execution"):
         if not isinstance(content[name], str):
             raise TypeError(f"{name} is not text")
@@ -259,6 +268,7 @@ def _from_content(content: dict[str, Any]) -> Checkpoint:
         scale=Scale.from_json(json.loads(content["scale"])) if "scale" in content else None,
         step_size=float(content.get("step_size", 0.0)),
         division=_division(content.get("division", {})),
+        metrics_checksum=content.get("metrics_checksum"),
     )
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import torch
 
-from torchreptile.algorithms.base import MetaState
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.errors import RunError
 from torchreptile.models.built_in import Params
 from torchreptile.training.checkpoint import Checkpoint, load_checkpoint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import zlib
 from pathlib import Path
 from types import TracebackType
 
@@ -13,10 +13,19 @@ from torchreptile.training.callbacks import Metrics
 
 
 class MetricsLog:
-    """Appends one JSON object per line; can be cut back to what a checkpoint knows of."""
+    """Appends one JSON object per line; can be cut back to what a checkpoint knows of.
 
-    def __init__(self, path: Path, keep_bytes: int) -> None:
+    Attributes:
+        checksum: CRC-32 of everything that was written, which a checkpoint keeps.
+    """
+
+    def __init__(self, path: Path, keep_bytes: int, checksum: int | None = None) -> None:
         """Open ``path``, cut to its first ``keep_bytes`` bytes.
+
+        Args:
+            path: the file, made if it is missing.
+            keep_bytes: bytes that the checkpoint knows of.
+            checksum: CRC-32 of these bytes when they were written; None where the checkpoint does not know it.
 
         Raises:
             RunError: it cannot be opened, or is a link or anything else but a regular file.
@@ -27,11 +36,16 @@ class MetricsLog:
             raise RunError(f"{path}: cannot be used ({error.strerror})") from error
         # Not beyond the end, which would fill up with zeros; and the position must follow for sync() to report it.
         self._file.truncate(min(keep_bytes, self._file.tell()))
-        self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
+        content = self._file.read()  # which moves to the end
+        # Not that of what is there now: bytes that have changed since they were written must not become right.
+        self.checksum = zlib.crc32(content) if checksum is None or len(content) < keep_bytes else checksum
 
     def write(self, values: Metrics) -> None:
         """Append one line, and hand it to the operating system at once."""
-        self._file.write(json_text(values).encode() + b"\n")
+        line = json_text(values).encode() + b"\n"
+        self.checksum = zlib.crc32(line, self.checksum)
+        self._file.write(line)
         self._file.flush()
 
     def sync(self) -> int:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import Algorithm, MetaGradient, MetaState
+from torchreptile.algorithms.base import Algorithm
+from torchreptile.algorithms.meta_state import MetaGradient, MetaState
 from torchreptile.algorithms.optim.outer_optimizer import outer_update
 from torchreptile.core.config import OuterConfig
 from torchreptile.core.cuda_graph import Recording

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from torchreptile.core.config import Config
+from torchreptile.core.plain_console import PlainConsole
 from torchreptile.core.streams import Forgiving
 from torchreptile.models.execution.execution import Execution
 from torchreptile.training.callbacks import OutputCallback
@@ -34,7 +35,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class StandardError(Console):
+class StandardError(PlainConsole):
     """A console on standard error; what cannot be written there is left out and never raises.
 
     Example:
@@ -64,9 +65,9 @@ class _LiveLine:
         self._jupyter: Any = None  # the handle of the output in a notebook
         self._shown = time.monotonic()
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=BAR_WIDTH),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -98,7 +99,7 @@ class _LiveLine:
         elif self._console.is_terminal:
             self._bar.update(self._task, completed=done, total=total, numbers=numbers)
         elif self.due():
-            self._console.print(plain, highlight=False, soft_wrap=True)
+            self._console.print(plain, highlight=False, soft_wrap=True, markup=False)
         else:
             return
         self._shown = time.monotonic()
@@ -141,6 +142,7 @@ class ProgressBar(OutputCallback):
         self._accuracy = ""
         self._first: tuple[int, float, float] | None = None  # step, share done and seconds of the first step seen
         self._total = ""
+        self._start = 0  # the outer step that the session began at
 
     def on_warning(self, message: str) -> None:
         """Print the warning on a separate line."""
@@ -150,10 +152,12 @@ class ProgressBar(OutputCallback):
         """Print the run folder and the execution, and open the live line."""
         limit = config.outer.max_minutes
         self._total = f"in {limit:g} min" if limit else f"of {config.outer.outer_steps:,}"
-        self._accuracy, self._first = "", None
+        self._accuracy, self._first, self._start = "", None, step
         resumed = f", resuming at outer step {step:,}" if step else ""
-        self._console.print(f"run folder {folder}{resumed}", highlight=False, soft_wrap=True)
-        self._console.print(f"execution {execution.name}: {execution.reason}", highlight=False, soft_wrap=True)
+        self._console.print(f"run folder {folder}{resumed}", highlight=False, soft_wrap=True, markup=False)
+        self._console.print(
+            f"execution {execution.name}: {execution.reason}", highlight=False, soft_wrap=True, markup=False
+        )
         self._line.start()
 
     def on_step(self, step: int, done: float, seconds: float) -> None:
@@ -190,9 +194,14 @@ class ProgressBar(OutputCallback):
             line = f"{'stopped at' if interrupted else 'finished after'} {step:,} outer steps"
         elif interrupted:
             line = f"stopped at outer step {step:,}, saved; resume with: reptile train --resume {name}"
+        elif step == self._start:
+            line = (
+                f"{step:,} outer steps are done, all of this run; to train it further: reptile train --weights {name} "
+                "with the same PRESET and settings, and --out NEW"
+            )
         else:
             line = f"finished after {step:,} outer steps; next: reptile evaluate {name}, reptile report {name}"
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def on_exception(self, error: BaseException) -> None:
         """Close the live line."""

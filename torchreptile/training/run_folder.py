@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torchreptile.core.config import Config
-from torchreptile.core.environment import sessions
+from torchreptile.core.environment import require_environment, sessions
 from torchreptile.core.errors import ConfigError, RunError, TorchReptileError
-from torchreptile.core.files import is_temporary, open_for_append, open_lock, read_text, remove_abandoned, write_text
-from torchreptile.core.sealed_json import parse_json, require_numbers
-from torchreptile.training.checkpoint import load_checkpoint
+from torchreptile.core.files import (
+    is_temporary,
+    open_for_append,
+    open_lock,
+    read_regular,
+    read_text,
+    remove_abandoned,
+    write_text,
+)
+from torchreptile.core.sealed_json import parse_json, require_numbers, sealed, unsealed
+from torchreptile.training.checkpoint import Checkpoint, load_checkpoint
 
 LOCK = ".lock"  # locked while a process trains in the folder
 
@@ -111,7 +120,7 @@ class RunFolder:
         self.require_free()
         try:
             write_text(self.config_file, config.to_json() + "\n")
-            write_text(self.env_file, json.dumps(environment, indent=2) + "\n")
+            write_text(self.env_file, json.dumps(sealed(environment), indent=2) + "\n")
             open_for_append(self.metrics_file).close()
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written ({error.strerror}); name another folder") from error
@@ -145,7 +154,7 @@ class RunFolder:
             first, *others = every
             content = first | ({"resumed": others} if others else {})
             try:
-                write_text(self.env_file, json.dumps(content, indent=2) + "\n")
+                write_text(self.env_file, json.dumps(sealed(content), indent=2) + "\n")
             except OSError as error:
                 raise RunError(f"{self.env_file}: cannot be written ({error.strerror})") from error
 
@@ -156,12 +165,9 @@ class RunFolder:
             RunError: the file is missing or damaged.
         """
         try:
-            content = parse_json(read_text(self.env_file))
+            return require_environment(unsealed(parse_json(read_text(self.env_file))))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.env_file}: missing or damaged ({error})") from error
-        if not isinstance(content, dict):
-            raise RunError(f"{self.env_file}: damaged, not a JSON object")
-        return content
 
     def config(self) -> Config:
         """Return the settings of the run from config.json, or from the last checkpoint if that file is missing.
@@ -200,17 +206,27 @@ class RunFolder:
             )
         return False
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self, checkpoint: Checkpoint | None = None) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl, without a last one that a killed process left incomplete.
 
         A number that was not finite, which is null there, is left out of its line.
 
+        Args:
+            checkpoint: the last checkpoint, read before; what it knows of the file must be there unchanged.
+
         Raises:
             OSError: the file cannot be read.
-            ValueError: a line is not an object of numbers.
+            ValueError: a line is not an object of numbers, or has changed since it was written.
         """
+        content = read_regular(self.metrics_file)
+        if checkpoint is not None and checkpoint.metrics_checksum is not None:
+            written = content[: checkpoint.metrics_bytes]
+            if len(written) < checkpoint.metrics_bytes:
+                raise ValueError(f"{checkpoint.metrics_bytes - len(written):,} bytes are missing")
+            if zlib.crc32(written) != checkpoint.metrics_checksum:
+                raise ValueError("it is not what was written: its checksum differs from that in last.pt")
         lines = []
-        for number, line in enumerate(read_text(self.metrics_file).splitlines(keepends=True), 1):
+        for number, line in enumerate(content.decode().splitlines(keepends=True), 1):
             if not line.endswith("\n"):
                 break
             try:

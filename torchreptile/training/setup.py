@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.base import Algorithm
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.inner_loop import shapes
 from torchreptile.algorithms.trial import try_training
 from torchreptile.core.config import Config, TaskConfig
@@ -24,13 +25,16 @@ from torchreptile.data.image_store import ImageStore
 from torchreptile.data.leakage import find_leaks, without_leaks
 from torchreptile.data.loading import load_functions, load_splits
 from torchreptile.data.samplers import Sampler, Store, sampler_of
+from torchreptile.data.splits import resolve_scheme
 from torchreptile.models.blueprint import Network
 from torchreptile.models.custom import network_name
 from torchreptile.models.execution.choose import rounds_by_threads
 from torchreptile.models.execution.task_chunks import ChunkSizes
 from torchreptile.training.callbacks import Callback
 from torchreptile.training.checkpoint import Checkpoint, Division
+from torchreptile.training.resize_head import with_outputs
 from torchreptile.training.run_folder import RunFolder
+from torchreptile.training.weights import MetaWeights, load_weights
 
 # For choosing the execution of a run limited by time: about so long on two CPU cores, and on a GPU.
 SECONDS_PER_TASK_STEP = {"cpu": 0.003, "cuda": 0.00015}
@@ -82,7 +86,7 @@ class TrainingSetup:
 
     def environment(self) -> dict[str, Any]:
         """Return the contents of env.json: command, versions, hardware, and how it computes."""
-        return environment(self.device) | self.algorithm.computed_with(self.device)
+        return environment(self.device) | self.algorithm.context.described(self.device)
 
     def division(self) -> Division:
         """Return how the work is divided now."""
@@ -206,11 +210,15 @@ def _task_steps(config: Config, device: torch.device) -> float:
 
 
 def first_checkpoint(setup: TrainingSetup) -> Checkpoint:
-    """Return the state before the first outer step: same seed, same state."""
+    """Return the state before the first outer step: same seed, same state.
+
+    Raises:
+        ConfigError, RunError: the weights to start from cannot be used.
+    """
     seed = setup.config.run.seed
     return Checkpoint(
         setup.config,
-        setup.algorithm.begin(seed),
+        starting_state(setup),
         step=0,
         seconds=0.0,
         generator=torch.Generator(setup.device).manual_seed(seed).get_state(),
@@ -223,6 +231,52 @@ def first_checkpoint(setup: TrainingSetup) -> Checkpoint:
         scale=setup.sampler.scale,
         division=setup.division(),
     )
+
+
+def starting_state(setup: TrainingSetup) -> MetaState:
+    """Return freshly drawn weights, or those that the settings name, with a head for this training's classes.
+
+    The inner optimiser's state comes with the weights; the outer optimiser starts anew.
+
+    Raises:
+        ConfigError: the weights do not fit the network, or saw classes that are test classes now.
+        RunError: they cannot be read.
+    """
+    config, begun = setup.config, setup.algorithm.begin(setup.config.run.seed)
+    if not config.outer.weights:
+        return begun
+    weights = load_weights(config.outer.weights, setup.device)
+    _require_same_split(weights, config.task)
+    inner = weights.state.inner
+    if not inner.v or not begun.inner.v:  # trained with plain SGD, or to be trained with it
+        weights = replace(weights, state=replace(weights.state, inner=begun.inner))
+    if weights.state.params.keys() == setup.algorithm.shapes.keys():
+        weights = with_outputs(weights, setup.algorithm)
+    weights.require_fit(setup.algorithm)
+    state = weights.state
+    averages = state.averages if shapes(state.averages) == shapes(begun.averages) else begun.averages
+    return replace(begun, params=state.params, inner=state.inner.rescaled(begun.inner.images), averages=averages)
+
+
+def _require_same_split(weights: MetaWeights, task: TaskConfig) -> None:
+    """Refuse weights that were trained on the same data set divided otherwise: they saw classes that are tested on.
+
+    Raises:
+        ConfigError: they were.
+    """
+    before = weights.config.task
+    if before.dataset != task.dataset or task.drawn or (before.data, before.table) != (task.data, task.table):
+        return
+    divided = [
+        (resolve_scheme(one.dataset, one.split_scheme), one.split_seed, one.split_ratio) for one in (before, task)
+    ]
+    if divided[0] != divided[1]:
+        (scheme, seed, _), (wanted, wanted_seed, _) = divided
+        raise ConfigError(
+            f"{weights.name} was trained on {task.title} divided by {scheme} (seed {seed}); divided by {wanted} (seed "
+            f"{wanted_seed}) its training classes would be among those tested on; add --split-scheme {scheme} "
+            f"--split-seed {seed}"
+        )
 
 
 def resumed_checkpoint(

@@ -14,6 +14,7 @@ from torchreptile.core.config import Config
 from torchreptile.core.config.presets import for_algorithm
 from torchreptile.core.distributed.launcher import restarted_by_launcher
 from torchreptile.core.distributed.process_group import Processes, joined
+from torchreptile.core.errors import ConfigError
 from torchreptile.models.blueprint import Network
 from torchreptile.training.callbacks import Callback, Callbacks
 from torchreptile.training.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
@@ -108,21 +109,48 @@ def training_loop(
     callback = Callbacks(callbacks)
     with joined() as processes:
         folder, first = RunFolder(Path(out)), processes.rank == 0
-        if restarted_by_launcher() and processes.agree(first and folder.config_file.is_file(), 0.0)[0]:
+        _require_same_settings(config, processes)
+        if _restarted(folder, processes):
             with _resumed(folder, processes, callback, network) as trainer:
                 yield trainer
             return
         if not first:
             setup = build_setup(config, folder, Callback(), processes, network)
-            yield Trainer(setup, first_checkpoint(setup), folder)
+            with processes.together():
+                start = first_checkpoint(setup)
+            yield Trainer(setup, start, folder)
             return
         folder.require_free()  # before the data are loaded, and before anything is written
         setup = build_setup(config, folder, callback, processes, network)
+        with processes.together():
+            start = first_checkpoint(setup)
         with folder.locked(make=True):
             folder.create(config, setup.environment())
-            start = first_checkpoint(setup)
             save_checkpoint(start, folder.last)
             yield Trainer(setup, start, folder, callback)
+
+
+def _require_same_settings(config: Config, processes: Processes) -> None:
+    """Refuse settings that differ between processes: each would draw other tasks, or train other weights.
+
+    Raises:
+        ConfigError: they differ, in this or another process.
+    """
+    if processes.size == 1:
+        return
+    first = Config.from_json(processes.from_first(config.to_json().encode()).decode())
+    with processes.together():
+        if departure := config.departure(first):
+            raise ConfigError(f"the settings are not those of the first process: {departure}")
+
+
+def _restarted(folder: RunFolder, processes: Processes) -> bool:
+    """Return, in all processes alike, whether a launcher restarted one of them in a run that has begun.
+
+    Of several machines each counts its own restarts, so that a process does not know by itself.
+    """
+    restarted = any(processes.from_all(b"1" * restarted_by_launcher()))
+    return restarted and bool(processes.from_first(b"1" * folder.config_file.is_file()))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import MetaState
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.config import MEASUREMENTS
 from torchreptile.core.data_frame import data_frame
 from torchreptile.core.device import precision_of
@@ -176,7 +176,7 @@ class Trainer:
         """The metrics file, cut back to what ``start`` knows of; the first process alone has one."""
         if self.setup.processes.rank > 0:
             return nullcontext()
-        return MetricsLog(self.folder.metrics_file, start.metrics_bytes)
+        return MetricsLog(self.folder.metrics_file, start.metrics_bytes, start.metrics_checksum)
 
 
 class TrainingSession:
@@ -358,6 +358,7 @@ class TrainingSession:
             seconds=self.clock(),
             generator=self._generator.get_state(),
             metrics_bytes=0 if log is None else log.sync(),
+            metrics_checksum=None if log is None else log.checksum,
             losses=(float(self._loss_sum), self.unmeasured),
             best=self._best,
             step_size=self.step_size,

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.base import Algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerState, shapes
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.config import Config
@@ -245,8 +246,10 @@ def _require_sound(tensors: Mapping[str, Tensor], step: Any) -> None:
     if not any(name.startswith("params.") for name in tensors):
         raise ValueError("it holds no parameters")
     for name, tensor in tensors.items():
-        learned = name.startswith(("params.", "inner.v.", "averages."))
-        if learned and not (tensor.is_floating_point() and bool(tensor.isfinite().all())):
+        is_parameter = name.startswith(("params.", "inner.v.", "averages."))
+        if name.startswith(("params.", "inner.v.")) and tensor.dtype != torch.float32:
+            raise ValueError(f"{name} holds {str(tensor.dtype).removeprefix('torch.')} numbers, not float32")
+        if is_parameter and not (tensor.is_floating_point() and bool(tensor.isfinite().all())):
             raise ValueError(f"{name} must hold finite floating-point numbers")
     if tensors["inner.steps"].ndim or not 0 <= float(tensors["inner.steps"]) <= MAX_COUNT:
         raise ValueError("inner.steps is not a number of steps")

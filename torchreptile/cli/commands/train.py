@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from torchreptile.algorithms.build import build_algorithm
-from torchreptile.cli.commands.console import STOPPED, report_lost_output
+from torchreptile.cli.commands.console import STOPPED, report_lost_output, show_lines
 from torchreptile.cli.commands.decode_progress import ready
 from torchreptile.core.config import Config
 from torchreptile.core.device import choose_device
@@ -22,6 +22,7 @@ from torchreptile.training.progress_bars import ProgressBar
 from torchreptile.training.train import Run
 from torchreptile.training.train import resume as resume_run
 from torchreptile.training.train import train as train_run
+from torchreptile.training.weights import load_weights
 
 
 def train(config: Config, out: Path, log: str, model: str) -> int:
@@ -49,6 +50,8 @@ def _exit_code(run: Run) -> int:
 
 def describe(config: Config, out: Path, model: str) -> int:
     """Print what a training would do."""
+    if config.outer.weights:
+        load_weights(config.outer.weights)
     if config.task.regression:
         return _describe_functions(config, out, model)
     splits = load_splits(config.task)
@@ -60,7 +63,7 @@ def describe(config: Config, out: Path, model: str) -> int:
             network=network,
             classes=len(splits.train),
         )
-        print(f"model: {model}, {sum(math.prod(s) for s in algorithm.shapes.values()):,} parameters")
+        show_lines(f"model: {model}, {sum(math.prod(s) for s in algorithm.shapes.values()):,} parameters")
         print(f"execution {algorithm.execution.name}: {algorithm.execution.reason}")
     val = f"{len(splits.val):,} validation classes" if splits.val else "no validation classes"
     test = f"{len(splits.test):,} test classes" if splits.has("test") else "no test classes"
@@ -102,5 +105,5 @@ def _describe_work(config: Config, out: Path) -> int:
     else:
         images = task.training_way * (task.images_per_class + task.train_queries)
         print(f"work: {tasks} of {images} images")
-    print(f"would write {out}")
+    show_lines(f"would write {out}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,9 +33,9 @@ class InnerConfig:
     replacement: bool = False
     """Draw each inner mini-batch independently instead of cycling through the task's images."""
     inner_state: InnerStatePolicy = "share"
-    """Adam's second moment: share (all tasks of a meta-batch start from the same one, averaged afterwards),
-    carry (from one task to the next, as in the original code; slow) or reset (to zero for every task, which is a
-    different algorithm)."""
+    """Adam's second moment: share (all tasks of a meta-batch start from the same one, and leave the one that they would
+    leave in sequence, averaged over all orders), carry (from one task to the next, as in the original code; slow) or
+    reset (to zero for every task, which is a different algorithm)."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -52,6 +53,9 @@ class InnerConfig:
 class OuterConfig:
     """Settings of the outer loop, which moves the meta-learned weights."""
 
+    weights: str = ""
+    """Start from these weights instead of freshly drawn ones: a run folder, a weights file, or the name of shipped
+    weights. Also the way to train a finished run further, with a new schedule."""
     outer_steps: int = 100_000
     """Outer (meta) steps."""
     meta_batch: int = 5
@@ -74,6 +78,8 @@ class OuterConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.weights and os.path.exists(self.weights):  # as a run may be resumed from another directory
+            object.__setattr__(self, "weights", os.path.abspath(self.weights))
         at_least(1, outer_steps=self.outer_steps, meta_batch=self.meta_batch)
         at_least(
             0,

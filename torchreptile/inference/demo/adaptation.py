@@ -12,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchreptile.algorithms.base import Adapted, MetaState
+from torchreptile.algorithms.base import Adapted
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.reptile_base import ReptileBase
 from torchreptile.core.device import choose_device
 from torchreptile.core.errors import ConfigError
 from torchreptile.inference.image_input import as_floats
-from torchreptile.inference.resize_head import for_classes, with_outputs
 from torchreptile.models.built_in import image_sizes
+from torchreptile.training.resize_head import for_classes, with_outputs
 from torchreptile.training.weights import MetaWeights
 
 Pixels = NDArray[np.uint8]

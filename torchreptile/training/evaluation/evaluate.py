@@ -167,7 +167,7 @@ def evaluate(
         result,
         seed,
         seconds,
-        environment(device) | algorithm.computed_with(device),
+        environment(device) | algorithm.context.described(device),
         table,
     )
     if weights.folder is not None and processes.rank == 0:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.base import Algorithm
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import Store, sampler_of
 from torchreptile.models.blueprint import Network
@@ -89,6 +90,6 @@ def predictions_by_step(
     generator_state = generator.get_state()
     for prefix in prefixes:
         generator.set_state(generator_state)  # a network that draws (Dropout) repeats its draws on every prefix
-        with algorithm.own_draws(generator):
+        with algorithm.context.network_draws(generator):
             learners.append(algorithm.adapt(state, episodes.support_x, episodes.support_y, prefix))
     return [learner.inductive(episodes.query_x) for learner in learners]

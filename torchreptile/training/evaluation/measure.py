@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import Algorithm, MetaState, Predictions
+from torchreptile.algorithms.base import Algorithm, Predictions
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.cuda_graph import Recording
 from torchreptile.data.functions.tables import Scale
 from torchreptile.data.samplers import EpisodeSampler, RowSampler, Sampler
