@@ -26,12 +26,17 @@ def register_dataset(name: str, function: DatasetFunction) -> None:
         function: called without arguments when the data are needed; returns a mapping from class names to images
             (n, C, H, W) uint8, an ``ImageStore``, or ``Splits``.
 
+    Raises:
+        ConfigError: the name belongs to a built-in or installed data set.
+
     Example:
         >>> import torch
         >>> register_dataset("noise", lambda: {f"class {k}": torch.zeros(20, 1, 28, 28).byte() for k in range(30)})
         >>> dataset_function("noise")()["class 0"].shape
         torch.Size([20, 1, 28, 28])
     """
+    if name in (*DATASETS, *FUNCTIONS, "folder") or name in _installed():
+        raise ConfigError(f"the name {name} belongs to another data set; register yours under another name")
     _registered[name] = function
 
 

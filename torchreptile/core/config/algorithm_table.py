@@ -7,10 +7,11 @@ import difflib
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from torchreptile.core.config.algorithm import AlgorithmRow, AlgorithmSettings
 from torchreptile.core.errors import ConfigError
+from torchreptile.core.user_code import described
 
 # In the order of tables. Each row is in a module that needs no torch.
 BUILT_IN = {
@@ -102,19 +103,24 @@ def register_algorithm(row: AlgorithmRow) -> None:
 
 
 @cache
-def _installed() -> dict[str, str]:
-    """Names of algorithms that installed packages register, and where each row is."""
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS) if point.name not in BUILT_IN}
+def _installed() -> dict[str, EntryPoint]:
+    """Algorithms that installed packages register, and where each row is, by name."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in BUILT_IN}
 
 
 @cache
 def _loaded(name: str) -> AlgorithmRow:
-    module, _, attribute = _installed()[name].partition(":")
+    """Return the row that an installed package registers as ``name``."""
+    point = _installed()[name]
     try:
-        row = getattr(import_module(module), attribute or "ROW")
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"algorithm {name}: its package cannot be imported ({error})") from error
-    row = getattr(row, "row", row)  # an algorithm class may be registered as well as its row
+        found = point.load()
+    except Exception as error:  # an import may raise anything
+        raise ConfigError(f"algorithm {name}: its package cannot be imported ({described(error)})") from error
+    row = getattr(found, "row", found)  # an algorithm class may be registered as well as its row
     if not isinstance(row, AlgorithmRow):
-        raise ConfigError(f"algorithm {name}: {_installed()[name]} is neither an AlgorithmRow nor has one as row")
+        raise ConfigError(f"algorithm {name}: {point.value} is neither an AlgorithmRow nor has one as row")
+    if row.name != name:  # settings name the algorithm by its row, under which nothing would be found
+        raise ConfigError(
+            f"algorithm {name}: the row of {point.value} is named {row.name}; its package must register it as {row.name}"
+        )
     return row
