@@ -102,7 +102,7 @@ class Processes:
                 return b""
             shared = torch.frombuffer(bytearray(content if self.rank == rank else int(length)), dtype=torch.uint8)
             dist.broadcast(shared, src=rank)
-        return bytes(shared.tolist())
+        return shared.numpy().tobytes()
 
     def least(self, number: int) -> int:
         """Return the smallest ``number`` of all processes, in every process.
@@ -125,10 +125,10 @@ class Processes:
             yield
         except TorchReptileError as error:
             failure = error
-        said = self.from_all(str(failure or "").encode())
+        messages = self.from_all(str(failure or "").encode())
         if failure is not None:
             raise failure
-        for rank, message in enumerate(said):
+        for rank, message in enumerate(messages):
             if message:
                 raise ConfigError(f"process {rank}: {message.decode()}")
 
