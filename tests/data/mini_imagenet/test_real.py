@@ -29,6 +29,17 @@ needs_pictures = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for all tests here: to prepare the pictures takes half a minute."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def cached_together(no_network: None, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHREPTILE_CACHE", str(prepared))
+
+
 @needs_pictures
 def test_counts_pixels_and_the_split_that_is_not_there() -> None:
     splits = load_splits(TaskConfig(dataset="mini-imagenet", data_root=str(FOLDER)))
