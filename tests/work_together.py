@@ -3,7 +3,7 @@
 python tests/work_together.py gradient FILE ALGORITHM  a meta-gradient and predictions in float64, saved by rank 0
 python tests/work_together.py train FOLDER STEPS [EXECUTION]
     a training; with DIE_AT="RANK STEP" one process kills itself; that of rank NO_NATIVE has no native execution, that
-    of rank OTHER_DATA other images
+    of rank OTHER_DATA other images, that of rank OTHER_SEED another seed; that of rank RESTARTED was started again
 python tests/work_together.py agree FILE              what the processes say to each other, saved by each as FILE-RANK
 python tests/work_together.py resume FOLDER            going on with it
 """
@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 torch.set_num_threads(1)
 
 from tests.easy import TINY, double_params, easy_splits, easy_store, killable_config, small_config  # noqa: E402
-from torchreptile.algorithms.base import MetaState  # noqa: E402
 from torchreptile.algorithms.build import build_algorithm  # noqa: E402
+from torchreptile.algorithms.meta_state import MetaState  # noqa: E402
 from torchreptile.core.config import TaskConfig  # noqa: E402
 from torchreptile.core.distributed.launcher import restarted_by_launcher  # noqa: E402
 from torchreptile.core.distributed.process_group import Processes, joined  # noqa: E402
@@ -47,12 +47,12 @@ def gradient_and_labels(processes: Processes, algorithm_name: str = "reptile") -
     store, generator = easy_store(30, 20, shape=TINY, noise=2.0), torch.Generator().manual_seed(3)
     sampler = algorithm.sampler(store)
     sampler.dtype = torch.float64
-    learned = algorithm.meta_gradient(state, sampler.sample(TASKS, generator), generator)
+    gradients = algorithm.meta_gradient(state, sampler.sample(TASKS, generator), generator)
     episodes = EpisodeSampler(store, 3, 1, 2, torch.float64).sample(TASKS, generator)
     labels = algorithm.predict(state, episodes, generator)
     return {
-        **learned.gradient,
-        "loss": learned.loss,
+        **gradients.gradient,
+        "loss": gradients.loss,
         "labels": torch.stack([labels.transductive, labels.inductive]),
     }
 
@@ -80,18 +80,18 @@ def no_native_code() -> None:
 
 def agreed(processes: Processes) -> list[object]:
     """What this process learns of the others."""
-    said: list[object] = [processes.least(5 - processes.rank)]
-    said.append([content.decode() for content in processes.from_all(b"x" * processes.rank)])
+    results: list[object] = [processes.least(5 - processes.rank)]
+    results.append([content.decode() for content in processes.from_all(b"x" * processes.rank)])
     with processes.together():
-        said.append("all succeeded")
+        results.append("all succeeded")
     for failing in ([1], [0, 1]):
         try:
             with processes.together():
                 if processes.rank in failing:
                     raise DataError(f"nothing at {processes.rank}")
         except TorchReptileError as error:
-            said.append(f"{type(error).__name__}: {error}")
-    return said
+            results.append(f"{type(error).__name__}: {error}")
+    return results
 
 
 def threads_of_gloo() -> list[str]:
@@ -115,9 +115,13 @@ def main(command: str, target: str, *rest: str) -> int:
     if os.environ.get("NO_NATIVE") == os.environ["RANK"]:
         executions.native_library = native.native_library = no_native_code
     trainer.OuterStep = MortalOuterStep
+    if os.environ.get("RESTARTED") == os.environ["RANK"]:
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
     try:
         if command == "train":
             config = killable_config(int(rest[0]))
+            if os.environ.get("OTHER_SEED") == os.environ["RANK"]:
+                config = config.replace(seed=config.run.seed + 1)
             training.train(config.replace(execution=rest[1]) if len(rest) > 1 else config, target)
         else:
             training.resume(target)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,10 +42,20 @@ def together(*words: str | Path, size: int = 2, **environment: str) -> list[Done
     return [process.done(120) for process in started]
 
 
+class Alike(Processes):
+    """Processes of which each sends what this one does."""
+
+    def from_first(self, content: bytes) -> bytes:
+        return content
+
+    def from_all(self, content: bytes) -> list[bytes]:
+        return [content] * self.size
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve steps by two processes, of which none was lost."""
-    run = tmp_path_factory.mktemp("whole") / "run"
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
     ended = together("train", run, "12")
     assert [process.returncode for process in ended] == [0, 0], ended
     return run
@@ -72,10 +84,10 @@ def test_two_processes_give_what_one_gives(algorithm: str, tmp_path: Path) -> No
 
 
 def test_a_training_by_two_is_written_by_one_and_resumed_exactly(
-    whole: Path, tmp_path: Path, easy_data: Splits
+    uninterrupted: Path, tmp_path: Path, easy_data: Splits
 ) -> None:
     """Six steps by two processes; a lost process ends the run cleanly, and resumed it is the same to the bit."""
-    assert load_checkpoint(whole / "last.pt").step == 12
+    assert load_checkpoint(uninterrupted / "last.pt").step == 12
 
     lost = together("train", tmp_path / "run", "12", DIE_AT="1 6")
     assert lost[0].returncode == 2, lost
@@ -85,18 +97,18 @@ def test_a_training_by_two_is_written_by_one_and_resumed_exactly(
     assert load_checkpoint(tmp_path / "run" / "last.pt").step == 5
     ended = together("resume", tmp_path / "run")
     assert [process.returncode for process in ended] == [0, 0], ended
-    assert_same_run(whole, tmp_path / "run")
+    assert_same_run(uninterrupted, tmp_path / "run")
 
     # One process alone draws the same tasks; the numbers differ by rounding.
     assert resume(tmp_path / "run").step == 12
     single = train(load_checkpoint(tmp_path / "run" / "last.pt").config, tmp_path / "single")
-    shared = load_checkpoint(whole / "last.pt")
+    shared = load_checkpoint(uninterrupted / "last.pt")
     torch.testing.assert_close(
         single.state.params["head.weight"], shared.state.params["head.weight"], rtol=0, atol=2e-3
     )
 
 
-def test_torchrun_starts_again_what_was_lost(whole: Path, tmp_path: Path) -> None:
+def test_torchrun_starts_again_what_was_lost(uninterrupted: Path, tmp_path: Path) -> None:
     """Elastic: a worker dies, torchrun restarts all, and the run ends as if nothing had happened."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     restarted = subprocess.run(
@@ -108,13 +120,21 @@ def test_torchrun_starts_again_what_was_lost(whole: Path, tmp_path: Path) -> Non
         check=False,
     )
     assert restarted.returncode == 0, restarted.stderr
-    assert_same_run(whole, tmp_path / "run")
+    assert_same_run(uninterrupted, tmp_path / "run")
+
+
+def test_processes_of_several_machines_that_were_restarted_resume_together(uninterrupted: Path, tmp_path: Path) -> None:
+    """Each machine counts its own restarts: only the second process knows of one, and nothing is left to train."""
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    ended = together("train", tmp_path / "run", "12", RESTARTED="1", GROUP_WORLD_SIZE="2")
+    assert [process.returncode for process in ended] == [0, 0], ended
+    assert_same_run(uninterrupted, tmp_path / "run")
 
 
 def test_processes_agree_and_fail_together(tmp_path: Path) -> None:
-    ended = together("agree", tmp_path / "said")
+    ended = together("agree", tmp_path / "message")
     assert [process.returncode for process in ended] == [0, 0], ended
-    first, second = (json.loads((tmp_path / f"said-{rank}").read_text()) for rank in (0, 1))
+    first, second = (json.loads((tmp_path / f"message-{rank}").read_text()) for rank in (0, 1))
     assert first[:3] == second[:3] == [4, ["", "x"], "all succeeded"]
     assert first[3:] == ["ConfigError: process 1: nothing at 1", "DataError: nothing at 0"]
     assert second[3:] == ["DataError: nothing at 1", "DataError: nothing at 1"]
@@ -130,19 +150,20 @@ def test_the_first_process_chooses_the_execution_of_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lacking", "said"),
+    ("lacking", "message"),
     [
         ("NO_NATIVE", "execution native is not possible here: no compiler here; auto chooses another"),
         ("OTHER_DATA", "holds other training data here than for the first process"),
+        ("OTHER_SEED", "the settings are not those of the first process: seed 1, not 0"),
     ],
 )
-def test_a_process_that_cannot_do_it_says_so_and_all_end(tmp_path: Path, lacking: str, said: str) -> None:
+def test_a_process_that_cannot_do_it_says_so_and_all_end(tmp_path: Path, lacking: str, message: str) -> None:
     skip_without_native("native" if lacking == "NO_NATIVE" else "")
     first, second = together("train", tmp_path / "run", "4", "auto", **{lacking: "1"})
     assert (first.returncode, second.returncode) == (2, 2), (first, second)
     assert first.stderr.startswith("process 1: ")
-    assert said in first.stderr
-    assert said in second.stderr
+    assert message in first.stderr
+    assert message in second.stderr
     assert len(first.stderr.splitlines()) == len(second.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
@@ -150,7 +171,7 @@ def test_a_process_that_cannot_do_it_says_so_and_all_end(tmp_path: Path, lacking
 def test_more_processes_than_tasks_are_refused(
     tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torchreptile.training.train.joined", lambda: nullcontext(Processes(0, 4)))
+    monkeypatch.setattr("torchreptile.training.train.joined", lambda: nullcontext(Alike(0, 4)))
     with pytest.raises(ConfigError, match="meta_batch is 3; that is too few tasks for 4 processes"):
         train(small_config(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -159,7 +180,7 @@ def test_more_processes_than_tasks_are_refused(
 def test_carry_cannot_be_shared() -> None:
     config = small_config(inner_state="carry")
     algorithm = build_algorithm(config, TINY, torch.device("cpu"))
-    algorithm.processes = Processes(0, 2)
+    algorithm.context = replace(algorithm.context, processes=Processes(0, 2))
     state, generator = algorithm.initial_state(double_params(config, TINY)), torch.Generator()
     episodes = algorithm.sampler(easy_store(30, shape=TINY)).sample(3, generator)
     with pytest.raises(ConfigError, match="one task after another; several processes need share or reset"):
