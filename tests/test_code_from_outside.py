@@ -12,10 +12,11 @@ import torch
 import torchreptile as tr
 from tests.easy import REPOSITORY, load_script
 from tests.forked import run_forked
-from torchreptile.algorithms.base import MetaGradient, MetaState
+from torchreptile.algorithms.base import Adapted, Predictions
 from torchreptile.algorithms.build import algorithm_class, use_algorithm
+from torchreptile.algorithms.meta_state import MetaGradient, MetaState
 from torchreptile.algorithms.reptile import Reptile
-from torchreptile.core.config import AlgorithmRow, TaskConfig
+from torchreptile.core.config import AlgorithmRow, Config, TaskConfig
 from torchreptile.core.config.algorithm_table import algorithm_names
 from torchreptile.core.errors import ConfigError, DataError
 from torchreptile.data.custom import custom_splits
@@ -128,6 +129,13 @@ def test_a_custom_data_set_has_one_split_scheme() -> None:
         custom_splits(task)
 
 
+@pytest.mark.parametrize("name", ["glyphs", "sine", "folder"])
+def test_a_name_of_the_package_is_not_taken_by_a_custom_data_set(name: str) -> None:
+    """It would be ignored, and the built-in data trained on."""
+    with pytest.raises(ConfigError, match=f"the name {name} belongs to another data set"):
+        register_dataset(name, fails)
+
+
 def test_a_second_installed_package_brings_an_algorithm_and_a_data_set(tmp_path: Path) -> None:
     """A module and its metadata in a folder on the path are what an installed package is."""
     site = tmp_path / "site"
@@ -136,9 +144,11 @@ def test_a_second_installed_package_brings_an_algorithm_and_a_data_set(tmp_path:
     source = (REPOSITORY / "examples" / "algorithm.py").read_text()
     (site / "outside_algorithm.py").write_text(source.replace("signed-reptile", "outside-reptile"))
     (site / "outside_data.py").write_text((REPOSITORY / "examples" / "dataset.py").read_text())
+    (site / "outside_failing.py").write_text("raise RuntimeError('needs a licence')")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[torchreptile.algorithms]\noutside-reptile = outside_algorithm:SignedReptile\nbroken = nothing:Here\n"
+        "failing = outside_failing:Here\nother-name = outside_algorithm:SignedReptile\n"
         "[torchreptile.datasets]\noutside-bars = outside_data:bars\n"
     )
     path = {"PYTHONPATH": f"{site}:{REPOSITORY}"}
@@ -146,9 +156,14 @@ def test_a_second_installed_package_brings_an_algorithm_and_a_data_set(tmp_path:
     words = ["--algorithm", "outside-reptile", "--sign-share", "0.5", "--dataset", "outside-bars", "--grey"]
     reptile("train", *words, *SHORT, "--out", run, **path)
     assert "outside-reptile" in reptile("evaluate", run, "--episodes", "4", **path)
-    assert "algorithm broken: its package cannot be imported" in reptile(
-        "train", "--algorithm", "broken", code=2, **path
-    )
+    for name, message in {
+        "broken": "its package cannot be imported (ModuleNotFoundError: No module named 'nothing')",
+        "failing": "its package cannot be imported (RuntimeError: needs a licence)",
+        "other-name": "has a row named outside-reptile; its package must register it as outside-reptile",
+    }.items():
+        refused = reptile("train", "--algorithm", name, code=2, **path)
+        assert refused.startswith(f"reptile: algorithm {name}: ")
+        assert message in refused
     assert "algorithm is outside-reptile" in reptile("evaluate", run, code=2)  # without the package
 
 
@@ -180,9 +195,42 @@ class Drawing(Reptile):
         return replace(result, gradient={name: g + 0.1 * torch.rand_like(g) for name, g in result.gradient.items()})
 
 
+class Peeking(Reptile):
+    """Wrong on purpose: it looks at the labels of the queries."""
+
+    row = AlgorithmRow(name="peeking", title="Peeking", implementation="", plain_steps=True)
+
+    def predict(self, state: MetaState, episodes: Episodes, generator: torch.Generator) -> Predictions:
+        return replace(super().predict(state, episodes, generator), transductive=episodes.query_y)
+
+
+class Averaging(Reptile):
+    """Wrong on purpose: it adapts to the mean of the tasks' support sets."""
+
+    row = AlgorithmRow(name="averaging", title="Averaging", implementation="", plain_steps=True)
+
+    def adapt(self, state: MetaState, support_x: torch.Tensor, support_y: torch.Tensor, drawn: torch.Tensor) -> Adapted:
+        return super().adapt(state, support_x.mean(0, keepdim=True).expand_as(support_x), support_y, drawn)
+
+
+class Forgetting(Reptile):
+    """Wrong on purpose: it says that the adapted weights are those before adaptation."""
+
+    row = AlgorithmRow(name="forgetting", title="Forgetting", implementation="", plain_steps=True)
+
+    def settled(self, state: MetaState, adapted: Adapted) -> tuple[MetaState, Config]:
+        return state, self.config.replace(eval_steps=0)
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [(Keeping, "meta_gradient changed the state"), (Drawing, "the same seed gave other weights")],
+    [
+        (Keeping, "meta_gradient changed the state"),
+        (Drawing, "the same seed gave other weights"),
+        (Peeking, "are labelled otherwise once their true labels are others"),
+        (Averaging, "one task at a time, .* of the queries got another label"),
+        (Forgetting, "a learner made from what settled returns differs"),
+    ],
 )
 def test_the_checks_find_what_is_wrong(kind: type[Reptile], message: str) -> None:
     with pytest.raises(AssertionError, match=message):

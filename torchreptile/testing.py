@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
-from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.base import Adapted, Algorithm, Predictions
 from torchreptile.algorithms.build import build_algorithm, use_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.config import Config
 from torchreptile.core.config.presets import for_algorithm
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.image_store import ImageStore
+from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.training.checkpoint import Checkpoint, checkpoint_bytes, load_checkpoint
 from torchreptile.training.outer_step import updated
 
@@ -31,7 +33,8 @@ def check_algorithm(algorithm: type[Algorithm] | str, **settings: Any) -> None:
 
     It is trained for a few steps on 3-way tasks of 12 x 12 images: same seed, same bits; another seed, other weights;
     what it is given is left unchanged; the number of tasks computed at a time makes no difference; training goes
-    through a checkpoint; the inductive label of a query does not depend on the other queries.
+    through a checkpoint; predictions do not depend on the labels of queries, nor the inductive ones on the other
+    queries; an adapted learner is the same after it was saved.
 
     Args:
         algorithm: a class with a ``row``, or the name of a known algorithm.
@@ -81,9 +84,25 @@ def _equal(one: MetaState, other: MetaState) -> bool:
     return all(torch.equal(mine, its) for mine, its in zip(one.tensors(), other.tensors(), strict=True))
 
 
-def _episodes(config: Config, algorithm: Algorithm, tasks: int = 4) -> Episodes:
-    from torchreptile.data.samplers import EpisodeSampler
+def _require(holds: bool, message: str) -> None:
+    """Raise AssertionError unless a property holds; ``assert`` would be left out under ``python -O``."""
+    if not holds:
+        raise AssertionError(message)
 
+
+def _predicted(algorithm: Algorithm, state: MetaState, episodes: Episodes) -> Predictions:
+    return algorithm.predict(state, episodes, torch.Generator().manual_seed(1))
+
+
+def _agreement(one: Predictions, other: Predictions) -> float:
+    """Return the share of labels that are equal, in the mode in which fewer are."""
+    modes = [(one.inductive, other.inductive)]
+    if one.transductive is not None and other.transductive is not None:
+        modes.append((one.transductive, other.transductive))
+    return min(float((mine == its).double().mean()) for mine, its in modes)
+
+
+def _episodes(config: Config, tasks: int = 4) -> Episodes:
     sampler = EpisodeSampler(patterns(), config.task.way, config.task.shots, 2)
     return sampler.sample(tasks, torch.Generator().manual_seed(5))
 
@@ -91,9 +110,9 @@ def _episodes(config: Config, algorithm: Algorithm, tasks: int = 4) -> Episodes:
 def check_same_seed(config: Config) -> None:
     """Same seed, same bits; another seed, other weights."""
     first, again, other = (_trained(config, seed) for seed in (1, 1, 2))
-    assert _equal(first, again), "the same seed gave other weights: draw every random number from the generator"
-    assert not config.row.meta_learns or not _equal(first, other), "another seed gave the same weights"
-    assert all(bool(t.isfinite().all()) for t in first.tensors()), "weights are not finite after three steps"
+    _require(_equal(first, again), "the same seed gave other weights: draw every random number from the generator")
+    _require(not config.row.meta_learns or not _equal(first, other), "another seed gave the same weights")
+    _require(all(bool(t.isfinite().all()) for t in first.tensors()), "weights are not finite after three steps")
 
 
 def check_unchanged_arguments(config: Config) -> None:
@@ -102,12 +121,12 @@ def check_unchanged_arguments(config: Config) -> None:
     before = state.mapped(torch.Tensor.clone)
     generator = torch.Generator().manual_seed(1)
     algorithm.meta_gradient(state, algorithm.sampler(patterns()).sample(2, generator), generator)
-    assert _equal(state, before), "meta_gradient changed the state that it was given"
-    episodes = _episodes(config, algorithm)
+    _require(_equal(state, before), "meta_gradient changed the state that it was given")
+    episodes = _episodes(config)
     pixels = episodes.support_x.clone()
     algorithm.predict(state, episodes, generator)
-    assert _equal(state, before), "adapting changed the state that it was given"
-    assert torch.equal(episodes.support_x, pixels), "adapting changed the images that it was given"
+    _require(_equal(state, before), "adapting changed the state that it was given")
+    _require(torch.equal(episodes.support_x, pixels), "adapting changed the images that it was given")
 
 
 def check_gradient_shapes(config: Config) -> None:
@@ -117,16 +136,21 @@ def check_gradient_shapes(config: Config) -> None:
     gradient = algorithm.meta_gradient(state, algorithm.sampler(patterns()).sample(2, generator), generator)
     shapes = {name: p.shape for name, p in state.params.items()}
     found = {name: p.shape for name, p in gradient.gradient.items()}
-    assert found == shapes, f"the meta-gradient has shapes {found}, the parameters have {shapes}"
-    assert gradient.loss.ndim == 0, f"the loss has shape {tuple(gradient.loss.shape)}; it must be a single number"
+    _require(found == shapes, f"the meta-gradient has shapes {found}, the parameters have {shapes}")
+    shape = tuple(gradient.loss.shape)
+    _require(shape == (), f"the loss has shape {shape}; it must be a single number")
 
 
 def check_chunks(config: Config) -> None:
-    """How many tasks are computed at a time changes nothing but rounding."""
+    """How many tasks are computed at a time changes nothing but rounding, in training and in predictions."""
     together, single = (_trained(config.replace(task_chunk=size, inner_optimizer="sgd"), 1, 1) for size in (3, 1))
     for name, p in together.params.items():
         furthest = float((p - single.params[name]).abs().max())
-        assert furthest < 1e-4, f"one task at a time gave other weights: {name} differs by {furthest:.2g}"
+        _require(furthest < 1e-4, f"one task at a time gave other weights: {name} differs by {furthest:.2g}")
+    episodes = _episodes(config)
+    answers = [_predicted(*_built(config.replace(task_chunk=size)), episodes) for size in (4, 1)]
+    share = _agreement(*answers)
+    _require(share > 0.95, f"one task at a time, {1 - share:.0%} of the queries got another label")
 
 
 def check_checkpoint(config: Config) -> None:
@@ -134,22 +158,46 @@ def check_checkpoint(config: Config) -> None:
     state = _trained(config, 1)
     saved = Checkpoint(config, state, 3, 0.0, torch.Generator().get_state(), 0, (0.0, 0), -1.0, "", "cpu", "loop")
     read = load_checkpoint(io.BytesIO(checkpoint_bytes(saved))).state
-    assert _equal(read, state), "a checkpoint lost something of the state"
-    assert _equal(_trained(config, 2, 2, read), _trained(config, 2, 2, state)), "a resumed training gave other weights"
+    _require(_equal(read, state), "a checkpoint lost something of the state")
+    _require(
+        _equal(_trained(config, 2, 2, read), _trained(config, 2, 2, state)), "a resumed training gave other weights"
+    )
 
 
 def check_predictions(config: Config) -> None:
-    """Labels are shaped as the queries, and inductive ones do not depend on the other queries."""
+    """Labels are shaped as the queries, follow from the images alone, and inductive ones not from other queries."""
     algorithm, state = _built(config)
-    episodes = _episodes(config, algorithm)
-    answers = algorithm.predict(state, episodes, torch.Generator().manual_seed(1))
-    assert answers.inductive.shape == episodes.query_y.shape, "one label per query is wanted"
-    assert int(answers.inductive.min()) >= 0, "a label is negative"
-    assert int(answers.inductive.max()) < config.task.way, "a label is beyond the number of classes"
+    episodes = _episodes(config)
+    answers = _predicted(algorithm, state, episodes)
+    _require(answers.inductive.shape == episodes.query_y.shape, "one label per query is wanted")
+    _require(int(answers.inductive.min()) >= 0, "a label is negative")
+    _require(int(answers.inductive.max()) < config.task.way, "a label is beyond the number of classes")
+    hidden = replace(episodes, query_y=(episodes.query_y + 1) % config.task.way)
+    share = _agreement(answers, _predicted(algorithm, state, hidden))
+    _require(share == 1, f"{1 - share:.0%} of the queries are labelled otherwise once their true labels are others")
     turned = replace(episodes, query_x=episodes.query_x.flip(1), query_y=episodes.query_y.flip(1))
-    again = algorithm.predict(state, turned, torch.Generator().manual_seed(1)).inductive.flip(1)
+    again = _predicted(algorithm, state, turned).inductive.flip(1)
     share = float((answers.inductive == again).double().mean())
-    assert share > 0.95, f"in another order {1 - share:.0%} of the queries got another inductive label"
+    _require(share > 0.95, f"in another order {1 - share:.0%} of the queries got another inductive label")
+
+
+@torch.no_grad()
+def check_settled(config: Config) -> None:
+    """A learner made anew from its ``settled`` state and settings, as a saved classifier is, gives the same logits."""
+    algorithm, state = _built(config)
+    episodes = _episodes(config, 1)
+
+    def adapted(by: Algorithm, its: MetaState) -> Adapted:
+        drawn = by.draw(1, episodes.support_y.shape[1], torch.Generator().manual_seed(1))
+        return by.adapt(its, episodes.support_x, episodes.support_y, drawn)
+
+    learner = adapted(algorithm, state)
+    settled, settings = algorithm.settled(state, learner)
+    logits, again = (it.inductive(episodes.query_x) for it in (learner, adapted(_built(settings)[0], settled)))
+    furthest = float((logits - again).abs().max() / logits.abs().max().clamp(min=1))
+    _require(
+        furthest < 1e-4, f"a learner made from what settled returns differs by {furthest:.2g} of the largest logit"
+    )
 
 
 CHECKS: tuple[Callable[[Config], None], ...] = (
@@ -159,4 +207,5 @@ CHECKS: tuple[Callable[[Config], None], ...] = (
     check_chunks,
     check_checkpoint,
     check_predictions,
+    check_settled,
 )

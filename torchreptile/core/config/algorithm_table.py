@@ -121,6 +121,6 @@ def _loaded(name: str) -> AlgorithmRow:
         raise ConfigError(f"algorithm {name}: {point.value} is neither an AlgorithmRow nor has one as row")
     if row.name != name:  # settings name the algorithm by its row, under which nothing would be found
         raise ConfigError(
-            f"algorithm {name}: the row of {point.value} is named {row.name}; its package must register it as {row.name}"
+            f"algorithm {name}: {point.value} has a row named {row.name}; its package must register it as {row.name}"
         )
     return row
