@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import pytest
@@ -26,6 +27,19 @@ def test_help_shows_the_common_flags_and_where_the_rest_is(capsys: pytest.Captur
     assert short.endswith(" more settings: reptile train --help-all\n")
     assert len(short.splitlines()) < len(full.splitlines()) / 2
     assert len({len(line) for line in short.splitlines() if line.startswith(("╭", "│", "╰"))}) == 1
+
+
+@pytest.mark.parametrize("columns", ["60", "129", "130", "250"])
+def test_help_is_drawn_for_terminals_of_any_width(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 130 columns on the parser puts boxes side by side."""
+    monkeypatch.setenv("COLUMNS", columns)
+    short = help_of(capsys, "--algorithm", "mann", "--help")
+    assert all(f" {flag}" in short for flag in (*COMMON, "--mann-units"))
+    assert "--split-seed" not in short
+    assert max(len(line) for line in short.splitlines() if line.startswith("│")) == min(int(columns), 129)
+    assert os.environ["COLUMNS"] == columns
 
 
 def test_help_shows_the_settings_of_the_algorithm(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +16,7 @@ COMMON = (
 )  # fmt: skip
 ALGORITHM = "config.method options"  # title of the settings that only the requested algorithm has
 ALL = "--help-all"
+WIDEST = 129  # characters up to which the parser draws one box below the other; from 130 on they are side by side
 ASCII = str.maketrans("╭╮╰╯─│", "++++-|")
 
 
@@ -36,13 +39,27 @@ def short_help(words: Sequence[str]) -> Iterator[None]:
         return
     drawn = _Drawn()
     try:
-        with contextlib.redirect_stdout(drawn):
+        with contextlib.redirect_stdout(drawn), _terminal_of(min(shutil.get_terminal_size().columns, WIDEST)):
             yield
     finally:
         text = shortened(drawn.getvalue())
         if "utf" not in (sys.stdout.encoding or "").lower():
             text = text.translate(ASCII)
         sys.stdout.write(text)
+
+
+@contextlib.contextmanager
+def _terminal_of(columns: int) -> Iterator[None]:
+    """Let the terminal seem to have so many columns."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(columns)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def shortened(drawn: str) -> str:
