@@ -13,8 +13,8 @@ from torch import nn
 
 from tests.easy import MINIATURES, small_config
 from tests.runs import sealed_again
-from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.config.algorithm_table import algorithm_names
 from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.inference.classifier import FewShotClassifier
@@ -66,9 +66,9 @@ def test_labels_keep_their_kind(tmp_path: Path, labels: list[object]) -> None:
 def test_every_algorithm(tmp_path: Path, algorithm: str) -> None:
     config = small_config(algorithm=algorithm, **MINIATURES.get(algorithm, {}))
     built = build_algorithm(config, config.task.image_shape, torch.device("cpu"), classes=9)
-    learned = MetaWeights("some", config, built.begin(1), 5, None)
+    start = MetaWeights("some", config, built.begin(1), 5, None)
     shape, way = config.task.image_shape, config.task.way
-    classifier = FewShotClassifier(learned, seed=2).fit(images(2 * way, 0, shape), list("abcdefgh"[:way]) * 2)
+    classifier = FewShotClassifier(start, seed=2).fit(images(2 * way, 0, shape), list("abcdefgh"[:way]) * 2)
     queries = images(5, 1, shape)
     classifier.save(tmp_path / "c.safetensors")
     again = FewShotClassifier.load(tmp_path / "c.safetensors")
@@ -130,15 +130,15 @@ def test_a_module_with_buffers_is_not_saved_without_them(tmp_path: Path) -> None
 
 
 def test_no_step_leaves_the_weights_as_they_are() -> None:
-    learned = load_weights(WEIGHTS)
-    algorithm = build_algorithm(learned.config.replace(eval_steps=0), SHAPE, torch.device("cpu"))
+    start = load_weights(WEIGHTS)
+    algorithm = build_algorithm(start.config.replace(eval_steps=0), SHAPE, torch.device("cpu"))
     support = torch.from_numpy(images(5)).float()[None] / 255
     labels = torch.arange(5)[None]
-    adapted = algorithm.adapt(learned.state, support, labels, algorithm.draw(1, 5, torch.Generator()))
-    state, config = algorithm.settled(learned.state, adapted)
+    adapted = algorithm.adapt(start.state, support, labels, algorithm.draw(1, 5, torch.Generator()))
+    state, config = algorithm.settled(start.state, adapted)
     assert isinstance(state, MetaState)
     assert config.evaluation.eval_steps == 0
-    assert all(torch.equal(p, state.params[name]) for name, p in learned.state.params.items())
+    assert all(torch.equal(p, state.params[name]) for name, p in start.state.params.items())
 
 
 def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
@@ -189,12 +189,12 @@ def test_what_cannot_be_read_is_refused(saved: Path, damage: str) -> None:
     save_file(tensors, saved)
     if damage != "other":
         sealed_again(saved)  # what else is damaged must show by itself
-    said = {
+    messages = {
         "weights": "weights without a support set",
         "adapted": "do not fit",
         "settings": "not a readable classifier",
         "steps": "not a readable classifier .steps is 100000000.",
         "other": "not the file that mine.json belongs to",
     }
-    with pytest.raises(RunError, match=said.get(damage, "do not match")):
+    with pytest.raises(RunError, match=messages.get(damage, "do not match")):
         FewShotClassifier.load(saved)

@@ -41,8 +41,8 @@ def test_torch_export_of_every_algorithm(tmp_path: Path, algorithm: str) -> None
     program = torch.export.load(tmp_path / "c.pt2").module()
     queries = images(4, 1, shape)
     x = torch.from_numpy(queries).float() / 255
-    said = program(x) if notes.any_number else torch.cat([program(one[None]) for one in x])
-    np.testing.assert_allclose(said.numpy(), classifier.predict_proba(queries), atol=1e-5)
+    printed = program(x) if notes.any_number else torch.cat([program(one[None]) for one in x])
+    np.testing.assert_allclose(printed.numpy(), classifier.predict_proba(queries), atol=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ["reptile", "protonet"])
@@ -79,9 +79,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     saved, program = tmp_path / "c.safetensors", tmp_path / "c.pt2"
     FewShotClassifier(WEIGHTS, steps=2).fit(images(4), ["x", "ü"] * 2).save(saved)
     assert parse(["export", str(saved), "--to", str(program)]).run() == 0
-    said = capsys.readouterr().out
-    assert "input: one image per call, (1, 1, 28, 28)" in said
-    assert "(1, 2) of x, ü" in said
+    printed = capsys.readouterr().out
+    assert "input: one image per call, (1, 1, 28, 28)" in printed
+    assert "(1, 2) of x, ü" in printed
     files = {"classifier.json": ""}
     torch.export.load(program, extra_files=files)
     assert json.loads(json.loads(files["classifier.json"])["classes"]) == ["x", "ü"] or files

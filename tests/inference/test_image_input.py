@@ -99,7 +99,7 @@ def test_pictures_are_cropped_to_the_proportions_of_the_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "shape", "said"),
+    ("given", "shape", "message"),
     [
         (np.zeros((4, 100)), (6, 128), r"series are an array of shape \(4, 100\); it must be \(N, 6, 128\), or one of"),
         (np.zeros((4, 5, 9, 9)), (5, 8, 8), r"images are an array of shape \(4, 5, 9, 9\); it must be \(N, 5, 8, 8\)"),
@@ -110,8 +110,8 @@ def test_pictures_are_cropped_to_the_proportions_of_the_network() -> None:
         (np.full((12, 12), 2000, np.uint16), (1, 12, 12), "whole numbers must be from 0 to 255"),
     ],
 )
-def test_what_would_lose_its_content_is_refused(given: Any, shape: tuple[int, ...], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_what_would_lose_its_content_is_refused(given: Any, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         as_images(given, shape)
 
 
@@ -153,7 +153,7 @@ def test_other_sizes_and_colours_are_brought_to_the_networks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ([], "there are no images"),
         (np.zeros((0, 12, 12)), "there are no images"),
@@ -170,8 +170,8 @@ def test_other_sizes_and_colours_are_brought_to_the_networks() -> None:
         ([np.zeros((4, 12, 12), dtype=np.uint8)], "image 0 is 4 images"),
     ],
 )
-def test_what_cannot_be_images_is_refused(given: Any, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_what_cannot_be_images_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         as_images(given, GREY)
 
 

@@ -57,25 +57,25 @@ def test_a_classifier_sees_the_shape_it_was_given(shape: Shape, tmp_path: Path) 
     classifier.fit(images, labels)
     assert classifier.image_shape_ == shape
     assert torch.equal(classifier.prepare(queries), torch.from_numpy(queries))
-    said = classifier.predict_proba(queries)
-    assert np.array_equal(classifier.classes_[said.argmax(1)], labels)
-    assert np.array_equal(classifier.predict_proba(queries.reshape(len(queries), -1)), said)
-    assert np.array_equal(pickle.loads(pickle.dumps(classifier)).predict_proba(queries), said)
+    probabilities = classifier.predict_proba(queries)
+    assert np.array_equal(classifier.classes_[probabilities.argmax(1)], labels)
+    assert np.array_equal(classifier.predict_proba(queries.reshape(len(queries), -1)), probabilities)
+    assert np.array_equal(pickle.loads(pickle.dumps(classifier)).predict_proba(queries), probabilities)
     classifier.save(tmp_path / "c.safetensors")
     loaded = FewShotClassifier.load(tmp_path / "c.safetensors", network=ByPosition)
-    np.testing.assert_allclose(loaded.predict_proba(queries), said, atol=1e-6)
+    np.testing.assert_allclose(loaded.predict_proba(queries), probabilities, atol=1e-6)
 
 
 def test_a_program_takes_series(tmp_path: Path) -> None:
     shape, labels = (2, 24), np.repeat(["a", "b"], 3)
     images = bright_at(shape, 2, 3).reshape(-1, *shape)
     classifier = FewShotClassifier(ByPosition(shape, 2), image_shape=shape, steps=3).fit(images, labels)
-    said, notes = classifier.predict_proba(images), classifier.export(tmp_path / "c.pt2")
+    probabilities, notes = classifier.predict_proba(images), classifier.export(tmp_path / "c.pt2")
     assert notes.as_text()["images"].startswith("floats from 0 (black) to 1 (white), (N, C, L)")
     assert notes.image_shape == shape
     program = torch.export.load(tmp_path / "c.pt2").module()
     exported = torch.cat([program(one[None]) for one in torch.from_numpy(images).float() / 255])
-    np.testing.assert_allclose(exported.numpy(), said, atol=1e-5)
+    np.testing.assert_allclose(exported.numpy(), probabilities, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

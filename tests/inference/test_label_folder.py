@@ -77,9 +77,9 @@ def test_the_command_writes_a_table_a_picture_and_a_classifier(
     out, saved, picture = tmp_path / "out.csv", tmp_path / "mine.safetensors", tmp_path / "p.png"
     files = ["--csv", str(out), "--picture", str(picture)]
     assert run(WEIGHTS, "--support", str(support), "--query", str(query), *files, "--save", str(saved)) == 0
-    said = capsys.readouterr().out
-    assert "right (" in said
-    assert "cat, black/3.png" in said
+    shown = capsys.readouterr().out
+    assert "right (" in shown
+    assert "cat, black/3.png" in shown
     with out.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["true"] for row in rows] == [name for name in NAMES for _ in range(4)]
@@ -114,8 +114,8 @@ def test_folders_of_other_names_are_no_truth(support: Path, query: Path) -> None
 
 
 def test_what_cannot_be_is_refused(support: Path, query: Path, tmp_path: Path) -> None:
-    def refused(kind: type[Exception], said: str, *words: str) -> None:
-        with pytest.raises(kind, match=said):
+    def refused(kind: type[Exception], shown: str, *words: str) -> None:
+        with pytest.raises(kind, match=shown):
             run(*words, "--picture", str(tmp_path / "p.png"))
         assert not (tmp_path / "p.png").exists()
 

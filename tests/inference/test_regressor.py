@@ -41,9 +41,9 @@ def plants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_says_what_an_evaluation_says(run: Path) -> None:
     """The same mini-batches: the same values."""
-    its, learned = SineSampler(sines("sine"), 5, 7).sample(1, torch.Generator().manual_seed(0)), load_weights(run)
-    algorithm = build_algorithm(learned.config, (1,), torch.device("cpu"), targets=1)
-    expected = algorithm.predict(learned.state, its, torch.Generator().manual_seed(4)).inductive[0, :, 0]
+    its, loaded = SineSampler(sines("sine"), 5, 7).sample(1, torch.Generator().manual_seed(0)), load_weights(run)
+    algorithm = build_algorithm(loaded.config, (1,), torch.device("cpu"), targets=1)
+    expected = algorithm.predict(loaded.state, its, torch.Generator().manual_seed(4)).inductive[0, :, 0]
     regressor = FewShotRegressor(run, seed=4).fit(its.support_x[0], its.support_y[0, :, 0])
     np.testing.assert_allclose(regressor.predict(its.query_x[0]), expected.numpy(), atol=1e-6)
     column = FewShotRegressor(run, seed=4).fit(its.support_x[0], its.support_y[0])
@@ -57,8 +57,8 @@ def test_it_speaks_in_the_tables_units(plants: Path) -> None:
     regressor = FewShotRegressor(plants).fit(dose[::4], value[::4])
     assert regressor.score(dose, value) > 0.8
     assert abs(regressor.predict(dose).mean() - value.mean()) < 10
-    truth, said = value[1::4], regressor.predict(dose[1::4])
-    expected = 1 - ((truth - said) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()
+    truth, predicted = value[1::4], regressor.predict(dose[1::4])
+    expected = 1 - ((truth - predicted) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()
     assert regressor.score(dose[1::4], truth) == pytest.approx(expected)
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_is_refused(run: Path) -> None:
     regressor = FewShotRegressor(run)
     with pytest.raises(NotFittedError, match="is not fitted; call fit"):
         regressor.predict([[1.0]])
-    for x, y, said in (
+    for x, y, predicted in (
         ([1.0, 2.0], [1.0, 2.0], r"X has the shape \(2,\); it must be \(N, inputs\), such as X.reshape"),
         ([[1.0], [2.0]], [1.0], "2 points and 1 values"),
         ([["a"]], [1.0], "X is not an array of numbers"),
@@ -99,7 +99,7 @@ def test_what_cannot_be_is_refused(run: Path) -> None:
         (np.zeros((0, 1)), [], r"X has the shape \(0, 1\)"),
         ([[1.0, 2.0]], [1.0], "X has 2 columns and y 1; sine was trained with 1 and 1"),
     ):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=predicted):
             regressor.fit(x, y)
     regressor.fit([[1.0], [2.0]], [1.0, 2.0])
     with pytest.raises(DataError, match="X has 2 columns; it was fitted with 1"):
@@ -116,7 +116,7 @@ def test_a_fitted_regressor_can_be_pickled_and_copied(run: Path) -> None:
     points, values = [[-1.0], [0.5], [2.0]], [0.3, 1.9, 2.4]
     module = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
     for regressor in (FewShotRegressor(run, steps=3, seed=1), FewShotRegressor(module, steps=3)):
-        said = regressor.fit(points, values).predict([[0.0], [1.5]])
+        predicted = regressor.fit(points, values).predict([[0.0], [1.5]])
         for other in (pickle.loads(pickle.dumps(regressor)), copy.deepcopy(regressor)):
-            assert np.array_equal(other.predict([[0.0], [1.5]]), said)
+            assert np.array_equal(other.predict([[0.0], [1.5]]), predicted)
             assert other.n_features_in_ == 1

@@ -25,7 +25,8 @@ from torchreptile.data.augmentation import LARGEST_SHIFT, LARGEST_TURN
 
 NONE_OF_THESE = "none of these"
 FOLDS = 5  # at most so many adaptations for a calibration
-COPIES = 3  # altered copies of an image that is the only one of its class
+COPIES = 3  # altered copies of an image, where images are few
+ENOUGH = 20  # images left out; with fewer, their spread is too uncertain, and altered copies are classified too
 STATISTICS = 3
 LEAST_SPREAD = 1e-3  # standard deviations below it say that all calibration images are one image
 
@@ -160,7 +161,8 @@ def held_out(predict: Predict, images: Tensor, labels: Tensor, generator: torch.
     """Return what is found of support images by adaptations without them.
 
     Every adaptation leaves out one image of each class that has at least two. Of a class with a single image, altered
-    copies are classified instead: shifted and rotated by up to twice the amounts of training's jitter.
+    copies are classified instead: shifted and rotated by up to twice the amounts of training's jitter. Where few images
+    are left out in all, their altered copies are classified as well.
 
     Args:
         predict: adapts and classifies.
@@ -175,6 +177,7 @@ def held_out(predict: Predict, images: Tensor, labels: Tensor, generator: torch.
     for label, size in enumerate(sizes.tolist()):
         turn[order[labels[order] == label]] = torch.arange(size, device=labels.device)
     left_out = sizes[labels] > 1
+    few = int(left_out.sum()) < ENOUGH
     found: list[tuple[Tensor, Tensor]] = []
 
     def classify(support: Tensor, its: Tensor, queries: Tensor) -> None:
@@ -185,7 +188,8 @@ def held_out(predict: Predict, images: Tensor, labels: Tensor, generator: torch.
     for fold in range(min(FOLDS, int(sizes.max()))):
         out = left_out & (turn == fold)
         if bool(out.any()):
-            classify(images[~out], labels[~out], images[out])
+            copies = [altered(torch.cat(COPIES * [images[out]]), generator)] if few else []
+            classify(images[~out], labels[~out], torch.cat([images[out], *copies]))
     if bool((~left_out).any()):
         copies = torch.cat(COPIES * [images[~left_out]])
         classify(images, labels, altered(copies, generator))

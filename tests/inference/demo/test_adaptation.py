@@ -38,6 +38,19 @@ def test_before_it_adapts_it_cannot_know(adapter: Adapter) -> None:
         for stage in answer.stages:
             assert sum(stage.probabilities or []) == pytest.approx(1, abs=1e-5)
         assert np.argmax(answer.stages[-1].probabilities or []) == label
+        assert not answer.rejected
+
+
+def test_what_is_none_of_the_classes_is_recognised(adapter: Adapter) -> None:
+    """Noise is rejected; the calibration on the same examples is kept for the next query."""
+    noise = np.random.default_rng(0).integers(0, 256, (1, 28, 28), dtype=np.uint8)
+    answer = adapter.answer(CLASSES, noise, steps=50)
+    assert answer.rejected
+    assert answer.none is not None
+    assert answer.none > 0.5
+    before = len(adapter._rejections)
+    adapter.answer(CLASSES, GLYPHS[0, 3][None], steps=50)
+    assert len(adapter._rejections) == before
 
 
 def test_without_a_query_it_adapts_all_the_same(adapter: Adapter) -> None:

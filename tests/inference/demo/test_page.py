@@ -38,8 +38,8 @@ def opened(chromium: Any, demo: Served) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on(
             "console",
-            lambda said: (
-                wrong.append(said.text) if "Failed to load resource: the server responded" not in said.text else None
+            lambda entry: (
+                wrong.append(entry.text) if "Failed to load resource: the server responded" not in entry.text else None
             ),
         )
         page.on("request", lambda sent: None if sent.url.startswith(demo.address) else wrong.append(sent.url))
@@ -169,10 +169,10 @@ def test_drawings_survive_a_reload_and_tabs_are_apart(opened: Callable[..., Any]
     teach(page, rng)
     asked(page, 1, rng)
     says(page, "B")
-    said = shares(page, 2)
+    shown = shares(page, 2)
     page.reload()
     says(page, "B")
-    assert shares(page, 2) == said
+    assert shares(page, 2) == shown
     assert page.locator(".examples li").count() == 3
     assert other.inner_text("#verdict") == EMPTY
     other.bring_to_front()
@@ -180,7 +180,7 @@ def test_drawings_survive_a_reload_and_tabs_are_apart(opened: Callable[..., Any]
     assert verdict(other) in "ABC"
     other.reload()
     assert verdict(other) in "ABC"
-    assert shares(page, 2) == said
+    assert shares(page, 2) == shown
 
 
 def test_what_comes_too_late_is_dropped(opened: Callable[..., Any]) -> None:
@@ -236,7 +236,7 @@ def test_a_photograph_of_many_megapixels_is_reduced_before_it_is_sent(opened: Ca
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "shown"),
     [
         ("notes.png", b"not a picture", "notes.png: not a picture, or damaged at its start"),
         ("empty.png", b"", "empty.png: the file is empty."),
@@ -247,14 +247,14 @@ def test_a_photograph_of_many_megapixels_is_reduced_before_it_is_sent(opened: Ca
     ],
 )
 def test_a_bad_file_gets_one_line_and_changes_nothing(
-    opened: Callable[..., Any], name: str, content: bytes, said: str
+    opened: Callable[..., Any], name: str, content: bytes, shown: str
 ) -> None:
     page = opened()
     page.locator(".card input[type=file]").first.set_input_files(
         {"name": name, "mimeType": "image/png", "buffer": content}
     )
     page.locator("#notice.wrong").wait_for()
-    assert said in page.inner_text("#notice p")
+    assert shown in page.inner_text("#notice p")
     assert page.locator(".examples li").count() == 0
     page.click("#notice .close")
     assert page.locator("#notice").is_hidden()

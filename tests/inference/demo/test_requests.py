@@ -66,9 +66,9 @@ BAD: list[tuple[bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "said"), BAD)
-def test_a_bad_message_gets_one_short_line(body: bytes, said: str) -> None:
-    with pytest.raises(DataError, match=said) as refused:
+@pytest.mark.parametrize(("body", "answer"), BAD)
+def test_a_bad_message_gets_one_short_line(body: bytes, answer: str) -> None:
+    with pytest.raises(DataError, match=answer) as refused:
         question(body, SHAPE)
     assert len(str(refused.value)) < 200
     assert "\n" not in str(refused.value)

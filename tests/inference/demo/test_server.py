@@ -42,8 +42,8 @@ def ask(demo: Served, method: str, path: str, body: bytes | None = None, **heade
         content = answer.read()
     finally:
         connection.close()
-    said = json.loads(content) if answer.headers["content-type"] == "application/json" else content
-    return answer.status, answer.headers, said
+    reply = json.loads(content) if answer.headers["content-type"] == "application/json" else content
+    return answer.status, answer.headers, reply
 
 
 def test_the_page_is_served_and_may_ask_nobody_else(demo: Served) -> None:
@@ -60,34 +60,34 @@ def test_the_page_is_served_and_may_ask_nobody_else(demo: Served) -> None:
 
 
 def test_a_question_is_answered(demo: Served) -> None:
-    status, _, said = ask(demo, "POST", "/classify", asked())
+    status, _, reply = ask(demo, "POST", "/classify", asked())
     assert status == 200
-    assert len(said["losses"]) == 5
-    assert said["stages"][-1]["steps"] == 5
-    assert len(said["stages"][0]["probabilities"]) == 2
-    assert len(said["seen"]["pixels"]) == 1048  # 784 bytes in base64
+    assert len(reply["losses"]) == 5
+    assert reply["stages"][-1]["steps"] == 5
+    assert len(reply["stages"][0]["probabilities"]) == 2
+    assert len(reply["seen"]["pixels"]) == 1048  # 784 bytes in base64
 
 
-@pytest.mark.parametrize(("body", "said"), BAD[:4] + BAD[-1:])
-def test_a_bad_question_gets_one_line(demo: Served, body: bytes, said: str) -> None:
+@pytest.mark.parametrize(("body", "reply"), BAD[:4] + BAD[-1:])
+def test_a_bad_question_gets_one_line(demo: Served, body: bytes, reply: str) -> None:
     status, _, answer = ask(demo, "POST", "/classify", body)
     assert status == 400
     assert answer.keys() == {"error"}
 
 
 def test_pictures_come_back_as_the_network_sees_them(demo: Served) -> None:
-    status, _, said = ask(demo, "POST", "/picture", encoded(noise(3, 40)))
+    status, _, reply = ask(demo, "POST", "/picture", encoded(noise(3, 40)))
     assert status == 200
-    assert len(said["pixels"]) == 1048
+    assert len(reply["pixels"]) == 1048
     for content in (b"", b"no picture", encoded(noise(3, 40))[:60]):
-        status, _, said = ask(demo, "POST", "/picture", content)
-        assert (status, list(said)) == (400, ["error"])
+        status, _, reply = ask(demo, "POST", "/picture", content)
+        assert (status, list(reply)) == (400, ["error"])
 
 
 def test_example_sets_come_by_their_seed(demo: Served) -> None:
-    status, _, said = ask(demo, "GET", "/examples?seed=7")
+    status, _, reply = ask(demo, "GET", "/examples?seed=7")
     assert status == 200
-    assert [len(images) for images in said["classes"]] == [3, 3, 3]
+    assert [len(images) for images in reply["classes"]] == [3, 3, 3]
     for seed in ("", "-1", "x", "1e3", "99999999999", "4294967296", "%C2%B2"):
         assert ask(demo, "GET", f"/examples?seed={seed}")[0] == 400
 
@@ -112,15 +112,15 @@ def test_a_body_that_does_not_come_is_not_waited_for(demo: Served, monkeypatch: 
 
 
 def test_who_hangs_up_leaves_no_trace(demo: Served) -> None:
-    said: list[logging.LogRecord] = []
+    records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = said.append  # type: ignore[method-assign]
+    handler.emit = records.append  # type: ignore[method-assign]
     logging.getLogger("uvicorn.error").addHandler(handler)
     with socket.create_connection(("127.0.0.1", demo.port), timeout=20) as line:
         line.sendall(b"POST /picture HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc")
     assert ask(demo, "POST", "/classify", asked())[0] == 200  # later than the end of that one
     logging.getLogger("uvicorn.error").removeHandler(handler)
-    assert said == []
+    assert records == []
 
 
 def test_few_may_wait() -> None:
@@ -135,8 +135,8 @@ def test_few_may_wait() -> None:
         worker.close()
         return list(answers)
 
-    with ThreadPoolExecutor(1) as apart:  # another test's browser may have a loop running in this thread
-        answers = apart.submit(lambda: asyncio.run(crowd())).result()
+    with ThreadPoolExecutor(1) as pool:  # another test's browser may have a loop running in this thread
+        answers = pool.submit(lambda: asyncio.run(crowd())).result()
     assert answers.count(True) == server.WAITING + 1
     assert {type(answer) for answer in answers[-2:]} == {HTTPException}
 
@@ -185,8 +185,8 @@ def test_a_long_question_does_not_hold_the_others() -> None:
         worker.close()
         return names
 
-    with ThreadPoolExecutor(1) as apart:  # another test's browser may have a loop running in this thread
-        assert apart.submit(lambda: asyncio.run(both())).result() == ["long", "short"]
+    with ThreadPoolExecutor(1) as pool:  # another test's browser may have a loop running in this thread
+        assert pool.submit(lambda: asyncio.run(both())).result() == ["long", "short"]
     assert order.index("short1") <= 4
     assert len(order) == 52
 
@@ -235,8 +235,8 @@ def test_other_pages_are_refused(demo: Served) -> None:
 
 def test_strangers_need_the_token(guarded: Served) -> None:
     for path in ("/", "/settings", "/style.css", "/?token=wrong", "/?token=", "/?token=%ff"):
-        status, headers, said = ask(guarded, "GET", path)
-        assert (status, said["error"][:40]) == (403, "the token is missing or wrong; open the ")
+        status, headers, reply = ask(guarded, "GET", path)
+        assert (status, reply["error"][:40]) == (403, "the token is missing or wrong; open the ")
         assert "set-cookie" not in headers
     assert ask(guarded, "POST", "/classify", asked())[0] == 403
     status, headers, _ = ask(guarded, "GET", f"/?token={guarded.token}")
@@ -271,7 +271,7 @@ def test_addresses_to_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "host", "port", "device", "said"),
+    ("weights", "host", "port", "device", "message"),
     [
         ("omniglot-5way", "127.0.0.1", 70000, "cpu", "port is 70000; it must be from 0"),
         ("omniglot-5way", "127.0.0.1", -1, "cpu", "port is -1; it must be from 0"),
@@ -281,8 +281,8 @@ def test_addresses_to_open() -> None:
         ("omniglot-5way", "127.0.0.1", 0, "tpu", "device is tpu"),
     ],
 )
-def test_what_cannot_be_served_is_refused(weights: str, host: str, port: int, device: str, said: str) -> None:
-    with pytest.raises(TorchReptileError, match=said):
+def test_what_cannot_be_served_is_refused(weights: str, host: str, port: int, device: str, message: str) -> None:
+    with pytest.raises(TorchReptileError, match=message):
         server.serve(weights, host, port, device, False)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +21,7 @@ from torchreptile.algorithms.reptile_base import ReptileBase
 from torchreptile.core.device import choose_device
 from torchreptile.core.errors import ConfigError
 from torchreptile.inference.image_input import as_floats
+from torchreptile.inference.rejection import Rejection, calibrated, held_out, mean_logits
 from torchreptile.models.built_in import image_sizes
 from torchreptile.training.resize_head import for_classes, with_outputs
 from torchreptile.training.weights import MetaWeights
@@ -27,6 +30,8 @@ Pixels = NDArray[np.uint8]
 
 STAGES = 11  # largest number of stages with probabilities
 PART = 5  # inner steps between two yields
+REJECT = 0.02  # share of known drawings that may be taken for none of the classes
+SUPPORT_SETS = 16  # whose rejection is kept
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,16 @@ class Answer:
     Attributes:
         losses: cross-entropy of every inner step on its inner batch, before the step.
         stages: predictions before the first step, after some of them, and after the last.
+        none: probability that the query shows none of the classes, by :mod:`torchreptile.inference.rejection`; None
+            without a query.
+        rejected: whether that is more probable than every class.
         milliseconds: wall time.
     """
 
     losses: list[float]
     stages: list[Stage]
+    none: float | None
+    rejected: bool
     milliseconds: float
 
 
@@ -73,6 +83,7 @@ class Adapter:
         self.shape = image_sizes(weights.config.task.image_shape, "the demo", square=True)
         self.steps = weights.config.evaluation.eval_steps
         self._for_classes = lru_cache(maxsize=32)(self._build)
+        self._rejections: OrderedDict[bytes, Rejection] = OrderedDict()
         self._for_classes(
             weights.config.task.way, self.steps
         )  # refuses unsuitable weights now, not at the first request
@@ -113,6 +124,7 @@ class Adapter:
         drawn = algorithm.draw(1, len(labels), torch.Generator(self.device).manual_seed(0))
         losses: list[float] = []
         stages: list[Stage] = []
+        with_none: list[float] = []
         shown = stops(steps)
         adapting = algorithm.stages(state, support_x, support_y, drawn, sorted({*shown, *range(0, steps, PART)}))
         while True:
@@ -122,16 +134,44 @@ class Adapter:
                     break
                 losses += stage.losses[:, 0].tolist()
                 if stage.steps in shown:
-                    stages.append(Stage(stage.steps, self._probabilities(stage.learner, query)))
+                    logits = None if query is None else stage.learner.inductive(self._floats([query]))[0]
+                    stages.append(Stage(stage.steps, None if logits is None else logits[0].float().softmax(0).tolist()))
+                if stage.steps == steps and logits is not None:
+                    rejection = self._rejection(algorithm, state, stage.learner, support_x[0], support_y[0], steps)
+                    with_none = rejection.with_none(logits)[0].tolist()
             yield
-        return Answer(losses, stages, 1000 * (perf_counter() - start))
+        none = with_none[-1] if with_none else None
+        rejected = none is not None and none == max(with_none)
+        return Answer(losses, stages, none, rejected, 1000 * (perf_counter() - start))
 
-    def _probabilities(self, learner: Adapted, query: Pixels | None) -> list[float] | None:
-        """The probability of each class for the query; None without a query."""
-        if query is None:
-            return None
-        probabilities: list[float] = learner.inductive(self._floats([query]))[0, 0].float().softmax(0).tolist()
-        return probabilities
+    def _rejection(
+        self, algorithm: ReptileBase, state: MetaState, learner: Adapted, images: Tensor, labels: Tensor, steps: int
+    ) -> Rejection:
+        """The rejection calibrated on this support set, which is kept for the next query.
+
+        Args:
+            algorithm: for so many classes and steps.
+            state: before adaptation.
+            learner: adapted to the entire support set.
+            images: (S, C, H, W).
+            labels: (S,).
+            steps: inner steps.
+        """
+        key = hashlib.sha256(images.cpu().numpy().tobytes() + str((labels.tolist(), steps)).encode()).digest()
+        if key not in self._rejections:
+            generator = torch.Generator(self.device).manual_seed(0)
+
+            def predict(support: Tensor, its: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+                drawn = algorithm.draw(1, len(its), generator)
+                adapted = algorithm.adapt(state, support[None], its[None], drawn)
+                return adapted.transductive(support[None])[0], adapted.inductive(queries[None])[0]
+
+            found = held_out(predict, images, labels, generator)
+            means = mean_logits(learner.transductive(images[None])[0], labels)
+            self._rejections[key] = calibrated(found, means, REJECT)
+            if len(self._rejections) > SUPPORT_SETS:
+                self._rejections.popitem(last=False)
+        return self._rejections[key]
 
     def _build(self, way: int, steps: int) -> tuple[ReptileBase, MetaState]:
         """The algorithm for ``way`` classes, and the weights with a head for them."""

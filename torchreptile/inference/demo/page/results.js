@@ -42,6 +42,11 @@ export class Results {
       return;
     }
     const best = last.indexOf(Math.max(...last));
+    if (answer.rejected) {
+      const none = Object.assign(document.createElement("b"), { textContent: "none of these" });
+      this.#setVerdict([none, `${percent(answer.none)}; the nearest is ${names[best]}`]);
+      return;
+    }
     this.#setVerdict([Object.assign(document.createElement("b"), { textContent: names[best] }), percent(last[best])]);
   }
 
