@@ -22,8 +22,8 @@ from typing import Any
 import torch
 import tyro
 
-from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.config import Config
 from torchreptile.core.config.presets import preset
 from torchreptile.core.device import precision_of

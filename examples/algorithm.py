@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from torchreptile import AlgorithmRow, AlgorithmSettings
-from torchreptile.algorithms.base import MetaGradient, MetaState
+from torchreptile.algorithms.meta_state import MetaGradient, MetaState
 from torchreptile.algorithms.reptile import Reptile
 from torchreptile.core.config.validation import at_least, at_most
 from torchreptile.data.episodes import Episodes

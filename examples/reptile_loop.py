@@ -10,9 +10,9 @@ from dataclasses import replace
 import torch
 
 import torchreptile as tr
-from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.gradient_based import take_batches
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerLoop
 from torchreptile.data.loading import load_splits
 from torchreptile.data.minibatches import minibatches

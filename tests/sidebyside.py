@@ -9,8 +9,9 @@ import torch
 
 from tests.easy import double_params, drawn_orders
 from tests.reference import Batch, OmniglotNet, ReferenceLearner, annealed, cycling_batches, replacement_batches
-from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.base import Algorithm
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.image_store import ImageStore
@@ -50,15 +51,15 @@ def run_both(config: Config, store: ImageStore, outer_steps: int = 3) -> SideByS
     ours, theirs = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
     for step in range(outer_steps):
         episodes = sampler.sample(outer.meta_batch, ours)
-        learned = algorithm.meta_gradient(state, episodes, ours)
+        gradients = algorithm.meta_gradient(state, episodes, ours)
         size = outer.step_size_at(step / outer_steps)
-        state = updated(outer, state, learned, size)
+        state = updated(outer, state, gradients, size)
 
         episodes = sampler.sample(outer.meta_batch, theirs)
         tasks = training_batches(config, episodes, theirs)
         size = annealed(outer.outer_step_size, outer.outer_step_size_final, step, outer_steps)
         loss = reference.outer_step(tasks, size, last_step_only=config.method.algorithm == "foml")
-        losses.append((float(learned.loss), loss))
+        losses.append((float(gradients.loss), loss))
     return SideBySide(algorithm, state, reference, losses)
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from tests import metric_reference as plain
 from tests.easy import TINY, easy_store, small_config
-from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.base import Algorithm
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.pretrained import classified, first_heads, trained
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.training.outer_step import updated
@@ -74,7 +75,7 @@ def test_training_is_classification_over_all_classes(head: str) -> None:
     sampler = algorithm.sampler(easy_store(CLASSES, 20, 3, TINY))
     sampler.dtype = torch.float64
     drawn = sampler.sample(2, seeded(0))
-    learned = algorithm.meta_gradient(state, drawn, seeded(0))
+    gradients = algorithm.meta_gradient(state, drawn, seeded(0))
     losses = []
     for task in range(2):
         embedded = plain.embedding(state.params, drawn.support_x[task])
@@ -86,8 +87,8 @@ def test_training_is_classification_over_all_classes(head: str) -> None:
             cosines = torch.stack([F.cosine_similarity(embedded, row[None], dim=1) for row in directions], dim=1)
             logits = 2.0 * cosines * state.params["classifier.length"]
         losses.append(float(F.cross_entropy(logits, labels)))
-    assert float(learned.loss) == pytest.approx(sum(losses) / 2, abs=1e-10)
-    assert all(float(g.abs().max()) > 0 for name, g in learned.gradient.items() if name.startswith("classifier."))
+    assert float(gradients.loss) == pytest.approx(sum(losses) / 2, abs=1e-10)
+    assert all(float(g.abs().max()) > 0 for name, g in gradients.gradient.items() if name.startswith("classifier."))
 
 
 def test_the_number_of_training_classes_has_no_part_in_a_task() -> None:

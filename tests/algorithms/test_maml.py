@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from tests.easy import TINY, double_params, easy_store, small_config
 from tests.reference import MiniImageNetNet, OmniglotNet
-from torchreptile.algorithms.base import MetaGradient
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.maml_base import MAMLBase
+from torchreptile.algorithms.meta_state import MetaGradient
 from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
 from torchreptile.models.blueprint import Network, build_network
@@ -246,10 +246,10 @@ def peak(inner_steps: int, unrolled: int, execution: str = "matmul") -> int:
 def test_memory_grows_with_inner_steps_only_where_their_graphs_are_kept() -> None:
     """From 2 steps to 10: five times the graphs, or no more than the weights that each step begins with."""
     weights = sum(p.nbytes for p in double_params(config_for("maml"), SMALL).values())
-    kept, again = ([peak(steps, unrolled) for steps in (2, 10)] for unrolled in (10, 1))
-    assert kept[1] > 2.5 * kept[0]
+    stored, again = ([peak(steps, unrolled) for steps in (2, 10)] for unrolled in (10, 1))
+    assert stored[1] > 2.5 * stored[0]
     assert again[1] - again[0] <= 8 * weights * 1.1
-    assert again[1] < kept[1] / 2
+    assert again[1] < stored[1] / 2
 
 
 @pytest.mark.parametrize("execution", ["loop", "matmul"])
@@ -259,10 +259,10 @@ def test_the_estimate_of_memory_is_honest(execution: str) -> None:
         config = config_for("maml", execution=execution, unrolled_steps=unrolled).replace(inner_steps=steps)
         algorithm, params, episodes = made(config, SMALL, tasks=1)
         algorithm.chunks.steps = unrolled
-        said = algorithm.task_bytes(algorithm.initial_state(params), episodes)
+        estimate = algorithm.task_bytes(algorithm.initial_state(params), episodes)
         most = peak(steps, unrolled, execution)
-        assert most <= said * 1.1, (steps, unrolled, said, most)
-        assert said <= 3 * most, (steps, unrolled, said, most)
+        assert most <= estimate * 1.1, (steps, unrolled, estimate, most)
+        assert estimate <= 3 * most, (steps, unrolled, estimate, most)
 
 
 def test_fewer_steps_are_unrolled_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:

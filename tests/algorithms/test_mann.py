@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from tests.easy import TINY, easy_store, shaken, small_config
-from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.mann import MANN, in_order, presentations
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError
 from torchreptile.data.augmentation import jittered
@@ -66,11 +66,11 @@ class PlainEpisode:
         self.spread = [[1.0] + [0.0] * 6 for _ in range(2)]  # of each head's last reading
         self.usage = [1.0] + [0.0] * 6
 
-    def step(self, image: torch.Tensor, told: int | None) -> torch.Tensor:
+    def step(self, image: torch.Tensor, last_label: int | None) -> torch.Tensor:
         p = self.p
         gates = p["image.weight"] @ (1 - image).flatten() + p["image.bias"]
-        if told is not None:
-            gates = gates + p["label.weight"][:, told]
+        if last_label is not None:
+            gates = gates + p["label.weight"][:, last_label]
         gates = gates + p["back.weight"] @ torch.cat([self.hidden, *self.reads])
         admit, forget, new, show = gates.split(self.units)
         self.cell = torch.sigmoid(forget) * self.cell + torch.sigmoid(admit) * torch.tanh(new)
@@ -113,11 +113,11 @@ def test_a_whole_episode_is_the_papers(variant: tuple[str, ...]) -> None:
     before = F.pad(F.one_hot(labels, 3).double()[:, :-1], (0, 0, 1, 0))
     _, after = network.present(state.params, x, before, network.fresh(x, 4))
     for task in range(4):
-        plain, told = PlainEpisode(state.params, "mann_read_first" in variant), None
+        plain, last_label = PlainEpisode(state.params, "mann_read_first" in variant), None
         for step in range(18):
-            expected = plain.step(x[task, step], told)
+            expected = plain.step(x[task, step], last_label)
             torch.testing.assert_close(logits[task, step], expected, rtol=0, atol=1e-10)
-            told = int(labels[task, step])
+            last_label = int(labels[task, step])
         torch.testing.assert_close(after.memory[task], torch.stack(plain.rows), rtol=0, atol=1e-10)
         torch.testing.assert_close(after.usage[task], torch.tensor(plain.usage).double(), rtol=0, atol=1e-6)
         torch.testing.assert_close(after.read[task], torch.tensor(plain.spread).double(), rtol=0, atol=1e-6)
@@ -248,9 +248,9 @@ def test_accuracy_by_presentation_is_measured() -> None:
     generator = seeded(5 ^ ADAPTATION_STREAM)
     drawn = EpisodeSampler(store, 3, 1, 1).sample(100, seeded(5))[:40]
     algorithm.predict(state, drawn, generator)
-    further = algorithm.extra_metrics(store)
-    assert further is not None
-    episodes = further.sampler.sample(100, generator)[:40]
+    extra = algorithm.extra_metrics(store)
+    assert extra is not None
+    episodes = extra.sampler.sample(100, generator)[:40]
     logits, labels = read_in_order(algorithm, state.params, episodes, algorithm.draw(40, 12, generator))
     hits: list[list[bool]] = [[], [], [], []]
     for guesses, truth in zip(logits.argmax(2).tolist(), labels.tolist(), strict=True):

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from tests.easy import TINY, easy_store, shaken, small_config
-from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.meta_lstm import MetaLSTM
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError
 from torchreptile.data.episodes import Episodes
@@ -59,7 +59,7 @@ def forward(
     return x.flatten(1) @ p["head.weight"].t() + p["head.bias"]
 
 
-def told(value: torch.Tensor) -> list[float]:
+def preprocessed_values(value: torch.Tensor) -> list[float]:
     """The two numbers of Andrychowicz et al., appendix A, with p = 10."""
     number = float(value)
     if abs(number) >= math.exp(-10):
@@ -103,7 +103,7 @@ def test_an_update_is_the_papers_coordinate_by_coordinate() -> None:
         inputs = torch.cat([preprocessed(loss.expand(6)), preprocessed(gradient)])
         theta, state = update(weights, theta, gradient, inputs, state)
         for at in range(6):
-            its = told(loss) + told(gradient[at])
+            its = preprocessed_values(loss) + preprocessed_values(gradient[at])
             plain[at], states[at] = plain_update(weights, plain[at].clone(), gradient[at], its, states[at])
         torch.testing.assert_close(theta, plain, rtol=0, atol=1e-10)
         torch.testing.assert_close(state.hidden, torch.stack([each[0] for each in states], 1), rtol=0, atol=1e-10)
@@ -112,7 +112,7 @@ def test_an_update_is_the_papers_coordinate_by_coordinate() -> None:
 def test_preprocessing_at_both_sides_of_the_border() -> None:
     border = math.exp(-10)
     values = torch.tensor([2.0, -0.5, border * 1.01, border * 0.99, -border / 2, 0.0], dtype=torch.float64)
-    expected = torch.tensor([told(value) for value in values], dtype=torch.float64).t()
+    expected = torch.tensor([preprocessed_values(value) for value in values], dtype=torch.float64).t()
     torch.testing.assert_close(preprocessed(values), expected, rtol=0, atol=1e-10)
     assert expected[:, 2].tolist() == pytest.approx([-1.0, 1.0], abs=2e-3)
     assert expected[:, 4].tolist() == pytest.approx([-1.0, -0.5])
@@ -134,7 +134,7 @@ def plain_task(
         for name, p in theta.items():
             numbers, slopes, moved = p.flatten(), gradients[name].flatten(), []
             for at in range(p.numel()):
-                its = told(loss.detach()) + told(slopes[at])
+                its = preprocessed_values(loss.detach()) + preprocessed_values(slopes[at])
                 number, states[name][at] = plain_update(w, numbers[at], slopes[at], its, states[name][at])
                 moved.append(number)
             after[name] = torch.stack(moved).view(p.shape)
@@ -146,18 +146,18 @@ def test_the_meta_gradient_is_the_plain_one() -> None:
     """Two tasks, three updates: loss and gradient of every meta-learned number, to 1e-10."""
     algorithm, state = begun()
     episodes = sampled(2)
-    learned = algorithm.meta_gradient(state, episodes, seeded(1))
+    computed = algorithm.meta_gradient(state, episodes, seeded(1))
     leaves = {name: p.clone().requires_grad_() for name, p in state.params.items()}
     losses = []
     for task in range(2):
         theta, _ = plain_task(algorithm, leaves, episodes.support_x[task], episodes.support_y[task])
         losses.append(F.cross_entropy(forward(theta, episodes.query_x[task]), episodes.query_y[task]))
     loss = torch.stack(losses).mean()
-    assert float(learned.loss) == pytest.approx(float(loss.detach()), abs=1e-10)
+    assert float(computed.loss) == pytest.approx(float(loss.detach()), abs=1e-10)
     for name, expected in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
-        torch.testing.assert_close(learned.gradient[name], expected, rtol=0, atol=1e-10)
-    assert float(learned.gradient["optimiser.lstm.weight"].abs().max()) > 1e-8
-    assert float(learned.gradient["convs.0.weight"].abs().max()) > 1e-4
+        torch.testing.assert_close(computed.gradient[name], expected, rtol=0, atol=1e-10)
+    assert float(computed.gradient["optimiser.lstm.weight"].abs().max()) > 1e-8
+    assert float(computed.gradient["convs.0.weight"].abs().max()) > 1e-4
 
 
 def test_queries_are_normalised_by_the_support_sets_averages() -> None:
@@ -178,13 +178,13 @@ def test_queries_are_normalised_by_the_support_sets_averages() -> None:
 def test_episodes_leave_no_averages_behind() -> None:
     algorithm, state = begun()
     episodes = sampled(4)
-    whole = algorithm.adapt(state, episodes.support_x, episodes.support_y, torch.empty(4, 0)).inductive(
+    all_tasks = algorithm.adapt(state, episodes.support_x, episodes.support_y, torch.empty(4, 0)).inductive(
         episodes.query_x
     )
     for task in range(4):
         its = episodes[task : task + 1]
         single = algorithm.adapt(state, its.support_x, its.support_y, torch.empty(1, 0)).inductive(its.query_x)
-        torch.testing.assert_close(single[0], whole[task], rtol=0, atol=1e-10)
+        torch.testing.assert_close(single[0], all_tasks[task], rtol=0, atol=1e-10)
 
 
 def test_it_starts_as_gradient_descent_with_a_small_rate() -> None:
@@ -192,8 +192,8 @@ def test_it_starts_as_gradient_descent_with_a_small_rate() -> None:
     assert 4 <= float(weights["forget.bias"]) <= 5
     assert -5 <= float(weights["admit.bias"]) <= -4
     theta, gradient = torch.ones(4), torch.full((4,), 2.0)
-    told_ = torch.cat([preprocessed(torch.ones(4)), preprocessed(gradient)])
-    after, _ = update(weights, theta, gradient, told_, CoordinateState.fresh(20, theta))
+    values_read = torch.cat([preprocessed(torch.ones(4)), preprocessed(gradient)])
+    after, _ = update(weights, theta, gradient, values_read, CoordinateState.fresh(20, theta))
     assert bool(((after > 0.93) & (after < 0.98)).all())
 
 
@@ -207,8 +207,8 @@ def test_an_own_network_is_labelled_with_the_support_set() -> None:
     algorithm = build_algorithm(config, TINY, torch.device("cpu"), network=network)
     state = algorithm.begin(0)
     episodes = EpisodeSampler(easy_store(12, shape=TINY), 3, 2, 2).sample(5, seeded(0))
-    learned = algorithm.meta_gradient(state, episodes, seeded(0))
-    assert float(learned.gradient["1.weight"].abs().max()) > 1e-4
+    computed = algorithm.meta_gradient(state, episodes, seeded(0))
+    assert float(computed.gradient["1.weight"].abs().max()) > 1e-4
     predictions = algorithm.predict(state, episodes, seeded(0))
     assert predictions.transductive is not None
     assert torch.equal(predictions.transductive, predictions.inductive)  # no BatchNorm, no difference

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from tests import metric_reference as plain
 from tests.easy import TINY, easy_store, small_config
-from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.base import Algorithm
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.metric_based import MetricBased
 from torchreptile.algorithms.prototypical_networks import squared_distances
 from torchreptile.data.episodes import Episodes
@@ -129,7 +130,7 @@ def test_gradient_and_statistics_are_those_of_autograd_task_by_task(kind: str) -
     """Four tasks at once against the mean of four references differentiated one at a time."""
     algorithm, state = build(kind)
     e = episodes(4)
-    learned = algorithm.meta_gradient(state, e, torch.Generator())
+    computed = algorithm.meta_gradient(state, e, torch.Generator())
     names = list(state.params)
     total = {name: torch.zeros_like(p) for name, p in state.params.items()}
     loss = 0.0
@@ -145,8 +146,8 @@ def test_gradient_and_statistics_are_those_of_autograd_task_by_task(kind: str) -
             total[name] += g / 4
         loss += float(its.detach()) / 4
     for name in names:
-        torch.testing.assert_close(learned.gradient[name], total[name], **EXACT)
-    assert float(learned.loss) == pytest.approx(loss, abs=1e-10)
+        torch.testing.assert_close(computed.gradient[name], total[name], **EXACT)
+    assert float(computed.loss) == pytest.approx(loss, abs=1e-10)
 
     means, variances = [], []
     for task in range(4):
@@ -157,7 +158,7 @@ def test_gradient_and_statistics_are_those_of_autograd_task_by_task(kind: str) -
         variances.append(y.var((0, 2, 3)))
     for name, measured in (("norms.0.mean", means), ("norms.0.var", variances)):
         wanted = 0.9 * state.averages[name] + 0.1 * torch.stack(measured).mean(0)
-        torch.testing.assert_close(learned.averages[name], wanted, **EXACT)
+        torch.testing.assert_close(computed.averages[name], wanted, **EXACT)
 
 
 @every_kind
@@ -166,8 +167,8 @@ def test_tasks_at_once_make_no_difference(kind: str, chunk: int) -> None:
     e, results = episodes(4), []
     for limit in (4, chunk):
         algorithm, state = build(kind, task_chunk=limit)
-        learned = algorithm.meta_gradient(state, e, torch.Generator())
-        results.append([*learned.gradient.values(), *learned.averages.values(), learned.loss])
+        computed = algorithm.meta_gradient(state, e, torch.Generator())
+        results.append([*computed.gradient.values(), *computed.averages.values(), computed.loss])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, **EXACT)
 
@@ -177,8 +178,8 @@ def test_compiled_blocks_give_the_same_numbers() -> None:
     for execution in ("compiled", "loop"):
         algorithm, state = build("protonet", execution=execution)
         assert algorithm.execution.name == ("compiled" if execution == "compiled" else "shared")
-        learned = algorithm.meta_gradient(state, e, torch.Generator())
-        results.append([*learned.gradient.values(), *learned.averages.values(), learned.loss])
+        computed = algorithm.meta_gradient(state, e, torch.Generator())
+        results.append([*computed.gradient.values(), *computed.averages.values(), computed.loss])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, **EXACT)
 
@@ -241,9 +242,9 @@ def test_with_a_network_of_ones_own_a_query_shares_its_batch_with_the_support_se
     for query in range(6):
         its = replace(e, query_x=e.query_x[:, query : query + 1])
         torch.testing.assert_close(alone[:, query : query + 1], adapted(algorithm, state, its, "transductive"), **EXACT)
-    learned = algorithm.meta_gradient(state, e, torch.Generator())
+    computed = algorithm.meta_gradient(state, e, torch.Generator())
     assert not torch.equal(
-        updated(config.outer, state, learned, 0.1).params["head.weight"], state.params["head.weight"]
+        updated(config.outer, state, computed, 0.1).params["head.weight"], state.params["head.weight"]
     )
 
 
@@ -276,9 +277,9 @@ def test_averages_are_kept_with_checkpoints_and_with_weights(tmp_path: Path, eas
     config = small_config(algorithm="protonet", train_queries=2, outer_optimizer="adam", outer_step_size=1e-3)
     train(config, tmp_path / "run")
     resume(tmp_path / "run")
-    learned = load_weights(tmp_path / "run")
-    assert float((learned.state.averages["norms.0.mean"]).abs().max()) > 1e-3
-    save_weights(learned, tmp_path / "w.safetensors", {})
+    computed = load_weights(tmp_path / "run")
+    assert float((computed.state.averages["norms.0.mean"]).abs().max()) > 1e-3
+    save_weights(computed, tmp_path / "w.safetensors", {})
     again = load_weights(tmp_path / "w.safetensors")
-    assert again.state.averages.keys() == learned.state.averages.keys()
-    assert all(torch.equal(t, learned.state.averages[name]) for name, t in again.state.averages.items())
+    assert again.state.averages.keys() == computed.state.averages.keys()
+    assert all(torch.equal(t, computed.state.averages[name]) for name, t in again.state.averages.items())

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tests.easy import TINY, easy_store, shaken, skip_without_native, small_config
-from torchreptile.algorithms.base import Algorithm, MetaGradient, MetaState
+from torchreptile.algorithms.base import Algorithm
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaGradient, MetaState
 from torchreptile.core.config import Config
 from torchreptile.core.config.algorithm_table import algorithm_names, algorithm_row
 from torchreptile.data.image_store import ImageStore
@@ -122,8 +123,8 @@ def trained(
     """So many outer steps of half the size that the settings begin with."""
     sampler = algorithm.sampler(store or tiny_store())
     for _ in range(steps):
-        learned = algorithm.meta_gradient(state, sampler.sample(tasks, generator), generator)
-        state = updated(algorithm.config.outer, state, learned, algorithm.config.outer.outer_step_size / 2)
+        gradients = algorithm.meta_gradient(state, sampler.sample(tasks, generator), generator)
+        state = updated(algorithm.config.outer, state, gradients, algorithm.config.outer.outer_step_size / 2)
     return state
 
 
@@ -178,7 +179,7 @@ def test_resumed_equals_never_stopped(name: str, policy: str, execution: str, tm
     skip_without(execution, name)
     changes = {"inner_state": policy, "execution": execution}
     _, algorithm, state = start(name, **changes)
-    whole = trained(algorithm, state, 4, seeded(1))
+    uninterrupted = trained(algorithm, state, 4, seeded(1))
 
     config, algorithm, state = start(name, **changes)
     generator = seeded(1)
@@ -186,7 +187,7 @@ def test_resumed_equals_never_stopped(name: str, policy: str, execution: str, tm
     _, algorithm, _ = start(name, **changes)
     generator = torch.Generator()
     generator.set_state(checkpoint.generator)
-    assert_equal(trained(algorithm, checkpoint.state, 2, generator), whole)
+    assert_equal(trained(algorithm, checkpoint.state, 2, generator), uninterrupted)
 
 
 def test_state_round_trips(name: str, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import torch
 
 from tests.easy import FIT_FUNCTIONS
 from tests.functions import small_sine
-from torchreptile.algorithms.base import Algorithm, MetaGradient, MetaState
+from torchreptile.algorithms.base import Algorithm
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaGradient, MetaState
 from torchreptile.core.config import Config
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.functions.sine import sines
@@ -48,8 +49,8 @@ def trained(algorithm: Algorithm, state: MetaState, steps: int, generator: torch
     """So many outer steps, annealed to nothing."""
     sampler, size = algorithm.sampler(sines("sine")), algorithm.config.outer.outer_step_size
     for step in range(steps):
-        learned = algorithm.meta_gradient(state, sampler.sample(4, generator), generator)
-        state = updated(algorithm.config.outer, state, learned, size * (1 - step / steps))
+        gradients = algorithm.meta_gradient(state, sampler.sample(4, generator), generator)
+        state = updated(algorithm.config.outer, state, gradients, size * (1 - step / steps))
     return state
 
 
@@ -77,8 +78,8 @@ def test_resumed_equals_never_stopped(name: str, tmp_path: Path) -> None:
 
     def on(algorithm: Algorithm, state: MetaState, generator: torch.Generator) -> MetaState:
         for _ in range(3):
-            learned = algorithm.meta_gradient(state, sampler.sample(4, generator), generator)
-            state = updated(algorithm.config.outer, state, learned, size)
+            gradients = algorithm.meta_gradient(state, sampler.sample(4, generator), generator)
+            state = updated(algorithm.config.outer, state, gradients, size)
         return state
 
     generator = seeded(1)
@@ -87,12 +88,12 @@ def test_resumed_equals_never_stopped(name: str, tmp_path: Path) -> None:
     save_checkpoint(
         Checkpoint(algorithm.config, half, 3, 0.0, generator.get_state(), 0, (0.0, 0), -1.0, "", "cpu", "loop"), file
     )
-    whole = on(algorithm, half, generator)
+    uninterrupted = on(algorithm, half, generator)
 
-    kept = load_checkpoint(file)
-    assert_equal(kept.state, half)
-    generator.set_state(kept.generator)
-    assert_equal(on(start(name, **adam)[1], kept.state, generator), whole)
+    saved = load_checkpoint(file)
+    assert_equal(saved.state, half)
+    generator.set_state(saved.generator)
+    assert_equal(on(start(name, **adam)[1], saved.state, generator), uninterrupted)
 
 
 def test_training_halves_the_error(name: str) -> None:

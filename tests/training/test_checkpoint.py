@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.easy import small_config
-from torchreptile.algorithms.base import MetaState
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerState
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.errors import RunError
@@ -109,9 +109,9 @@ def test_code_is_refused_and_not_run(saved: Path, how: str) -> None:
 
 
 def test_a_truncated_file_is_named_at_any_length(saved: Path) -> None:
-    whole = saved.read_bytes()
-    for length in [0, 1, 2, 10, *range(100, len(whole), len(whole) // 20), len(whole) - 1]:
-        saved.write_bytes(whole[:length])
+    intact = saved.read_bytes()
+    for length in [0, 1, 2, 10, *range(100, len(intact), len(intact) // 20), len(intact) - 1]:
+        saved.write_bytes(intact[:length])
         with pytest.raises(RunError, match=r"last\.pt: "):
             load_checkpoint(saved)
 
@@ -173,20 +173,20 @@ def test_a_checkpoint_from_before_there_were_averages_has_none(saved: Path) -> N
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(
-    ("group", "said"), [("params", "b"), ("inner", "second moment of b"), ("outer", "outer first moment of b")]
+    ("group", "named"), [("params", "b"), ("inner", "second moment of b"), ("outer", "outer first moment of b")]
 )
-def test_what_is_not_finite_is_neither_saved_nor_loaded(saved: Path, group: str, said: str, number: float) -> None:
+def test_what_is_not_finite_is_neither_saved_nor_loaded(saved: Path, group: str, named: str, number: float) -> None:
     before, content = saved.read_bytes(), torch.load(saved, weights_only=True)
     diverged = load_checkpoint(saved)
     state = diverged.state
     tensors = {"params": state.params, "inner": state.inner.v, "outer": state.outer.m}[group]
     tensors["b"][1] = number
-    with pytest.raises(NotFiniteError, match=rf"last\.pt: not saved, because {said} is not finite; the previous"):
+    with pytest.raises(NotFiniteError, match=rf"last\.pt: not saved, because {named} is not finite; the previous"):
         save_checkpoint(diverged, saved)
     assert saved.read_bytes() == before
     (content[group] if group == "params" else content[group]["v" if group == "inner" else "m"])["b"][1] = number
     torch.save(content, saved)
-    with pytest.raises(RunError, match=rf"last\.pt: {said} is NaN or infinite; the training had diverged"):
+    with pytest.raises(RunError, match=rf"last\.pt: {named} is NaN or infinite; the training had diverged"):
         load_checkpoint(saved)
 
 
@@ -244,17 +244,17 @@ def test_a_value_that_cannot_be_is_refused(saved: Path, key: str, value: object)
 
 def test_damage_anywhere_is_noticed_or_changes_nothing(saved: Path) -> None:
     """A bad sector: zeros in the place of a few bytes, at every place of the file."""
-    whole = saved.read_bytes()
+    intact = saved.read_bytes()
     refused = 0
-    for start in range(0, len(whole), 101):
-        saved.write_bytes(whole[:start] + bytes(len(whole[start : start + 32])) + whole[start + 32 :])
+    for start in range(0, len(intact), 101):
+        saved.write_bytes(intact[:start] + bytes(len(intact[start : start + 32])) + intact[start + 32 :])
         try:
             found = load_checkpoint(saved)
         except RunError:
             refused += 1
         else:
             assert_same(found, some_checkpoint())
-    assert refused > len(whole) // 200
+    assert refused > len(intact) // 200
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes")

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.easy import TINY, load_script, small_config
 from tests.runs import sealed_again
-from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerState
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.errors import RunError
@@ -27,7 +27,7 @@ from torchreptile.training.train import train
 from torchreptile.training.weights import MetaWeights, load_weights, save_weights, shipped_weights, weights_card
 
 
-def some_learned(optimizer: str = "adam") -> MetaWeights:
+def some_weights(optimizer: str = "adam") -> MetaWeights:
     generator = torch.Generator().manual_seed(0)
     # A kernel whose memory is not in the order of its axes, as the inner loop leaves them.
     params = {"a.weight": torch.randn(2, 3, 4, 5, generator=generator).permute(3, 2, 0, 1), "a.bias": torch.randn(4)}
@@ -35,20 +35,20 @@ def some_learned(optimizer: str = "adam") -> MetaWeights:
     for v in state.v.values():
         v.uniform_(generator=generator)
     state.steps.fill_(12_345)
-    learned = MetaState(params, state, OuterState.fresh(params, "sgd"))
-    return MetaWeights("mine", small_config(inner_optimizer=optimizer), learned, 678, None)
+    meta_state = MetaState(params, state, OuterState.fresh(params, "sgd"))
+    return MetaWeights("mine", small_config(inner_optimizer=optimizer), meta_state, 678, None)
 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "some-weights.safetensors"
-    save_weights(some_learned(), path, {"licence": "MIT", "note": "Größe"})
+    save_weights(some_weights(), path, {"licence": "MIT", "note": "Größe"})
     return path
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_weights_round_trip(tmp_path: Path, optimizer: str) -> None:
-    path, written = tmp_path / "w.safetensors", some_learned(optimizer)
+    path, written = tmp_path / "w.safetensors", some_weights(optimizer)
     save_weights(written, path, {})
     read = load_weights(path)
     assert (read.name, read.step, read.config, read.folder) == ("w", 678, written.config, None)
@@ -146,13 +146,13 @@ def test_damage_anywhere_in_weights_and_card_is_noticed(weights: Path, tmp_path:
         for name in (file, f"{Path(file).stem}.json"):
             (tmp_path / name).write_bytes(folder.joinpath(name).read_bytes())
     path, card = tmp_path / file, (tmp_path / file).with_suffix(".json")
-    whole, text = path.read_bytes(), card.read_text(encoding="utf-8")
+    intact, text = path.read_bytes(), card.read_text(encoding="utf-8")
     assert load_weights(path).step > 0
-    for start in range(0, len(whole), len(whole) // 10):
-        path.write_bytes(whole[:start] + bytes(b ^ 1 for b in whole[start : start + 100]) + whole[start + 100 :])
+    for start in range(0, len(intact), len(intact) // 10):
+        path.write_bytes(intact[:start] + bytes(b ^ 1 for b in intact[start : start + 100]) + intact[start + 100 :])
         with pytest.raises(RunError, match="belongs to, or damaged"):
             load_weights(path)
-    path.write_bytes(whole)
+    path.write_bytes(intact)
     for old, new in (
         ('"seed": 0', '"seed": 1'),
         ('"inner_lr": 0.0', '"inner_lr": 0.1'),
@@ -181,14 +181,14 @@ def test_an_unknown_name_lists_what_there_is(tmp_path: Path, monkeypatch: pytest
 def test_a_run_gives_its_last_or_its_best(tmp_path: Path, easy_data: Splits) -> None:
     train(small_config(outer_steps=4, monitor_every=1), tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
-    for kept, file in (("best", folder.best), ("last", folder.last)):
-        expected, learned = load_checkpoint(file), load_weights(tmp_path / "run", checkpoint=kept)
-        assert (learned.step, learned.name, learned.folder) == (expected.step, "run", tmp_path / "run")
+    for which, file in (("best", folder.best), ("last", folder.last)):
+        expected, loaded = load_checkpoint(file), load_weights(tmp_path / "run", checkpoint=which)
+        assert (loaded.step, loaded.name, loaded.folder) == (expected.step, "run", tmp_path / "run")
         for name, p in expected.state.params.items():
-            assert torch.equal(learned.state.params[name], p)
+            assert torch.equal(loaded.state.params[name], p)
         file.unlink()
         with pytest.raises(RunError, match=r"there is no such checkpoint|has no best\.pt"):
-            load_weights(tmp_path / "run", checkpoint=kept)
+            load_weights(tmp_path / "run", checkpoint=which)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, easy_data: Splits) -> None:
@@ -220,19 +220,19 @@ SHIPPED = {
 @pytest.mark.parametrize("name", shipped_weights())
 def test_shipped_weights_are_small_whole_and_say_where_they_come_from(name: str) -> None:
     cells, least = SHIPPED[name]
-    learned = load_weights(name)
-    assert learned.name == name
-    assert learned.step == learned.config.outer.outer_steps or learned.config.outer.max_minutes
-    assert all(bool(p.isfinite().all()) for p in learned.state.params.values())
-    assert all(bool((v >= 0).all()) for v in learned.state.inner.v.values())
+    loaded = load_weights(name)
+    assert loaded.name == name
+    assert loaded.step == loaded.config.outer.outer_steps or loaded.config.outer.max_minutes
+    assert all(bool(p.isfinite().all()) for p in loaded.state.params.values())
+    assert all(bool((v >= 0).all()) for v in loaded.state.inner.v.values())
     file = Path(str(resources.files("torchreptile.training.shipped_weights").joinpath(f"{name}.safetensors")))
     assert file.stat().st_size < 1_000_000
     card = weights_card(file)
-    assert card["data"]["split_seed"] == learned.config.task.split_seed
+    assert card["data"]["split_seed"] == loaded.config.task.split_seed
     assert card["licence"].startswith("MIT")
     assert card["data"]["split_scheme"] != "default"
-    whole = card["training"]["published_outer_steps"]
-    assert card["outer_steps_done"] <= whole if whole else learned.config.outer.max_minutes
+    full_length = card["training"]["published_outer_steps"]
+    assert card["outer_steps_done"] <= full_length if full_length else loaded.config.outer.max_minutes
     assert {(line["dataset"], line["split"], line["shots"]) for line in card["results"]} >= cells
     for line in card["results"]:
         assert line["episodes"] >= 1000
@@ -266,7 +266,7 @@ def test_weights_whose_second_moment_was_cut_are_refused_before_they_are_used(tm
     algorithm = build_algorithm(config, TINY, torch.device("cpu"))
     state = algorithm.begin(0)
     cut = {name: v.reshape(-1)[:1] for name, v in state.inner.v.items()}
-    for name, inner in (("whole", state.inner), ("cut", replace(state.inner, v=cut))):
+    for name, inner in (("intact", state.inner), ("cut", replace(state.inner, v=cut))):
         save_weights(
             MetaWeights(name, config, replace(state, inner=inner), 1, None), tmp_path / f"{name}.safetensors", {}
         )

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchreptile.algorithms.base import Adapted, MetaState
+from torchreptile.algorithms.base import Adapted
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
 from torchreptile.algorithms.maml_base import MAMLBase
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.differentiable_sgd import Rates
 from torchreptile.algorithms.task_gradient import TaskSums
 from torchreptile.data.episodes import Episodes

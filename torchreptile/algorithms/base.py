@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from torchreptile.algorithms.execution_context import ExecutionContext
+from torchreptile.algorithms.meta_state import MetaGradient, MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerState, shapes
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.config import Config
 from torchreptile.core.distributed.process_group import Processes
-from torchreptile.core.random_state import seeded
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import Sampler, Store, sampler_of
 from torchreptile.models.blueprint import Blueprint, Network
@@ -25,53 +24,6 @@ from torchreptile.models.execution.choose import choose_execution
 from torchreptile.models.execution.execution import Execution
 from torchreptile.models.execution.task_chunks import TaskChunks
 from torchreptile.models.losses import answers
-
-
-@dataclass(frozen=True, eq=False)
-class MetaState:
-    """What is meta-learned, and the state of the optimisers.
-
-    Attributes:
-        params: phi, by name: the network's parameters, and any others that the algorithm meta-learns.
-        inner: the inner optimiser's state carried from task to task.
-        outer: the outer optimiser's state.
-        averages: statistics gathered during training, such as BatchNorm's running averages, by name.
-    """
-
-    params: Params
-    inner: InnerState
-    outer: OuterState
-    averages: Params = field(default_factory=dict)
-
-    def tensors(self) -> list[Tensor]:
-        """Return all tensors of the state, in a fixed order."""
-        inner = [*self.inner.v.values(), self.inner.steps]
-        return [*self.params.values(), *inner, *self.outer.tensors(), *self.averages.values()]
-
-    def mapped(self, change: Callable[[Tensor], Tensor]) -> MetaState:
-        """Return the state with ``change`` applied to every tensor, such as to move or copy it."""
-        params = {name: change(p) for name, p in self.params.items()}
-        v = {name: change(v) for name, v in self.inner.v.items()}
-        inner = replace(self.inner, v=v, steps=change(self.inner.steps))
-        averages = {name: change(average) for name, average in self.averages.items()}
-        return replace(self, params=params, inner=inner, outer=self.outer.mapped(change), averages=averages)
-
-
-@dataclass(frozen=True, eq=False)
-class MetaGradient:
-    """The meta-gradient of one meta-batch of tasks.
-
-    Attributes:
-        gradient: by name, shaped like the parameters; the outer update moves them against it.
-        inner: the inner optimiser's state after these tasks.
-        loss: () mean training loss of the tasks, for the log.
-        averages: the statistics of the state after these tasks, by name.
-    """
-
-    gradient: Params
-    inner: InnerState
-    loss: Tensor
-    averages: Params = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,21 +53,6 @@ class ExtraMetrics:
 
     names: tuple[str, ...]
     sampler: Sampler
-
-
-@dataclass(frozen=True, eq=False)
-class ExecutionContext:
-    """How an algorithm computes; results depend on it in rounding only.
-
-    Attributes:
-        execution: how T copies of the network are computed.
-        chunks: how many tasks are computed at a time.
-        processes: the processes that share the tasks.
-    """
-
-    execution: Execution
-    chunks: TaskChunks
-    processes: Processes
 
 
 class Adapted(ABC):
@@ -155,9 +92,7 @@ class Algorithm(ABC):
     Attributes:
         config: all settings.
         blueprint: the network.
-        execution: how T copies of the network are computed.
-        chunks: how many tasks are computed at a time.
-        processes: the processes that share the tasks.
+        context: how the tasks are computed: execution, chunks, processes.
         second_order: whether the gradients of inner steps are differentiated again.
         streams: whether the work is passes over memory, so that a CPU's caches suit few tasks at a time.
         draws_minibatches: whether :meth:`draw` draws mini-batches of the support set, as indices (T, steps, B).
@@ -170,10 +105,24 @@ class Algorithm(ABC):
     draws_minibatches: ClassVar[bool] = False
 
     def __init__(self, blueprint: Blueprint, config: Config, context: ExecutionContext) -> None:
-        self.config, self.blueprint, self.execution = config, blueprint, context.execution
-        self.chunks, self.processes = context.chunks, context.processes
+        self.config, self.blueprint, self.context = config, blueprint, context
         self.measures_before = config.task.regression
         self.transduces = config.row.transductive and not config.task.regression
+
+    @property
+    def execution(self) -> Execution:
+        """How T copies of the network are computed."""
+        return self.context.execution
+
+    @property
+    def chunks(self) -> TaskChunks:
+        """How many tasks are computed at a time."""
+        return self.context.chunks
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that share the tasks."""
+        return self.context.processes
 
     @staticmethod
     def network(config: Config) -> Network:
@@ -333,30 +282,13 @@ class Algorithm(ABC):
             return answers(torch.stack([way(its.query_x) for way in ways]), its.query_y)
 
         rows = 1 + self.transduces + self.measures_before
-        with self.own_draws(generator):
-            predicted = self.shared_out(answered, episodes.query_y.new_zeros(rows, *episodes.query_y.shape))
+        with self.context.network_draws(generator):
+            predicted = self.context.map_tasks(answered, episodes.query_y.new_zeros(rows, *episodes.query_y.shape))
         return Predictions(
             predicted[-2] if self.transduces else None,
             predicted[-1],
             before=predicted[0] if self.measures_before else None,
         )
-
-    def computed_with(self, device: torch.device) -> dict[str, str | int]:
-        """Return what rounding depends on, for env.json and evaluations, by name.
-
-        ``execution``, ``device`` and ``processes``; ``library``, the native library's key, where that computes;
-        ``task_chunk`` (tasks computed at a time) and ``unrolled_steps``
-        (inner steps whose graph is in memory at a time) once they are determined.
-
-        Args:
-            device: where it computes.
-        """
-        its: dict[str, str | int] = {"device": str(device), "execution": self.execution.name}
-        if self.execution.library:
-            its["library"] = self.execution.library
-        tasks, steps = self.chunks.sizes
-        numbers = {"processes": self.processes.size, "task_chunk": tasks, "unrolled_steps": steps}
-        return its | {name: number for name, number in numbers.items() if number}
 
     def extra_metrics(self, store: Store) -> ExtraMetrics | None:
         """Return the metrics to report on the classes of ``store`` in addition to accuracy: by default none."""
@@ -372,30 +304,7 @@ class Algorithm(ABC):
         """
         return torch.empty(0, len(episodes), device=generator.device)
 
-    def shared_out(self, work: Callable[[slice], Tensor], blank: Tensor) -> Tensor:
-        """Compute ``work`` for all tasks, in chunks and divided among the processes: (rows, T, ...).
-
-        Args:
-            work: maps a slice of tasks to (rows, tasks of the slice, ...).
-            blank: (rows, T, ...) zeros, overwritten with the result.
-        """
-        share = self.processes.share(blank.shape[1])
-        if parts := self.chunks.map(share, work):
-            blank[:, share] = torch.cat(parts, dim=1)
-        self.processes.sum_([blank])
-        return blank
-
     def fit_chunks(self, state: MetaState, episodes: Episodes) -> None:
         """Determine once how many tasks like ``episodes`` fit into memory at a time."""
         if not self.chunks.limit:
             self.chunks.fit(self.task_bytes(state, episodes), self.streams)
-
-    @contextmanager
-    def own_draws(self, generator: torch.Generator) -> Iterator[None]:
-        """Make the network's own random numbers (Dropout) depend on ``generator`` while the context lasts."""
-        if not self.execution.draws:
-            yield
-            return
-        device = generator.device
-        with seeded(int(torch.randint(2**62, (), generator=generator, device=device)), device):
-            yield

@@ -8,7 +8,8 @@ from importlib import import_module
 
 import torch
 
-from torchreptile.algorithms.base import Algorithm, ExecutionContext
+from torchreptile.algorithms.base import Algorithm
+from torchreptile.algorithms.execution_context import ExecutionContext
 from torchreptile.core.config import AlgorithmRow, Config, NetworkConfig
 from torchreptile.core.config.algorithm_table import algorithm_row, register_algorithm
 from torchreptile.core.distributed.process_group import ALONE, Processes

@@ -6,9 +6,9 @@ from typing import final
 
 from torch import Tensor
 
-from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.gradient_based import take_batches
 from torchreptile.algorithms.maml_base import MAMLBase
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.differentiable_sgd import descend
 from torchreptile.algorithms.task_gradient import TaskSums
 from torchreptile.data.episodes import Episodes

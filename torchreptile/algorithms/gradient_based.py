@@ -9,7 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from torchreptile.algorithms.base import Adapted, Algorithm, ExecutionContext, MetaState
+from torchreptile.algorithms.base import Adapted, Algorithm
+from torchreptile.algorithms.execution_context import ExecutionContext
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerLoop, InnerState
 from torchreptile.core.config import Config
 from torchreptile.core.random_state import RandomState

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import Adapted, ExecutionContext, MetaState
+from torchreptile.algorithms.base import Adapted
+from torchreptile.algorithms.execution_context import ExecutionContext
 from torchreptile.algorithms.gradient_based import AdaptedNetwork, GradientBased, take_batches
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.differentiable_sgd import Rates, descend, differentiable_descent
 from torchreptile.algorithms.task_gradient import TaskGradient, TaskSums
 from torchreptile.core.config import Config
@@ -23,8 +25,8 @@ from torchreptile.models.execution.task_chunks import CPU_TASKS, SHARE, saved_by
 class MAMLBase(GradientBased, TaskGradient):
     """Adapts by SGD, and differentiates the query loss at the adapted weights back through the inner steps.
 
-        phi_task = phi after inner steps of SGD on the support set
-        gradient = mean over tasks of d L_query(phi_task) / d phi
+    phi_task = phi after inner steps of SGD on the support set
+    gradient = mean over tasks of d L_query(phi_task) / d phi
     """
 
     second_order = True

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchreptile.algorithms.base import Adapted, ExecutionContext, ExtraMetrics, MetaState
+from torchreptile.algorithms.base import Adapted, ExtraMetrics
+from torchreptile.algorithms.execution_context import ExecutionContext
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.rows.mann import MANNSettings
 from torchreptile.algorithms.task_gradient import LossGradient
 from torchreptile.core.config import Config
@@ -147,7 +149,7 @@ class MANN(LossGradient):
             return torch.stack([(correct & (turn == number)).sum(1) / self.config.task.way for number in reported])
 
         blank = torch.zeros(len(reported), len(episodes), device=order.device)
-        return self.shared_out(by_presentation, blank)
+        return self.context.map_tasks(by_presentation, blank)
 
     def task_bytes(self, state: MetaState, episodes: Episodes) -> int:
         """Return the bytes that one episode saves for the backward pass."""

@@ -9,8 +9,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import Adapted, ExecutionContext, MetaState
+from torchreptile.algorithms.base import Adapted
+from torchreptile.algorithms.execution_context import ExecutionContext
 from torchreptile.algorithms.gradient_based import AdaptedNetwork
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerLoop
 from torchreptile.algorithms.rows.meta_lstm import MetaLSTMSettings
 from torchreptile.algorithms.task_gradient import LossGradient

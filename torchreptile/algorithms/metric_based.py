@@ -21,7 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchreptile.algorithms.base import Adapted, ExecutionContext, MetaState
+from torchreptile.algorithms.base import Adapted
+from torchreptile.algorithms.execution_context import ExecutionContext
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.task_gradient import LossGradient
 from torchreptile.core.config import Config
 from torchreptile.core.random_state import RandomState

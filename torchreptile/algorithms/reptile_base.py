@@ -11,8 +11,9 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import Adapted, MetaGradient, MetaState
+from torchreptile.algorithms.base import Adapted
 from torchreptile.algorithms.gradient_based import AdaptedNetwork, GradientBased, take_batches
+from torchreptile.algorithms.meta_state import MetaGradient, MetaState
 from torchreptile.algorithms.optim.inner_loop import BETA2, InnerState
 from torchreptile.core.errors import ConfigError
 from torchreptile.data.episodes import Episodes
@@ -105,12 +106,12 @@ class ReptileBase(GradientBased):
             tasks, images, settings.inner_batch, self.drawn_steps, settings.replacement, generator
         )  # fmt: skip
         if settings.inner_state == "carry":
-            with self.own_draws(generator):
+            with self.context.network_draws(generator):
                 return self._one_after_another(state, episodes, drawn)
         start = self.start(state)
         self.fit_chunks(start, episodes)
         share = self.processes.share(tasks)
-        with self.own_draws(generator):
+        with self.context.network_draws(generator):
             total = _sum(self.chunks.map(share, lambda part: self._changes(start, episodes[part], drawn[part])))
         tensors = [*total.gradient.values(), *total.inner.v.values(), total.loss]
         self.processes.sum_(tensors)

@@ -6,8 +6,8 @@ from typing import final
 
 import torch
 
-from torchreptile.algorithms.base import MetaGradient, MetaState
 from torchreptile.algorithms.gradient_based import GradientBased
+from torchreptile.algorithms.meta_state import MetaGradient, MetaState
 from torchreptile.data.episodes import Episodes
 
 

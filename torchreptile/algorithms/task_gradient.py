@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from torchreptile.algorithms.base import Algorithm, MetaGradient, MetaState
+from torchreptile.algorithms.base import Algorithm
+from torchreptile.algorithms.meta_state import MetaGradient, MetaState
 from torchreptile.data.episodes import Episodes
 from torchreptile.models.built_in import Params
 
@@ -72,7 +73,7 @@ class TaskGradient(Algorithm):
         total = {name: torch.zeros_like(p) for name, p in state.params.items()}
         loss = torch.zeros((), dtype=torch.float64, device=episodes.support_y.device)
         measured = {name: torch.zeros_like(average) for name, average in state.averages.items()}
-        with self.own_draws(generator):
+        with self.context.network_draws(generator):
             chunks = self.chunks.map(
                 self.processes.share(tasks), lambda part: self.gradient(state.params, episodes[part], drawn[part])
             )

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from torchreptile.algorithms.base import Algorithm, ExecutionContext
+from torchreptile.algorithms.base import Algorithm
+from torchreptile.algorithms.execution_context import ExecutionContext
 from torchreptile.core.distributed.process_group import ALONE
 from torchreptile.core.errors import ConfigError, TorchReptileError
 from torchreptile.core.random_state import seeded

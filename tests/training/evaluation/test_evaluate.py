@@ -15,8 +15,9 @@ import torch
 from tests.easy import MINIATURES, TINY, double_params, easy_store, skip_without_native, small_config
 from tests.runs import resealed
 from tests.sidebyside import cut, reference_for, run_both
-from torchreptile.algorithms.base import Algorithm, MetaState
+from torchreptile.algorithms.base import Algorithm
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.config import Config
 from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.data.episodes import Episodes
@@ -171,9 +172,9 @@ def test_every_setting_and_algorithm_is_measured_on_the_same_episodes(monkeypatc
 
 def test_progress_is_told() -> None:
     algorithm, state = tiny_start(small_config(eval_steps=1))
-    told: list[int] = []
-    measure(algorithm, state, EpisodeSampler(easy_store(12, shape=TINY), 3, 1, 1), 250, 0, told.append)
-    assert told == [100, 200, 250]
+    progress: list[int] = []
+    measure(algorithm, state, EpisodeSampler(easy_store(12, shape=TINY), 3, 1, 1), 250, 0, progress.append)
+    assert progress == [100, 200, 250]
 
 
 def test_accuracy_over() -> None:
@@ -197,8 +198,8 @@ def test_evaluate_keeps_its_result_with_everything_beside_it(run: Path) -> None:
     assert result.result == again.result
     assert (result.split, result.seed, result.step, result.source) == ("test", 5, 1, "run")
     assert result.result.transductive.episodes == result.config.evaluation.eval_episodes == 8
-    kept = run / result.file_name
-    assert Evaluation.from_json(kept.read_text()) == again
+    saved = run / result.file_name
+    assert Evaluation.from_json(saved.read_text()) == again
     assert "torch" in again.environment
     assert again.config.run.execution == "auto"
     chosen = {name: again.environment[name] for name in ("device", "execution", "threads", "processes")}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from torchreptile.algorithms.base import MetaState
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerState
 from torchreptile.algorithms.optim.outer_optimizer import OuterState
 from torchreptile.core.config import Config

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from torchreptile.algorithms.base import MetaState
 from torchreptile.algorithms.build import build_algorithm
+from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.algorithms.optim.inner_loop import InnerLoop
 from torchreptile.core.config import Config
 from torchreptile.core.torch_compile import compiled
