@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated
@@ -27,6 +28,7 @@ from torchreptile.cli.usage_errors import one_line_refusals
 from torchreptile.core.config import DATA, Config
 from torchreptile.core.config.algorithm_table import algorithm_row, owner_of
 from torchreptile.core.config.presets import PRESETS, TABLE, for_algorithm, preset
+from torchreptile.core.config.validation import require_countable
 from torchreptile.core.errors import ConfigError
 from torchreptile.core.user_code import names_a_file
 
@@ -61,7 +63,22 @@ def parse(arguments: Sequence[str]) -> Command:
     command = _parse(words, guess, algorithm, pasted)
     if isinstance(command, Train) and command.preset != guess:
         command = _parse(words, command.preset, algorithm, pasted)
+    _require_countable(command)
     return command
+
+
+def _require_countable(settings: object) -> None:
+    """Refuse whole numbers of a command that do not fit into 64 bits.
+
+    Raises:
+        ConfigError: there is one; the message names its flag.
+    """
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            _require_countable(value)
+        else:
+            require_countable(field.name, value)
 
 
 def _with_user_code(arguments: Sequence[str]) -> list[str]:

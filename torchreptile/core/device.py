@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from torchreptile.core.distributed.launcher import launcher_number
 from torchreptile.core.errors import ConfigError
 
 # The parameters of mallopt and the largest values it accepts for them (glibc's malloc.h).
@@ -37,7 +37,7 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device is {name}; it must be auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = torch.device("cuda", launcher_number("LOCAL_RANK"))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device is {name}, but torch sees {torch.cuda.device_count()} GPUs here; try --device cpu")
     return device

@@ -41,6 +41,35 @@ def sessions(environment: dict[str, Any]) -> list[dict[str, Any]]:
     return [environment, *(resumed if isinstance(resumed, list) else [])]
 
 
+def require_environment(content: Any) -> dict[str, Any]:
+    """Return the content of an env.json, or of an environment in another file, once its types are known to be right.
+
+    Raises:
+        ValueError: it is not one; the message names what is wrong.
+
+    Example:
+        >>> require_environment({"torch": "2.13.0", "resumed": [{"threads": 2}]})
+        {'torch': '2.13.0', 'resumed': [{'threads': 2}]}
+        >>> require_environment({"resumed": [1]})
+        Traceback (most recent call last):
+            ...
+        ValueError: resumed is not a list of sessions
+    """
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")
+    resumed = content.get("resumed", [])
+    if not isinstance(resumed, list) or not all(isinstance(session, dict) for session in resumed):
+        raise ValueError("resumed is not a list of sessions")
+    for session in [{name: value for name, value in content.items() if name != "resumed"}, *resumed]:
+        for name, value in session.items():
+            words = isinstance(value, list) and all(isinstance(word, str) for word in value)  # earlier commands
+            if not words and not isinstance(value, str | int | float | None):
+                raise ValueError(f"{name} is not a text or a number")
+            if name == "threads" and type(value) not in (int, type(None)):
+                raise ValueError(f"threads is {value!r}, not a number")
+    return content
+
+
 def hardware(environment: dict[str, Any]) -> str:
     """Return the GPU or processor of a run; of a run resumed elsewhere, every one in order.
 

@@ -219,12 +219,6 @@ class RunFolder:
             ValueError: a line is not an object of numbers, or has changed since it was written.
         """
         content = read_regular(self.metrics_file)
-        if checkpoint is not None and checkpoint.metrics_checksum is not None:
-            written = content[: checkpoint.metrics_bytes]
-            if len(written) < checkpoint.metrics_bytes:
-                raise ValueError(f"{checkpoint.metrics_bytes - len(written):,} bytes are missing")
-            if zlib.crc32(written) != checkpoint.metrics_checksum:
-                raise ValueError("it is not what was written: its checksum differs from that in last.pt")
         lines = []
         for number, line in enumerate(content.decode().splitlines(keepends=True), 1):
             if not line.endswith("\n"):
@@ -233,6 +227,12 @@ class RunFolder:
                 lines.append(_metrics_line(line))
             except ValueError as error:
                 raise ValueError(f"line {number} is damaged ({error})") from error
+        if checkpoint is not None and checkpoint.metrics_checksum is not None:
+            written = content[: checkpoint.metrics_bytes]
+            if len(written) < checkpoint.metrics_bytes:
+                raise ValueError(f"{checkpoint.metrics_bytes - len(written):,} bytes are missing")
+            if zlib.crc32(written) != checkpoint.metrics_checksum:
+                raise ValueError("it is not what was written: its checksum differs from that in last.pt")
         return lines
 
 

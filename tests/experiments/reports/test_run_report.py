@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
 import shutil
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from torchreptile.core.errors import RunError
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.experiments.reports import draw_curves, draw_episode, report, sample_episodes
+from torchreptile.training.checkpoint import load_checkpoint, save_checkpoint
 from torchreptile.training.evaluation.evaluate import evaluate
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.train import train
@@ -88,10 +91,17 @@ def test_published_number_and_difference(run: Path) -> None:
     assert "+0.32" in page
 
 
+def with_checkpoint(run: Path, **changes: Any) -> None:
+    """Change values of the last checkpoint."""
+    save_checkpoint(dataclasses.replace(load_checkpoint(run / "last.pt"), **changes), run / "last.pt")
+
+
 def test_what_differs_from_the_preset_is_marked(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learned, changed = load_weights(run), Config().replace(outer_steps=7, seed=3)
-    monkeypatch.setattr("torchreptile.experiments.reports.run_report.load_weights", lambda path: learned)
+    loaded, changed = load_weights(run), Config().replace(outer_steps=7, seed=3)
+    monkeypatch.setattr("torchreptile.experiments.reports.run_report.load_weights", lambda path: loaded)
     (run / "config.json").write_text(changed.to_json())
+    with_checkpoint(run, config=changed)
+    next(run.glob("eval-*.json")).unlink()  # of other settings
     page = report(run)[1].read_text(encoding="utf-8")
     marked = re.findall(r'<tr class="differs"><td><code>(\w+)', page)
     assert marked == ["outer_steps", "seed"]
@@ -102,6 +112,7 @@ def test_names_are_escaped(run: Path) -> None:
     hostile = run.rename(run.with_name("<b>x"))
     environment = json.loads((hostile / "env.json").read_text())
     environment["command"] = "<script>alert(1)</script>"
+    del environment["checksum"]  # as of earlier versions
     (hostile / "env.json").write_text(json.dumps(environment))
     next(hostile.glob("eval-*.json")).unlink()  # so that the command with the folder's name is shown
     page = report(hostile)[1].read_text(encoding="utf-8")
@@ -117,14 +128,15 @@ def test_without_evaluations_the_command_is_shown(run: Path) -> None:
 
 def test_run_in_training(run: Path) -> None:
     """No measurement yet, then one whose line is still being written."""
+    with_checkpoint(run, metrics_bytes=0, metrics_checksum=0)
     for content in ("", '{"step": 1, "lo'):
         (run / "metrics.jsonl").write_text(content)
         assert "there is no measurement yet" in report(run)[1].read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("tested", "said"), [(True, "test classes"), (False, "training classes")])
+@pytest.mark.parametrize(("tested", "label"), [(True, "test classes"), (False, "training classes")])
 def test_without_validation_classes(
-    run: Path, splits: Splits, monkeypatch: pytest.MonkeyPatch, tested: bool, said: str
+    run: Path, splits: Splits, monkeypatch: pytest.MonkeyPatch, tested: bool, label: str
 ) -> None:
     """Test classes are looked at only once they have been measured."""
     monkeypatch.setattr(
@@ -133,7 +145,7 @@ def test_without_validation_classes(
     )
     if not tested:
         next(run.glob("eval-*.json")).unlink()
-    assert f"These are <strong>{said}</strong>" in report(run)[1].read_text(encoding="utf-8")
+    assert f"These are <strong>{label}</strong>" in report(run)[1].read_text(encoding="utf-8")
 
 
 def damage_evaluation(run: Path) -> str:
@@ -168,6 +180,36 @@ def metrics_of_something_else(run: Path) -> str:
     return "metrics.jsonl: line 1"
 
 
+def another_digit_of_the_metrics(run: Path) -> str:
+    text = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(text.replace('"loss": 0.', '"loss": 0.9', 1))
+    assert (run / "metrics.jsonl").read_text() != text
+    return "metrics.jsonl: it is not what was written"
+
+
+def metrics_cut_off(run: Path) -> str:
+    (run / "metrics.jsonl").write_text("")
+    return "bytes are missing"
+
+
+def settings_of_another_run(run: Path) -> str:
+    config = Config.from_json((run / "config.json").read_text())
+    (run / "config.json").write_text(config.replace(seed=config.run.seed + 1).to_json())
+    return "config.json: not the settings of last.pt (seed"
+
+
+def sessions_that_are_numbers(run: Path) -> str:
+    (run / "env.json").write_text('{"torch": "2", "resumed": [1]}')
+    return "env.json: missing or damaged (resumed is not a list of sessions)"
+
+
+def another_digit_of_the_environment(run: Path) -> str:
+    text = (run / "env.json").read_text()
+    (run / "env.json").write_text(text.replace('"threads": ', '"threads": 1', 1))
+    assert (run / "env.json").read_text() != text
+    return "env.json: missing or damaged (its content is not what was written"
+
+
 def damage_environment(run: Path) -> str:
     (run / "env.json").write_text("{")
     return "env.json"
@@ -192,6 +234,11 @@ def no_settings(run: Path) -> str:
         evaluation_of_another_digit,
         damage_metrics,
         metrics_of_something_else,
+        another_digit_of_the_metrics,
+        metrics_cut_off,
+        settings_of_another_run,
+        sessions_that_are_numbers,
+        another_digit_of_the_environment,
         damage_environment,
         no_checkpoint,
         no_settings,

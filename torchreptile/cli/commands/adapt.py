@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from torchreptile.cli.commands.console import Output, show
+from torchreptile.cli.commands.console import Output, show_lines
 from torchreptile.core.errors import ConfigError
 from torchreptile.core.files import write_bytes, write_text
 from torchreptile.experiments.reports.predictions_image import draw_predictions
@@ -73,9 +73,9 @@ def adapt(
         classifier = FewShotClassifier(load_weights(source, checkpoint=checkpoint), network=network, **settings)
         fit_folder(classifier, support)
     labelled = label_pictures(classifier, query)
-    learned_from = {name: images / 255 for name, images in classifier.support_.items()}
+    fitted_from = {name: images / 255 for name, images in classifier.support_.items()}
     drawn = draw_predictions(
-        learned_from, labelled.images / 255, labelled.predicted, labelled.confidence, labelled.truth
+        fitted_from, labelled.images / 255, labelled.predicted, labelled.confidence, labelled.truth
     )
     if files.csv is not None:
         write_text(files.csv, labelled.to_csv())
@@ -89,7 +89,7 @@ def adapt(
     print_labelled(labelled, Output())
     for path in (files.csv, files.classifier, files.picture):
         if path is not None:
-            show(path)
+            show_lines(path)
     return 0
 
 

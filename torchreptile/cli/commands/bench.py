@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from torchreptile.cli.commands.console import Output
+from torchreptile.cli.commands.console import Output, show_lines
 from torchreptile.core.config import Config
 from torchreptile.core.device import choose_device
 from torchreptile.core.errors import ConfigError
@@ -58,7 +58,7 @@ def bench(
     out.mkdir(parents=True, exist_ok=True)
     write_text(numbers, result.to_json() + "\n")
     write_bytes(picture, draw_bench(result))
-    print(f"{numbers}\n{picture}")
+    show_lines(numbers, picture)
     return 0
 
 

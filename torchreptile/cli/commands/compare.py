@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from torchreptile.cli.commands.console import FILE_WIDTH, STOPPED, Output
+from torchreptile.cli.commands.console import FILE_WIDTH, STOPPED, Output, show_lines
 from torchreptile.core.files import write_bytes
 from torchreptile.data.splits import Split
 from torchreptile.experiments.compare import compare as run_comparison
@@ -43,7 +43,7 @@ def compare(
         return 0
     terminal = Output()
     print_comparison(comparison, terminal if terminal.is_terminal else Output(width=FILE_WIDTH))
-    print(f"{out / 'comparison.json'}\n{picture}")
+    show_lines(out / "comparison.json", picture)
     return 0
 
 

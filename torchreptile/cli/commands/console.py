@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+import sys
 
 from torchreptile.core.distributed.signals import STOPPED as STOPPED
-from torchreptile.core.streams import lost_output
+from torchreptile.core.plain_console import PlainConsole
+from torchreptile.core.streams import lost_output, printable
 
 FILE_WIDTH = 120  # width of wide tables when printed to a file
 
 
-class Output(Console):
+class Output(PlainConsole):
     """Standard output; a reader that exits early, such as ``head``, causes no error."""
+
+    def __init__(self, width: int | None = None) -> None:
+        """Write lines of ``width`` characters; by default those of the terminal."""
+        super().__init__(width=width)
 
     def on_broken_pipe(self) -> None:
         """Leave a broken pipe to the entry point; rich would exit with 1."""
         raise BrokenPipeError
 
 
+def show_lines(*lines: object, to_stderr: bool = False) -> None:
+    """Print lines whose names others have chosen: their control characters are escaped."""
+    print(printable("\n".join(map(str, lines))), file=sys.stderr if to_stderr else sys.stdout)
+
+
 def report_lost_output() -> None:
     """Print on standard output that not everything could be written to standard error, and why."""
     if reason := lost_output():
-        print(f"progress and messages could not be written to standard error ({reason})")
+        show_lines(f"progress and messages could not be written to standard error ({reason})")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from itertools import combinations
 
+from torchreptile.cli.commands.console import show_lines
 from torchreptile.core.config import Resize
 from torchreptile.core.distributed.signals import stop_on_signals
 from torchreptile.core.errors import DataError
@@ -34,7 +34,7 @@ def prepare(data_root: str, resize: Resize) -> int:
     problems: list[str] = []
     for split, source in sources(folder).items():
         if isinstance(source, MissingSplit):
-            print(f"{split}: skipped: {source.reason}")
+            show_lines(f"{split}: skipped: {source.reason}")
             continue
         loader = Loader(folder, split, source, resize)
         try:
@@ -47,7 +47,7 @@ def prepare(data_root: str, resize: Resize) -> int:
     if problems:
         raise DataError(_report_problems(problems, str(folder)))
     for line in _duplicates(stores):
-        print(line)
+        show_lines(line)
     return 0
 
 
@@ -61,7 +61,7 @@ def _prepared(loader: Loader) -> ImageStore:
     made = file.stat().st_mtime_ns != before
     how = f"{count / seconds:,.0f} pictures/s" if made else "already prepared"
     special = "".join(f"; {number:,} {what}" for what, number in loader.notes().items())
-    print(
+    show_lines(
         f"{loader.split}: {len(store):,} classes, {count:,} pictures from {loader.source.where}{special}; "
         f"in {file} ({seconds:.1f} s, {how})"
     )
@@ -71,7 +71,7 @@ def _prepared(loader: Loader) -> ImageStore:
 def _report_problems(problems: list[str], where: str) -> str:
     """Print the first problems to standard error and write all to a file; return a summary."""
     for problem in problems[:SHOWN]:
-        print(problem, file=sys.stderr)
+        show_lines(problem, to_stderr=True)
     file = cache_dir() / "mini-imagenet-problems.txt"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torchreptile.cli.commands.console import show_lines
 from torchreptile.cli.commands.decode_progress import ready
 from torchreptile.core.config import TaskConfig
 from torchreptile.core.errors import ConfigError, DataError
@@ -35,13 +36,13 @@ def show(task: TaskConfig, queries: int, out: Path) -> int:
     for split in SPLITS:
         try:
             stores[split] = splits.get(split)
-            print(f"{split}: {describe(stores[split])}")
+            show_lines(f"{split}: {describe(stores[split])}")
         except DataError as error:
-            print(f"{split}: {error}")
+            show_lines(f"{split}: {error}")
     if not stores:
         raise DataError(f"{task.title}: none of {', '.join(SPLITS)} can be used")
-    print(f"identical: {find_leaks(splits).message(excluded=False) or 'no picture is in two splits'}")
+    show_lines(f"identical: {find_leaks(splits).message(excluded=False) or 'no picture is in two splits'}")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, draw_sheet(stores, task.way, task.shots, queries))
-    print(out)
+    show_lines(out)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torchreptile.cli.commands.console import show_lines
 from torchreptile.core.config import TaskConfig
 from torchreptile.data import own_images
 from torchreptile.data.loading import load_splits
@@ -18,7 +19,7 @@ def ready(task: TaskConfig) -> Splits:
     catalogue = own_images.scan(Path(task.data))
     if catalogue.skipped:
         names = ", ".join(catalogue.skipped[:5]) + (", ..." if len(catalogue.skipped) > 5 else "")
-        print(f"hidden files skipped: {len(catalogue.skipped):,} ({names})")
+        show_lines(f"hidden files skipped: {len(catalogue.skipped):,} ({names})")
     with CountBar(StandardError(), "decoding", "images") as bar:
         own_images.load(catalogue, own_images.Form.of(task), bar.update)
     return load_splits(task)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from torchreptile.cli.commands.console import Output
+from torchreptile.cli.commands.console import Output, show_lines
 from torchreptile.core.config.presets import PRESETS, preset
 from torchreptile.core.distributed.launcher import is_first
 from torchreptile.core.errors import ConfigError
@@ -71,7 +70,7 @@ def _write_episodes(evaluation: Evaluation, path: Path) -> None:
     assert evaluation.episodes is not None
     path = free(path)
     evaluation.episodes.write_csv(path)
-    print(f"every episode is in {path}", file=sys.stderr)
+    show_lines(f"every episode is in {path}", to_stderr=True)
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torchreptile.cli.commands.console import show_lines
 from torchreptile.inference.classifier import FewShotClassifier
 from torchreptile.models.custom import requested_network
 
@@ -13,9 +14,9 @@ def export(classifier: Path, to: Path, model: str) -> int:
     notes = FewShotClassifier.load(classifier, network=requested_network(model)).export(to)
     many, number = ("any number of images", "N") if notes.any_number else ("one image", "1")
     shape = ", ".join(map(str, (number, *notes.image_shape)))
-    print(
+    show_lines(
         f"input: {many} per call, ({shape}) floats from 0 (black) to 1 (white); "
-        f"output: probabilities ({number}, {len(notes.classes)}) of {', '.join(notes.classes)}"
+        f"output: probabilities ({number}, {len(notes.classes)}) of {', '.join(notes.classes)}",
+        to,
     )
-    print(to)
     return 0

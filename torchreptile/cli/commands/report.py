@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from torchreptile.cli.commands.console import show_lines
 from torchreptile.experiments.reports import report as report_run
 from torchreptile.experiments.reports import report_runs
 from torchreptile.models.custom import requested_network
@@ -18,5 +19,5 @@ def report(runs: Sequence[Path], out: Path | None, model: str) -> int:
     else:
         written = report_runs(runs, out or Path("runs") / "report")
     for path in written:
-        print(path)
+        show_lines(path)
     return 0

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from torchreptile.cli.commands.console import STOPPED, Output
+from torchreptile.cli.commands.console import STOPPED, Output, show_lines
 from torchreptile.core.files import write_bytes, write_text
 from torchreptile.experiments.reports.reproduction_figures import draw_reproduced
 from torchreptile.experiments.reports.reproduction_tables import caution, measurements, to_markdown, unfinished
@@ -43,7 +43,7 @@ def show(reproduced: Reproduced, which: Experiment, out: Path) -> None:
     write_text(markdown, to_markdown(reproduced, which))
     write_bytes(picture, draw_reproduced(reproduced, which))
     print_reproduced(reproduced, which, Output())
-    print(f"{out / RESULT}\n{markdown}\n{picture}")
+    show_lines(out / RESULT, markdown, picture)
 
 
 def print_reproduced(reproduced: Reproduced, which: Experiment, console: Console) -> None:

@@ -42,6 +42,21 @@ def check_types(settings: Any) -> None:
             require(value in choices, f"{name} is {value!r}; it must be one of {', '.join(choices)}")
         else:
             require(_fits(value, kind), f"{name} is {value!r}; it must be of type {kind.__name__}")
+            require_countable(name, value)
+
+
+def require_countable(name: str, value: Any) -> None:
+    """Refuse a whole number that does not fit into 64 bits; Python's own have no limit, everything else has.
+
+    >>> require_countable("way", 10**30)
+    Traceback (most recent call last):
+    ...
+    torchreptile.core.errors.ConfigError: way is a number of 31 digits; it must be at most 9223372036854775807
+    """
+    if isinstance(value, int) and abs(value) > LARGEST_SEED:
+        # Digits are counted without writing them: Python refuses to write more than 4,300.
+        digits = int(math.log10(abs(value))) + 1
+        raise ConfigError(f"{name} is a number of {digits} digits; it must be at most {LARGEST_SEED}")
 
 
 def at_least(minimum: float, **values: float) -> None:
@@ -53,16 +68,19 @@ def at_least(minimum: float, **values: float) -> None:
     torchreptile.core.errors.ConfigError: way is 0; it must be at least 1
     """
     for name, value in values.items():
+        require_countable(name, value)
         require(math.isfinite(value) and value >= minimum, f"{name} is {value}; it must be at least {minimum}")
 
 
 def at_most(maximum: float, **values: float) -> None:
     """Refuse values that are above ``maximum``."""
     for name, value in values.items():
+        require_countable(name, value)
         require(value <= maximum, f"{name} is {value}; it must be at most {maximum}")
 
 
 def positive(**values: float) -> None:
     """Refuse values that are 0, negative or not finite."""
     for name, value in values.items():
+        require_countable(name, value)
         require(math.isfinite(value) and value > 0, f"{name} is {value}; it must be greater than 0")

@@ -43,19 +43,43 @@ def let_idle_threads_sleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
+def launcher_number(name: str, default: int = 0) -> int:
+    """Return a number that torchrun or ``--workers`` gave to this process in its environment.
+
+    Args:
+        name: the environment variable.
+        default: what it is where there is none.
+
+    Raises:
+        ConfigError: it is not a number of a process.
+
+    Example:
+        >>> launcher_number("TORCHREPTILE_NO_SUCH_VARIABLE", 1)
+        1
+    """
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9):
+        raise ConfigError(
+            f"the environment variable {name} is {text[:50]!r}; it must be a number, as torchrun sets it; unset it"
+        )
+    return int(text)
+
+
 def started_by_launcher() -> bool:
     """Return whether torchrun or ``--workers`` started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return launcher_number("WORLD_SIZE", 1) > 1
 
 
 def is_first() -> bool:
     """Return whether this process is the one of rank 0, which alone writes files and prints."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return launcher_number("RANK") == 0
 
 
 def restarted_by_launcher() -> bool:
     """Return whether torchrun started this process again after another one was lost."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return launcher_number("TORCHELASTIC_RESTART_COUNT") > 0
 
 
 def attempt() -> int:
@@ -64,14 +88,13 @@ def attempt() -> int:
     Always 0 where several machines work together: each counts its own restarts, so the counts may differ
     (there, torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 to restart; pytorch/pytorch#135712).
     """
-    alone = int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if alone else 0
+    alone = launcher_number("GROUP_WORLD_SIZE", 1) == 1
+    return launcher_number("TORCHELASTIC_RESTART_COUNT") if alone else 0
 
 
 def orphaned() -> bool:
     """Return whether the launcher that started this process has ended since."""
-    launcher = os.environ.get(LAUNCHER)
-    return launcher is not None and os.getppid() != int(launcher)
+    return LAUNCHER in os.environ and os.getppid() != launcher_number(LAUNCHER)
 
 
 def stop_with_launcher() -> None:
@@ -80,7 +103,7 @@ def stop_with_launcher() -> None:
     Waiting for the other processes, or for a compiler, this process would otherwise notice it late or never.
     """
     if LAUNCHER in os.environ:
-        _watch(int(os.environ[LAUNCHER]))
+        _watch(launcher_number(LAUNCHER))
     elif "TORCHELASTIC_RUN_ID" in os.environ:
         _watch(os.getppid())
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from torchreptile.core.config import Config
+from torchreptile.core.csv_text import write_rows
 from torchreptile.core.environment import hardware
+from torchreptile.core.streams import printable
 from torchreptile.experiments.reports.run_data import SPLITS, Recorded
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.progress_bars import duration
@@ -26,8 +28,7 @@ def to_csv(runs: Sequence[Recorded]) -> str:
     Accuracies are from 0 to 1; published ones are in percent, as printed.
     """
     file = io.StringIO()
-    writer = csv.DictWriter(file, CSV_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
+    rows: list[Sequence[Any]] = [CSV_COLUMNS]
     for run in runs:
         task = run.config.task
         training = {
@@ -36,7 +37,8 @@ def to_csv(runs: Sequence[Recorded]) -> str:
             "training_seed": run.config.run.seed, "train_shots": task.train_shots,
         }  # fmt: skip
         measured = [training | line for evaluation in run.evaluations for line in _csv_lines(evaluation)]
-        writer.writerows(measured or [training])
+        rows += [[line.get(column, "") for column in CSV_COLUMNS] for line in measured or [training]]
+    write_rows(file, rows)
     return file.getvalue()
 
 
@@ -61,7 +63,7 @@ def _csv_lines(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def to_markdown(runs: Sequence[Recorded]) -> str:
     """Return Markdown tables of the runs, their evaluations and the settings that differ between them."""
-    parts = ["# " + ", ".join(_cell(run.name) for run in runs)]
+    parts = ["# " + ", ".join(plain(run.name) for run in runs)]
     about = [
         (run.name, run.config.method.algorithm, run.config.task.title, f"{run.step:,}", duration(run.seconds))
         for run in runs
@@ -145,9 +147,26 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         | 5 | 97.7% |
     """
     rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(_cell(str(cell)) for cell in row) + " |" for row in rows) + "\n"
+    return "\n".join("| " + " | ".join(plain(str(cell)) for cell in row) + " |" for row in rows) + "\n"
 
 
-def _cell(text: str) -> str:
-    """Escape what would end a table cell or its line."""
-    return " ".join(text.replace("|", "\\|").split())
+def plain(text: str) -> str:
+    """Return Markdown that shows ``text`` as it is, on one line, also in a table's cell; ``<br>`` alone ends a line.
+
+    Example:
+        >>> print(plain("a|b [c](d) `e` <f>"))
+        a\\|b \\[c\\](d) \\`e\\` \\<f>
+    """
+    return re.sub(r"([\\`*\[\]|]|<(?!br>))", r"\\\1", " ".join(printable(text).split()))
+
+
+def code(text: str) -> str:
+    """Return Markdown that shows ``text`` as code, whatever backticks are in it.
+
+    Example:
+        >>> print(code("reptile evaluate a`b"))
+        `` reptile evaluate a`b ``
+    """
+    words = " ".join(printable(text).split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", words)), default=0))
+    return f"{fence}{words}{fence}" if fence == "`" else f"{fence} {words} {fence}"

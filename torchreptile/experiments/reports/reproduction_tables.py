@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torchreptile.core.environment import computed_by, sessions
-from torchreptile.experiments.reports.markdown_csv import table
+from torchreptile.experiments.reports.markdown_csv import code, plain, table
 from torchreptile.experiments.reports.run_data import SPLITS
 from torchreptile.experiments.reproduce.experiment import Experiment
 from torchreptile.experiments.reproduce.findings import COMPARED, findings, sweep
@@ -68,14 +68,17 @@ def how(reproduced: Reproduced, experiment: Experiment) -> str:
     steps = sorted({trained.outer_steps for trained in trainings if trained.config.method.algorithm != "scratch"})
     share = share_in_words(reproduced)
     lines = [
-        *(f"`{command}`" for command in reproduced.commands),
+        *(code(command) for command in reproduced.commands),
         f"outer steps: {' or '.join(f'{count:,}' for count in steps)}" + (f", {share}" if share else ""),
         f"seeds: {', '.join(map(str, reproduced.seeds))}; {len(trainings)} training{'s' * (len(trainings) > 1)}, "
         f"{duration(sum(trained.seconds for trained in trainings))} of training and "
         f"{duration(sum(measuring.values()))} of evaluation in total",
         *([f"**{unfinished(missing)}**"] if missing else []),
-        *_each("trained on ", (computed_by(place) for trained in trainings for place in sessions(trained.environment))),
-        *_each("evaluated on ", (cell.hardware for trained in trainings for cell in trained.cells)),
+        *_each(
+            "trained on ",
+            (plain(computed_by(place)) for trained in trainings for place in sessions(trained.environment)),
+        ),
+        *_each("evaluated on ", (plain(cell.hardware) for trained in trainings for cell in trained.cells)),
         *([reproduced.note] if reproduced.note else []),
     ]
     return "\n".join(f"- {line}" for line in lines) + "\n"

@@ -9,7 +9,7 @@ from typing import Any
 from torchreptile.core.config import Config
 from torchreptile.core.errors import RunError
 from torchreptile.core.files import read_text
-from torchreptile.training.checkpoint import load_checkpoint
+from torchreptile.training.checkpoint import Checkpoint, load_checkpoint
 from torchreptile.training.evaluation.record import Evaluation
 from torchreptile.training.run_folder import RunFolder
 
@@ -49,16 +49,20 @@ def read_run(path: Path) -> Recorded:
         RunError: ``path`` is not a run folder, or one of its files is missing or damaged.
     """
     folder = RunFolder(path)
-    config, environment, metrics = folder.config(), folder.environment(), _metrics(folder)
-    last = load_checkpoint(folder.last)
+    config, environment, last = folder.config(), folder.environment(), load_checkpoint(folder.last)
+    if departure := config.departure(last.config):
+        raise RunError(f"{folder.config_file}: not the settings of {folder.last.name} ({departure})")
+    config = last.config.computed_as(config)  # the rest of them is known from the checkpoint, which has a checksum
+    metrics = _metrics(folder, last)
     step = max([last.step, *(line["step"] for line in metrics)])  # metrics may be ahead of the last checkpoint
-    return Recorded(path.resolve().name, folder, config, environment, metrics, _evaluations(folder), step, last.seconds)
+    evaluations = _evaluations(folder, config)
+    return Recorded(path.resolve().name, folder, config, environment, metrics, evaluations, step, last.seconds)
 
 
-def _metrics(folder: RunFolder) -> list[dict[str, Any]]:
+def _metrics(folder: RunFolder, last: Checkpoint) -> list[dict[str, Any]]:
     """Read and check metrics.jsonl."""
     try:
-        lines = folder.metrics()
+        lines = folder.metrics(last)
     except OSError as error:
         raise RunError(f"{folder.metrics_file}: missing or damaged ({error})") from error
     except ValueError as error:
@@ -69,12 +73,15 @@ def _metrics(folder: RunFolder) -> list[dict[str, Any]]:
     return lines
 
 
-def _evaluations(folder: RunFolder) -> list[Evaluation]:
-    """Read every eval-*.json: test classes first, then by file name."""
+def _evaluations(folder: RunFolder, config: Config) -> list[Evaluation]:
+    """Read every eval-*.json, which must be of this run: test classes first, then by file name."""
     found = []
     for file in sorted(folder.path.glob("eval-*.json")):
         try:
-            found.append(Evaluation.from_json(read_text(file)))
+            evaluation = Evaluation.from_json(read_text(file))
+            if (evaluation.config.method, evaluation.config.run.seed) != (config.method, config.run.seed):
+                raise RunError("it is of another run: its algorithm or seed differs")
+            found.append(evaluation)
         except (OSError, RunError, ValueError) as error:
             raise RunError(f"{file}: damaged ({error}); measure again with reptile evaluate") from error
     return sorted(found, key=lambda evaluation: list(SPLITS).index(evaluation.split))
