@@ -18,20 +18,21 @@ import torch
 from tests.easy import REPOSITORY, TINY, easy_store, killable_config, skip_without_native, small_config
 from tests.runs import OnStep, assert_same_run, metrics_without_time, stop_at
 from torchreptile.core.distributed.signals import stop_on_signals
-from torchreptile.core.environment import sessions
+from torchreptile.core.environment import environment, sessions
 from torchreptile.core.errors import RunError
 from torchreptile.data.splits import Splits
 from torchreptile.models.conv4.native_library import NativeUnavailableError
 from torchreptile.training.callbacks import Callback
 from torchreptile.training.checkpoint import Division, load_checkpoint, save_checkpoint
+from torchreptile.training.resuming import resumed_checkpoint
 from torchreptile.training.run_folder import RunFolder
-from torchreptile.training.setup import TrainingSetup, build_setup, resumed_checkpoint
+from torchreptile.training.setup import TrainingSetup, build_setup
 from torchreptile.training.train import resume, train
 from torchreptile.training.trainer import Trainer, TrainingSession
 from torchreptile.training.weights import load_weights
 
 
-class Told(Callback):
+class Recorder(Callback):
     """Keeps what it was warned of; may stop the training after a step."""
 
     def __init__(self, stop: int = 0) -> None:
@@ -50,15 +51,15 @@ class Told(Callback):
 @pytest.mark.parametrize("stop", [3, 4])  # between two measurements and at one
 def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path, easy_data: Splits, algorithm: str, stop: int) -> None:
     config = small_config(algorithm=algorithm)
-    whole = train(config, tmp_path / "whole")
-    assert (whole.step, whole.interrupted) == (6, False)
+    complete = train(config, tmp_path / "complete")
+    assert (complete.step, complete.interrupted) == (6, False)
     part = train(config, tmp_path / "parts", stop_at(stop))
     assert (part.step, part.interrupted) == (stop, True)
     assert load_checkpoint(tmp_path / "parts" / "last.pt").step == stop  # saved on stopping, not only every minute
     done = resume(tmp_path / "parts")
     assert (done.step, done.interrupted) == (6, False)
-    assert done.measured == whole.measured
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert done.measured == complete.measured
+    assert_same_run(tmp_path / "complete", tmp_path / "parts")
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, easy_data: Splits) -> None:
@@ -73,24 +74,24 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, easy_data: Spli
 
 def test_a_line_after_the_last_checkpoint_is_written_again_not_twice(tmp_path: Path, easy_data: Splits) -> None:
     """A kill between a metrics line and the next checkpoint leaves a line too many, perhaps half of one."""
-    train(small_config(), tmp_path / "whole")
+    train(small_config(), tmp_path / "complete")
     train(small_config(), tmp_path / "run", stop_at(3))
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "loss": 9.9, "seconds": 1.0}\n{"step": 6, "lo')
     resume(tmp_path / "run")
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(tmp_path / "complete", tmp_path / "run")
 
 
 def test_stopped_again_before_the_next_line(tmp_path: Path, easy_data: Splits) -> None:
     """As above, but the second session is stopped before it has written a line of its own."""
     config = small_config(outer_steps=8, monitor_every=4)
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "complete")
     train(config, tmp_path / "run", stop_at(5))
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "loss": 9.9, "seconds": 1.0}\n')
     resume(tmp_path / "run", stop_at(6))
     resume(tmp_path / "run")
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(tmp_path / "complete", tmp_path / "run")
 
 
 def test_other_images_are_refused_on_resuming(
@@ -139,25 +140,25 @@ def test_a_run_keeps_the_execution_that_auto_chose(
     """A compiler that comes or goes between two sessions must not change how sums are rounded."""
     config = small_config(execution="auto")
     monkeypatch.setattr("torchreptile.models.conv4.executions.native_library", no_native_code)
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "complete")
     train(config, tmp_path / "parts", stop_at(3))
     monkeypatch.undo()
-    told = Told()
+    recorder = Recorder()
     with monkeypatch.context() as patch:
         patch.setattr("torchreptile.training.setup.load_splits", lambda task: easy_data)
         patch.setattr("torchreptile.training.evaluation.measure.EPISODES_PER_DRAW", 4)
-        resume(tmp_path / "parts", [told], computed_as=config)
-    assert told.warnings == []
+        resume(tmp_path / "parts", [recorder], computed_as=config)
+    assert recorder.warnings == []
     assert RunFolder(tmp_path / "parts").environment()["execution"] == "grouped"
     assert RunFolder(tmp_path / "parts").config().run.execution == "auto"
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert_same_run(tmp_path / "complete", tmp_path / "parts")
 
 
 def test_another_execution_is_told(tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, told = tmp_path / "run", Told(stop=3)
+    run, recorder = tmp_path / "run", Recorder(stop=3)
     train(small_config(), run, stop_at(2))
-    resume(run, [told], computed_as=small_config(execution="loop"))
-    assert told.warnings == [
+    resume(run, [recorder], computed_as=small_config(execution="loop"))
+    assert recorder.warnings == [
         f"{run} was computed with execution grouped until now; it resumes with loop, whose sums are rounded differently"
     ]
     first, second = sessions(RunFolder(run).environment())
@@ -168,8 +169,8 @@ def test_another_execution_is_told(tmp_path: Path, easy_data: Splits, monkeypatc
     settings.write_text(settings.read_text().replace('"execution": "loop"', '"execution": "auto"'))
     monkeypatch.setattr("torchreptile.models.conv4.executions.native_library", no_native_code)
     monkeypatch.setattr("torchreptile.models.conv4.native.native_library", no_native_code)
-    resume(run, [told])
-    assert "not available here (execution native is not possible here: none today" in told.warnings[1]
+    resume(run, [recorder])
+    assert "not available here (execution native is not possible here: none today" in recorder.warnings[1]
 
 
 @pytest.mark.parametrize("algorithm", ["reptile", "meta-sgd"])
@@ -184,18 +185,18 @@ def test_a_run_keeps_the_sizes_of_its_chunks(
             small.setattr("torchreptile.models.execution.task_chunks.CPU_TASKS", 2)
         else:
             small.setattr("torchreptile.algorithms.maml_base.MAMLBase._segment", lambda *_: 2)
-        train(config, tmp_path / "whole")
+        train(config, tmp_path / "complete")
         train(config, tmp_path / "parts", stop_at(2))
-    whole, large = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "large"))
-    assert not all(torch.equal(p, large.state.params[name]) for name, p in whole.state.params.items())
-    told = Told()
-    resume(tmp_path / "parts", [told])
-    assert told.warnings == []
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    complete, large = (load_checkpoint(tmp_path / name / "last.pt") for name in ("complete", "large"))
+    assert not all(torch.equal(p, large.state.params[name]) for name, p in complete.state.params.items())
+    recorder = Recorder()
+    resume(tmp_path / "parts", [recorder])
+    assert recorder.warnings == []
+    assert_same_run(tmp_path / "complete", tmp_path / "parts")
     environment, name = RunFolder(tmp_path / "parts").environment(), "task_chunk"
     if algorithm == "meta-sgd":
         name = "unrolled_steps"
-    assert environment[name] == getattr(whole.division, name) == 2
+    assert environment[name] == getattr(complete.division, name) == 2
     assert "resumed" not in environment
 
 
@@ -215,25 +216,42 @@ def test_another_number_of_threads_or_processes_is_told(
 ) -> None:
     """Threads only where they change bits."""
     skip_without_native()
-    told, threads = Told(stop=3), torch.get_num_threads()
+    recorder, threads = Recorder(stop=3), torch.get_num_threads()
     for execution in ("loop", "native"):
         train(small_config(execution=execution), tmp_path / execution, stop_at(2))
         with monkeypatch.context() as more:
             more.setattr("torch.get_num_threads", lambda: threads + 1)
-            resume(tmp_path / execution, [told])
+            resume(tmp_path / execution, [recorder])
     loop = tmp_path / "loop"
-    assert told.warnings == [
+    assert recorder.warnings == [
         f"{loop} was computed by {threads} thread{'s' * (threads > 1)} until now; "
         f"it continues with {threads + 1} threads, so sums may be rounded differently"
     ]
     last = loop / "last.pt"
     save_checkpoint(replace(load_checkpoint(last), division=Division(threads=1, processes=2)), last)
     monkeypatch.setattr("torch.get_num_threads", lambda: 1)
-    resume(loop, [told])
-    assert told.warnings[1:] == [
+    resume(loop, [recorder])
+    assert recorder.warnings[1:] == [
         f"{loop} was computed by 2 processes with 1 thread each until now; "
         "it continues with 1 thread, so sums may be rounded differently"
     ]
+
+
+def test_another_processor_or_version_of_torch_is_told(
+    tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(small_config(), tmp_path / "run", stop_at(2))
+    here, recorder = environment(torch.device("cpu")), Recorder()
+    monkeypatch.setattr(
+        "torchreptile.training.setup.environment", lambda device: here | {"processor": "Other 1", "torch": "9.0"}
+    )
+    resume(tmp_path / "run", [recorder])
+    assert recorder.warnings == [
+        f"{tmp_path / 'run'} was computed with torch {here['torch']}, {here['processor']} until now; it continues with "
+        "torch 9.0, Other 1, so sums may be rounded differently"
+    ]
+    resume(tmp_path / "run", [recorder])  # there once more
+    assert len(recorder.warnings) == 1
 
 
 def test_the_last_line_has_the_step_size_of_its_step(
@@ -241,7 +259,7 @@ def test_the_last_line_has_the_step_size_of_its_step(
 ) -> None:
     """Killed after the last step was saved and before it was measured."""
     config = small_config(outer_steps=5, monitor_every=3, save_minutes=0.0)
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "complete")
     measure = TrainingSession.measure
 
     def killed(self: TrainingSession) -> None:
@@ -256,22 +274,22 @@ def test_the_last_line_has_the_step_size_of_its_step(
     assert load_checkpoint(tmp_path / "run" / "last.pt").step == 5
     resume(tmp_path / "run")
     assert metrics_without_time(tmp_path / "run")[-1]["outer_step_size"] == pytest.approx(0.2)
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(tmp_path / "complete", tmp_path / "run")
 
 
 def test_a_run_from_a_gpu_goes_on_with_draws_of_its_own(tmp_path: Path, easy_data: Splits) -> None:
     """A generator's state means nothing to one of another kind: the same fresh one every time, and it is said."""
-    for name in ("whole", "one", "other"):
+    for name in ("complete", "one", "other"):
         train(small_config(), tmp_path / name, stop_at(3))
     for name in ("one", "other"):
         assert list(moved_at(tmp_path / name, (3,)))
-    told = Told()
-    for name in ("whole", "one", "other"):
-        assert resume(tmp_path / name, [told]).step == 6
-    assert len(told.warnings) == 2
-    assert "one was trained on another kind of device than cpu until outer step 3" in told.warnings[0]
+    recorder = Recorder()
+    for name in ("complete", "one", "other"):
+        assert resume(tmp_path / name, [recorder]).step == 6
+    assert len(recorder.warnings) == 2
+    assert "one was trained on another kind of device than cpu until outer step 3" in recorder.warnings[0]
     assert_same_run(tmp_path / "one", tmp_path / "other")
-    drawn = [load_checkpoint(tmp_path / name / "last.pt").generator for name in ("whole", "one")]
+    drawn = [load_checkpoint(tmp_path / name / "last.pt").generator for name in ("complete", "one")]
     assert not torch.equal(*drawn)
     setup, folder = setup_of(tmp_path / "one"), RunFolder(tmp_path / "one")
     first, later = (
@@ -381,15 +399,15 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path, easy_data: Split
 def test_killed_before_its_first_checkpoint_a_run_begins_again(tmp_path: Path, easy_data: Splits) -> None:
     """The settings alone are enough: the beginning depends on nothing else."""
     config = small_config(outer_steps=3)
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "complete")
     for name, files in (("a", ["config.json"]), ("b", ["config.json", "env.json"])):
         folder = tmp_path / name
         folder.mkdir()
         for file in files:
-            (folder / file).write_bytes((tmp_path / "whole" / file).read_bytes())
+            (folder / file).write_bytes((tmp_path / "complete" / file).read_bytes())
         (folder / ".last.pt-1-beef.tmp").write_bytes(b"half")
         assert resume(folder).step == 3
-        assert_same_run(folder, tmp_path / "whole")
+        assert_same_run(folder, tmp_path / "complete")
         assert not list(folder.glob(".*.tmp"))
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / ".config.json-1-beef.tmp").write_bytes(b"half")
@@ -447,8 +465,8 @@ def test_a_training_that_diverges_says_why_and_keeps_its_last_good_checkpoint(
 ) -> None:
     run = RunFolder(tmp_path / "run")
     config = small_config(**{"outer_steps": 4, "monitor_every": monitor_every, "save_minutes": 0.0} | settings)
-    said = rf"diverged before outer step {step + 1} \(.*\); start again with a smaller {blamed}; "
-    with pytest.raises(RunError, match=said + rf"{run.last} is still that of outer step {step}$"):
+    expected_text = rf"diverged before outer step {step + 1} \(.*\); start again with a smaller {blamed}; "
+    with pytest.raises(RunError, match=expected_text + rf"{run.last} is still that of outer step {step}$"):
         train(config, run.path)
     last = load_checkpoint(run.last)
     assert last.step == step

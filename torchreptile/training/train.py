@@ -19,8 +19,9 @@ from torchreptile.models.blueprint import Network
 from torchreptile.training.callbacks import Callback, Callbacks
 from torchreptile.training.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from torchreptile.training.progress_bars import ProgressBar
+from torchreptile.training.resuming import announce_environment, resumed_checkpoint
 from torchreptile.training.run_folder import RunFolder
-from torchreptile.training.setup import Computed, build_setup, first_checkpoint, resumed_checkpoint
+from torchreptile.training.setup import Computed, build_setup, first_checkpoint
 from torchreptile.training.trainer import Run as Run
 from torchreptile.training.trainer import Trainer
 
@@ -188,6 +189,8 @@ def _resumed(
         before = Computed.of(last) if last else None
         processes.from_first(json.dumps([config.to_json(), before]).encode())
         setup = build_setup(config, folder, callback, processes, network, before)
+        if last and last.step:
+            announce_environment(setup, folder, callback)
         folder.record_session(config, setup.environment())
         start = resumed_checkpoint(setup, last, folder, callback) if last else first_checkpoint(setup)
         processes.from_first(checkpoint_bytes(start) if processes.size > 1 else b"")

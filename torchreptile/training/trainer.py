@@ -45,7 +45,8 @@ class Run:
         state: what was meta-learned.
         step: outer steps done.
         interrupted: True if a signal, or a ``break`` in the loop, ended it early; it can be resumed.
-        measured: the last accuracies, or errors, by split.
+        measured: the session's last accuracies, or errors, by split; empty if it measured none, as where a finished run
+            is resumed.
     """
 
     folder: Path
