@@ -221,6 +221,7 @@ def test_another_number_of_threads_or_processes_is_told(
         train(small_config(execution=execution), tmp_path / execution, stop_at(2))
         with monkeypatch.context() as more:
             more.setattr("torch.get_num_threads", lambda: threads + 1)
+            more.setattr("torch.set_num_threads", lambda count: None)  # native code puts back what it found
             resume(tmp_path / execution, [recorder])
     loop = tmp_path / "loop"
     assert recorder.warnings == [
