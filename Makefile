@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/quickstart-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: setup quickstart test test-processors test-processors-short lint docs tables clean
+.PHONY: setup quickstart test test-processors test-processors-short storm storm-short lint docs tables clean
 
 setup: $(VENV)/.installed
 
@@ -41,6 +41,13 @@ test-processors: setup
 # What promises equal bits, on the oldest processor alone.
 test-processors-short: setup
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(PYTEST) $(EXACT)
+
+# Damaged files, hostile files and kills, with counts (docs/reliability.md); the short one is part of .ci/run.
+storm: setup
+	$(BIN)/python tools/storm
+
+storm-short: setup
+	$(BIN)/python tools/storm --mutations 130 --hostile 34 --kills 0
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 
 from torchreptile.core.errors import LostProcessError, TorchReptileError, first_line
@@ -97,6 +96,5 @@ def _refused(error: BaseException, reason: str, code: int = 2) -> int:
         import traceback
 
         say("".join(traceback.format_exception(error)).rstrip())
-    line = re.sub(r"\d{100,}", lambda digits: f"{digits[0][:10]}... ({len(digits[0]):,} digits)", reason)
-    say(f"reptile: {' '.join(line.split())}")
+    say(f"reptile: {' '.join(reason.split())}")
     return code

@@ -32,6 +32,8 @@ from torchreptile.core.config.validation import require_countable
 from torchreptile.core.errors import ConfigError
 from torchreptile.core.user_code import names_a_file
 
+LONGEST_NUMBER = 1000  # digits that the parser is given
+
 Command = Train | Evaluate | Adapt | Export | Compare | Reproduce | Report | Bench | Demo | Data | Presets | Completion
 
 
@@ -49,6 +51,7 @@ def parse(arguments: Sequence[str]) -> Command:
         >>> command.shots, command.split
         (5, 'test')
     """
+    _refuse_endless_numbers(arguments)
     words, pasted = _with_user_code(arguments), False
     if words[:1] == ["train"]:
         pasted = was_pasted(words)
@@ -65,6 +68,14 @@ def parse(arguments: Sequence[str]) -> Command:
         command = _parse(words, command.preset, algorithm, pasted)
     _require_countable(command)
     return command
+
+
+def _refuse_endless_numbers(words: Sequence[str]) -> None:
+    """Refuse numbers of so many digits that Python does not read them: the parser would print all of them."""
+    for word in words:
+        digits = len(word.rpartition("=")[2].lstrip("+-")) if word[-1:].isdecimal() else 0
+        if digits > LONGEST_NUMBER and word.rpartition("=")[2].lstrip("+-").isdecimal():
+            raise ConfigError(f"{word[:20]}... is a number of {digits:,} digits; no setting is that large")
 
 
 def _require_countable(settings: object) -> None:

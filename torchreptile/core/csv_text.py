@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
@@ -26,4 +27,7 @@ def csv_cell(value: Any) -> Any:
 
 def write_rows(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:
     """Write rows of cells, separated by commas; open the file with ``newline=""``."""
-    csv.writer(file, lineterminator="\n").writerows([csv_cell(value) for value in row] for row in rows)
+    for row in rows:
+        line = io.StringIO()
+        csv.writer(line).writerow([csv_cell(value) for value in row])  # ends in \r\n, so that it quotes both in cells
+        file.write(line.getvalue().removesuffix("\r\n") + "\n")

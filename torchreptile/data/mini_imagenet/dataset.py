@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from torchreptile.core.config import Resize
 from torchreptile.core.errors import DataError
 from torchreptile.core.files import remove_abandoned
-from torchreptile.core.paths import cache_dir, data_dir
+from torchreptile.core.paths import cache_dir, data_dir, expanded
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.image_store_writer import Plan, building
 from torchreptile.data.mini_imagenet.layouts import find
@@ -88,7 +88,7 @@ def root(data_root: str) -> Path:
             "mini-imagenet cannot be downloaded: its pictures are ImageNet's. Give --data-root FOLDER, or set "
             "TORCHREPTILE_DATA=DIR with DIR/mini-imagenet; reptile data prepare --help says what may be in it"
         )
-    folder = Path(data_root).expanduser() if data_root or own is None else own / "mini-imagenet"
+    folder = expanded(data_root, "data_root") if data_root or own is None else own / "mini-imagenet"
     if not folder.is_dir():
         setting = "--data-root" if data_root else "TORCHREPTILE_DATA"
         what = "is not a folder" if folder.exists() else "does not exist"
