@@ -21,7 +21,7 @@ from torchreptile.data.episodes import Episodes
 
 @dataclass(frozen=True)
 class SignedSettings(AlgorithmSettings):
-    """Settings of its own; each becomes a flag, its docstring the help."""
+    """The algorithm's own settings; each becomes a flag, its docstring the help."""
 
     sign_share: float = 0.1
     """signed-reptile: share of the meta-gradient's sign, scaled to the gradient's mean size, from 0 to 1."""

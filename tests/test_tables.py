@@ -32,15 +32,15 @@ def test_readme_and_results_page_are_what_results_hold() -> None:
 def test_a_cell_shows_what_was_measured_and_what_was_not_the_published_training(
     tables: ModuleType, tmp_path: Path
 ) -> None:
-    whole = read_reproduced(REPOSITORY / "results" / "omniglot-5way.json")
-    (tmp_path / "omniglot-5way.json").write_text(whole.to_json())
-    cells = [replace(cell, split="val", mean=0.9012, ci95=0.0014) for cell in whole.trainings[0].cells]
-    config = whole.trainings[0].config.replace(outer_steps=25_000)
-    part = replace(whole, share=0.25, trainings=[replace(whole.trainings[0], cells=cells, config=config)])
+    complete = read_reproduced(REPOSITORY / "results" / "omniglot-5way.json")
+    (tmp_path / "omniglot-5way.json").write_text(complete.to_json())
+    cells = [replace(cell, split="val", mean=0.9012, ci95=0.0014) for cell in complete.trainings[0].cells]
+    config = complete.trainings[0].config.replace(outer_steps=25_000)
+    part = replace(complete, share=0.25, trainings=[replace(complete.trainings[0], cells=cells, config=config)])
     (tmp_path / "omniglot-5way-0.25.json").write_text(part.to_json())
     lines = tables.cells_table(tables.stored_results(tmp_path), ["reptile"]).splitlines()
     line = next(line for line in lines if "Omniglot 5-way 1-shot" in line)
-    cell = next(cell for cell in whole.trainings[0].cells if (cell.shots, cell.measure) == (1, "transductive"))
+    cell = next(cell for cell in complete.trainings[0].cells if (cell.shots, cell.measure) == (1, "transductive"))
     published, here = line.split("|")[2:4]
     assert published.strip() == "97.68% ± 0.04"
     its = f"{100 * cell.mean:.2f}% ± {100 * cell.ci95:.2f}"
@@ -85,9 +85,9 @@ def test_a_picture_knows_its_result(tmp_path: Path) -> None:
 
 
 def test_a_changed_result_is_noticed(tables: ModuleType, tmp_path: Path) -> None:
-    whole = read_reproduced(REPOSITORY / "results" / "omniglot-5way.json")
-    cells = [replace(cell, mean=0.9999) for cell in whole.trainings[0].cells]
-    changed = replace(whole, trainings=[replace(whole.trainings[0], cells=cells)])
+    complete = read_reproduced(REPOSITORY / "results" / "omniglot-5way.json")
+    cells = [replace(cell, mean=0.9999) for cell in complete.trainings[0].cells]
+    changed = replace(complete, trainings=[replace(complete.trainings[0], cells=cells)])
     (tmp_path / "omniglot-5way.json").write_text(changed.to_json())
     for path, text in tables.rendered(tables.stored_results(tmp_path)).items():
         assert text != path.read_text()

@@ -1,4 +1,4 @@
-"""Train on the easy classes in a process of its own, to be killed by a test.
+"""Train on the easy classes in a separate process, to be killed by a test.
 
 python tests/train_easy.py {train,resume} FOLDER OUTER_STEPS
 """

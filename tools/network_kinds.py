@@ -182,7 +182,7 @@ class ResNet(Kind):
 
 
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Drop whole residual branches, as timm does."""
+    """Drop entire residual branches, as timm does."""
     if not training:
         return x
     shape = (x.shape[0],) + (1,) * (x.ndim - 1)
@@ -353,7 +353,7 @@ class Noise(Tokens):
 
 
 class OwnGenerator(Tokens):
-    """Noise from a generator of its own, which no seed reaches."""
+    """Noise from its own generator, which no seed reaches."""
 
     def more(self) -> None:
         self.generator = torch.Generator().manual_seed(1)
@@ -528,7 +528,7 @@ class Hooked(Kind):
 
 
 class WholeBatch(Kind):
-    """Normalised by its batch in a line of its own."""
+    """Normalised by its batch in its own code."""
 
     def maps(self, x: Tensor) -> Tensor:
         x = self.conv(x)

@@ -96,7 +96,7 @@ class Plain:
         return copy.deepcopy(self.module)
 
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:
-        """Call a copy with its buffers as at the start, on a batch of its own."""
+        """Call a copy with its buffers as at the start, on a separate batch."""
         for name, buffer in module.named_buffers():
             buffer.data = self.buffers[name].clone()
         out: Tensor = module(x.clone())
@@ -142,7 +142,7 @@ def settings(algorithm: str) -> Config:
 
 
 def episodes() -> Episodes:
-    """Return two tasks of random images, each class with a shade of its own."""
+    """Return two tasks of random images, each class with its own shade."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(WAY)
     shades = torch.rand(TASKS, WAY, 3, 1, 1, generator=generator)

@@ -3,7 +3,7 @@
     python tools/structure.py            # of this checkout
     python tools/structure.py DIRECTORY  # of another one
 
-A room is a folder of the package or a module that lies beside the folders; an arrow is an import between two rooms,
+A room is a folder of the package or a module next to the folders; an arrow is an import between two rooms,
 wherever in a module it stands unless only types need it; floors are the longest chain of arrows.
 """
 
@@ -56,7 +56,7 @@ def imports(tree: ast.Module, known: Container[str]) -> Iterator[str]:
 
 
 def room(module: str) -> str:
-    """Return the part of a module's name below the package: its folder, or its own name beside the folders."""
+    """Return the part of a module's name below the package: its folder, or its own name if it is not in one."""
     return module.partition(".")[2].partition(".")[0]
 
 

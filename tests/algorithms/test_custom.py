@@ -51,7 +51,9 @@ def test_code_of_files_reaches_jobs() -> None:
     assert code == CustomCode(FILE)
     assert CustomCode.of(Config().replace(dataset=DATASET)) == CustomCode(dataset=DATASET)
     answers: list[Any] = []
-    assert do_jobs([Job("job", partial(title, config), code.load)], 1, 1, print, lambda _, said: answers.append(said))
+    assert do_jobs(
+        [Job("job", partial(title, config), code.load)], 1, 1, print, lambda _, answer: answers.append(answer)
+    )
     assert answers == [title(config, print)]
 
 

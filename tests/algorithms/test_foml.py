@@ -77,7 +77,7 @@ def test_the_gradient_is_the_query_gradient_at_the_adapted_weights() -> None:
     sampler.dtype = torch.float64
     episode = sampler.sample(1, torch.Generator().manual_seed(0))
     # The body is one batch of all 6 support images, so that the order of drawing cannot matter.
-    learned = algorithm.meta_gradient(state, episode, torch.Generator().manual_seed(1))
+    gradients = algorithm.meta_gradient(state, episode, torch.Generator().manual_seed(1))
 
     net = OmniglotNet(3).double()
     net.load_state_dict(state.params)
@@ -86,4 +86,4 @@ def test_the_gradient_is_the_query_gradient_at_the_adapted_weights() -> None:
         p.data -= 0.1 * g
     loss = torch.nn.functional.cross_entropy(net(episode.query_x[0]), episode.query_y[0])
     for (name, _), g in zip(net.named_parameters(), torch.autograd.grad(loss, list(net.parameters())), strict=True):
-        torch.testing.assert_close(learned.gradient[name] / 0.1, g, rtol=0, atol=1e-9)
+        torch.testing.assert_close(gradients.gradient[name] / 0.1, g, rtol=0, atol=1e-9)

@@ -198,7 +198,7 @@ def test_it_starts_as_gradient_descent_with_a_small_rate() -> None:
 
 
 def test_an_own_network_is_labelled_with_the_support_set() -> None:
-    """It keeps no averages: each query is normalised in a batch of its own with the support set."""
+    """It keeps no averages: each query is normalised in a separate batch with the support set."""
 
     def network(shape: tuple[int, int, int], way: int) -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(49, way))

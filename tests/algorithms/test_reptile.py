@@ -42,7 +42,7 @@ def test_adam_gives_the_reference_logits_losses_and_second_moment(policy: str, e
     logits = for_images((1, 28, 28), 3).forward_grouped(stacked, images[None])[0]
     with torch.no_grad():
         torch.testing.assert_close(logits, reference.net(images), rtol=0, atol=1e-6)
-    carried = {name: reference.optimizer.state[p] for name, p in reference.net.named_parameters()}
+    expected_state = {name: reference.optimizer.state[p] for name, p in reference.net.named_parameters()}
     if policy == "reset":  # the reference's optimiser holds the last task's moments, the package carries none
         assert int(state.inner.steps) == 0
         assert all(not v.any() for v in state.inner.v.values())
@@ -50,8 +50,8 @@ def test_adam_gives_the_reference_logits_losses_and_second_moment(policy: str, e
     done = 3 * config.inner.inner_steps * config.outer.meta_batch
     assert int(state.inner.steps) == done
     for name, v in state.inner.v.items():
-        assert int(carried[name]["step"]) == done
-        torch.testing.assert_close(v, carried[name]["exp_avg_sq"], rtol=1e-5, atol=1e-12)
+        assert int(expected_state[name]["step"]) == done
+        torch.testing.assert_close(v, expected_state[name]["exp_avg_sq"], rtol=1e-5, atol=1e-12)
 
 
 def test_the_three_policies_are_three_algorithms() -> None:

@@ -137,7 +137,7 @@ def after_five_steps(name: str) -> tuple[Algorithm, MetaState]:
 def skip_without(execution: str, name: str) -> None:
     """Skip a test where tasks are not computed so, or that would do the same once more."""
     if execution not in CASES[name].executions:
-        pytest.skip(f"{name} has no execution of its own called {execution}")
+        pytest.skip(f"{name} has no own execution called {execution}")
     skip_without_native(execution)
 
 
@@ -248,7 +248,7 @@ def test_permuted_labels_with_permuted_heads_are_the_same_network(name: str) -> 
     def turned(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         back = turn.argsort()
         rows = {key: t[back] if "head." in key else t for key, t in tensors.items()}
-        # What is told of a label enters by a column of its own.
+        # A label enters through a separate column.
         return {key: t[:, back] if key.startswith("label.") else t for key, t in rows.items()}
 
     inner = replace(state.inner, v=turned(state.inner.v))

@@ -21,18 +21,18 @@ from torchreptile.training.weights import load_weights, save_weights
 @pytest.mark.parametrize("algorithm", algorithm_names())
 def test_stopped_resumed_measured_written_and_reported(tmp_path: Path, easy_data: Splits, algorithm: str) -> None:
     config = small_config(algorithm=algorithm, outer_steps=4, **MINIATURES.get(algorithm, {}))
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "uninterrupted")
     assert train(config, tmp_path / "run", stop_at(3)).interrupted
     resume(tmp_path / "run")
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
 
-    learned, weights = load_weights(tmp_path / "run"), tmp_path / "weights.safetensors"
-    save_weights(learned, weights, {})
+    loaded, weights = load_weights(tmp_path / "run"), tmp_path / "weights.safetensors"
+    save_weights(loaded, weights, {})
     again = load_weights(weights)
-    assert again.state.params.keys() == learned.state.params.keys()
-    assert again.state.averages.keys() == learned.state.averages.keys()
-    for kept, written in ((learned.state.params, again.state.params), (learned.state.averages, again.state.averages)):
-        assert all(torch.equal(tensor, written[name]) for name, tensor in kept.items())
+    assert again.state.params.keys() == loaded.state.params.keys()
+    assert again.state.averages.keys() == loaded.state.averages.keys()
+    for expected, written in ((loaded.state.params, again.state.params), (loaded.state.averages, again.state.averages)):
+        assert all(torch.equal(tensor, written[name]) for name, tensor in expected.items())
 
     measured = evaluate(tmp_path / "run", device="cpu")
     assert evaluate(weights, device="cpu").result == measured.result  # which the averages have a part in

@@ -20,36 +20,36 @@ NESTED = b"\x80\x04)\x94" + b"".join(b"0(" + (b"h" + bytes([i])) * 10 + b"t\x94"
 
 
 @pytest.fixture(scope="module")
-def whole() -> bytes:
+def intact() -> bytes:
     file = io.BytesIO()
     torch.save(CONTENT, file)
     return file.getvalue()
 
 
 def rewritten(
-    whole: bytes, change: Callable[[str, bytes], bytes] = lambda name, content: content, compression: int = 0
+    intact: bytes, change: Callable[[str, bytes], bytes] = lambda name, content: content, compression: int = 0
 ) -> bytes:
     """The archive, written again by zipfile with other members or another compression."""
-    source, target = zipfile.ZipFile(io.BytesIO(whole)), io.BytesIO()
+    source, target = zipfile.ZipFile(io.BytesIO(intact)), io.BytesIO()
     with zipfile.ZipFile(target, "w", compression) as archive:
         for member in source.infolist():
             archive.writestr(member.filename, change(member.filename, source.read(member)))
     return target.getvalue()
 
 
-def test_what_torch_or_zipfile_wrote_is_accepted(whole: bytes, tmp_path: Path) -> None:
+def test_what_torch_or_zipfile_wrote_is_accepted(intact: bytes, tmp_path: Path) -> None:
     torch.save(CONTENT, tmp_path / "by name.pt")
-    for content in (whole, rewritten(whole), (tmp_path / "by name.pt").read_bytes()):
+    for content in (intact, rewritten(intact), (tmp_path / "by name.pt").read_bytes()):
         file = io.BytesIO(content)
         require_intact(file)
         assert torch.load(file, weights_only=True)["step"] == 7
 
 
-def test_no_changed_byte_gives_other_values(whole: bytes) -> None:
+def test_no_changed_byte_gives_other_values(intact: bytes) -> None:
     """A flipped bit, a run of zeros or a cut anywhere is refused, or torch reads exactly what was saved."""
     draw = random.Random(0)
     for number in range(400):
-        broken, start = bytearray(whole), draw.randrange(len(whole))
+        broken, start = bytearray(intact), draw.randrange(len(intact))
         if number % 3 == 0:
             broken[start] ^= 1 << draw.randrange(8)
         elif number % 3 == 1:
@@ -69,22 +69,22 @@ def test_no_changed_byte_gives_other_values(whole: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (lambda whole: whole + b"junk", "something follows the end|not an intact archive"),
-        (lambda whole: b"junk" + whole, "do not fill the archive"),
-        (lambda whole: rewritten(whole, compression=zipfile.ZIP_DEFLATED), "is compressed"),
-        (lambda whole: rewritten(whole, lambda name, c: NESTED + b"}h\x19Ns." if "data.pkl" in name else c), "work"),
-        (lambda whole: whole[:-22] + whole[-22:-2] + b"\x04\x00junk", "something follows the end"),
-        (lambda whole: b"", "not an intact archive"),
-        (lambda whole: b"\x80\x02}.", "not an intact archive"),
+        (lambda intact: intact + b"junk", "something follows the end|not an intact archive"),
+        (lambda intact: b"junk" + intact, "do not fill the archive"),
+        (lambda intact: rewritten(intact, compression=zipfile.ZIP_DEFLATED), "is compressed"),
+        (lambda intact: rewritten(intact, lambda name, c: NESTED + b"}h\x19Ns." if "data.pkl" in name else c), "work"),
+        (lambda intact: intact[:-22] + intact[-22:-2] + b"\x04\x00junk", "something follows the end"),
+        (lambda intact: b"", "not an intact archive"),
+        (lambda intact: b"\x80\x02}.", "not an intact archive"),
     ],
 )
-def test_what_is_no_archive_of_torch_is_refused(whole: bytes, change: Callable[[bytes], bytes], what: str) -> None:
+def test_what_is_no_archive_of_torch_is_refused(intact: bytes, change: Callable[[bytes], bytes], what: str) -> None:
     with pytest.raises(ArchiveError, match=what):
-        require_intact(io.BytesIO(change(whole)))
+        require_intact(io.BytesIO(change(intact)))
 
 
-def test_a_member_that_is_there_twice_is_refused(whole: bytes) -> None:
-    target = io.BytesIO(whole)
+def test_a_member_that_is_there_twice_is_refused(intact: bytes) -> None:
+    target = io.BytesIO(intact)
     with zipfile.ZipFile(target, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr(archive.infolist()[0].filename, b"x")
     with pytest.raises(ArchiveError, match="more than once"):

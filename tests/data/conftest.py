@@ -1,4 +1,4 @@
-"""For every test of the data: a cache of its own, no data of the user's, and a network that is down."""
+"""For every test of the data: its own cache, no data of the user's, and a network that is down."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Every test has a cache of its own, no data of the user's, and a network that is down."""
+    """Every test has its own cache, no data of the user's, and a network that is down."""
     monkeypatch.setenv("TORCHREPTILE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("TORCHREPTILE_DATA", raising=False)
 

@@ -94,7 +94,7 @@ def test_a_cache_that_cannot_be_written_is_named(cache: Path, monkeypatch: pytes
 
 
 def prepare_together(barrier: Barrier) -> None:
-    """In a process of its own: prepare only when the other process prepares as well."""
+    """In a separate process: prepare only when the other process prepares as well."""
 
     def prepare() -> ImageStore:
         barrier.wait(timeout=60)

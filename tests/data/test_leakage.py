@@ -61,8 +61,8 @@ def test_they_leave_training_alone_and_only_training() -> None:
     splits = leaky()
     left = without_leaks(splits.train, find_leaks(splits))
     assert left.class_sizes.tolist() == [3, 3, 4]
-    kept = [n for n in range(12) if n not in (1, 6)]
-    assert torch.equal(left.images, splits.train.images[kept])
+    remaining = [n for n in range(12) if n not in (1, 6)]
+    assert torch.equal(left.images, splits.train.images[remaining])
     assert left.class_names == splits.train.class_names
     assert not find_leaks(Splits(left, MissingSplit(""), splits.test)).found
 

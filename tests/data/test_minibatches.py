@@ -45,9 +45,9 @@ def test_every_pass_is_a_permutation(images: int, batch: int, steps: int, seed: 
     assert drawn.shape == (2, steps, batch)
     for stream in drawn.flatten(1).tolist():
         for start in range(0, len(stream), images):
-            piece = stream[start : start + images]
-            assert len(set(piece)) == len(piece)
-            assert set(piece) <= set(range(images))
+            part = stream[start : start + images]
+            assert len(set(part)) == len(part)
+            assert set(part) <= set(range(images))
 
 
 @settings(max_examples=100, deadline=None)

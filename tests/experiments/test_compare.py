@@ -100,8 +100,8 @@ def test_other_classes_and_fewer_algorithms_take_nothing_away(
     assert elsewhere is not None
     assert [one.evaluation.split for one in elsewhere.trained] == ["val", "val"]
     assert [one.peak_mib for one in elsewhere.trained] == [one.peak_mib for one in first.trained[2:]]
-    kept = json.loads((out / "comparison.json").read_text())["trained"]
-    names = [(one["evaluation"]["config"]["method"]["algorithm"], one["evaluation"]["split"]) for one in kept]
+    saved = json.loads((out / "comparison.json").read_text())["trained"]
+    names = [(one["evaluation"]["config"]["method"]["algorithm"], one["evaluation"]["split"]) for one in saved]
     assert names == [("foml", "val")] * 2 + [("reptile", "test")] * 2 + [("foml", "test")] * 2
     more = compare(PRESET, ["foml"], 2, out, episodes=6, quiet=True, **SMALL)  # of the same trainings
     assert more is not None
@@ -144,19 +144,19 @@ def test_a_budget_is_said_and_anneals_to_nothing(folder: Path) -> None:
     comparison = again(folder)
     assert comparison is not None
     assert comparison.budget == "2 outer steps of training each"
-    whole = comparing.plan(PRESET, ["reptile", "maml", "protonet"], 1, 8, {})
-    assert [config.outer.outer_step_size_final for config in whole] == [0, 1e-3, 1e-3]
+    configs = comparing.plan(PRESET, ["reptile", "maml", "protonet"], 1, 8, {})
+    assert [config.outer.outer_step_size_final for config in configs] == [0, 1e-3, 1e-3]
     for budget in ({"max_minutes": 1.0}, {"outer_steps": 500}):
         planned = comparing.plan(PRESET, ["reptile", "maml", "protonet"], 1, 8, budget)
         assert [config.outer.outer_step_size_final for config in planned] == [0, 0, 0]
     evaluation = comparison.trained[0].evaluation
-    for changes, said in (
+    for changes, message in (
         ({"max_minutes": 2.5}, "2.5 minutes or 2 outer steps of training each"),
         ({"outer_steps": 100_000}, "as many outer steps as published"),
     ):
         changed = replace(evaluation, config=evaluation.config.replace(**changes))
         one = replace(comparison.trained[0], evaluation=changed)
-        assert Comparison(PRESET, [one], {}).budget == said
+        assert Comparison(PRESET, [one], {}).budget == message
 
 
 def test_it_is_drawn(folder: Path) -> None:
@@ -178,8 +178,8 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
         comparison = compare(PRESET, names, 2, out, episodes=8, quiet=True, **SMALL)
         again = compare(PRESET, names, 2, out, episodes=8, quiet=True, **SMALL)  # read back from the file
     assert comparison is not None
-    kept = json.loads((out / "comparison.json").read_text())
-    assert kept["rows"] == json.loads(comparison.to_json())["rows"]
+    saved = json.loads((out / "comparison.json").read_text())
+    assert saved["rows"] == json.loads(comparison.to_json())["rows"]
     assert again == replace(comparison, environment=ANY)
     return comparison
 
@@ -266,9 +266,9 @@ def test_a_signal_saves_the_training_and_leaves_no_process(tmp_path: Path) -> No
     while "execution" not in process.stderr.readline():  # training has begun
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    _, message = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "run the same command again to resume" in said
+    assert "run the same command again to resume" in message
     assert load_checkpoint(tmp_path / "reptile-0" / "last.pt").step >= 0
     children = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False)
     assert not [pid for pid in children.stdout.split() if int(pid) != os.getpid()]

@@ -90,7 +90,7 @@ def test_a_fine_tuned_embedding_keeps_what_it_became(tmp_path: Path) -> None:
 
 
 class Net(nn.Module):
-    """A network of one's own."""
+    """A custom network."""
 
     def __init__(self, image_shape: tuple[int, int, int], outputs: int) -> None:
         super().__init__()

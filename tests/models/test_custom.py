@@ -44,7 +44,7 @@ def test_a_named_network_is_loaded_and_fits(net: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "said"),
+    ("named", "message"),
     [
         ("net", "model is net; it must be a Python file and a name in it, such as net.py:Net"),
         ("{net}", "such as net.py:Net"),
@@ -55,8 +55,8 @@ def test_a_named_network_is_loaded_and_fits(net: Path) -> None:
         ("{net}:NUMBER", "has no callable NUMBER; its callables are Net"),
     ],
 )
-def test_a_name_that_leads_nowhere_is_refused(net: Path, named: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
+def test_a_name_that_leads_nowhere_is_refused(net: Path, named: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(")):
         load_network(named.format(net=net, folder=net.parent))
 
 
@@ -118,7 +118,7 @@ class GivesTwo(HeadTooLarge):
 
 
 @pytest.mark.parametrize(
-    ("network", "said"),
+    ("network", "message"),
     [
         (TakesNoShape, r"TakesNoShape\(\(1, 7, 7\), 3\) fails \(TypeError: .* it is called with the image shape"),
         (lambda image_shape, outputs: "net", "returns a str; it must return a torch.nn.Module"),
@@ -128,8 +128,8 @@ class GivesTwo(HeadTooLarge):
         (GivesTwo, r"give tuple; they must give \(2, 3\)"),
     ],
 )
-def test_a_network_that_cannot_work_is_refused_before_training(network: type[nn.Module], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_network_that_cannot_work_is_refused_before_training(network: type[nn.Module], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         build_algorithm(small_config(execution="auto"), TINY, torch.device("cpu"), network=network)
 
 

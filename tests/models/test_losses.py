@@ -20,11 +20,11 @@ def test_of_labels() -> None:
 
 
 def test_of_values() -> None:
-    said = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 1.0]]])
+    predicted = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 1.0]]])
     truth = torch.tensor([[[1.0, 0.0], [3.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
     errors = [(4 + 9) / 4, 1 / 4]
-    assert task_losses(said, truth).tolist() == errors
-    assert float(mean_loss(said[0], truth[0])) == errors[0]
-    assert answers(said, truth) is said
-    assert scores(said, truth).tolist() == pytest.approx(errors)
-    assert scores(said, truth).dtype == torch.float64
+    assert task_losses(predicted, truth).tolist() == errors
+    assert float(mean_loss(predicted[0], truth[0])) == errors[0]
+    assert answers(predicted, truth) is predicted
+    assert scores(predicted, truth).tolist() == pytest.approx(errors)
+    assert scores(predicted, truth).dtype == torch.float64

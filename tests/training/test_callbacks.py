@@ -96,9 +96,9 @@ def test_an_error_in_a_users_callback_is_raised_with_its_own_traceback(tmp_path:
         tr.train(small_config(), tmp_path / "run", [recorder, Failing()])
     assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__
     assert recorder.events[-1] == ("exception", "of the user's own")
-    tr.train(small_config(), tmp_path / "whole")
+    tr.train(small_config(), tmp_path / "uninterrupted")
     tr.resume(tmp_path / "run")
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "run")
 
 
 class Output(OutputCallback):

@@ -1,4 +1,4 @@
-"""Networks of one's own: trained, resumed, evaluated; every execution the same; nothing leaks between tasks."""
+"""Custom networks: trained, resumed, evaluated; every execution the same; nothing leaks between tasks."""
 
 from __future__ import annotations
 
@@ -96,20 +96,20 @@ def test_vmap_gives_what_the_loop_gives(network: Network) -> None:
 @pytest.mark.parametrize("network", [SmallResNet, SmallTransformer, with_dropout])
 def test_trained_stopped_resumed_and_evaluated(tmp_path: Path, easy_data: Splits, network: Network) -> None:
     config = own_config()
-    whole = train(config, tmp_path / "whole", network=network)
+    uninterrupted = train(config, tmp_path / "uninterrupted", network=network)
     train(config, tmp_path / "parts", stop_at(3), network=network)
     resume(tmp_path / "parts", network=network)
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
-    assert "embed.weight" in whole.state.params or "stem.weight" in whole.state.params
-    first, second = (evaluate(tmp_path / "whole", episodes=20, network=network).result for _ in "12")
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "parts")
+    assert "embed.weight" in uninterrupted.state.params or "stem.weight" in uninterrupted.state.params
+    first, second = (evaluate(tmp_path / "uninterrupted", episodes=20, network=network).result for _ in "12")
     assert first == second
     with pytest.raises(RunError, match="its weights are not those of this network"):
-        resume(tmp_path / "whole")
+        resume(tmp_path / "uninterrupted")
     with pytest.raises(ConfigError, match="name a custom network with --model"):
-        evaluate(tmp_path / "whole", episodes=20)
+        evaluate(tmp_path / "uninterrupted", episodes=20)
     with pytest.raises(ConfigError, match="name a custom network with --model"):
-        report(tmp_path / "whole")
-    assert "report.html" in [file.name for file in report(tmp_path / "whole", network)]
+        report(tmp_path / "uninterrupted")
+    assert "report.html" in [file.name for file in report(tmp_path / "uninterrupted", network)]
 
 
 def test_batch_norm_goes_by_the_batch_and_nothing_is_left_behind() -> None:
@@ -146,13 +146,13 @@ def test_same_seed_same_weights_whatever_was_drawn_before() -> None:
 @pytest.mark.parametrize("kind", DRAWING)
 def test_whatever_draws_follows_the_seed_and_resumes_exactly(tmp_path: Path, easy_data: Splits, kind: str) -> None:
     config = own_config(outer_steps=4, monitor_every=4, monitor_episodes=2, eval_steps=2)
-    whole = train(config, tmp_path / "whole", network=KINDS[kind])
+    uninterrupted = train(config, tmp_path / "uninterrupted", network=KINDS[kind])
     torch.rand(3)
     train(config, tmp_path / "parts", stop_at(3), network=KINDS[kind])
     resume(tmp_path / "parts", network=KINDS[kind])
-    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "parts")
     other = train(config.replace(seed=config.run.seed + 1), tmp_path / "other", network=KINDS[kind])
-    assert not torch.equal(whole.state.params["head.weight"], other.state.params["head.weight"])
+    assert not torch.equal(uninterrupted.state.params["head.weight"], other.state.params["head.weight"])
 
 
 @pytest.mark.parametrize("execution", ["loop", "vmap"])

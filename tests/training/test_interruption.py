@@ -83,7 +83,7 @@ def test_a_line_after_the_last_checkpoint_is_written_again_not_twice(tmp_path: P
 
 
 def test_stopped_again_before_the_next_line(tmp_path: Path, easy_data: Splits) -> None:
-    """As above, but the second session is stopped before it has written a line of its own."""
+    """As above, but the second session is stopped before it has written its own line."""
     config = small_config(outer_steps=8, monitor_every=4)
     train(config, tmp_path / "complete")
     train(config, tmp_path / "run", stop_at(5))
@@ -346,7 +346,7 @@ def test_the_first_signal_asks_and_the_second_stops() -> None:
 
 
 def run_and_hit(command: str, folder: Path, steps: int, number: signal.Signals, after: float) -> int:
-    """Train in a process of its own, send it a signal some seconds after training began; its exit status."""
+    """Train in a separate process, send it a signal some seconds after training began; its exit status."""
     process = subprocess.Popen(
         [sys.executable, REPOSITORY / "tests" / "train_easy.py", command, folder, str(steps)],
         stdout=subprocess.PIPE,

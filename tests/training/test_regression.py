@@ -77,13 +77,13 @@ def test_an_outer_step_on_sine_waves_is_a_plain_loops_in_float64() -> None:
 @pytest.mark.parametrize("algorithm", FIT_FUNCTIONS)
 def test_stopped_resumed_measured_written_and_reported(tmp_path: Path, algorithm: str) -> None:
     config = small_sine(algorithm, outer_steps=4)
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "uninterrupted")
     assert train(config, tmp_path / "run", stop_at(3)).interrupted
     resume(tmp_path / "run")
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
 
-    learned, weights = load_weights(tmp_path / "run"), tmp_path / "weights.safetensors"
-    save_weights(learned, weights, {})
+    loaded, weights = load_weights(tmp_path / "run"), tmp_path / "weights.safetensors"
+    save_weights(loaded, weights, {})
     measured = evaluate(tmp_path / "run", device="cpu")
     assert isinstance(measured.result, Fit)
     assert evaluate(weights, device="cpu").result == measured.result
@@ -91,8 +91,8 @@ def test_stopped_resumed_measured_written_and_reported(tmp_path: Path, algorithm
     page = next(file for file in report(tmp_path / "run") if file.suffix == ".html").read_text()
     for words in (str(measured.result.mse), str(measured.result.mse_before), "A sample of functions", "figure only"):
         assert words in page
-    said = re.sub(r"<[^>]*>", " ", page[page.index("</style>") : page.index('id="settings"')])
-    assert not re.search("accuracy|classes|transductive", said, re.IGNORECASE)
+    answers = re.sub(r"<[^>]*>", " ", page[page.index("</style>") : page.index('id="settings"')])
+    assert not re.search("accuracy|classes|transductive", answers, re.IGNORECASE)
     (line, *_) = RunFolder(tmp_path / "run").metrics()
     names = {"val_mse", "val_mse_ci95", "val_mse_before", "val_mse_before_ci95"}
     assert names == {name for name in line if "mse" in name}
@@ -105,13 +105,13 @@ def test_before_adaptation_means_the_weights_as_they_are() -> None:
     algorithm = build_algorithm(config, (1,), CPU, targets=1)
     state = algorithm.begin(0)
     episodes = SineSampler(sines("sine"), 5, 7).sample(3, torch.Generator().manual_seed(0))
-    said = algorithm.predict(state, episodes, torch.Generator().manual_seed(1))
+    answers = algorithm.predict(state, episodes, torch.Generator().manual_seed(1))
     module = copy.deepcopy(algorithm.blueprint.module)
     module.load_state_dict(state.params)
-    assert said.transductive is None
-    assert said.before is not None
+    assert answers.transductive is None
+    assert answers.before is not None
     with torch.no_grad():
-        torch.testing.assert_close(said.before, torch.stack([module(x) for x in episodes.query_x]))
+        torch.testing.assert_close(answers.before, torch.stack([module(x) for x in episodes.query_x]))
     for task in range(3):
         mine = copy.deepcopy(module)
         optimizer = torch.optim.SGD(mine.parameters(), lr=config.inner.inner_lr)
@@ -120,7 +120,7 @@ def test_before_adaptation_means_the_weights_as_they_are() -> None:
             nn.functional.mse_loss(mine(episodes.support_x[task]), episodes.support_y[task]).backward()
             optimizer.step()
         with torch.no_grad():
-            torch.testing.assert_close(said.inductive[task], mine(episodes.query_x[task]))
+            torch.testing.assert_close(answers.inductive[task], mine(episodes.query_x[task]))
 
 
 def test_the_best_checkpoint_has_the_lowest_error(tmp_path: Path) -> None:
@@ -136,19 +136,19 @@ def test_own_functions_keep_their_scale_and_are_measured_in_their_units(tmp_path
     folder = write_folder(tmp_path / "plants")
     config = small_sine(table=str(folder), queries=4, meta_batch=2, outer_steps=20, outer_step_size=0.5)
     train(config, tmp_path / "run")
-    learned = load_weights(tmp_path / "run")
-    assert learned.scale is not None
-    assert load_weights(tmp_path / "run", checkpoint="best").scale == learned.scale
+    loaded = load_weights(tmp_path / "run")
+    assert loaded.scale is not None
+    assert load_weights(tmp_path / "run", checkpoint="best").scale == loaded.scale
     result = evaluate(tmp_path / "run").result
     assert isinstance(result, Fit)
     assert result.own_mse is not None
-    squared = learned.scale.y_deviation[0] ** 2
+    squared = loaded.scale.y_deviation[0] ** 2
     assert result.own_mse.mean == pytest.approx(squared * result.mse.mean, rel=1e-5)
     assert result.mse.mean < result.mse_before.mean
     named = evaluate(tmp_path / "run", table=str(folder))  # a folder that has moved: the same tasks, the same scale
     assert named.result == result
-    save_weights(learned, tmp_path / "w.safetensors", {})
-    assert load_weights(tmp_path / "w.safetensors").scale == learned.scale
+    save_weights(loaded, tmp_path / "w.safetensors", {})
+    assert load_weights(tmp_path / "w.safetensors").scale == loaded.scale
     page = next(file for file in report(tmp_path / "run") if file.suffix == ".html").read_text()
     assert "in the table&#39;s units" in page
     metrics = RunFolder(tmp_path / "run").metrics()[-1]
@@ -163,13 +163,13 @@ def test_own_functions_keep_their_scale_and_are_measured_in_their_units(tmp_path
 
 def test_errors_by_step_begin_before_and_end_after_adaptation(tmp_path: Path) -> None:
     train(small_sine(), tmp_path / "run")
-    learned = load_weights(tmp_path / "run")
-    fitted = fit_functions(learned, sines("sine"), 6)
-    assert len(fitted.by_step) == 1 + learned.config.evaluation.eval_steps
+    loaded = load_weights(tmp_path / "run")
+    fitted = fit_functions(loaded, sines("sine"), 6)
+    assert len(fitted.by_step) == 1 + loaded.config.evaluation.eval_steps
     for values, error in ((fitted.before, fitted.by_step[0]), (fitted.after, fitted.by_step[-1])):
         assert float((values - fitted.episodes.query_y).square().mean()) == pytest.approx(error.mean, rel=1e-5)
-    in_between = learned.config.replace(eval_steps=2)  # mini-batches are drawn alike, whatever comes after them
-    shorter = fit_functions(replace(learned, config=in_between), sines("sine"), 6)
+    in_between = loaded.config.replace(eval_steps=2)  # mini-batches are drawn alike, whatever comes after them
+    shorter = fit_functions(replace(loaded, config=in_between), sines("sine"), 6)
     assert fitted.by_step[:3] == shorter.by_step
 
 

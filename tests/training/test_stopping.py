@@ -28,7 +28,7 @@ HANGUP_OR_ORDER = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 def test_a_measurement_is_interrupted_and_made_again(
     tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch, hit: int, step: int
 ) -> None:
-    train(small_config(), tmp_path / "whole")
+    train(small_config(), tmp_path / "uninterrupted")
     measured = 0
 
     def interrupted(*arguments: Any) -> Any:
@@ -46,7 +46,7 @@ def test_a_measurement_is_interrupted_and_made_again(
     assert load_checkpoint(tmp_path / "run" / "last.pt").step == step
     run = resume(tmp_path / "run")
     assert (run.step, run.interrupted) == (6, False)
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "run")
 
 
 class InterruptedStep(OuterStep):
@@ -61,14 +61,14 @@ class InterruptedStep(OuterStep):
 def test_a_first_step_that_compiles_is_interrupted_and_made_again(
     tmp_path: Path, easy_data: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(small_config(), tmp_path / "whole")
+    train(small_config(), tmp_path / "uninterrupted")
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "OuterStep", InterruptedStep)
         patch.setattr(trainer, "_compiles", lambda execution: True)
         run = train(small_config(), tmp_path / "run")
     assert (run.step, run.interrupted) == (0, True)
     assert resume(tmp_path / "run").step == 6
-    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(tmp_path / "uninterrupted", tmp_path / "run")
 
 
 @pytest.fixture(autouse=True)

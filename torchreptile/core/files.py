@@ -251,7 +251,7 @@ def read_text(path: Path) -> str:
 
 
 def _opened(path: Path, flags: int, mode: str) -> BinaryIO:
-    """Open a regular file with ``flags``; raise OSError with a message of its own for anything else."""
+    """Open a regular file with ``flags``; raise OSError with a specific message for anything else."""
     try:
         handle = os.open(path, flags | _NO_WAIT | _NOT_INHERITED | getattr(os, "O_BINARY", 0), 0o666)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Archives of ``torch.save``, verified whole before anything in them is used.
+"""Archives of ``torch.save``, verified in full before any part of them is used.
 
 ``torch.load`` checks neither the checksums of an archive nor how much work its pickle asks for, so that a bad sector
 becomes other weights without a word, and 300 bytes can keep a processor busy for ever.

@@ -76,7 +76,7 @@ class AugmentedSampler:
         )
 
     def _changed(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return images (task, N, C, H, W), each changed by random numbers of its own."""
+        """Return images (task, N, C, H, W), each changed by its own random numbers."""
         if not images.numel():
             return images
         draws = torch.rand(*images.shape[:2], AUGMENTING_DRAWS, generator=generator, device=generator.device)

@@ -81,7 +81,7 @@ class FewShotClassifier(Estimator):
                 image is classified alone (inductive).
             reject: recognise images of none of the classes, at the price of about this share of known images, such as
                 0.05; see :mod:`torchreptile.inference.rejection`. Their label, the last of ``classes_``, is ``none of
-                these`` beside strings and -1 beside numbers.
+                these`` among strings and -1 among numbers.
             seed: seed of the inner batches.
             device: cpu, cuda, cuda:N or auto.
         """

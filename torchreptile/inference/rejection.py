@@ -213,7 +213,7 @@ def altered(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def none_label(classes: NDArray[Any]) -> Any:
-    """Return the label of rejected images: ``none of these`` beside strings, and -1 beside numbers.
+    """Return the label of rejected images: ``none of these`` among strings, and -1 among numbers.
 
     Raises:
         ConfigError: a class has this label, or the labels are truth values or unsigned numbers.

@@ -1,7 +1,7 @@
 """How a network behaves, found by trying it: whether it draws random numbers, writes into its input, and more.
 
 Nothing is concluded from the classes of its layers: ``F.dropout``, the dropout of an LSTM, DropPath or a layer of the
-user's own draw just as ``nn.Dropout`` does, and a network may normalise by its batch in a line of its own code.
+user's own draw just as ``nn.Dropout`` does, and a network may normalise by its batch in its own code.
 """
 
 from __future__ import annotations

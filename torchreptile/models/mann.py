@@ -124,7 +124,7 @@ class MANNNetwork(BuiltInNetwork):
             width: W, numbers in a row.
             heads: R, keys written and read per step.
             decay: the share of a row's usage that remains from step to step, 0 to 1.
-            separate_write: whether vectors of their own are written, rather than the keys.
+            separate_write: whether separate vectors are written, rather than the keys.
             read_first: whether keys are compared with the memory before it is written to, rather than after.
         """
         super().__init__()

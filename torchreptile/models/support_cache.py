@@ -110,5 +110,5 @@ def _outputs(
 
 
 def _is_altered(part: nn.Module) -> bool:
-    """Whether a layer has hooks, or a forward of its own, that a stored output would pass by."""
+    """Whether a layer has hooks, or its own forward, that a stored output would bypass."""
     return bool(part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__)

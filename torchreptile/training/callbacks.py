@@ -120,7 +120,7 @@ class Callbacks(Callback):
                 self._report(callback, error)
 
     def _report(self, callback: Callback, error: BaseException) -> None:
-        """Say once, where it can be said, that a callback failed and was dropped."""
+        """Report once, wherever possible, that a callback failed and was dropped."""
         reason = first_line(error.__context__ or error) if isinstance(error, SystemExit) else first_line(error)
         message = f"{type(callback).__name__} failed and is left out from here on ({reason}); the training continues"
         if any(type(other).on_warning is not Callback.on_warning for other in self._callbacks):

@@ -128,7 +128,7 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
     """The tensors, on the CPU, and plain values of a checkpoint file."""
     state = checkpoint.state.mapped(torch.Tensor.cpu)
     inner, outer, scale = state.inner, state.outer, checkpoint.scale
-    known = {} if scale is None else {"scale": json.dumps(dataclasses.asdict(scale))}
+    known: dict[str, Any] = {} if scale is None else {"scale": json.dumps(dataclasses.asdict(scale))}
     known |= {} if checkpoint.metrics_checksum is None else {"metrics_checksum": checkpoint.metrics_checksum}
     return known | {
         "format": FORMAT,
@@ -167,7 +167,7 @@ def _not_finite(content: dict[str, Any]) -> str:
 
 
 def load_checkpoint(source: Path | IO[bytes], device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint, verified whole before it is used; it may hold tensors and plain values, never code.
+    """Read a checkpoint, verified in full before it is used; it may hold tensors and plain values, never code.
 
     Raises:
         RunError: the file is missing, damaged, of another kind or version, holds more than that, or was saved by a

@@ -204,7 +204,7 @@ def weights_card(path: Path) -> dict[str, Any]:
 def read_weights(path: Path, device: torch.device | str = "cpu") -> tuple[MetaWeights, Params]:
     """Return the weights that :func:`save_weights` wrote, and all tensors of the file by name.
 
-    The file is read once and verified whole against its card before anything of it is used.
+    The file is read once and verified in full against its card before any part of it is used.
 
     Raises:
         RunError: the file or its card cannot be read, or is not what was saved.

@@ -78,10 +78,10 @@ def test_a_carried_second_moment_goes_on_as_in_one_long_run(execution: str) -> N
     loop = loop_for(for_images((1, 28, 28), way=3), config.inner, execution)
     batches = drawn_batches((1, 28, 28))
     results = []
-    for pieces in ([batches], [batches[:1], batches[1:]]):
+    for parts in ([batches], [batches[:1], batches[1:]]):
         params, state = start(config, double_params(config))
-        for piece in pieces:
-            loop.run(params, state, piece)
+        for part in parts:
+            loop.run(params, state, part)
         results.append((params, state))
     (params, state), (params_twice, state_twice) = results
     assert int(state.steps) == int(state_twice.steps) == STEPS

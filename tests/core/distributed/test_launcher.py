@@ -46,7 +46,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("what", "code", "said"),
+    ("what", "code", "message"),
     [
         ("killed", 137, "process 1 was killed by SIGKILL\n"),
         ("fails", 1, "process 1 ended with exit code 1: no memory\n"),
@@ -56,12 +56,12 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_the_first_process_that_fails_is_named_and_the_others_end(
-    program: Path, capfd: pytest.CaptureFixture[str], what: str, code: int, said: str
+    program: Path, capfd: pytest.CaptureFixture[str], what: str, code: int, message: str
 ) -> None:
     start = time.monotonic()
     assert launch(2, [what, str(program.parent)]) == code
     assert time.monotonic() - start < launcher.GRACE / 2
-    assert capfd.readouterr().err == said
+    assert capfd.readouterr().err == message
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])

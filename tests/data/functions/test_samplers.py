@@ -50,8 +50,8 @@ def test_points_of_reptiles_waves_are_evenly_spaced() -> None:
     nearest = (episodes.support_x.squeeze(2)[:, :, None] - grid).abs()
     assert float(nearest.min(2).values.max()) < 1e-12
     assert all(len(set(row)) == 10 for row in nearest.argmin(2).tolist())
-    whole = drawn("sine", tasks=3, shots=50)
-    torch.testing.assert_close(whole.support_x.sort(1).values, whole.query_x)
+    all_points = drawn("sine", tasks=3, shots=50)
+    torch.testing.assert_close(all_points.support_x.sort(1).values, all_points.query_x)
     with pytest.raises(DataError, match="sine has 50 points per task, too few for 51"):
         drawn("sine", shots=51)
 

@@ -93,7 +93,7 @@ GOOD = "a,1,2\nb,1,2\nc,1,2\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("task,x,y\na,1,2\na,x,2\n", r"all.csv: line 3 has 'x' in column x; it must be a finite number"),
         ("task,x,y\na,1,2\na,1,nan\n", r"all.csv: line 3 has 'nan' in column y; it must be a finite number"),
@@ -112,8 +112,8 @@ GOOD = "a,1,2\nb,1,2\nc,1,2\n"
         ("task,y1,y2\n" + GOOD, r"y1, y2 are all to be predicted; an input is needed"),
     ],
 )  # fmt: skip
-def test_bad_tables_are_refused_with_file_and_line(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_bad_tables_are_refused_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         stores(one_file(tmp_path / "all.csv", text))
 
 

@@ -71,7 +71,7 @@ def test_a_pickle_that_asks_for_more_than_it_holds_is_refused(tmp_path: Path, co
 
 
 def test_many_arrays_are_read_in_linear_time(tmp_path: Path, seconds: float) -> None:
-    """As where every picture is an array of its own: 38,400 in the training split."""
+    """As where every picture is a separate array: 38,400 in the training split."""
     images = [np.full((4, 4, 3), number % 256, np.uint8) for number in range(8_000)]
     path = tmp_path / "a.pkl"
     for protocol in (2, 5):
@@ -155,10 +155,10 @@ def test_damage_behind_the_last_picture_is_noticed(tmp_path: Path, packed) -> No
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("a.jpg"), io.BytesIO(b""))
-    path, whole = tmp_path / "images.tar.gz", packed(file.getvalue())
-    path.write_bytes(whole)
+    path, intact = tmp_path / "images.tar.gz", packed(file.getvalue())
+    path.write_bytes(intact)
     assert [name for name, _ in tar_stream.stream(path)] == ["a.jpg"]
-    for damaged in (whole[:-3], whole[:-6] + b"\0\0\0\0\0\0"):
+    for damaged in (intact[:-3], intact[:-6] + b"\0\0\0\0\0\0"):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match="not a complete tar archive"):
             list(tar_stream.stream(path))

@@ -226,11 +226,11 @@ def test_pictures_of_other_sizes_are_squashed_whole_and_grey_ones_made_rgb(
         assert torch.equal(store.images[2:], check_rest)
     assert torch.equal(splits(tmp_path).train.images, stores["nearest"].images)
     assert preparing.prepare(str(tmp_path), "nearest") == 0
-    said = capsys.readouterr().out
-    assert "train: 3 classes, 9 pictures" in said
-    assert "1 of mode L made RGB; 1 brought to 8x8 (nearest)" in said
-    assert "already prepared" in said  # the train split
-    assert "0 pairs of identical pictures" in said
+    shown = capsys.readouterr().out
+    assert "train: 3 classes, 9 pictures" in shown
+    assert "1 of mode L made RGB; 1 brought to 8x8 (nearest)" in shown
+    assert "already prepared" in shown  # the train split
+    assert "0 pairs of identical pictures" in shown
 
 
 def test_the_cache_is_used_once_made_and_never_for_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,9 +269,9 @@ def test_identical_pictures_across_splits_are_reported(tmp_path: Path, capsys: p
     one, other = (tmp_path / "images" / listed(label)[1] for label in ("n00000002", "n00000003"))
     one.write_bytes(other.read_bytes())
     preparing.prepare(str(tmp_path), "nearest")
-    said = capsys.readouterr().out
-    assert "identical pictures: train/n00000002 number 1 and val/n00000003 number 1\n1 pairs" in said
-    assert "1 of them across two splits" in said
+    shown = capsys.readouterr().out
+    assert "identical pictures: train/n00000002 number 1 and val/n00000003 number 1\n1 pairs" in shown
+    assert "1 of them across two splits" in shown
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
@@ -382,8 +382,8 @@ def test_everything_that_is_wrong_is_named(
         preparing.prepare(str(tmp_path), "nearest")
     written = (cache_dir() / "mini-imagenet-problems.txt").read_text().splitlines()
     assert written == problems
-    said = capsys.readouterr().err.splitlines()
-    assert [line for line in said if line in problems] == problems
+    shown = capsys.readouterr().err.splitlines()
+    assert [line for line in shown if line in problems] == problems
     assert not list(cache_dir().glob("mini-imagenet-train-*"))
     assert not list(cache_dir().glob(".*"))
 

@@ -119,16 +119,16 @@ def test_what_a_pickle_must_not_name(
     assert [file.name for file in tmp_path.iterdir()] == ["a.pkl"]
 
 
-WHOLE = pickle.dumps({"data": IMAGES, "labels": [1]})
+INTACT = pickle.dumps({"data": IMAGES, "labels": [1]})
 
 
 @pytest.mark.parametrize(
     "content",
     [
         b"not a pickle",
-        WHOLE[:100],
-        WHOLE[: len(WHOLE) // 2],
-        WHOLE[:-1],
+        INTACT[:100],
+        INTACT[: len(INTACT) // 2],
+        INTACT[:-1],
         b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
         b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
         b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",
@@ -155,10 +155,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_no_damaged_byte_makes_anything_but_a_dataerror(tmp_path: Path) -> None:
     """Every byte of a small pickle changed in four ways: it is read, or refused."""
-    whole = pickle.dumps({"data": IMAGES[:1, :2, :2], "labels": [1, 2]}, protocol=2)
+    intact = pickle.dumps({"data": IMAGES[:1, :2, :2], "labels": [1, 2]}, protocol=2)
     path = tmp_path / "a.pkl"
-    for at in range(len(whole)):
+    for at in range(len(intact)):
         for flip in (1, 16, 128, 255):
-            path.write_bytes(whole[:at] + bytes([whole[at] ^ flip]) + whole[at + 1 :])
+            path.write_bytes(intact[:at] + bytes([intact[at] ^ flip]) + intact[at + 1 :])
             with suppress(DataError):
                 pickled.read(path)

@@ -63,8 +63,8 @@ def test_sixteen_bits_are_scaled_not_clipped(kind: str) -> None:
 def test_floats_from_0_to_1_and_whole_numbers_in_32_bits() -> None:
     floats = np.array([[0, 0.5], [0.25, 1]], dtype=np.float32)
     assert decode(encoded(Image.fromarray(floats), "TIFF"), 2, 1, "nearest").ravel().tolist() == [0, 128, 64, 255]
-    whole = (floats * 65535).astype(np.int32)
-    assert decode(encoded(Image.fromarray(whole), "TIFF"), 2, 1, "nearest").ravel().tolist() == [0, 127, 64, 255]
+    integers = (floats * 65535).astype(np.int32)
+    assert decode(encoded(Image.fromarray(integers), "TIFF"), 2, 1, "nearest").ravel().tolist() == [0, 127, 64, 255]
 
 
 def transparent(mode: str) -> bytes:
@@ -176,11 +176,11 @@ def test_many_are_decoded_in_order_and_every_bad_one_is_named() -> None:
     given = [Picture(name, lambda image=image: encoded(image)) for name, image in images.items()]
     given[4:4] = [Picture("gone.png", gone), Picture("empty.png", lambda: b"")]
     given.append(Picture("huge.png", lambda: bomb(10_000, 9_000)))  # Pillow would only warn of it
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     into = torch.zeros(33, 3, 12, 12, dtype=torch.uint8)
-    decoded, wrong = decode_all(given, 12, 3, "bicubic", lambda done, total: told.append((done, total)), into)
+    decoded, wrong = decode_all(given, 12, 3, "bicubic", lambda done, total: progress.append((done, total)), into)
     assert decoded is into
-    assert told == [(n, 33) for n in range(1, 34)]
+    assert progress == [(n, 33) for n in range(1, 34)]
     good = [n for n in range(33) if n not in (4, 5, 32)]
     assert np.array_equal(decoded[good].numpy(), np.stack([pixels_of(image) for image in images.values()]))
     assert wrong == [

@@ -112,25 +112,25 @@ def test_seeds_are_compared_one_by_one() -> None:
     """What a seed has in common with itself, its episodes above all, is no reason to doubt a difference."""
     low = Spread.over([replace(CELL, seed=seed, mean=mean) for seed, mean in enumerate((0.80, 0.90, 0.70))])
     high = Spread.over([replace(CELL, seed=seed, mean=mean) for seed, mean in enumerate((0.82, 0.91, 0.72))])
-    apart = difference(low, high)
-    assert apart.value == pytest.approx(0.05 / 3)
-    assert apart.margin == pytest.approx(4.30 * statistics.stdev([0.02, 0.01, 0.02]) / 3**0.5)
-    assert apart.more is True
+    gap = difference(low, high)
+    assert gap.value == pytest.approx(0.05 / 3)
+    assert gap.margin == pytest.approx(4.30 * statistics.stdev([0.02, 0.01, 0.02]) / 3**0.5)
+    assert gap.more is True
     assert contrast((1, high), (-1, high)).margin == 0
     alone = difference(Spread.over([CELL]), Spread.over([replace(CELL, mean=0.81)]))
     assert alone.margin == pytest.approx(math.hypot(0.004, 0.004))
 
 
 def test_findings_go_by_what_was_measured_on_most_episodes() -> None:
-    whole = made_up("gradient-combinations", AS_PUBLISHED)
+    complete = made_up("gradient-combinations", AS_PUBLISHED)
     few = [
         replace(one, cells=[*one.cells, *(replace(cell, episodes=20, mean=0.5) for cell in one.cells)])
-        for one in whole.trainings
+        for one in complete.trainings
     ]
-    both = replace(whole, trainings=few)
-    assert found_of(both) == found_of(whole)
+    both = replace(complete, trainings=few)
+    assert found_of(both) == found_of(complete)
     first = [replace(one, cells=one.cells[::-1]) for one in few]
-    assert found_of(replace(whole, trainings=first)) == found_of(whole)
+    assert found_of(replace(complete, trainings=first)) == found_of(complete)
 
 
 def test_a_cell_of_a_later_seed_is_not_lost() -> None:
@@ -149,19 +149,19 @@ def test_an_interval_is_over_episodes_or_seeds_whichever_is_wider() -> None:
     assert spread.ci95 == pytest.approx(0.004 / 2**0.5)
     assert spread.between == pytest.approx(0.1 / 2**0.5)
     assert spread.margin == pytest.approx(12.71 * 0.1 / 2)  # Student's t for one degree of freedom
-    apart = difference(Spread.over(cells[:1]), spread)
-    assert (apart.value, apart.margin) == (pytest.approx(0.05), pytest.approx(math.hypot(0.004, spread.margin)))
-    assert (apart.more, apart.at_most_little_less) == (None, None)
+    gap = difference(Spread.over(cells[:1]), spread)
+    assert (gap.value, gap.margin) == (pytest.approx(0.05), pytest.approx(math.hypot(0.004, spread.margin)))
+    assert (gap.more, gap.at_most_little_less) == (None, None)
     assert difference(Spread.over(cells[:1]), Spread.over(cells[1:])).more is True
 
 
 def test_combinations_are_drawn_as_means_over_seeds_with_a_band() -> None:
-    whole, which = made_up("gradient-combinations", AS_PUBLISHED, seeds=2), find_experiment("gradient-combinations")
+    complete, which = made_up("gradient-combinations", AS_PUBLISHED, seeds=2), find_experiment("gradient-combinations")
     second = [
         replace(one, curve=[{**line, "val_inductive": 0.1} for line in one.curve[1:]] if one.seed else one.curve)
-        for one in whole.trainings
+        for one in complete.trainings
     ]
-    for axes in figure_of(replace(whole, trainings=second), which).get_axes():
+    for axes in figure_of(replace(complete, trainings=second), which).get_axes():
         assert [line.get_label() for line in axes.get_lines()] == [arm.label for arm in which.arms]
         for line in axes.get_lines():  # the steps at which both seeds were looked at
             assert list(line.get_xdata()) == [1, 2]
@@ -173,41 +173,41 @@ def test_combinations_are_drawn_as_means_over_seeds_with_a_band() -> None:
 
 def test_sweeps_are_drawn_and_tabulated_value_by_value() -> None:
     its = {arm.name: 0.3 + number / 100 for number, arm in enumerate(find_experiment("minibatch-overlap").arms)}
-    whole = made_up("minibatch-overlap", its)
-    panels = figure_of(whole, find_experiment("minibatch-overlap")).get_axes()
+    complete = made_up("minibatch-overlap", its)
+    panels = figure_of(complete, find_experiment("minibatch-overlap")).get_axes()
     for axes, setting, measured in zip(
-        panels, SWEEPS, measurements(whole, find_experiment("minibatch-overlap")), strict=True
+        panels, SWEEPS, measurements(complete, find_experiment("minibatch-overlap")), strict=True
     ):
-        lines = sweep(whole, setting)
+        lines = sweep(complete, setting)
         drawn = {bars.get_label(): bars.lines[0] for bars in axes.containers}
         for label, line in lines.items():
             assert list(drawn[label].get_xdata()) == list(line)
             assert list(drawn[label].get_ydata()) == pytest.approx([100 * spread.mean for spread in line.values()])
             column = measured.head.index(label)
-            told = {float(row[0]): row[column] for row in measured.rows if row[column]}
-            assert told == {value: f"{100 * spread.mean:.2f}% ± 0.40" for value, spread in line.items()}
+            in_table = {float(row[0]): row[column] for row in measured.rows if row[column]}
+            assert in_table == {value: f"{100 * spread.mean:.2f}% ± 0.40" for value, spread in line.items()}
     assert "Sweep of outer step size at inner steps 4, images in an inner mini-batch 100" in measured.what
     assert measured.what.endswith("test classes, each query alone, 1,000 episodes")
 
 
 def test_rows_are_drawn_beside_what_was_published() -> None:
-    whole = made_up("omniglot-5way", {"reptile": 0.97})
-    (axes,) = figure_of(whole, find_experiment("omniglot-5way")).get_axes()
+    complete = made_up("omniglot-5way", {"reptile": 0.97})
+    (axes,) = figure_of(complete, find_experiment("omniglot-5way")).get_axes()
     here, published = (bars.lines[0].get_xdata() for bars in axes.containers)
     assert list(here) == pytest.approx([97.0, 97.0])
     assert list(published) == [97.68, 95.39]
 
 
 def test_what_is_not_whole_says_so_and_finds_nothing() -> None:
-    which, whole = find_experiment("gradient-combinations"), made_up("gradient-combinations", AS_PUBLISHED, seeds=2)
-    part = replace(whole, trainings=whole.trainings[:-1])
-    assert whole.missing(which) == []
+    which, complete = find_experiment("gradient-combinations"), made_up("gradient-combinations", AS_PUBLISHED, seeds=2)
+    part = replace(complete, trainings=complete.trainings[:-1])
+    assert complete.missing(which) == []
     assert part.missing(which) == ["sum-of-4-seed1"]
     assert "**incomplete: 1 training missing (sum-of-4-seed1)**" in to_markdown(part, which)
     assert len(Reproduced(which.name, 1.0, [], []).missing(which)) == 10
-    on_val = [replace(one, cells=[replace(cell, split="val") for cell in one.cells]) for one in whole.trainings]
+    on_val = [replace(one, cells=[replace(cell, split="val") for cell in one.cells]) for one in complete.trainings]
     some = replace(
-        whole, trainings=[replace(on_val[0], cells=[*on_val[0].cells, *whole.trainings[0].cells]), *on_val[1:]]
+        complete, trainings=[replace(on_val[0], cells=[*on_val[0].cells, *complete.trainings[0].cells]), *on_val[1:]]
     )
     assert some.split == "val"  # of which there are more
     assert len(found_of(some)) == 6
@@ -220,18 +220,18 @@ def test_a_cell_measured_otherwise_than_published_is_no_cell_of_the_row() -> Non
     training = replace(taken(which.arms[0], 0.6), cells=[cell])
     assert replace(made_up(which.name, {}), share=1.0, trainings=[training]).departure(which) == ""
     other = replace(training, cells=[replace(cell, eval_batch=5)])
-    said = replace(made_up(which.name, {}), share=1.0, trainings=[other]).departure(which)
-    assert said.startswith("reptile-seed0: evaluated with {'shots': 5, 'eval_steps': 50, 'eval_batch': 5, ")
+    shown = replace(made_up(which.name, {}), share=1.0, trainings=[other]).departure(which)
+    assert shown.startswith("reptile-seed0: evaluated with {'shots': 5, 'eval_steps': 50, 'eval_batch': 5, ")
 
 
 @pytest.mark.parametrize("name", ["gradient-combinations", "minibatch-overlap", "omniglot-5way"])
 def test_results_are_drawn_and_tabulated(name: str) -> None:
     reproduced = made_up(name, AS_PUBLISHED, seeds=2)
     assert draw_reproduced(reproduced, find_experiment(name)).startswith(b"\x89PNG")
-    said = to_markdown(reproduced, find_experiment(name))
-    assert "50% of the published outer steps" in said
-    assert "trained on a processor, 1 thread, torch 2" in said
-    assert ("published (test" in said) == (name == "omniglot-5way")  # a figure's trainings are not the table's
+    shown = to_markdown(reproduced, find_experiment(name))
+    assert "50% of the published outer steps" in shown
+    assert "trained on a processor, 1 thread, torch 2" in shown
+    assert ("published (test" in shown) == (name == "omniglot-5way")  # a figure's trainings are not the table's
     printed = StringIO()
     print_reproduced(reproduced, find_experiment(name), Console(file=printed, width=200))
     assert re.search(r"9[01]\.00% ± ", printed.getvalue())
@@ -245,17 +245,17 @@ def test_findings_of_waves_go_by_the_errors_and_what_is_said_before() -> None:
         for arm in EXPERIMENTS["sine"].arms:
             one, errors = taken(arm, 0.0), {"mse_before": before, "mse": after[arm.name]}
             cells = [replace(one.cells[0], measure=name, mean=mean, ci95=ci95) for name, mean in errors.items()]
-            said = [says, -says] if arm.name == "joint" else [0.3, 0.3]
-            its.append(replace(one, cells=cells, waves=[Wave([0.0, 1.0], [0.0, 0.0], said, said, [], [])]))
+            values = [says, -says] if arm.name == "joint" else [0.3, 0.3]
+            its.append(replace(one, cells=cells, waves=[Wave([0.0, 1.0], [0.0, 0.0], values, values, [], [])]))
         return Reproduced("sine", 1.0, its, [])
 
-    learned = {"reptile": 0.1, "maml": 0.1, "joint": 3.7, "fresh": 2.7}
-    found = found_of(with_errors(learned))
+    mse = {"reptile": 0.1, "maml": 0.1, "joint": 3.7, "fresh": 2.7}
+    found = found_of(with_errors(mse))
     assert verdicts(found) == [True, True, True]
     assert "is 0.001 (Reptile 0.3, MAML (meta-batch 5) 0.3, random initialisation 0.3)" in found[1].numbers
-    other = with_errors(learned | {"reptile": 1.0, "joint": 0.5}, before=3.0, says=0.2)
+    other = with_errors(mse | {"reptile": 1.0, "joint": 0.5}, before=3.0, says=0.2)
     assert verdicts(found_of(other)) == [False] * 3
-    assert verdicts(found_of(with_errors(learned, ci95=3.0))) == [None, True, None]
+    assert verdicts(found_of(with_errors(mse, ci95=3.0))) == [None, True, None]
 
 
 def test_waves_are_drawn_from_the_file(tmp_path: Path) -> None:
@@ -282,11 +282,11 @@ def test_a_changed_digit_or_an_impossible_cell_of_a_result_is_refused(tmp_path: 
     text = (REPOSITORY / "results" / "omniglot-5way.json").read_text(encoding="utf-8")
     file = tmp_path / "result.json"
     file.write_text(text, encoding="utf-8")
-    whole = read_reproduced(file)
-    file.write_text(whole.to_json(), encoding="utf-8")
-    assert read_reproduced(file) == whole
-    changed = whole.to_json().replace('"mean": 0.97', '"mean": 0.98', 1)
-    assert changed != whole.to_json()
+    complete = read_reproduced(file)
+    file.write_text(complete.to_json(), encoding="utf-8")
+    assert read_reproduced(file) == complete
+    changed = complete.to_json().replace('"mean": 0.97', '"mean": 0.98', 1)
+    assert changed != complete.to_json()
     file.write_text(changed, encoding="utf-8")
     with pytest.raises(RunError, match=r"result\.json: not readable .*its checksum differs"):
         read_reproduced(file)

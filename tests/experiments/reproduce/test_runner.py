@@ -61,7 +61,7 @@ def run_on_cpu(one: Experiment, out: Path, **options: Any) -> Reproduced | None:
 
 
 @pytest.fixture(scope="module")
-def carried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reproduced]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reproduced]:
     """A small row with two seeds, side by side."""
     out = tmp_path_factory.mktemp("row") / "out"
     reproduced = run_on_cpu(small_row(), out, seeds=2, at_once=2)
@@ -69,8 +69,8 @@ def carried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reproduced]
     return out, reproduced
 
 
-def test_cells_are_those_of_the_runs(carried: tuple[Path, Reproduced]) -> None:
-    out, reproduced = carried
+def test_cells_are_those_of_the_runs(finished: tuple[Path, Reproduced]) -> None:
+    out, reproduced = finished
     assert [one.seed for one in reproduced.trainings] == [0, 1]
     for one in reproduced.trainings:
         run = out / f"reptile-seed{one.seed}"
@@ -79,22 +79,22 @@ def test_cells_are_those_of_the_runs(carried: tuple[Path, Reproduced]) -> None:
         assert one.curve == RunFolder(run).metrics()
         for shots, steps in ((1, 2), (3, 1)):
             its = evaluate(run, shots=shots, eval_steps=steps, eval_batch=2, episodes=6, seed=one.seed).result
-            kept = {cell.measure: cell for cell in one.cells if cell.shots == shots}
-            assert {name: (cell.mean, cell.ci95) for name, cell in kept.items()} == {
+            measured = {cell.measure: cell for cell in one.cells if cell.shots == shots}
+            assert {name: (cell.mean, cell.ci95) for name, cell in measured.items()} == {
                 name: (accuracy.mean, accuracy.ci95) for name, accuracy in its.measures().items()
             }
 
 
-def test_the_file_holds_all_of_it(carried: tuple[Path, Reproduced]) -> None:
-    out, reproduced = carried
+def test_the_file_holds_all_of_it(finished: tuple[Path, Reproduced]) -> None:
+    out, reproduced = finished
     assert read_reproduced(out / RESULT) == reproduced
     assert json.loads((out / RESULT).read_text())["trainings"][0]["environment"]["threads"] >= 1
 
 
 def test_what_is_there_is_not_done_again_which_is_said(
-    carried: tuple[Path, Reproduced], capsys: pytest.CaptureFixture[str]
+    finished: tuple[Path, Reproduced], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, _ = carried
+    out, _ = finished
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")}
     again = run_experiment(small_row(), out, ExperimentOptions(seeds=1, device="cpu"))
     assert again is not None
@@ -104,8 +104,8 @@ def test_what_is_there_is_not_done_again_which_is_said(
 
 
 @pytest.mark.usefixtures("in_one_process")
-def test_other_classes_are_measured_beside_the_ones_before(carried: tuple[Path, Reproduced]) -> None:
-    out, _ = carried
+def test_other_classes_are_measured_beside_the_ones_before(finished: tuple[Path, Reproduced]) -> None:
+    out, _ = finished
     both = run_on_cpu(small_row(), out, seeds=1, split="val")
     assert both is not None
     assert {(cell.split, cell.shots) for cell in both.trainings[0].cells} == {
@@ -116,9 +116,9 @@ def test_other_classes_are_measured_beside_the_ones_before(carried: tuple[Path, 
 
 @pytest.mark.usefixtures("in_one_process")
 def test_other_episodes_are_measured_beside_the_ones_before_and_never_mixed_with_them(
-    carried: tuple[Path, Reproduced],
+    finished: tuple[Path, Reproduced],
 ) -> None:
-    out, _ = carried
+    out, _ = finished
     both = run_on_cpu(small_row(), out, seeds=1, episodes=4)
     assert both is not None
     counts = {(cell.shots, cell.measure, cell.episodes): spread.seeds for _, cell, spread in both.spreads()
@@ -137,8 +137,8 @@ def test_cells_of_other_weights_do_not_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_one_process")
-def test_a_killed_training_goes_on_and_comes_to_the_same(carried: tuple[Path, Reproduced], tmp_path: Path) -> None:
-    _, whole = carried
+def test_a_killed_training_goes_on_and_comes_to_the_same(finished: tuple[Path, Reproduced], tmp_path: Path) -> None:
+    _, uninterrupted = finished
     run = tmp_path / "reptile-seed0"
     config = small_row().arms[0].config.replace(device="cpu")
     train(config, run, stop_at(2))
@@ -146,7 +146,7 @@ def test_a_killed_training_goes_on_and_comes_to_the_same(carried: tuple[Path, Re
     again = run_on_cpu(small_row(), tmp_path, seeds=1)
     assert again is not None
     assert [(cell.conditions, cell.measure, cell.mean) for cell in again.trainings[0].cells] == [
-        (cell.conditions, cell.measure, cell.mean) for cell in whole.trainings[0].cells
+        (cell.conditions, cell.measure, cell.mean) for cell in uninterrupted.trainings[0].cells
     ]
     assert again.trainings[0].environment["threads"] >= 1
 
@@ -226,8 +226,8 @@ def test_a_run_may_have_looked_at_itself_more_often(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("in_one_process")
-def test_other_settings_and_other_experiments_in_the_same_folder_are_refused(carried: tuple[Path, Reproduced]) -> None:
-    out, _ = carried
+def test_other_settings_and_other_experiments_in_the_same_folder_are_refused(finished: tuple[Path, Reproduced]) -> None:
+    out, _ = finished
     with RunFolder(out).locked(), pytest.raises(RunError, match="in use"):
         run_on_cpu(small_row(), out)
     same = run_on_cpu(small_row(execution="auto"), out, seeds=1, execution="grouped")
@@ -250,13 +250,13 @@ def test_other_settings_and_other_experiments_in_the_same_folder_are_refused(car
 
 def test_missing_test_classes_are_refused_before_any_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = easy_store(6, 4)
-    for val, said in (
+    for val, shown in (
         (store, "no test pictures; --split val measures on"),
         (MissingSplit("none"), "no test pictures$"),
     ):
         splits = Splits(store, val, MissingSplit("no test pictures"))
         monkeypatch.setattr("torchreptile.data.loading.load_splits", lambda task, splits=splits: splits)
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=shown):
             run_experiment(small_row(), tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
 
@@ -340,9 +340,9 @@ def test_a_signal_saves_all_trainings_and_leaves_no_process(tmp_path: Path) -> N
         time.sleep(0.1)
     found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    _, shown = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "run the same command again to resume" in said
+    assert "run the same command again to resume" in shown
     for run in runs:
         assert load_checkpoint(run.last).step >= run.metrics()[-1]["step"]
     left = {int(pid) for pid in found.stdout.split()}
@@ -352,8 +352,8 @@ def test_a_signal_saves_all_trainings_and_leaves_no_process(tmp_path: Path) -> N
         left = {pid for pid in left if is_there(pid)}
 
 
-def test_a_row_stands_beside_what_was_published(carried: tuple[Path, Reproduced]) -> None:
-    _, reproduced = carried
+def test_a_row_stands_beside_what_was_published(finished: tuple[Path, Reproduced]) -> None:
+    _, reproduced = finished
     cells = [replace(cell, dataset="omniglot", way=5, mean=0.95, ci95=0.001) for cell in reproduced.trainings[0].cells]
-    said = to_markdown(replace(reproduced, trainings=[replace(reproduced.trainings[0], cells=cells)]), small_row())
-    assert "| Reptile | 5-way 1-shot, test classes, inductive | 95.00% ± 0.10 | 95.39% ± 0.09 | -0.39 |" in said
+    shown = to_markdown(replace(reproduced, trainings=[replace(reproduced.trainings[0], cells=cells)]), small_row())
+    assert "| Reptile | 5-way 1-shot, test classes, inductive | 95.00% ± 0.10 | 95.39% ± 0.09 | -0.39 |" in shown

@@ -21,7 +21,7 @@ EMPTY = "First draw an example of at least two classes."
 
 @pytest.fixture
 def opened(chromium: Any, demo: Served) -> Iterator[Callable[..., Any]]:
-    """Opens pages in contexts of their own; no page may ask anybody else, or say a word in the console."""
+    """Opens pages in separate contexts; no page may ask anybody else, or say a word in the console."""
     contexts, wrong = [], []
 
     def open_page(**settings: Any) -> Any:

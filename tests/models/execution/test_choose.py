@@ -1,4 +1,4 @@
-"""How an execution is chosen, for built-in networks and for networks of one's own."""
+"""How an execution is chosen, for built-in networks and for custom networks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALL, LARGE = (1, 28, 28), (3, 84, 84)
 
 
 class Dense(nn.Module):
-    """A network of one's own without convolutions."""
+    """A custom network without convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,15 +155,15 @@ def test_every_size_is_compiled() -> None:
 
 
 def test_hints_of_the_compiler_are_not_passed_on_and_warnings_are() -> None:
-    def compiles(said: str) -> str:
-        warnings.warn(said, stacklevel=1)
-        return said
+    def compiles(text: str) -> str:
+        warnings.warn(text, stacklevel=1)
+        return text
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for said in ("TensorFloat32 tensor cores are there", "\nOnline softmax is disabled on the fly", "it smokes"):
-            assert quietly(compiles)(said) == said
-    assert [str(warning.message) for warning in told] == ["it smokes"]
+        for text in ("TensorFloat32 tensor cores are there", "\nOnline softmax is disabled on the fly", "it smokes"):
+            assert quietly(compiles)(text) == text
+    assert [str(warning.message) for warning in caught] == ["it smokes"]
 
 
 @pytest.mark.parametrize("shape", [SMALL, LARGE])

@@ -17,7 +17,7 @@ from torchreptile.models.execution import task_chunks as chunks
 from torchreptile.models.execution.task_chunks import ChunkSizes, TaskChunks, saved_bytes, total_memory
 
 CPU = torch.device("cpu")
-OF_ONE_KIND = ("matching", "protonet", "pretrained", "mann", "meta-lstm")  # executed in a way of their own
+OF_ONE_KIND = ("matching", "protonet", "pretrained", "mann", "meta-lstm")  # executed in their own way
 
 
 def sizes(limit: int, tasks: slice) -> list[int]:
@@ -47,15 +47,15 @@ def test_what_does_not_fit_is_done_again_in_halves(error: Exception) -> None:
         done.extend(range(part.start, part.stop))
         return part.stop - part.start
 
-    pieces = TaskChunks(0, CPU)
-    with pytest.warns(UserWarning, match="do not fit into memory") as said:
-        assert pieces.map(slice(0, 8), work) == [2, 2, 2, 2]
-    assert [str(warning.message).partition(" (")[0] for warning in said] == [
+    chunked = TaskChunks(0, CPU)
+    with pytest.warns(UserWarning, match="do not fit into memory") as warned:
+        assert chunked.map(slice(0, 8), work) == [2, 2, 2, 2]
+    assert [str(warning.message).partition(" (")[0] for warning in warned] == [
         "8 tasks at a time do not fit into memory; continuing with 4",
         "4 tasks at a time do not fit into memory; continuing with 2",
     ]
     assert done == list(range(8))
-    assert pieces.limit == 2
+    assert chunked.limit == 2
 
 
 def test_work_that_streams_through_memory_is_done_in_pieces_that_caches_hold() -> None:
@@ -63,9 +63,9 @@ def test_work_that_streams_through_memory_is_done_in_pieces_that_caches_hold() -
     for bytes_per_task, streams, limit in (
         (500 * mib, True, 1), (20 * mib, True, 3), (0, True, chunks.CPU_TASKS), (20 * mib, False, chunks.CPU_TASKS),
     ):  # fmt: skip
-        pieces = TaskChunks(0, CPU)
-        pieces.fit(bytes_per_task, streams)
-        assert pieces.limit == limit
+        chunked = TaskChunks(0, CPU)
+        chunked.fit(bytes_per_task, streams)
+        assert chunked.limit == limit
     assert [name for name in algorithm_names() if algorithm_class(name).streams] == [
         "matching",
         "protonet",
@@ -110,13 +110,13 @@ def test_a_resumed_run_keeps_its_sizes_where_they_fit(monkeypatch: pytest.Monkey
     resumed.fit_steps(5)
     assert (resumed.limit, resumed.steps) == (7, 3)
     resumed = TaskChunks(0, CPU, ChunkSizes(7, 3))
-    said = (
+    warned = (
         "^the run was computed with {} until now, which do not fit into memory here; it continues with {}, so sums may "
         "be rounded differently$"
     )
-    with pytest.warns(UserWarning, match=said.format("7 tasks at a time", 4)):
+    with pytest.warns(UserWarning, match=warned.format("7 tasks at a time", 4)):
         resumed.fit(25)  # of which four fit into a quarter of the memory
-    with pytest.warns(UserWarning, match=said.format("3 inner steps' graphs at a time", 2)):
+    with pytest.warns(UserWarning, match=warned.format("3 inner steps' graphs at a time", 2)):
         resumed.fit_steps(2)
     assert resumed.sizes == (4, 2)
 
@@ -163,17 +163,17 @@ def test_chunks_change_nothing_but_rounding(algorithm_name: str, execution: str)
         store, generator = easy_store(30, 20, shape=TINY, noise=2.0), torch.Generator().manual_seed(3)
         sampler = algorithm.sampler(store)
         sampler.dtype = torch.float64
-        learned = algorithm.meta_gradient(state, sampler.sample(5, generator), generator)
+        gradients = algorithm.meta_gradient(state, sampler.sample(5, generator), generator)
         episodes = EpisodeSampler(store, 3, 1, 2, torch.float64).sample(5, generator)
-        results.append((learned, algorithm.predict(state, episodes, generator)))
-    whole, labels = results[0]
-    for learned, predictions in results[1:]:
+        results.append((gradients, algorithm.predict(state, episodes, generator)))
+    reference, labels = results[0]
+    for gradients, predictions in results[1:]:
         if predictions.transductive is not None:
             assert labels.transductive is not None
             assert torch.equal(predictions.transductive, labels.transductive)
         assert torch.equal(predictions.inductive, labels.inductive)
-        assert float(learned.loss) == pytest.approx(float(whole.loss), abs=1e-10)
-        for name, g in whole.gradient.items():
-            torch.testing.assert_close(learned.gradient[name], g, rtol=0, atol=1e-10)
-        for name, average in whole.averages.items():
-            torch.testing.assert_close(learned.averages[name], average, rtol=0, atol=1e-10)
+        assert float(gradients.loss) == pytest.approx(float(reference.loss), abs=1e-10)
+        for name, g in reference.gradient.items():
+            torch.testing.assert_close(gradients.gradient[name], g, rtol=0, atol=1e-10)
+        for name, average in reference.averages.items():
+            torch.testing.assert_close(gradients.averages[name], average, rtol=0, atol=1e-10)

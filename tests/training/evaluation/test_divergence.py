@@ -129,14 +129,14 @@ def test_metrics_stay_json(waves: Path) -> None:
 def test_a_training_whose_adaptation_diverges_warns_once(tmp_path: Path) -> None:
     class Warnings(Callback):
         def __init__(self) -> None:
-            self.told: list[str] = []
+            self.messages: list[str] = []
 
         def on_warning(self, message: str) -> None:
-            self.told.append(message)
+            self.messages.append(message)
 
     warnings = Warnings()
     train(DIVERGING, tmp_path / "run", callbacks=[warnings])
-    assert [message for message in warnings.told if "diverged" in message] == [
+    assert [message for message in warnings.messages if "diverged" in message] == [
         "adaptation diverged in 3 of 3 validation episodes, where predictions are not finite numbers: inner_lr is 50 "
         "and eval_steps 10; try a smaller inner_lr, such as 5, or fewer eval_steps"
     ]

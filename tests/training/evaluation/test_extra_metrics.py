@@ -46,10 +46,10 @@ def test_an_evaluation_keeps_prints_and_shows_them(run: Path, monkeypatch: pytes
     monkeypatch.setitem(published, ("omniglot", 3, "presentation 2"), Published(77.1, None, "a paper"))
     evaluation = evaluate(run, episodes=6, device="cpu")
     assert list(evaluation.result.extra_metrics) == PRESENTATIONS
-    kept = json.loads((run / evaluation.file_name).read_text())
-    assert kept["result"]["transductive"] is None
-    assert kept["published_percent"]["presentation 2"] == 77.1
-    assert Evaluation.from_json(json.dumps(kept)).result == evaluation.result
+    saved = json.loads((run / evaluation.file_name).read_text())
+    assert saved["result"]["transductive"] is None
+    assert saved["published_percent"]["presentation 2"] == 77.1
+    assert Evaluation.from_json(json.dumps(saved)).result == evaluation.result
     printed = StringIO()
     print_evaluation(evaluation, Console(file=printed, width=200))
     lines = printed.getvalue().splitlines()

@@ -25,7 +25,7 @@ class MANNSettings(AlgorithmSettings):
     mann_decay: float = 0.99
     """mann: what remains of a row's usage from one image to the next."""
     mann_separate_write: bool = False
-    """mann: write vectors of their own to the memory, as public implementations do; the paper writes the keys."""
+    """mann: write separate vectors to the memory, as public implementations do; the paper writes the keys."""
     mann_read_first: bool = False
     """mann: compare the keys with the memory as it was before the step's writing, as public implementations do."""
     mann_replacement: bool = False

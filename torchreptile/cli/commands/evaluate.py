@@ -66,7 +66,7 @@ def _check_new_csv(path: Path) -> None:
 
 
 def _write_episodes(evaluation: Evaluation, path: Path) -> None:
-    """Write every episode, beside a file that has appeared under the name meanwhile."""
+    """Write every episode, under another name if a file of that name has appeared meanwhile."""
     assert evaluation.episodes is not None
     path = free(path)
     evaluation.episodes.write_csv(path)

@@ -27,7 +27,7 @@ class Evaluate:
     shots: int | None = None
     """Support images per class; by default the training's."""
     way: int | None = None
-    """Classes per episode; must be the training's, but for matching, protonet and pretrained."""
+    """Classes per episode; must be the training's, except for matching, protonet and pretrained."""
     checkpoint: Literal["last", "best"] = "last"
     """For a run folder: the last checkpoint, as published, or the one with the best validation accuracy."""
     dataset: str | None = None
@@ -47,7 +47,7 @@ class Evaluate:
     inner_lr: float | None = None
     """Learning rate of the inner steps; by default the training's."""
     finetune_steps: int | None = None
-    """matching, protonet: steps by which the embedding is trained on in every episode, 0 for none; by default the
+    """matching, protonet: fine-tuning steps of the embedding in every episode, 0 for none; by default the
     training's."""
     seed: int = 0
     """Seed of episodes and mini-batches."""

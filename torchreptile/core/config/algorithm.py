@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AlgorithmSettings:
-    """Which algorithm is trained. An algorithm with settings of its own derives its dataclass from this one."""
+    """Which algorithm is trained."""
+
+    # An algorithm's own settings are a dataclass derived from this one.
 
     algorithm: str = "reptile"
     """reptile; foml (first-order MAML as in the Reptile paper: the last inner step's change alone); maml (second-order,
@@ -95,7 +97,7 @@ class AlgorithmRow:
         name: as in ``--algorithm``.
         title: as in tables.
         implementation: ``module:Class``, imported when the algorithm is built.
-        settings: dataclass of its own settings.
+        settings: dataclass of the algorithm's own settings.
         meta_learns: training changes weights.
         learns_from_queries: training tasks have a query set (``train_queries``).
         trains_by_steps: it adapts step by step in training tasks (``inner_steps``).
@@ -110,10 +112,10 @@ class AlgorithmRow:
         own_inversion: it inverts its images itself, so ``inverted`` is refused.
         change_image_settings: (settings of Reptile for a task) -> what its own publication changes in them.
         change_function_settings: likewise where tasks are functions.
-        forms: further published forms by suffix, such as ``fine-tuned``.
+        forms: other published forms by suffix, such as ``fine-tuned``.
         published: by (form, data set, way, shots, transductive); form is empty for the algorithm as it is.
-        extra_published: by (data set, way, measure), of measures of its own.
-        quoted: by shots, the measure of its own that tables quote as its accuracy.
+        extra_published: by (data set, way, measure), of measures that only this algorithm has.
+        quoted: by shots, the extra measure that tables quote as its accuracy.
     """
 
     name: str

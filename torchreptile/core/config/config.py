@@ -164,8 +164,8 @@ class Config:
         """
         if inner_lr is None:
             return self
-        name, learned = self.method.algorithm, self.row.learns_rates
-        why = "learned the rates of its inner steps" if learned else "takes no inner steps in an episode"
+        name, meta_learned = self.method.algorithm, self.row.learns_rates
+        why = "learned the rates of its inner steps" if meta_learned else "takes no inner steps in an episode"
         require(self.adapts_by_inner_lr, f"inner_lr is {inner_lr}, but {name} {why}; leave it out")
         number = isinstance(inner_lr, numbers.Real) and not isinstance(inner_lr, bool)  # such as a number of NumPy
         return self.replace(inner_lr=float(inner_lr) if number else inner_lr)

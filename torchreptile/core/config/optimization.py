@@ -55,7 +55,7 @@ class OuterConfig:
 
     weights: str = ""
     """Start from these weights instead of freshly drawn ones: a run folder, a weights file, or the name of shipped
-    weights. Also the way to train a finished run further, with a new schedule."""
+    weights. Also the way to continue a finished run, with a new schedule."""
     outer_steps: int = 100_000
     """Outer (meta) steps."""
     meta_batch: int = 5

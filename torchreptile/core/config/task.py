@@ -49,7 +49,7 @@ class TaskConfig:
     """Mirror half of the images of training tasks left to right. Not for drawings and characters, whose mirror images
     are other ones."""
     split_ratio: str = ""
-    """Your own images without a division of their own, and your own functions: the shares of classes or tasks for
+    """Your own images that are not already split, and your own functions: the shares of classes or tasks for
     train/val/test; by default 0.6/0.2/0.2."""
     data_root: str = ""
     """mini-imagenet: the folder of the data set; by default $TORCHREPTILE_DATA/mini-imagenet."""

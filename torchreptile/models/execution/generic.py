@@ -175,7 +175,7 @@ def vmap_obstacle(
             batched, looped = forward(params, x), single_call(module, behaviour)(own, x[1])
     except Exception as error:  # a custom network may raise anything, and that is the answer
         return first_line(error)
-    largest = float(looped.detach().nan_to_num(0, 0, 0).abs().max())  # a network that overflows is told of elsewhere
+    largest = float(looped.detach().nan_to_num(0, 0, 0).abs().max())  # overflow is reported elsewhere
     if not torch.allclose(batched[1], looped, rtol=0, atol=TOLERANCE * largest, equal_nan=True):
         return "its outputs are others then"
     return ""

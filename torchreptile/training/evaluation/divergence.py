@@ -1,4 +1,4 @@
-"""What is said where adaptation, or the network, ends in numbers that are not finite."""
+"""Messages for adaptation, or a network, that ends in numbers that are not finite."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from torchreptile.training.evaluation.results import Accuracy, Fit, Measured, Re
 # Episodes drawn at a time. A constant, because the size of a draw decides which random numbers it gets:
 # the first 1,000 of 10,000 episodes are the same as 1,000 episodes with the same seed.
 EPISODES_PER_DRAW = 100
-# Adaptation draws from a stream of its own. How many numbers it takes depends on algorithm, steps and mini-batches;
+# Adaptation draws from a separate stream. How many numbers it takes depends on algorithm, steps and mini-batches;
 # from one common stream, every episode after the first draw would depend on them too.
 ADAPTATION_STREAM = 0x9E3779B9
 RECORD_FROM = 5  # draws from which recording one as a CUDA graph pays

@@ -73,5 +73,5 @@ class Logger(OutputCallback):
 
 
 def remembered_id(file: Path) -> str:
-    """Return the run's name in another service, kept in a file of the run folder; empty before it has one."""
+    """Return the run's name in another service, stored in a file of the run folder; empty before it has one."""
     return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
