@@ -40,13 +40,13 @@ class Answer:
     crash: str = ""
 
 
-def reptile(*words: str) -> Answer:
-    """Run ``reptile WORDS`` from its entry point to its exit code."""
+def reptile(*words: str, seconds: float = LIMIT) -> Answer:
+    """Run ``reptile WORDS`` from its entry point to its exit code, for so many seconds of processor time at most."""
     out, err = io.StringIO(), io.StringIO()
     code, crash = 0, ""
     with patch.object(sys, "argv", ["reptile", *words]), redirect_stdout(out), redirect_stderr(err):
         try:
-            with limited():
+            with limited(seconds):
                 cli.main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
@@ -78,15 +78,15 @@ def call(function: Callable[[], str]) -> Answer:
 
 
 @contextmanager
-def limited() -> Iterator[None]:
+def limited(seconds: float = LIMIT) -> Iterator[None]:
     """Raise HangError where the block takes too long; warnings are silent, as they are to users by default."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise HangError
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)}
-    signal.setitimer(signal.ITIMER_PROF, LIMIT)
-    signal.setitimer(signal.ITIMER_REAL, WAIT)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds * WAIT / LIMIT)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -31,9 +31,9 @@ SMALL = [
     "glyphs",
     *TINY,
     "--outer-steps",
-    "40",
+    "12",
     "--monitor-every",
-    "10",
+    "4",
     "--save-minutes",
     "0.0001",
 ]

@@ -64,7 +64,7 @@ def pictures(folder: Path, classes: int = 8, images: int = 6, seed: int = 0) -> 
 
 def must(*words: str) -> str:
     """Run a command that must succeed; return what it printed."""
-    answer = reptile(*words)
+    answer = reptile(*words, seconds=100)
     if answer.code or answer.crash:
         raise RuntimeError(f"reptile {' '.join(words)}: {answer.crash or answer.err}")
     return answer.out
