@@ -188,11 +188,13 @@ def held_out(predict: Predict, images: Tensor, labels: Tensor, generator: torch.
     for fold in range(min(FOLDS, int(sizes.max()))):
         out = left_out & (turn == fold)
         if bool(out.any()):
-            copies = [altered(torch.cat(COPIES * [images[out]]), generator)] if few else []
-            classify(images[~out], labels[~out], torch.cat([images[out], *copies]))
+            queries = images[out]
+            if few:
+                queries = torch.cat([queries, altered(torch.cat(COPIES * [queries]), generator)])
+            classify(images[~out], labels[~out], queries)
     if bool((~left_out).any()):
-        copies = torch.cat(COPIES * [images[~left_out]])
-        classify(images, labels, altered(copies, generator))
+        repeated = torch.cat(COPIES * [images[~left_out]])
+        classify(images, labels, altered(repeated, generator))
     return HeldOut(*map(torch.cat, zip(*found, strict=True)))
 
 

@@ -105,10 +105,15 @@ def shared_execution(
         image_shape: (C, H, W) of images, or (inputs,) of points.
         device: where it will run.
         task_steps: about how many inner steps of one task there are to do in all.
+
+    Raises:
+        ConfigError: ``compiled`` was requested, and there is no compiler.
     """
     reason = "tasks share the weights, so their images form one batch"
     plain = generic_execution(module, "loop", reason, behaviour_of(module, image_shape))
     possible = isinstance(module, BuiltInNetwork) and module.fusible_blocks and device.type == "cpu"
+    if possible and name == "compiled":
+        require_compiler(device)
     wanted = name == "compiled" or (name == "auto" and task_steps >= COMPILE_LARGE_FROM)
     fuses = possible and wanted and compiler_works()
     return replace(plain, name="compiled" if fuses else "shared", one_by_one=False, fuses_blocks=fuses)
