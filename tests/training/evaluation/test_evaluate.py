@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,12 +21,14 @@ from torchreptile.algorithms.base import Algorithm
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.meta_state import MetaState
 from torchreptile.core.config import Config
+from torchreptile.core.distributed.process_group import Processes
 from torchreptile.core.errors import ConfigError, DataError, RunError
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.samplers import EpisodeSampler
 from torchreptile.data.splits import MissingSplit, Splits
 from torchreptile.models.blueprint import initial_params
 from torchreptile.models.conv4.network import for_images
+from torchreptile.training.evaluation import evaluate as evaluate_module
 from torchreptile.training.evaluation.evaluate import evaluate
 from torchreptile.training.evaluation.measure import measure
 from torchreptile.training.evaluation.record import Evaluation
@@ -293,3 +297,40 @@ def test_an_evaluation_whose_values_cannot_be_or_have_changed_is_refused(tmp_pat
             Evaluation.from_json(json.dumps(content))
         with pytest.raises(RunError, match=r"not an evaluation: (?!its content is not what was written)"):
             Evaluation.from_json(resealed(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("settings", "the settings are not those of the first process: eval_steps"),
+        ("seed", "the seed of this process"),
+        ("weights", "the weights of this process"),
+        ("data", "the data of this process"),
+    ],
+)
+def test_processes_that_evaluate_something_else_are_refused(change: str, message: str) -> None:
+    """A second process compares what it has with what the first one sent."""
+    weights = load_weights("glyphs-5way")
+    store = easy_store(10, shape=(1, 28, 28))
+    sent: list[bytes] = []
+
+    class Second(Processes):
+        def from_first(self, content: bytes) -> bytes:
+            sent.append(content)
+            return sent[0]
+
+        def together(self) -> Any:
+            return contextlib.nullcontext()
+
+    second, config = Second(1, 2), weights.config
+    for _ in range(2):
+        evaluate_module._require_alike(second, config, 0, weights, store)
+    moved = {name: p + 1 for name, p in weights.state.params.items()}
+    others = {
+        "settings": (config.replace(eval_steps=7), 0, weights, store),
+        "seed": (config, 1, weights, store),
+        "weights": (config, 0, replace(weights, state=replace(weights.state, params=moved)), store),
+        "data": (config, 0, weights, easy_store(11, shape=(1, 28, 28))),
+    }
+    with pytest.raises(ConfigError, match=message):
+        evaluate_module._require_alike(second, *others[change])

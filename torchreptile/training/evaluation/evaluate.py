@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 import warnings
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from torchreptile.algorithms.build import build_algorithm
 from torchreptile.core.config import DATASETS, FUNCTIONS, Config, TaskConfig
 from torchreptile.core.config.validation import LARGEST_SEED
 from torchreptile.core.device import choose_device, keep_freed_memory, precision_of
-from torchreptile.core.distributed.process_group import joined
+from torchreptile.core.distributed.process_group import Processes, joined
 from torchreptile.core.environment import environment
 from torchreptile.core.errors import ConfigError, RunError
 from torchreptile.core.files import write_text
@@ -150,6 +152,7 @@ def evaluate(
     sampler = sampler_of(store, config.task.way, config.task.shots, config.evaluation.queries)
     total, steps = config.evaluation.eval_episodes, config.evaluation.eval_steps
     with joined() as processes, precision_of(device, config.run.precision):
+        _require_alike(processes, config, seed, weights, store)
         algorithm = build_algorithm(
             config, store.image_shape, device, total * steps, processes, network, targets=store.targets
         )
@@ -175,6 +178,27 @@ def evaluate(
     if result.diverged:
         raise diverged(evaluation)
     return evaluation
+
+
+def _require_alike(processes: Processes, config: Config, seed: int, weights: MetaWeights, store: Store) -> None:
+    """Refuse processes that would add up the accuracies of different evaluations.
+
+    Raises:
+        ConfigError: settings, seed, weights or data of a process are not those of the first.
+    """
+    if processes.size == 1:
+        return
+    digest = hashlib.sha256()
+    for parameter in weights.state.params.values():
+        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    mine = [config.to_json(), seed, digest.hexdigest(), store.fingerprint]
+    first = json.loads(processes.from_first(json.dumps(mine).encode()))
+    with processes.together():
+        if departure := config.departure(Config.from_json(first[0])):
+            raise ConfigError(f"the settings are not those of the first process: {departure}")
+        for name, here, there in zip(("seed", "weights", "data"), mine[1:], first[1:], strict=True):
+            if here != there:
+                raise ConfigError(f"the {name} of this process are not those of the first process")
 
 
 def split_store(config: Config, split: Split, scale: Scale | None = None) -> Store:
