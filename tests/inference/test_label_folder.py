@@ -15,8 +15,9 @@ from torchreptile.cli import parse
 from torchreptile.core.errors import ConfigError, DataError
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.loading import load_splits
+from torchreptile.data.own_images.class_folders import PictureFile
 from torchreptile.inference.classifier import FewShotClassifier
-from torchreptile.inference.label_folder import fit_folder, label_pictures
+from torchreptile.inference.label_folder import Labelled, fit_folder, label_pictures
 from torchreptile.training.weights import load_weights
 
 WEIGHTS = "glyphs-5way"
@@ -163,3 +164,14 @@ def test_what_cannot_be_is_refused(support: Path, query: Path, tmp_path: Path) -
         "--support",
         str(divided),
     )
+
+
+def test_names_in_the_table_are_no_formulas() -> None:
+    picture = PictureFile(Path("=1+1.png"), "=1+1.png", 1, 0)
+    labelled = Labelled(
+        ("@a", "b"), (picture,), torch.zeros(1, 1, 1, 1), None, np.array([[0.75, 0.25]], dtype=np.float32)
+    )
+    assert labelled.to_csv().splitlines() == [
+        "file,predicted,confidence,p(@a),p(b)",
+        "'=1+1.png,'@a,0.750000,0.750000,0.250000",
+    ]
