@@ -26,9 +26,10 @@ from torchreptile.training.callbacks import Callback
 from torchreptile.training.checkpoint import Division, load_checkpoint, save_checkpoint
 from torchreptile.training.resuming import resumed_checkpoint
 from torchreptile.training.run_folder import RunFolder
+from torchreptile.training.session import TrainingSession
 from torchreptile.training.setup import TrainingSetup, build_setup
 from torchreptile.training.train import resume, train
-from torchreptile.training.trainer import Trainer, TrainingSession
+from torchreptile.training.trainer import Trainer
 from torchreptile.training.weights import load_weights
 
 

@@ -13,7 +13,7 @@ from tests.easy import small_config
 from tests.runs import assert_same_run
 from torchreptile.core.distributed.signals import StopRequestedError, stop_on_signals
 from torchreptile.data.splits import Splits
-from torchreptile.training import trainer
+from torchreptile.training import session
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.measure import measure as measure_split
 from torchreptile.training.outer_step import OuterStep
@@ -40,7 +40,7 @@ def test_a_measurement_is_interrupted_and_made_again(
         return measure_split(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "measure", interrupted)
+        patch.setattr(session, "measure", interrupted)
         run = train(small_config(), tmp_path / "run")
     assert (run.step, run.interrupted) == (step, True)
     assert load_checkpoint(tmp_path / "run" / "last.pt").step == step
@@ -63,8 +63,8 @@ def test_a_first_step_that_compiles_is_interrupted_and_made_again(
 ) -> None:
     train(small_config(), tmp_path / "uninterrupted")
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "OuterStep", InterruptedStep)
-        patch.setattr(trainer, "_compiles", lambda execution: True)
+        patch.setattr(session, "OuterStep", InterruptedStep)
+        patch.setattr(session, "_compiles", lambda execution: True)
         run = train(small_config(), tmp_path / "run")
     assert (run.step, run.interrupted) == (0, True)
     assert resume(tmp_path / "run").step == 6

@@ -16,7 +16,7 @@ from tests.runs import OnStep, assert_same_run, metrics_without_time, stop_at
 from torchreptile.core.config import OuterConfig
 from torchreptile.core.errors import RunError
 from torchreptile.data.splits import MissingSplit, Splits
-from torchreptile.training import trainer
+from torchreptile.training import session, trainer
 from torchreptile.training.callbacks import Callback
 from torchreptile.training.checkpoint import load_checkpoint
 from torchreptile.training.evaluation.measure import measure
@@ -49,15 +49,16 @@ def test_every_outer_step_uses_its_share_of_the_annealing(tmp_path: Path, easy_d
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Training's clock, which stands still but for ``now``; every outer step takes ``step`` seconds."""
     clock = SimpleNamespace(now=0.0, step=6.0)
-    monkeypatch.setattr("torchreptile.training.trainer.time", SimpleNamespace(monotonic=lambda: clock.now))
-    real = trainer.TrainingSession.outer_step
+    for module in (session, trainer):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    real = session.TrainingSession.outer_step
 
     def slow(self: Any) -> Any:
         loss = real(self)
         clock.now += clock.step
         return loss
 
-    monkeypatch.setattr(trainer.TrainingSession, "outer_step", slow)
+    monkeypatch.setattr(session.TrainingSession, "outer_step", slow)
     return clock
 
 
@@ -99,7 +100,7 @@ def test_measurements_take_a_tenth_of_a_run_limited_by_time(
         clock.now += 1.5
         return measure(*arguments)
 
-    monkeypatch.setattr("torchreptile.training.trainer.measure", slow)
+    monkeypatch.setattr("torchreptile.training.session.measure", slow)
     clock.step = 0.5
     train(small_config(outer_steps=1_000_000, max_minutes=2.0, monitor_every=0, monitor_episodes=2), tmp_path / "run")
     seconds = [line["seconds"] for line in RunFolder(tmp_path / "run").metrics()]
