@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from torchreptile.core.errors import DataError
+from torchreptile.core.files import remove_abandoned
 from torchreptile.data.image_store import ImageStore
 from torchreptile.data.samplers import EpisodeSampler
 
@@ -99,10 +101,27 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, monk
     def disk_full(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("torchreptile.data.image_store.save_file", disk_full)
+    monkeypatch.setattr("torchreptile.data.image_store._write", disk_full)
     with pytest.raises(OSError, match="no space left"):
         make_store(sizes=(1, 1)).save(path)
     assert ImageStore.load(path).fingerprint == old.fingerprint
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_store_that_is_being_saved_is_not_taken_for_an_abandoned_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process looks for abandoned files while this one flushes the complete file to disk."""
+    flush = os.fsync
+
+    def while_another_process_cleans_up(file: int) -> None:
+        remove_abandoned(tmp_path)
+        flush(file)
+
+    monkeypatch.setattr("torchreptile.core.files.os.fsync", while_another_process_cleans_up)
+    path, store = tmp_path / "store.safetensors", make_store()
+    store.save(path)
+    assert ImageStore.load(path).fingerprint == store.fingerprint
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from torchreptile.core.errors import DataError
@@ -224,18 +223,16 @@ class ImageStore:
     def save(self, path: Path) -> None:
         """Write the store to one safetensors file, atomically: other processes see the complete file or none."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            save_file(
-                {"images": self.images.contiguous(), "class_sizes": self.class_sizes},
-                temporary,
-                metadata={
-                    "format": FORMAT,
-                    "name": self.name,
-                    "class_names": json.dumps(self.class_names),
-                    "fingerprint": self.fingerprint,
-                }
-                | ({"image_names": json.dumps(self.image_names)} if self.image_names else {}),
-            )
+        metadata = {
+            "format": FORMAT,
+            "name": self.name,
+            "class_names": json.dumps(self.class_names),
+            "fingerprint": self.fingerprint,
+        }
+        if self.image_names:
+            metadata["image_names"] = json.dumps(self.image_names)
+        with replacing(path) as temporary, temporary.open("r+b") as file:
+            _write(file, metadata, self.class_sizes, self.images)
 
     @classmethod
     def load(cls, path: Path, source: str = "") -> ImageStore:
@@ -273,3 +270,23 @@ class ImageStore:
                 return store
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             raise DataError(f"{path}: unreadable image store ({error}); delete it to have it made again") from error
+
+
+def _write(file: BinaryIO, metadata: dict[str, str], class_sizes: Tensor, images: Tensor) -> None:
+    """Write a safetensors file of both tensors into ``file``.
+
+    safetensors' own ``save_file`` moves another file over it: one that is not locked, which a process that removes
+    abandoned files would take for one, and whose temporary name is not known to be removed if this process is killed.
+    """
+    sizes, pixels = class_sizes.cpu().contiguous(), images.cpu().contiguous()
+    start, end = sizes.nbytes, sizes.nbytes + pixels.nbytes
+    head = {
+        "__metadata__": metadata,
+        "class_sizes": {"dtype": "I64", "shape": list(sizes.shape), "data_offsets": [0, start]},
+        "images": {"dtype": "U8", "shape": list(pixels.shape), "data_offsets": [start, end]},
+    }
+    text = json.dumps(head).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)  # the tensors begin at a multiple of 8 bytes
+    file.write(len(text).to_bytes(8, "little") + text)
+    file.write(sizes.numpy().data)
+    file.write(pixels.numpy().data)
