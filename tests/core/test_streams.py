@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 
+from torchreptile.cli.commands.console import show_lines
+from torchreptile.cli.parser import parse
 from torchreptile.core.csv_text import csv_cell, write_rows
 from torchreptile.core.plain_console import PlainConsole
 from torchreptile.core.streams import printable, say
@@ -49,6 +52,17 @@ def test_a_console_takes_nothing_for_markup_or_orders(capsys: pytest.CaptureFixt
 def test_messages(capsys: pytest.CaptureFixture[str]) -> None:
     say("no folder \x1b[2J")
     assert capsys.readouterr().err == "no folder \\x1b[2J\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_standard_error_that_is_full_ends_no_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr("sys.stderr", full)
+        assert parse(["train", "glyphs-5shot-5way", "--dry-run"]).run() == 0
+        show_lines("nobody reads this", to_stderr=True)
+    assert "would write" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from torchreptile.core.errors import ConfigError
+from torchreptile.core.streams import Forgiving
 
 _RULE = re.compile(r"^[─-]+$")
 _FLAG = re.compile(r"--[a-z][a-z-]*")
@@ -32,7 +33,8 @@ def one_line_refusals(command: str = "") -> Iterator[None]:
         if end.code and drawn.getvalue().strip():
             raise ConfigError(condensed(drawn.getvalue(), command)) from end
         raise
-    sys.stderr.write(drawn.getvalue())
+    if drawn.getvalue():
+        Forgiving(sys.stderr).write(drawn.getvalue())
 
 
 def condensed(box: str, command: str = "") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def compare(
     """Train and evaluate what is missing, then print and draw the comparison; return the exit code."""
     comparison = run_comparison(preset, algorithms, seeds, out, split=split, episodes=episodes, **changes)
     if comparison is None:
-        print("stopped; run the same command again to resume", file=sys.stderr)
+        show_lines("stopped; run the same command again to resume", to_stderr=True)
         return STOPPED
     picture = out / "comparison.png"
     write_bytes(picture, draw_comparison(comparison))

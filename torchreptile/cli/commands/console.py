@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from torchreptile.core.distributed.signals import STOPPED as STOPPED
 from torchreptile.core.plain_console import PlainConsole
-from torchreptile.core.streams import lost_output, printable
+from torchreptile.core.streams import lost_output, printable, say
 
 FILE_WIDTH = 120  # width of wide tables when printed to a file
 
@@ -24,8 +22,15 @@ class Output(PlainConsole):
 
 
 def show_lines(*lines: object, to_stderr: bool = False) -> None:
-    """Print lines whose names others have chosen: their control characters are escaped."""
-    print(printable("\n".join(map(str, lines))), file=sys.stderr if to_stderr else sys.stdout)
+    """Print lines whose names others have chosen: their control characters are escaped.
+
+    Those on standard error are left out where it is closed or full.
+    """
+    text = "\n".join(map(str, lines))
+    if to_stderr:
+        say(text)
+    else:
+        print(printable(text))
 
 
 def report_lost_output() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from rich import box
@@ -31,7 +30,7 @@ def reproduce(name: str, out: Path, options: ExperimentOptions) -> int:
             show(failed.others, which, out)
         raise
     if reproduced is None:
-        print("stopped; run the same command again to resume", file=sys.stderr)
+        show_lines("stopped; run the same command again to resume", to_stderr=True)
         return STOPPED
     show(reproduced, which, out)
     return 0

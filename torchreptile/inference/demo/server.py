@@ -8,7 +8,6 @@ import re
 import secrets
 import signal
 import socket
-import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Generator
@@ -26,6 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from torchreptile.core.errors import ConfigError, TorchReptileError
+from torchreptile.core.streams import say
 from torchreptile.inference.demo import requests
 from torchreptile.inference.demo.access import Guard, is_loopback, refusal
 from torchreptile.inference.demo.adaptation import Adapter
@@ -267,10 +267,9 @@ def serve(weights: str, host: str, port: int, device: str, open_browser: bool) -
                 signal.signal(signal.SIGINT, lambda number, frame: setattr(server, "should_exit", True))
             print(f"{address}\nOpen this address to draw; press Ctrl-C to stop.", flush=True)
             if token:
-                print(
+                say(
                     f"reptile: others can connect to {host}; anyone with this address can use the demo, and nothing is "
-                    "encrypted",
-                    file=sys.stderr,
+                    "encrypted"
                 )
             if open_browser:
                 webbrowser.open(address)
