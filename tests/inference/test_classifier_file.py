@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,19 @@ def test_a_classifier_is_a_weights_file_too(saved: Path) -> None:
     assert all(torch.equal(p, after.state.params[name]) for name, p in before.state.params.items())
     assert after.config == before.config
     assert sorted(file.name for file in saved.parent.iterdir()) == ["mine.json", "mine.safetensors"]
+
+
+def test_numbers_of_numpy_are_settings(tmp_path: Path) -> None:
+    """A grid search over numpy.arange gives them."""
+    numbers: dict[str, Any] = {
+        "steps": np.int64(2), "batch": np.int32(4), "inner_lr": np.float32(0.5), "reject": np.float32(0.25),
+        "transductive": np.bool_(False), "seed": np.int64(1),
+    }  # fmt: skip
+    plain: dict[str, Any] = {name: number.item() for name, number in numbers.items()}
+    given, expected = (FewShotClassifier(WEIGHTS, **each).fit(images(6), ["a", "b"] * 3) for each in (numbers, plain))
+    given.save(tmp_path / "numpy.safetensors")
+    for classifier in (given, FewShotClassifier.load(tmp_path / "numpy.safetensors")):
+        assert (classifier.predict_proba(images(2)) == expected.predict_proba(images(2))).all()
 
 
 @pytest.mark.parametrize("labels", [["x", "yy"], [3, 1], [0.5, 2.5], [True, False]])

@@ -36,6 +36,13 @@ def test_every_form_of_a_grey_image_becomes_the_same_pixels(tmp_path: Path) -> N
         assert torch.equal(as_images(form, GREY), wanted), type(form)
 
 
+def test_a_tensor_of_bfloat16_is_read_as_its_values() -> None:
+    """Numpy has no such type."""
+    levels = torch.tensor([[0.0, 0.25], [0.5, 1.0]])  # which bfloat16 holds exactly
+    for given in (levels.bfloat16(), [levels.bfloat16()]):
+        assert torch.equal(as_images(given, (1, 2, 2)), as_images(levels, (1, 2, 2)))
+
+
 def test_every_form_of_colour_images_becomes_the_same_pixels(tmp_path: Path) -> None:
     two = pixels(2, 12, 12, 3)
     pictures = [Image.fromarray(image) for image in two]

@@ -103,7 +103,8 @@ class FewShotClassifier(Estimator):
             RunError: the weights cannot be loaded.
             DivergedError: the adapted weights are not finite numbers.
         """
-        check_rate(self.reject)
+        settings = self._fit_settings()
+        check_rate(settings["reject"])
         classes, indices = np.unique(_labels(labels), return_inverse=True)
         start = self._start()
         support = SupportSet(as_images(images, start.image_shape, start.scaling), torch.from_numpy(indices), classes)
@@ -112,11 +113,11 @@ class FewShotClassifier(Estimator):
         if len(classes) < 2:
             raise DataError(f"there is one class, {classes.tolist()[0]!r}; give at least two")
         device = choose_device(self.device)
-        config = start.config(len(classes), self.steps, self.batch, self.inner_lr)
+        config = start.config(len(classes), settings["steps"], settings["batch"], settings["inner_lr"])
         algorithm = build_algorithm(config, start.image_shape, device, network=start.network)
         state = start.state(algorithm)
-        fitted = FittedClassifier.adapt(start, algorithm, state, support, self._fit_settings(), device)
-        self._fitted = fitted if self.reject is None else fitted.rejecting(self.reject)
+        fitted = FittedClassifier.adapt(start, algorithm, state, support, settings, device)
+        self._fitted = fitted if settings["reject"] is None else fitted.rejecting(settings["reject"])
         return self
 
     def predict(self, images: Any) -> NDArray[Any]:
@@ -277,8 +278,12 @@ class FewShotClassifier(Estimator):
         )
 
     def _fit_settings(self) -> dict[str, Any]:
-        """The settings that a fitted classifier stays with; later changes count from the next fit."""
-        return {name: getattr(self, name) for name in FIT_SETTINGS}
+        """The settings that a fitted classifier stays with; later changes count from the next fit.
+
+        Numbers of numpy, such as a grid search gives, become Python's.
+        """
+        given = {name: getattr(self, name) for name in FIT_SETTINGS}
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
 
     def _start(self) -> StartingPoint:
         """The weights to start from.

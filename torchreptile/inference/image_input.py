@@ -60,7 +60,7 @@ def as_images(given: Any, shape: tuple[int, ...], resize: Scaling = "lanczos") -
         torch.Size([5, 6, 128])
     """
     if isinstance(given, Tensor):
-        given = given.detach().cpu().numpy()
+        given = _of_tensor(given)
     if _is_picture(given):
         return _one(given, 0, shape, resize)
     if isinstance(given, Iterator):
@@ -88,6 +88,12 @@ def _is_picture(given: Any) -> bool:
     return isinstance(given, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | _File)
 
 
+def _of_tensor(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor as an array; bfloat16, which numpy does not have, becomes float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
 def _one(image: Any, number: int, shape: tuple[int, ...], resize: Scaling) -> Tensor:
     """Return (1, *shape) uint8 of one element of a sequence."""
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
@@ -101,7 +107,7 @@ def _one(image: Any, number: int, shape: tuple[int, ...], resize: Scaling) -> Te
         except (PictureError, ValueError) as error:  # ValueError: a name with a NUL, or a closed file
             raise DataError(f"{name}: {error}") from error
     if isinstance(image, Tensor):
-        image = image.detach().cpu().numpy()
+        image = _of_tensor(image)
     try:
         array = np.asarray(image)
     except ValueError as error:
