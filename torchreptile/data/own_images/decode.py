@@ -24,7 +24,7 @@ from torch import Tensor
 
 from torchreptile.core.config import Resize
 from torchreptile.core.errors import DataError
-from torchreptile.data.own_images.line_drawings import FIELD, black_and_white, scaled
+from torchreptile.data.own_images.line_drawings import FIELD, black_and_white, scaled, thickened
 
 # Raster formats that Pillow decodes by itself, without running code or another program, as EPS would.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -253,6 +253,8 @@ def _lines(shown: Image.Image, side: int, box: tuple[float, float, float, float]
     """Convert dark lines on light paper to black and white, scaled as Omniglot; None if there are no lines."""
     field = shown.convert("L").resize((FIELD, FIELD), Image.Resampling.LANCZOS, box=box)
     lines = black_and_white(np.asarray(field))
+    if lines is not None and shown.size != (FIELD, FIELD):  # Omniglot's own files stay as they are
+        lines = thickened(lines)
     return None if lines is None else Image.fromarray(scaled(lines, side)).convert(shown.mode)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torchreptile.core.errors import DataError
 from torchreptile.data.glyphs import SIDE, ink
 from torchreptile.data.own_images.decode import Picture, decode_all
-from torchreptile.data.own_images.line_drawings import FIELD, black_and_white, scaled
+from torchreptile.data.own_images.line_drawings import FIELD, black_and_white, scaled, thickened
 
 Strokes = list[NDArray[np.float64]]
 """One array of (P, 2) points x, y per stroke, P >= 1, from 0 to 1 across the paper, y downwards."""
@@ -72,7 +72,7 @@ def pixels_of_picture(content: bytes, shape: tuple[int, int, int], by_hand: bool
     lines = black_and_white(_decoded(content, FIELD, 1)[0])
     if lines is None:
         raise DataError("it shows no dark lines on light paper")
-    return shaped(lines, shape)
+    return shaped(lines if _size(content) == (FIELD, FIELD) else thickened(lines), shape)
 
 
 def shaped(lines: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -83,11 +83,7 @@ def shaped(lines: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.
 
 def _decoded(content: bytes, side: int, channels: int) -> NDArray[np.uint8]:
     """(channels, side, side) uint8 of a picture file, with the checks of pictures in data sets."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:  # reads the header alone
-            width, height = image.size
-    except Exception:
-        width = height = 0
+    width, height = _size(content)
     if width * height > MOST_PIXELS:
         raise DataError(f"the picture is {width} x {height}; at most {MOST_PIXELS // 2**20} megapixels are allowed")
     name = "picture"
@@ -95,6 +91,15 @@ def _decoded(content: bytes, side: int, channels: int) -> NDArray[np.uint8]:
     if problems:
         raise DataError(problems[0].removeprefix(f"{name}: "))
     return images[0].numpy()
+
+
+def _size(content: bytes) -> tuple[int, int]:
+    """Width and height of a picture file by its header; zeros if it has none, which the decoder explains."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.size
+    except Exception:
+        return 0, 0
 
 
 def _filled(stroke: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
