@@ -2,9 +2,9 @@
 
     python benchmarks/rejection.py omniglot-5way --shots 5 --episodes 200
 
-Per episode a classifier with ``reject`` learns 5 classes of the test (or validation) split; then it sees one new image of
-each class, one image of each of 5 other classes, and 5 images of noise. AUROC is that of the probability of "none of
-these", over all images of all episodes; the shares are what is rejected at the threshold.
+In every episode a classifier with ``reject`` learns 5 classes of the test (or validation) split; then it sees one new
+image of each class, one image of each of 5 other classes, and 5 images of noise. AUROC is that of the probability of
+"none of these", over all images of all episodes; the shares are what is rejected at the threshold.
 """
 
 from __future__ import annotations

@@ -195,7 +195,8 @@ def once(counts: Counts, command: Command, folder: Path, rng: random.Random, exp
         number = rng.choice(SIGNALS)
         code = end(process, rng.uniform(0, seconds), number)
         said.append(f"{number.name} gave {code}")
-        if "Traceback" in (folder / "err").read_text():
+        errors = (folder / "err").read_text() if (folder / "err").exists() else ""  # it may be killed before it writes
+        if "Traceback" in errors:
             counts.add(command.name, "tracebacks", f"{said}: {(folder / 'err').read_text()[-300:]}")
             return
         words = command.resume(folder)

@@ -110,4 +110,6 @@ def test_what_cannot_stand_side_by_side_is_refused(runs: list[Path], tmp_path: P
     train(waves, tmp_path / "sine")
     with pytest.raises(ConfigError, match="some of these runs label images and some fit functions"):
         report_runs([runs[0], tmp_path / "sine"], tmp_path / "out")
+    with pytest.raises(ConfigError, match="is a run folder, whose own report would be replaced"):
+        report_runs(runs, runs[0])
     assert not (tmp_path / "out").exists()

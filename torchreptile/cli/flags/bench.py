@@ -32,7 +32,7 @@ class Bench:
     rounds: int = 20
     """Timed outer steps per execution; the median is reported."""
     memory: bool = True
-    """Also measure peak memory, each execution in a separate process."""
+    """Whether peak memory is measured too, each execution in a separate process."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N. On a GPU every execution runs eagerly and as a CUDA graph."""
     out: Path = Path("bench")

@@ -15,6 +15,7 @@ from torchreptile.experiments.reports.run_data import SPLITS, Recorded, read_run
 from torchreptile.experiments.reports.run_report import PicturePair, render, write_report
 from torchreptile.training.evaluation.labels import label_of
 from torchreptile.training.progress_bars import duration
+from torchreptile.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,9 +37,11 @@ def report_runs(paths: Sequence[Path | str], out: Path | str) -> list[Path]:
         The files.
 
     Raises:
-        ConfigError: a run is named twice, or classification and regression are mixed.
+        ConfigError: a run is named twice, classification and regression are mixed, or ``out`` is a run folder.
         RunError: a folder is not a run folder, or is damaged.
     """
+    if RunFolder(Path(out)).config_file.exists():
+        raise ConfigError(f"{out} is a run folder, whose own report would be replaced; name another folder with --out")
     runs = [read_run(Path(path)) for path in paths]
     resolved = [run.folder.path.resolve() for run in runs]
     if len(set(resolved)) < len(resolved):
