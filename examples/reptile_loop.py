@@ -13,7 +13,7 @@ import torchreptile as tr
 from torchreptile.algorithms.build import build_algorithm
 from torchreptile.algorithms.gradient_based import take_batches
 from torchreptile.algorithms.meta_state import MetaState
-from torchreptile.algorithms.optim.inner_loop import InnerLoop
+from torchreptile.algorithms.optim.inner_loop import InnerLoop, as_if_in_sequence
 from torchreptile.data.loading import load_splits
 from torchreptile.data.minibatches import minibatches
 from torchreptile.training.evaluation.measure import measure
@@ -37,8 +37,8 @@ def main(steps: int = STEPS, episodes: int = 100) -> MetaState:
         losses = inner_loop.run(params, inner, take_batches(tasks.support_x, tasks.support_y, drawn))
         step_size = 1 - step / steps
         phi = {name: p + step_size * (params[name] - p).mean(0) for name, p in state.params.items()}
-        moments = {name: v.mean(0) for name, v in inner.v.items()}  # of Adam, shared by all tasks
-        state = replace(state, params=phi, inner=replace(inner, v=moments))
+        mean = replace(inner, v={name: v.mean(0) for name, v in inner.v.items()})  # Adam's second moment, over tasks
+        state = replace(state, params=phi, inner=as_if_in_sequence(state.inner, mean, TASKS))
         if step % 50 == 0:
             print(f"step {step}: inner loss {losses.mean():.3f}")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,14 @@ torch.set_num_threads(1)
 from tests.easy import easy_splits, easy_store  # noqa: E402
 from torchreptile.data.image_store import ImageStore  # noqa: E402
 from torchreptile.data.splits import Splits  # noqa: E402
+
+
+@pytest.fixture
+def hangups_count() -> Iterator[None]:
+    """SIGHUP as in a terminal: under nohup, which may run the tests, it is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

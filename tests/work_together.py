@@ -32,7 +32,7 @@ from torchreptile.data.samplers import EpisodeSampler  # noqa: E402
 from torchreptile.data.splits import Splits  # noqa: E402
 from torchreptile.models.conv4 import executions, native  # noqa: E402
 from torchreptile.models.conv4.native_library import NativeUnavailableError  # noqa: E402
-from torchreptile.training import setup, trainer  # noqa: E402
+from torchreptile.training import session, setup  # noqa: E402
 from torchreptile.training import train as training  # noqa: E402
 from torchreptile.training.outer_step import OuterStep  # noqa: E402
 
@@ -114,7 +114,7 @@ def main(command: str, target: str, *rest: str) -> int:
     setup.load_splits = loaded_here
     if os.environ.get("NO_NATIVE") == os.environ["RANK"]:
         executions.native_library = native.native_library = no_native_code
-    trainer.OuterStep = MortalOuterStep
+    session.OuterStep = MortalOuterStep
     if os.environ.get("RESTARTED") == os.environ["RANK"]:
         os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
     try:

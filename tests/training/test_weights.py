@@ -270,6 +270,6 @@ def test_weights_whose_second_moment_was_cut_are_refused_before_they_are_used(tm
         save_weights(
             MetaWeights(name, config, replace(state, inner=inner), 1, None), tmp_path / f"{name}.safetensors", {}
         )
-    load_weights(tmp_path / "whole.safetensors").require_fit(algorithm)
+    load_weights(tmp_path / "intact.safetensors").require_fit(algorithm)
     with pytest.raises(RunError, match="cut is damaged: its second moment does not fit its weights"):
         load_weights(tmp_path / "cut.safetensors").require_fit(algorithm)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from torch import Tensor
 from torchreptile.algorithms.base import Adapted
 from torchreptile.algorithms.gradient_based import AdaptedNetwork, GradientBased, take_batches
 from torchreptile.algorithms.meta_state import MetaGradient, MetaState
-from torchreptile.algorithms.optim.inner_loop import BETA2, InnerState
+from torchreptile.algorithms.optim.inner_loop import InnerState, as_if_in_sequence
 from torchreptile.core.errors import ConfigError
 from torchreptile.data.episodes import Episodes
 from torchreptile.data.minibatches import minibatches
@@ -116,7 +115,7 @@ class ReptileBase(GradientBased):
         tensors = [*total.gradient.values(), *total.inner.v.values(), total.loss]
         self.processes.sum_(tensors)
         torch._foreach_div_(tensors, tasks)
-        inner = _as_if_in_sequence(start.inner, total.inner, tasks) if settings.inner_state == "share" else state.inner
+        inner = as_if_in_sequence(start.inner, total.inner, tasks) if settings.inner_state == "share" else state.inner
         return MetaGradient(total.gradient, inner, total.loss)
 
     def _one_after_another(self, state: MetaState, episodes: Episodes, drawn: Tensor) -> MetaGradient:
@@ -139,30 +138,6 @@ class ReptileBase(GradientBased):
         gradient = {name: sum_over_tasks(params[name] - p).neg_() for name, p in anchor.items()}
         moments = {name: sum_over_tasks(v) for name, v in inner.v.items()}
         return MetaGradient(gradient, replace(inner, v=moments), losses.mean(0).sum())
-
-
-def _as_if_in_sequence(start: InnerState, mean: InnerState, tasks: int) -> InnerState:
-    """Return the second moment that the tasks would leave if they ran in sequence, averaged over all orders.
-
-    The plain mean of their moments decays by the steps of one task where the original decays by those of all of them:
-    it would average over ``tasks`` times as many tasks, and rare large gradients would shorten the steps for longer.
-
-    Args:
-        start: where every task began.
-        mean: the mean over tasks of where they ended.
-        tasks: M, number of tasks, of n steps each.
-
-    Returns:
-        b^nM start + (1 - b^nM) / (1 - b^n) (mean - b^n start), where b is Adam's beta2; and n M more steps.
-    """
-    if not mean.v:
-        return mean
-    taken, v = mean.steps - start.steps, {}
-    for name, moment in mean.v.items():
-        decay = math.log(BETA2) * taken.to(moment.dtype)  # of one task; expm1 is exact where 1 - b^n would cancel
-        weight = torch.expm1(decay * tasks) / torch.expm1(decay)
-        v[name] = (decay * tasks).exp() * start.v[name] + weight * (moment - decay.exp() * start.v[name])
-    return replace(mean, v=v, steps=start.steps + taken * tasks)
 
 
 def _sum(parts: Sequence[MetaGradient]) -> MetaGradient:

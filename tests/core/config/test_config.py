@@ -14,6 +14,7 @@ from torchreptile.core.config.algorithm_table import owner_of
 from torchreptile.core.errors import ConfigError, TorchReptileError
 
 CHANGED = {
+    "weights": "omniglot-5way", "augment": 0.5, "mirror": True,
     "dataset": "folder", "data": "/pictures", "image_size": 32, "grey": True, "split_ratio": "0.5/0.3/0.2",
     "resize": "bicubic", "exclude_duplicates": True, "split_scheme": "seed", "split_seed": 7,
     "way": 20, "shots": 5, "train_shots": 9,
@@ -29,7 +30,7 @@ CHANGED = {
 }  # fmt: skip
 FOR_OTHER_KINDS_OF_TASKS = {
     "train_queries", "train_way", "finetune_steps", "table", "targets", "data_root", "mlp_units", "mlp_layers",
-    "mlp_activation",
+    "mlp_activation", "shape",
 }  # fmt: skip  # settings that do not go with CHANGED's
 
 

@@ -19,7 +19,7 @@ import torch
 
 from tests import in_process
 from tests.easy import easy_store, skip_without_native
-from tests.runs import is_there, stop_at
+from tests.runs import is_there, resealed, stop_at
 from torchreptile.cli import parse
 from torchreptile.cli.commands.reproduce import reproduce
 from torchreptile.core.config import Config
@@ -207,8 +207,8 @@ def test_what_was_measured_before_a_kill_is_taken_up(tmp_path: Path) -> None:
     (tmp_path / RESULT).unlink()
     files = sorted((tmp_path / "reptile-seed0").glob("eval-*.json"))
     assert len(files) == 2
-    changed = files[0].read_text().replace('"seconds": ', '"seconds": 1234')
-    files[0].write_text(changed)
+    content = json.loads(files[0].read_text())
+    files[0].write_text(resealed(content | {"seconds": 1234.0 + content["seconds"]}))
     files[1].write_text("{")  # killed while it was written elsewhere: measured again
     again = run_on_cpu(small_row(), tmp_path, seeds=1)
     assert again is not None

@@ -69,6 +69,30 @@ def shapes(params: Params) -> dict[str, tuple[int, ...]]:
     return {name: tuple(p.shape) for name, p in params.items()}
 
 
+def as_if_in_sequence(start: InnerState, mean: InnerState, tasks: int) -> InnerState:
+    """Return the second moment that the tasks would leave if they ran in sequence, averaged over all orders.
+
+    The plain mean of their moments decays by the steps of one task where the original decays by those of all of them:
+    it would average over ``tasks`` times as many tasks, and rare large gradients would shorten the steps for longer.
+
+    Args:
+        start: where every task began.
+        mean: the mean over tasks of where they ended.
+        tasks: M, number of tasks, of n steps each.
+
+    Returns:
+        b^nM start + (1 - b^nM) / (1 - b^n) (mean - b^n start), where b is Adam's beta2; and n M more steps.
+    """
+    if not mean.v:
+        return mean
+    taken, v = mean.steps - start.steps, {}
+    for name, moment in mean.v.items():
+        decay = math.log(BETA2) * taken.to(moment.dtype)  # of one task; expm1 is exact where 1 - b^n would cancel
+        weight = torch.expm1(decay * tasks) / torch.expm1(decay)
+        v[name] = (decay * tasks).exp() * start.v[name] + weight * (moment - decay.exp() * start.v[name])
+    return replace(mean, v=v, steps=start.steps + taken * tasks)
+
+
 class InnerLoop:
     """Trains T copies of a network in parallel, each on its own task.
 
