@@ -97,9 +97,12 @@ def reproduced(folder: Path) -> str:
 
 
 def prepared(folder: Path) -> str:
-    """Return a fingerprint of the stores in ``folder``/cache, where nothing unfinished may be left."""
-    files = sorted(file for file in (folder / "cache").rglob("*") if file.is_file())
-    return json.dumps([(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files])
+    """Return a fingerprint of the stores in ``folder``/cache, where nothing unfinished may be left.
+
+    A store's name follows from the path and the times of its pictures, which differ; its content does not.
+    """
+    files = [file for file in (folder / "cache").rglob("*") if file.is_file()]
+    return json.dumps(sorted((file.suffix, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files))
 
 
 def compiled(folder: Path) -> str:
