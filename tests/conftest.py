@@ -22,11 +22,12 @@ from torchreptile.data.splits import Splits  # noqa: E402
 
 
 @pytest.fixture
-def hangups_count() -> Iterator[None]:
-    """SIGHUP as in a terminal: under nohup, which may run the tests, it is ignored."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def signals_count() -> Iterator[None]:
+    """Ctrl-C and SIGHUP as in a terminal: they may be ignored where the tests run in the background or under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL), signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, before[0])
+    signal.signal(signal.SIGINT, before[1])
 
 
 @pytest.fixture(scope="session")

@@ -131,6 +131,7 @@ def test_a_terminal_without_the_characters(monkeypatch: pytest.MonkeyPatch) -> N
     assert rb"\xb1" in written.getvalue()  # the sign between a number and its interval
 
 
+@pytest.mark.usefixtures("signals_count")
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_ctrl_c_in_the_first_moments(tmp_path: Path) -> None:
     process = subprocess.Popen(

@@ -78,7 +78,7 @@ def _same_handlers() -> Iterator[None]:
     assert [signal.getsignal(number) for number in HANGUP_OR_ORDER] == before
 
 
-@pytest.mark.usefixtures("hangups_count")
+@pytest.mark.usefixtures("signals_count")
 @pytest.mark.parametrize("number", HANGUP_OR_ORDER)
 def test_every_signal_asks_first_and_interrupts_where_that_is_allowed(number: signal.Signals) -> None:
     with stop_on_signals() as stop:
@@ -94,7 +94,7 @@ def test_every_signal_asks_first_and_interrupts_where_that_is_allowed(number: si
         assert stop()
 
 
-@pytest.mark.usefixtures("hangups_count")
+@pytest.mark.usefixtures("signals_count")
 def test_a_terminal_that_closes_may_send_its_signal_twice() -> None:
     with stop_on_signals() as stop:
         signal.raise_signal(signal.SIGHUP)

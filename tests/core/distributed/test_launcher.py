@@ -64,7 +64,7 @@ def test_the_first_process_that_fails_is_named_and_the_others_end(
     assert capfd.readouterr().err == message
 
 
-@pytest.mark.usefixtures("hangups_count")
+@pytest.mark.usefixtures("signals_count")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
 def test_no_process_outlives_its_launcher(program: Path, number: signal.Signals) -> None:
     code = (

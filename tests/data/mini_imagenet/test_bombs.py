@@ -164,7 +164,7 @@ def test_damage_behind_the_last_picture_is_noticed(tmp_path: Path, packed) -> No
             list(tar_stream.stream(path))
 
 
-@pytest.mark.usefixtures("hangups_count")
+@pytest.mark.usefixtures("signals_count")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_preparation_and_nothing_half_written_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
