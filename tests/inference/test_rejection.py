@@ -121,6 +121,15 @@ def test_the_label_of_rejected_images_cannot_be_a_class() -> None:
         none_label(np.array([True, False]))
 
 
+def test_images_that_are_not_square_are_rotated_without_shear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turned square in the middle of a wide image is the one of a square image with the same paper around it."""
+    wide = torch.zeros(1, 1, 40, 80)
+    wide[..., 10:30, 30:50] = 1
+    monkeypatch.setattr("torchreptile.inference.rejection.LARGEST_SHIFT", 0.0)
+    turned, square = altered(wide, seeded(1)), altered(wide[..., 20:60], seeded(1))
+    torch.testing.assert_close(turned[..., 20:60], square, rtol=0, atol=1e-5)
+
+
 def test_series_are_shifted() -> None:
     series = torch.rand(2, 6, 50, generator=seeded())
     copies = altered(series, seeded(1))

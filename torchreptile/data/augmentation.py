@@ -33,12 +33,7 @@ def jittered(images: Tensor, draws: Tensor, amount: float) -> Tensor:
         (..., C, H, W) float, by bilinear interpolation.
     """
     flat, by = images.flatten(0, -4), (2 * draws.flatten(0, -2) - 1) * amount
-    angle, shift = by[:, 0] * LARGEST_TURN, 2 * LARGEST_SHIFT * by[:, 1:]  # the grid is 2 wide
-    cos, sin = angle.cos(), angle.sin()
-    # (N, 2, 3): the affine map from a pixel of the result to its source.
-    high = flat.shape[-2] / flat.shape[-1]  # both axes of the grid run from -1 to 1, whatever the proportions
-    turn = torch.stack([torch.stack([cos, -sin * high], 1), torch.stack([sin / high, cos], 1)], 1)
-    grid = F.affine_grid(torch.cat([turn, shift[:, :, None]], 2).to(flat.dtype), list(flat.shape), align_corners=False)
+    grid = pixel_sources(flat, by[:, 0] * LARGEST_TURN, LARGEST_SHIFT * by[:, 1:])
     return (1 - F.grid_sample(1 - flat, grid, align_corners=False)).view_as(images)
 
 
@@ -110,22 +105,31 @@ def augmented(images: Tensor, draws: Tensor, amount: float, mirror: bool) -> Ten
         flat = torch.where((numbers[:, 5] > 0.5)[:, None, None, None], flat.flip(-1), flat)
     if amount:
         by = (2 * numbers[:, :5] - 1) * amount
-        flat = F.grid_sample(flat, _grid(by, flat), padding_mode="reflection", align_corners=False)
+        angle, shift, scaling = by[:, 0] * LARGEST_TURN, LARGEST_SHIFT * by[:, 1:3], 1 + LARGEST_SCALING * by[:, 3]
+        flat = F.grid_sample(
+            flat, pixel_sources(flat, angle, shift, scaling), padding_mode="reflection", align_corners=False
+        )
         flat = (flat * (1 + LARGEST_BRIGHTENING * by[:, 4])[:, None, None, None]).clamp(0, 1)
     return flat.view_as(images)
 
 
-def _grid(by: Tensor, images: Tensor) -> Tensor:
-    """Return the sources of all pixels: (N, H, W, 2) coordinates from -1 to 1.
+def pixel_sources(images: Tensor, angle: Tensor, shift: Tensor, scaling: Tensor | None = None) -> Tensor:
+    """Return where the pixels of rotated, shifted and scaled images come from, for ``F.grid_sample``.
 
     Args:
-        by: (N, 5) from -1 to 1: rotation, horizontal and vertical shift, scaling, and one number that is not used.
         images: (N, C, H, W).
+        angle: (N,) rotations, radians.
+        shift: (N, 2) horizontal and vertical shifts, as shares of width and height.
+        scaling: (N,) factors; None for 1.
+
+    Returns:
+        (N, H, W, 2) coordinates from -1 to 1 in the image, in its dtype.
     """
-    height, width = images.shape[-2:]
-    angle, scaling = by[:, 0] * LARGEST_TURN, 1 + LARGEST_SCALING * by[:, 3]
-    cos, sin = scaling * angle.cos(), scaling * angle.sin()
-    # Both axes run from -1 to 1, so a rotation of what is not square needs their proportion.
-    turn = torch.stack([torch.stack([cos, -sin * height / width], 1), torch.stack([sin * width / height, cos], 1)], 1)
-    affine = torch.cat([turn, 2 * LARGEST_SHIFT * by[:, 1:3, None]], 2)
+    high = images.shape[-2] / images.shape[-1]
+    cos, sin = angle.cos(), angle.sin()
+    if scaling is not None:
+        cos, sin = scaling * cos, scaling * sin
+    # Both axes run from -1 to 1, so a rotation of what is not square needs their proportion, and shifts are doubled.
+    turn = torch.stack([torch.stack([cos, -sin * high], 1), torch.stack([sin / high, cos], 1)], 1)
+    affine = torch.cat([turn, 2 * shift[:, :, None]], 2).to(images.dtype)
     return F.affine_grid(affine, list(images.shape), align_corners=False)

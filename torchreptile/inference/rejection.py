@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torchreptile.core.errors import ConfigError
-from torchreptile.data.augmentation import LARGEST_SHIFT, LARGEST_TURN
+from torchreptile.data.augmentation import LARGEST_SHIFT, LARGEST_TURN, pixel_sources
 
 NONE_OF_THESE = "none of these"
 FOLDS = 5  # at most so many adaptations for a calibration
@@ -204,13 +204,11 @@ def altered(images: Tensor, generator: torch.Generator) -> Tensor:
     What comes from outside continues the edge.
     """
     numbers = 2 * torch.rand(len(images), 3, generator=generator, device=images.device) - 1
-    angle, shift = 2 * LARGEST_TURN * numbers[:, 0], 4 * LARGEST_SHIFT * numbers[:, 1:]  # the grid is 2 wide
+    angle, shift = 2 * LARGEST_TURN * numbers[:, 0], 2 * LARGEST_SHIFT * numbers[:, 1:]
     series = images.dim() == 3
     if series:  # an image of one row, which stays in it
         images, angle, shift = images.unsqueeze(2), 0 * angle, torch.stack([shift[:, 0], 0 * shift[:, 0]], 1)
-    turn = torch.stack([torch.stack([angle.cos(), -angle.sin()], 1), torch.stack([angle.sin(), angle.cos()], 1)], 1)
-    grid = F.affine_grid(torch.cat([turn, shift[:, :, None]], 2), list(images.shape), align_corners=False)
-    changed = F.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
+    changed = F.grid_sample(images, pixel_sources(images, angle, shift), padding_mode="border", align_corners=False)
     return changed.squeeze(2) if series else changed
 
 
