@@ -22,7 +22,7 @@ from torchreptile.inference.classifier_file import SavedClassifier
 from torchreptile.inference.estimator import CopyOf
 from torchreptile.inference.finite import require_finite_predictions, require_finite_weights
 from torchreptile.inference.image_input import as_floats, as_images
-from torchreptile.inference.rejection import Rejection, calibrated, held_out, mean_logits, none_label, with_none_label
+from torchreptile.inference.rejection import Rejection, none_label, rejection_of, with_none_label
 from torchreptile.models.blueprint import Network, build_network
 from torchreptile.models.built_in import Params
 from torchreptile.models.losses import answerable
@@ -184,19 +184,15 @@ class FittedClassifier:
             raise ConfigError("reject needs every image to be labelled alone; fit with transductive=False")
         generator = torch.Generator(self.device).manual_seed(self.settings["seed"])
 
-        def predict(images: Tensor, labels: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        def adapt(images: Tensor, labels: Tensor) -> Adapted:
             drawn = draw_for(self.algorithm, labels.cpu(), self.settings["balanced"], generator)
-            adapted = self.algorithm.adapt(self.state, images[None], labels[None], drawn)
-            own, logits = adapted.transductive(images[None])[0], adapted.inductive(queries[None])[0]
-            require_finite_predictions(self.algorithm, answerable(torch.cat([own, logits])), "images")
-            return own, logits
+            return self.algorithm.adapt(self.state, images[None], labels[None], drawn)
 
         images = as_floats(self.support.images, self.algorithm.config, self.device)[0]
         labels = self.support.labels.to(self.device)
         with torch.no_grad(), self.algorithm.context.network_draws(generator):
-            found = held_out(predict, images, labels, generator)
-            means = mean_logits(self.adapted.transductive(images[None])[0], labels)
-        return replace(self, rejection=calibrated(found, means, rate))
+            rejection = rejection_of(self.algorithm, adapt, self.adapted, images, labels, rate, generator)
+        return replace(self, rejection=rejection)
 
     @classmethod
     def restored(

@@ -20,8 +20,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchreptile.algorithms.base import Adapted, Algorithm
 from torchreptile.core.errors import ConfigError
 from torchreptile.data.augmentation import LARGEST_SHIFT, LARGEST_TURN, pixel_sources
+from torchreptile.inference.finite import require_finite_predictions
+from torchreptile.models.losses import answerable
 
 NONE_OF_THESE = "none of these"
 FOLDS = 5  # at most so many adaptations for a calibration
@@ -138,6 +141,40 @@ def calibrated(held_out: HeldOut, means: Tensor, rate: float) -> Rejection:
     rows = tuple(tuple(row) for row in means.double().tolist())
     threshold = float(torch.quantile(smallest, rate))
     return Rejection(rows, tuple(centre.tolist()), tuple(spread.tolist()), threshold, rate)
+
+
+def rejection_of(
+    algorithm: Algorithm,
+    adapt: Callable[[Tensor, Tensor], Adapted],
+    adapted: Adapted,
+    images: Tensor,
+    labels: Tensor,
+    rate: float,
+    generator: torch.Generator,
+) -> Rejection:
+    """Calibrate the rejection of an adapted network on its support set.
+
+    Args:
+        algorithm: named in errors.
+        adapt: adapts to images (S, C, H, W) with labels (S,).
+        adapted: the network, adapted to the entire support set.
+        images: (S, C, H, W) float, each pixel from 0 to 1.
+        labels: (S,) int64, from 0 to K - 1.
+        rate: share of known images to reject, above 0 and below 1.
+        generator: see :func:`held_out`.
+
+    Raises:
+        DivergedError: the network's outputs for an image are not finite numbers.
+    """
+
+    def predict(support: Tensor, its: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        without = adapt(support, its)
+        own, logits = without.transductive(support[None])[0], without.inductive(queries[None])[0]
+        require_finite_predictions(algorithm, answerable(torch.cat([own, logits])), "images")
+        return own, logits
+
+    found = held_out(predict, images, labels, generator)
+    return calibrated(found, mean_logits(adapted.transductive(images[None])[0], labels), rate)
 
 
 def mean_logits(logits: Tensor, labels: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torchreptile.algorithms.reptile_base import ReptileBase
 from torchreptile.core.device import choose_device
 from torchreptile.core.errors import ConfigError
 from torchreptile.inference.image_input import as_floats
-from torchreptile.inference.rejection import Rejection, calibrated, held_out, mean_logits
+from torchreptile.inference.rejection import Rejection, rejection_of
 from torchreptile.models.built_in import image_sizes
 from torchreptile.training.resize_head import for_classes, with_outputs
 from torchreptile.training.weights import MetaWeights
@@ -161,14 +161,10 @@ class Adapter:
         if key not in self._rejections:
             generator = torch.Generator(self.device).manual_seed(0)
 
-            def predict(support: Tensor, its: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-                drawn = algorithm.draw(1, len(its), generator)
-                adapted = algorithm.adapt(state, support[None], its[None], drawn)
-                return adapted.transductive(support[None])[0], adapted.inductive(queries[None])[0]
+            def adapt(support: Tensor, its: Tensor) -> Adapted:
+                return algorithm.adapt(state, support[None], its[None], algorithm.draw(1, len(its), generator))
 
-            found = held_out(predict, images, labels, generator)
-            means = mean_logits(learner.transductive(images[None])[0], labels)
-            self._rejections[key] = calibrated(found, means, REJECT)
+            self._rejections[key] = rejection_of(algorithm, adapt, learner, images, labels, REJECT, generator)
             if len(self._rejections) > SUPPORT_SETS:
                 self._rejections.popitem(last=False)
         return self._rejections[key]
