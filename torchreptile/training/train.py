@@ -14,13 +14,13 @@ from torchreptile.core.config import Config
 from torchreptile.core.config.presets import for_algorithm
 from torchreptile.core.distributed.launcher import restarted_by_launcher
 from torchreptile.core.distributed.process_group import Processes, joined
-from torchreptile.core.errors import ConfigError
 from torchreptile.models.blueprint import Network
 from torchreptile.training.callbacks import Callback, Callbacks
 from torchreptile.training.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from torchreptile.training.progress_bars import ProgressBar
 from torchreptile.training.resuming import announce_environment, resumed_checkpoint
 from torchreptile.training.run_folder import RunFolder
+from torchreptile.training.same_settings import require_same_settings
 from torchreptile.training.setup import Computed, build_setup, first_checkpoint
 from torchreptile.training.trainer import Run as Run
 from torchreptile.training.trainer import Trainer
@@ -110,7 +110,7 @@ def training_loop(
     callback = Callbacks(callbacks)
     with joined() as processes:
         folder, first = RunFolder(Path(out)), processes.rank == 0
-        _require_same_settings(config, processes)
+        require_same_settings(config, processes)
         if _restarted(folder, processes):
             with _resumed(folder, processes, callback, network) as trainer:
                 yield trainer
@@ -129,20 +129,6 @@ def training_loop(
             folder.create(config, setup.environment())
             save_checkpoint(start, folder.last)
             yield Trainer(setup, start, folder, callback)
-
-
-def _require_same_settings(config: Config, processes: Processes) -> None:
-    """Refuse settings that differ between processes: each would draw other tasks, or train other weights.
-
-    Raises:
-        ConfigError: they differ, in this or another process.
-    """
-    if processes.size == 1:
-        return
-    first = Config.from_json(processes.from_first(config.to_json().encode()).decode())
-    with processes.together():
-        if departure := config.departure(first):
-            raise ConfigError(f"the settings are not those of the first process: {departure}")
 
 
 def _restarted(folder: RunFolder, processes: Processes) -> bool:

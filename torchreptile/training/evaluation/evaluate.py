@@ -29,6 +29,7 @@ from torchreptile.training.evaluation.divergence import diverged
 from torchreptile.training.evaluation.episode_table import EpisodeTable
 from torchreptile.training.evaluation.measure import measure_episodes
 from torchreptile.training.evaluation.record import Evaluation
+from torchreptile.training.same_settings import require_same_settings
 from torchreptile.training.weights import CheckpointName, MetaWeights, load_weights
 
 
@@ -191,12 +192,11 @@ def _require_alike(processes: Processes, config: Config, seed: int, weights: Met
     digest = hashlib.sha256()
     for parameter in weights.state.params.values():
         digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-    mine = [config.to_json(), seed, digest.hexdigest(), store.fingerprint]
+    require_same_settings(config, processes)
+    mine = [seed, digest.hexdigest(), store.fingerprint]
     first = json.loads(processes.from_first(json.dumps(mine).encode()))
     with processes.together():
-        if departure := config.departure(Config.from_json(first[0])):
-            raise ConfigError(f"the settings are not those of the first process: {departure}")
-        for name, here, there in zip(("seed", "weights", "data"), mine[1:], first[1:], strict=True):
+        for name, here, there in zip(("seed", "weights", "data"), mine, first, strict=True):
             if here != there:
                 raise ConfigError(f"the {name} of this process are not those of the first process")
 
