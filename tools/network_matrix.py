@@ -171,14 +171,20 @@ def start_draws(algorithm: Algorithm, generator: torch.Generator) -> None:
         seed_all(int(torch.randint(2**62, (), generator=generator)))
 
 
-def reptile(network: Network) -> str:
-    """Compare the meta-gradient of Reptile."""
-    algorithm, state = built(network, "reptile")
-    tasks, plain = episodes(), Plain(network, state.params)
+def meta_gradient(algorithm: Algorithm, state: MetaState, tasks: Episodes) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the package's meta-gradient, and the mini-batches it drew; the global generators are seeded as it did."""
     ours = algorithm.meta_gradient(state, tasks, torch.Generator().manual_seed(1)).gradient
     generator = torch.Generator().manual_seed(1)
     drawn = minibatches(TASKS, WAY * SHOTS, BATCH, STEPS, False, generator)
     start_draws(algorithm, generator)
+    return ours, drawn
+
+
+def reptile(network: Network) -> str:
+    """Compare the meta-gradient of Reptile."""
+    algorithm, state = built(network, "reptile")
+    tasks, plain = episodes(), Plain(network, state.params)
+    ours, drawn = meta_gradient(algorithm, state, tasks)
     changes = {name: torch.zeros_like(p) for name, p in state.params.items()}
     for task in range(TASKS):
         module = plain.fresh()
@@ -193,10 +199,7 @@ def maml(network: Network) -> str:
     """Compare the meta-gradient of MAML, by autograd through the inner steps."""
     algorithm, state = built(network, "maml")
     tasks, plain = episodes(), Plain(network, state.params)
-    ours = algorithm.meta_gradient(state, tasks, torch.Generator().manual_seed(1)).gradient
-    generator = torch.Generator().manual_seed(1)
-    drawn = minibatches(TASKS, WAY * SHOTS, BATCH, STEPS, False, generator)
-    start_draws(algorithm, generator)
+    ours, drawn = meta_gradient(algorithm, state, tasks)
     phi = dict(plain.module.named_parameters())
     trained = {name: p for name, p in phi.items() if p.requires_grad}
     total = 0.0

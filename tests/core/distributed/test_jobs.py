@@ -132,6 +132,17 @@ def test_a_job_ends_with_its_parent_whatever_it_does(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
+def run_script(script: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script that imports the package and its tests; it must succeed."""
+    return subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
 def test_a_script_needs_no_guard_against_being_imported(tmp_path: Path) -> None:
     script = tmp_path / "plain.py"
     script.write_text(
@@ -141,13 +152,7 @@ def test_a_script_needs_no_guard_against_being_imported(tmp_path: Path) -> None:
         "from functools import partial\n"
         "do_jobs([Job('job', partial(large, 1))], 1, 1, lambda *_: None, lambda _, answer: print(len(answer)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_script(script)
     assert (done.stdout, done.stderr) == ("read\n100002\n", "")
 
 
@@ -168,13 +173,7 @@ def test_work_of_the_script_that_is_run_is_refused_in_one_line(tmp_path: Path) -
         "    except ConfigError as error:\n"
         "        print(error)\n"
     )
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_script(script)
     lines = done.stdout.splitlines()
     assert (len(lines), done.stderr) == (4, "")
     for line in lines:

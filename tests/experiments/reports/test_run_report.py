@@ -180,10 +180,15 @@ def metrics_of_something_else(run: Path) -> str:
     return "metrics.jsonl: line 1"
 
 
+def change(file: Path, old: str, new: str) -> None:
+    """Replace the first ``old`` of a file, which must have one."""
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
 def another_digit_of_the_metrics(run: Path) -> str:
-    text = (run / "metrics.jsonl").read_text()
-    (run / "metrics.jsonl").write_text(text.replace('"loss": 0.', '"loss": 0.9', 1))
-    assert (run / "metrics.jsonl").read_text() != text
+    change(run / "metrics.jsonl", '"loss": 0.', '"loss": 0.9')
     return "metrics.jsonl: it is not what was written"
 
 
@@ -204,9 +209,7 @@ def sessions_that_are_numbers(run: Path) -> str:
 
 
 def another_digit_of_the_environment(run: Path) -> str:
-    text = (run / "env.json").read_text()
-    (run / "env.json").write_text(text.replace('"threads": ', '"threads": 1', 1))
-    assert (run / "env.json").read_text() != text
+    change(run / "env.json", '"threads": ', '"threads": 1')
     return "env.json: missing or damaged (its content is not what was written"
 
 

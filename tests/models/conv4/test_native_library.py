@@ -169,13 +169,18 @@ def test_a_pipe_in_the_place_of_the_library_is_not_waited_for(folder: Path) -> N
     assert building._verified(folder / "conv4.so") is None
 
 
+def hanging_compiler(folder: Path, alive: Path) -> str:
+    """A compiler that answers what it is, and then waits for a process of its own that keeps writing ``alive``."""
+    hangs = f"(while true; do date > {alive}; sleep 0.05; done) & wait"
+    return script(folder / "slow", f'case "$*" in *-dM*) echo 1;; *) {hangs};; esac')
+
+
 @pytest.mark.usefixtures("source")
 def test_a_killed_process_takes_its_compiler_along_and_its_files_go_at_the_next_start(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive = tmp_path / "alive"
-    hangs = f"(while true; do date > {alive}; sleep 0.05; done) & wait"
-    slow = script(tmp_path / "slow", f'case "$*" in *-dM*) echo 1;; *) {hangs};; esac')
+    slow = hanging_compiler(tmp_path, alive)
     code = (
         "import pathlib, sys\n"
         "from torchreptile.models.conv4.native_library import _library\n"
@@ -203,8 +208,7 @@ def test_a_compiler_that_hangs_is_ended_with_all_it_started(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive = tmp_path / "alive"
-    hangs = f"(while true; do date > {alive}; sleep 0.05; done) & wait"
-    monkeypatch.setenv("CXX", script(tmp_path / "slow", f'case "$*" in *-dM*) echo 1;; *) {hangs};; esac'))
+    monkeypatch.setenv("CXX", hanging_compiler(tmp_path, alive))
     monkeypatch.setattr(compiling, "BUILD_SECONDS", 1.0)
     start = time.monotonic()
     with pytest.raises(NativeUnavailableError, match=r"slow took longer than 1 seconds"):

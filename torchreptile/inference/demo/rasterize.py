@@ -67,12 +67,15 @@ def pixels_of_picture(content: bytes, shape: tuple[int, int, int], by_hand: bool
         DataError: the file is not a readable picture, or shows no lines where ``by_hand`` needs them.
     """
     channels, side, _ = shape
+    width, height = _size(content)
+    if width * height > MOST_PIXELS:
+        raise DataError(f"the picture is {width} x {height}; at most {MOST_PIXELS // 2**20} megapixels are allowed")
     if not by_hand:
         return _decoded(content, side, channels)
     lines = black_and_white(_decoded(content, FIELD, 1)[0])
     if lines is None:
         raise DataError("it shows no dark lines on light paper")
-    return shaped(lines if _size(content) == (FIELD, FIELD) else thickened(lines), shape)
+    return shaped(lines if (width, height) == (FIELD, FIELD) else thickened(lines), shape)
 
 
 def shaped(lines: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -83,9 +86,6 @@ def shaped(lines: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.
 
 def _decoded(content: bytes, side: int, channels: int) -> NDArray[np.uint8]:
     """(channels, side, side) uint8 of a picture file, with the checks of pictures in data sets."""
-    width, height = _size(content)
-    if width * height > MOST_PIXELS:
-        raise DataError(f"the picture is {width} x {height}; at most {MOST_PIXELS // 2**20} megapixels are allowed")
     name = "picture"
     images, problems = decode_all([Picture(name, lambda: content)], side, channels, "lanczos")
     if problems:
